@@ -1,0 +1,58 @@
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::contain::contain;
+use crate::telemetry;
+
+/// The user's closures that are told of each `T`. One that panics hurts neither the others nor what
+/// it is told of.
+pub(crate) struct Hooks<T> {
+    name: &'static str,
+    /// Replaced as a whole, so that no lock is held while a hook runs: it may add another.
+    hooks: RwLock<Arc<[Hook<T>]>>,
+}
+
+type Hook<T> = Arc<dyn Fn(&T) + Send + Sync>;
+
+impl<T> Hooks<T> {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            hooks: RwLock::new(Arc::new([])),
+        }
+    }
+
+    pub(crate) fn add(&self, hook: impl Fn(&T) + Send + Sync + 'static) {
+        let mut hooks = self.hooks.write().unwrap_or_else(PoisonError::into_inner);
+        let added: Hook<T> = Arc::new(hook);
+        *hooks = hooks.iter().cloned().chain([added]).collect();
+    }
+
+    pub(crate) fn tell(&self, news: &T) {
+        for hook in self.hooks().iter() {
+            if contain(|| hook(news)).is_err() {
+                telemetry::hook_panicked(self.name);
+            }
+        }
+    }
+
+    fn hooks(&self) -> Arc<[Hook<T>]> {
+        Arc::clone(&self.hooks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Has the same hooks, and from then on its own.
+impl<T> Clone for Hooks<T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name,
+            hooks: RwLock::new(self.hooks()),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Hooks<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} hooks", self.hooks().len(), self.name)
+    }
+}

@@ -1,0 +1,13 @@
+//! One delivery's life: an attempt of the event's routes within its time, the verdict, the hooks,
+//! the counts.
+
+mod attempt;
+#[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
+mod delivery;
+mod hooks;
+mod stats;
+
+pub(crate) use self::attempt::attempt;
+pub use self::delivery::{Delivery, Verdict};
+pub(crate) use self::hooks::Hooks;
+pub use self::stats::Stats;

@@ -1,0 +1,91 @@
+use std::fmt;
+
+use super::Verdict;
+
+/// What has become of all events since the inbox was opened, at one moment.
+///
+/// Every accepted event is counted under exactly one of the others, whenever this is read:
+///
+/// ```text
+/// accepted + recovered + replayed == handled + unhandled + dead + in_flight
+/// ```
+///
+/// The counts of requests that never became an event, `malformed`, `unverified` and `rejected`, are
+/// kept by the front door: they are 0 in the stats of an inbox's own handle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Events that the inbox took over, each answered 200 unless its sender was gone by then.
+    pub accepted: u64,
+    /// Events that a durable inbox found unfinished when it was opened.
+    pub recovered: u64,
+    /// Dead letters that were sent round again.
+    pub replayed: u64,
+    /// Events whose every route did its work.
+    pub handled: u64,
+    /// Events that no route took, those of `on_any` aside.
+    pub unhandled: u64,
+    /// Events of which a route failed for good.
+    pub dead: u64,
+    /// Events that wait for a place among those in delivery.
+    pub waiting: u64,
+    /// Events in delivery.
+    pub running: u64,
+    /// Bytes of the bodies of all events in flight.
+    pub bytes: u64,
+    /// Copies of events that were accepted before: answered 200, not run again.
+    pub duplicates: u64,
+    /// Events that the inbox refused, answered 503.
+    pub refused: u64,
+    /// Requests whose body is no event.
+    pub malformed: u64,
+    /// Requests without the secret.
+    pub unverified: u64,
+    /// Requests that were answered otherwise than by 200 for any other reason.
+    pub rejected: u64,
+}
+
+impl Stats {
+    /// Returns how many accepted events haven't ended: those that wait and those in delivery.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.waiting + self.running
+    }
+
+    /// Counts an event that ended.
+    pub(crate) fn end(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Handled => self.handled += 1,
+            Verdict::Unhandled => self.unhandled += 1,
+            Verdict::Dead => self.dead += 1,
+        }
+    }
+}
+
+/// Writes a line for each count that isn't 0.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("accepted", self.accepted),
+            ("recovered", self.recovered),
+            ("replayed", self.replayed),
+            ("handled", self.handled),
+            ("unhandled", self.unhandled),
+            ("dead", self.dead),
+            ("waiting", self.waiting),
+            ("running", self.running),
+            ("bytes", self.bytes),
+            ("duplicates", self.duplicates),
+            ("refused", self.refused),
+            ("malformed", self.malformed),
+            ("unverified", self.unverified),
+            ("rejected", self.rejected),
+        ];
+        let mut newline = "";
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{newline}{name:<12}{count:>8}")?;
+            newline = "\n";
+        }
+        Ok(())
+    }
+}

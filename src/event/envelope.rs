@@ -1,0 +1,92 @@
+use std::borrow::Cow;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use super::decode::{self, fault};
+use super::event_type::EventType;
+use crate::error::Error;
+
+/// What all clones of an event share: the body, and where in it the members stand.
+pub(super) struct Envelope {
+    /// An allocation of its own and exact: what a server hands over pins its whole read buffer.
+    pub(super) body: Box<str>,
+    id: Place,
+    pub(super) event_type: EventType,
+    pub(super) timestamp: i64,
+    /// Absent if the envelope has no `data`.
+    data: Option<Range<usize>>,
+    pub(super) received_at: SystemTime,
+}
+
+/// A body that is no envelope.
+pub(crate) struct Undecoded {
+    pub(crate) error: Error,
+    pub(crate) body: Box<[u8]>,
+}
+
+/// Where a string of the body is.
+enum Place {
+    /// In the body, as it is.
+    Body(Range<usize>),
+    /// Here, because it had escapes in the body.
+    Here(Box<str>),
+}
+
+impl Envelope {
+    pub(super) fn decode(body: Box<[u8]>, received_at: SystemTime) -> Result<Self, Undecoded> {
+        let body = match String::from_utf8(body.into_vec()) {
+            Ok(body) => body.into_boxed_str(),
+            Err(error) => {
+                let body = error.into_bytes().into_boxed_slice();
+                return Err(Undecoded {
+                    error: fault("the body is not JSON"),
+                    body,
+                });
+            }
+        };
+        let members = match decode::decode(&body) {
+            Ok(members) => members,
+            Err(error) => {
+                return Err(Undecoded {
+                    error,
+                    body: body.into_boxed_bytes(),
+                });
+            }
+        };
+        let id = match members.id {
+            Cow::Borrowed(id) => Place::Body(place(&body, id)),
+            Cow::Owned(id) => Place::Here(id.into_boxed_str()),
+        };
+        let event_type = EventType::from(&*members.event_type);
+        let timestamp = members.timestamp;
+        let data = members.data.map(|data| place(&body, data));
+        Ok(Self {
+            body,
+            id,
+            event_type,
+            timestamp,
+            data,
+            received_at,
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        match &self.id {
+            Place::Body(range) => &self.body[range.clone()],
+            Place::Here(id) => id,
+        }
+    }
+
+    pub(super) fn data(&self) -> &str {
+        match &self.data {
+            Some(range) => &self.body[range.clone()],
+            None => "null",
+        }
+    }
+}
+
+/// Returns where `part`, a slice of `body`, stands in it.
+fn place(body: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - body.as_ptr().addr();
+    start..start + part.len()
+}

@@ -1,0 +1,223 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::EventType;
+use super::envelope::{Envelope, Undecoded};
+use super::mismatch;
+use super::payload::{Payload, Raw};
+use crate::error::Error;
+use crate::outcome::Ledger;
+
+/// An event that Botisimo sent.
+///
+/// A plain `Event` holds its `data` as the text that came: it is cheap to clone, by reference
+/// count, and to pass on. An `Event<T>` holds it decoded as `T`; a handler that takes one asks for
+/// it, and if the data doesn't fit, that handler's outcome is
+/// [`Outcome::Mismatched`](crate::Outcome::Mismatched) and no other handler notices.
+///
+/// The specification publishes no schema of `data`, so the types are the user's own. Ask only for
+/// the members that are needed: serde ignores the rest, and new ones will come.
+///
+/// # Examples
+///
+/// ```
+/// use botisimo_webhooks::{Event, EventType};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Account { name: String }
+///
+/// let event = Event::from_bytes(
+///     br#"{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "account.updated", "data": {"name": "ada"}}"#,
+/// )?;
+/// assert_eq!(event.id(), "m-1");
+/// assert_eq!(*event.event_type(), EventType::AccountUpdated);
+/// assert_eq!(event.raw_data(), r#"{"name": "ada"}"#);
+/// assert_eq!(event.decode::<Account>()?.name, "ada");
+/// # Ok::<_, botisimo_webhooks::Error>(())
+/// ```
+pub struct Event<T = Raw> {
+    envelope: Arc<Envelope>,
+    /// Absent outside a delivery.
+    ledger: Option<Arc<Ledger>>,
+    data: T,
+}
+
+impl Event {
+    /// Decodes the body of a webhook request.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't JSON, isn't an object,
+    /// or if a member is missing, given twice or of the wrong type. The text names the member
+    /// and quotes nothing.
+    pub fn from_bytes(body: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Self::received(Box::from(body.as_ref()), SystemTime::now())
+            .map_err(|undecoded| undecoded.error)
+    }
+
+    /// Decodes a body that is owned and exact already.
+    pub(crate) fn received(body: Box<[u8]>, at: SystemTime) -> Result<Self, Undecoded> {
+        let envelope = Arc::new(Envelope::decode(body, at)?);
+        Ok(Self {
+            envelope,
+            ledger: None,
+            data: Raw(()),
+        })
+    }
+
+    /// Returns this event for one attempt.
+    pub(crate) fn with_ledger(self, ledger: Arc<Ledger>) -> Self {
+        Self {
+            ledger: Some(ledger),
+            ..self
+        }
+    }
+
+    /// Returns the ledger of the attempt.
+    pub(crate) fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.as_ref()
+    }
+
+    /// Returns this event with its data decoded.
+    pub(crate) fn typed<T: Payload>(self) -> Result<Event<T>, Error> {
+        let data = T::take(&self)?;
+        Ok(Event {
+            envelope: self.envelope,
+            ledger: self.ledger,
+            data,
+        })
+    }
+}
+
+impl<T> Event<T> {
+    /// Returns the event's `messageId`, or its `id` where there is none.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.envelope.id()
+    }
+
+    /// Returns the event's type.
+    #[must_use]
+    pub fn event_type(&self) -> &EventType {
+        &self.envelope.event_type
+    }
+
+    /// Returns when the event happened, as the sender says; `None` if this platform's
+    /// [`SystemTime`] can't hold it.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        let millis = self.envelope.timestamp;
+        let since = Duration::from_millis(millis.unsigned_abs());
+        if millis < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(since)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(since)
+        }
+    }
+
+    /// Returns when the event happened, as the sender says, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn timestamp_millis(&self) -> i64 {
+        self.envelope.timestamp
+    }
+
+    /// Returns when the event was received, by this machine's clock.
+    #[must_use]
+    pub fn received_at(&self) -> SystemTime {
+        self.envelope.received_at
+    }
+
+    /// Returns the number of this attempt at the event's delivery, from 1. Outside a delivery it is
+    /// 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.ledger.as_ref().map_or(1, |ledger| ledger.attempt())
+    }
+
+    /// Returns `data` as the JSON text that came; `null` where the envelope has none.
+    #[must_use]
+    pub fn raw_data(&self) -> &str {
+        self.envelope.data()
+    }
+
+    /// Returns the whole body as it came. [`Event::from_bytes`] makes the same event of it.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.envelope.body
+    }
+
+    /// Decodes `data` as any type, also one that borrows from the event.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use botisimo_webhooks::Event;
+    /// #[derive(serde::Deserialize)]
+    /// struct Title<'a> { title: &'a str }
+    ///
+    /// fn handler(event: &Event) -> Result<usize, botisimo_webhooks::Error> {
+    ///     let data: Title = event.decode()?;
+    ///     Ok(data.title.len())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text says
+    /// where, by line, column and the path of fields, and quotes nothing.
+    pub fn decode<'a, U: Deserialize<'a>>(&'a self) -> Result<U, Error> {
+        let data = self.raw_data();
+        serde_json::from_str(data).map_err(|error| mismatch::explain::<U>(data, &error))
+    }
+
+    /// Returns this event with its data as the text that came.
+    #[must_use]
+    pub fn into_raw(self) -> Event {
+        Event {
+            envelope: self.envelope,
+            ledger: self.ledger,
+            data: Raw(()),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Event<T> {
+    /// Returns the decoded data.
+    #[must_use]
+    pub fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// Returns the decoded data, owned.
+    #[must_use]
+    pub fn into_data(self) -> T {
+        self.data
+    }
+}
+
+impl<T: Clone> Clone for Event<T> {
+    fn clone(&self) -> Self {
+        let (envelope, ledger) = (Arc::clone(&self.envelope), self.ledger.clone());
+        Self {
+            envelope,
+            ledger,
+            data: self.data.clone(),
+        }
+    }
+}
+
+/// Writes everything but the payload.
+impl<T> fmt::Debug for Event<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id())
+            .field("event_type", self.event_type())
+            .field("timestamp_millis", &self.timestamp_millis())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

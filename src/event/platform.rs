@@ -1,0 +1,64 @@
+use std::fmt;
+
+/// A platform whose name ends some of the documented event types, as in
+/// `connection.stream.started.twitch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the names say all
+pub enum Platform {
+    Twitch,
+    YouTube,
+    Facebook,
+    Trovo,
+    DLive,
+    Brime,
+    Zoom,
+    Twitter,
+    TikTok,
+}
+
+impl Platform {
+    /// All platforms, in the order in which the specification first names them.
+    pub const ALL: [Self; 9] = [
+        Self::Twitch,
+        Self::YouTube,
+        Self::Facebook,
+        Self::Trovo,
+        Self::DLive,
+        Self::Brime,
+        Self::Zoom,
+        Self::Twitter,
+        Self::TikTok,
+    ];
+
+    /// Returns the name as event types spell it: `twitch`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Twitch => "twitch",
+            Self::YouTube => "youtube",
+            Self::Facebook => "facebook",
+            Self::Trovo => "trovo",
+            Self::DLive => "dlive",
+            Self::Brime => "brime",
+            Self::Zoom => "zoom",
+            Self::Twitter => "twitter",
+            Self::TikTok => "tiktok",
+        }
+    }
+
+    /// Splits `connection.stream.started.twitch` before its platform.
+    pub(super) fn split(event_type: &str) -> Option<(&str, Self)> {
+        let (base, last) = event_type.rsplit_once('.')?;
+        let platform = Self::ALL
+            .into_iter()
+            .find(|platform| platform.as_str() == last)?;
+        Some((base, platform))
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

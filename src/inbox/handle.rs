@@ -1,0 +1,121 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::{Delivery, Stats};
+use crate::runtime::BoxFuture;
+
+/// Counts, drains and awaits what an inbox accepted. Given by
+/// [`WebhookLayer::handle`](crate::WebhookLayer::handle) and by every inbox; cheap to clone.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let router = EventRouter::new().on_any(|_: Event| async {});
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router);
+/// let handle = webhooks.handle();
+///
+/// // … serve until the process is told to end, then:
+/// let drained = handle.drain(Duration::from_secs(25)).await;
+/// if drained.left > 0 {
+///     eprintln!("{} events were not delivered in time", drained.left);
+/// }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    control: Arc<dyn Control>,
+}
+
+/// What a [`Handle`] asks of an inbox. Only who writes an inbox from scratch implements it.
+pub trait Control: Send + Sync + 'static {
+    /// See [`Handle::stats`].
+    fn stats(&self) -> Stats;
+
+    /// See [`Handle::drain`]. The first poll begins it.
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
+
+    /// See [`Handle::settled`].
+    fn settled(self: Arc<Self>) -> BoxFuture<()>;
+
+    /// See [`Handle::on_delivery`].
+    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>);
+}
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct Drained {
+    /// Events that were accepted and hadn't ended when the time was over. They go on for as long
+    /// as the process does.
+    pub left: u64,
+}
+
+impl Drained {
+    /// Returns what a drain left.
+    pub fn new(left: u64) -> Self {
+        Self { left }
+    }
+}
+
+impl Handle {
+    /// Returns the handle of an inbox.
+    pub fn new(control: impl Control) -> Self {
+        Self::shared(Arc::new(control))
+    }
+
+    pub(crate) fn shared(control: Arc<dyn Control>) -> Self {
+        Self { control }
+    }
+
+    /// Returns the counts of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.control.stats()
+    }
+
+    /// Refuses new events with 503 from now on, then waits until those that run or wait have ended,
+    /// but no longer than `within`, and returns how many are left.
+    ///
+    /// Nothing is cancelled. It is idempotent: calling it twice, or from two tasks, waits for the
+    /// same. Call it while the server still runs, so that the sender is told 503 and tries
+    /// again, where a closed port would cost the event.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, new events stay refused also when the future is dropped.
+    pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
+        Arc::clone(&self.control).drain(within)
+    }
+
+    /// Waits until no accepted event is left that hasn't ended. New ones may come in the meantime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.control).settled()
+    }
+
+    /// Adds a hook that is told of every delivery that ends from now on, before it is counted.
+    ///
+    /// It runs in the delivery's task, so it must not block. If it panics, that is logged and hurts
+    /// nothing.
+    pub fn on_delivery(&self, hook: impl Fn(&Delivery) + Send + Sync + 'static) {
+        self.control.on_delivery(Arc::new(hook));
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("stats", &self.stats())
+            .finish()
+    }
+}

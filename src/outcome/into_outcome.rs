@@ -1,0 +1,48 @@
+use super::{HandlerError, Outcome};
+
+/// What a handler returns when it can fail.
+pub type HandlerResult = Result<(), HandlerError>;
+
+/// What a handler may return: `()`, or `Result<(), E>` where `E` converts to [`HandlerError`].
+///
+/// An `async` block that uses `?` has no place where its error type is written, and rustc asks for
+/// one. End it with `Ok::<_, HandlerError>(())`, or name the handler as an `async fn` that returns
+/// [`HandlerResult`]:
+///
+/// ```
+/// use botisimo_webhooks::{Event, EventRouter, HandlerError, HandlerResult};
+///
+/// async fn named(event: Event) -> HandlerResult {
+///     let _: u64 = event.id().parse()?;
+///     Ok(())
+/// }
+///
+/// let router = EventRouter::new().on("account.created", named).on("account.updated", |event: Event| async move {
+///     let _: u64 = event.id().parse()?;
+///     Ok::<_, HandlerError>(())
+/// });
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`",
+    label = "a handler returns `()` or `Result<(), E>` where `E` converts to `HandlerError`",
+    note = "end the handler with `Ok::<_, HandlerError>(())`, or make it an `async fn` that returns `HandlerResult`"
+)]
+pub trait IntoOutcome {
+    /// Returns the outcome that this value stands for.
+    fn into_outcome(self) -> Outcome;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Handled
+    }
+}
+
+impl<E: Into<HandlerError>> IntoOutcome for Result<(), E> {
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Ok(()) => Outcome::Handled,
+            Err(error) => Outcome::Failed(error.into()),
+        }
+    }
+}

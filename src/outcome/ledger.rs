@@ -1,0 +1,205 @@
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_channel::oneshot;
+
+use super::{Outcome, Report, RouteReport};
+
+/// The name under which a service counts that never opened its ledger.
+const SERVICE: &str = "service";
+
+/// What the routes of one attempt did, written as it happens.
+///
+/// It goes with the event through whatever layers the user put around the router, and stays behind
+/// when one of them loses the [`Report`]: by an error of its own, a panic, or a future that is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    attempt: NonZeroU32,
+    /// A lock and not atomics: a route writes once, and nothing waits under the lock.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// One line a route, pending while there is no outcome. A router that is called again appends
+    /// its lines.
+    lines: Vec<Line>,
+    /// How often a router entered its routes.
+    entries: u32,
+    /// Whether a route other than an observer matched.
+    matched: bool,
+    /// Whether the attempt's time is over.
+    expired: bool,
+    /// The routers that wait for the end of the attempt's time.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+struct Line {
+    route: Arc<str>,
+    outcome: Option<Outcome>,
+}
+
+/// How the service's call ended, for the routes that it left unfinished.
+pub(crate) enum End {
+    /// It returned a report.
+    Returned,
+    /// It returned an error, or panicked, or ran out of time, or was dropped.
+    Lost(Outcome),
+}
+
+/// A router's lines in the ledger: the first is at `base`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    base: usize,
+}
+
+impl Ledger {
+    pub(crate) fn new(attempt: NonZeroU32) -> Self {
+        Self {
+            attempt,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The number of the attempt, from 1.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt.get()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No user code runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether `route` needs to run: not if it was handled earlier in this attempt, which
+    /// happens where a layer around the router calls it again.
+    pub(crate) fn wants(&self, route: &str) -> bool {
+        let state = self.state();
+        !state.lines.iter().any(|line| {
+            &*line.route == route && line.outcome.as_ref().is_some_and(Outcome::is_handled)
+        })
+    }
+
+    /// Returns whether a router has been called with this event before.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().entries > 0
+    }
+
+    /// Writes a line for each route that is about to run. `matched` says whether one of the event's
+    /// routes is more than an observer.
+    pub(crate) fn enter<'a>(
+        &self,
+        routes: impl Iterator<Item = &'a Arc<str>>,
+        matched: bool,
+    ) -> Entry {
+        let mut state = self.state();
+        state.entries += 1;
+        state.matched |= matched;
+        let base = state.lines.len();
+        state.lines.reserve_exact(routes.size_hint().0);
+        state.lines.extend(routes.map(|route| Line {
+            route: Arc::clone(route),
+            outcome: None,
+        }));
+        Entry { base }
+    }
+
+    /// Writes the outcome of the route that is the `index`th of `entry`.
+    pub(crate) fn record(&self, entry: Entry, index: usize, outcome: Outcome) {
+        self.state().lines[entry.base + index].outcome = Some(outcome);
+    }
+
+    /// Returns the receiver of the signal that the attempt's time is over, or `None` if it is over.
+    pub(crate) fn deadline(&self) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state();
+        if state.expired {
+            return None;
+        }
+        state.waiting.retain(|waiting| !waiting.is_canceled());
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push(sender);
+        Some(receiver)
+    }
+
+    /// Ends the attempt's time: the routers drop what still runs.
+    pub(crate) fn expire(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.expired = true;
+            std::mem::take(&mut state.waiting)
+        };
+        for router in waiting {
+            // A router that is gone has nothing left to drop.
+            let _ = router.send(());
+        }
+    }
+
+    /// Returns what the routes of `entry` did.
+    pub(crate) fn report(&self, entry: Entry) -> Report {
+        let state = self.state();
+        let lines = state.lines[entry.base..].iter();
+        let routes = lines.filter_map(|line| {
+            Some(RouteReport {
+                route: Arc::clone(&line.route),
+                outcome: line.outcome.clone()?,
+            })
+        });
+        Report::of(routes.collect(), !state.matched)
+    }
+
+    /// Ends the attempt and returns what all routes did; those that didn't finish get the outcome
+    /// that `end` says.
+    pub(crate) fn close(&self, end: &End) -> Report {
+        let mut state = self.state();
+        let unfinished = match end {
+            End::Returned => Outcome::Dropped,
+            End::Lost(outcome) => outcome.clone(),
+        };
+        if state.entries == 0 {
+            let outcome = match end {
+                End::Returned => Outcome::Handled,
+                End::Lost(_) => unfinished,
+            };
+            return Report::of(
+                vec![RouteReport {
+                    route: Arc::from(SERVICE),
+                    outcome,
+                }],
+                false,
+            );
+        }
+        let lines = std::mem::take(&mut state.lines).into_iter();
+        let routes = lines.map(|line| {
+            let outcome = line.outcome.unwrap_or_else(|| unfinished.clone());
+            RouteReport {
+                route: line.route,
+                outcome,
+            }
+        });
+        let mut routes: Vec<_> = routes.collect();
+        if state.entries > 1 {
+            routes = latest(routes);
+        }
+        Report::of(routes, !state.matched)
+    }
+}
+
+/// Keeps one line of each route: the one that was handled, else the last.
+fn latest(routes: Vec<RouteReport>) -> Vec<RouteReport> {
+    let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut kept: Vec<RouteReport> = Vec::new();
+    for each in routes {
+        match places.get(&each.route) {
+            Some(&place) if kept[place].outcome.is_handled() => {}
+            Some(&place) => kept[place] = each,
+            None => {
+                places.insert(Arc::clone(&each.route), kept.len());
+                kept.push(each);
+            }
+        }
+    }
+    kept
+}

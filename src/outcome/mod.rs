@@ -1,0 +1,17 @@
+//! What became of an event: the outcome of each route, the report of all, and the ledger that
+//! survives a lost report.
+//!
+//! This module knows routes by their names only, and nothing of events.
+
+mod handler_error;
+mod into_outcome;
+mod ledger;
+#[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
+mod outcome;
+mod report;
+
+pub use self::handler_error::HandlerError;
+pub use self::into_outcome::{HandlerResult, IntoOutcome};
+pub(crate) use self::ledger::{End, Entry, Ledger};
+pub use self::outcome::Outcome;
+pub use self::report::{Report, RouteReport};

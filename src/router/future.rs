@@ -1,0 +1,165 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::contain::{Contained, PanicMessage};
+use crate::outcome::{Entry, Ledger, Outcome, Report};
+use crate::runtime::BoxFuture;
+
+/// The runs of an event's handlers, as [`EventRouter`](crate::EventRouter) returns it. It is ready
+/// when the last of them is.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the handlers that still run. Inside a delivery, those are tried again and
+/// those that had finished aren't.
+#[must_use = "futures do nothing unless polled"]
+pub struct RouterFuture {
+    ledger: Arc<Ledger>,
+    entry: Entry,
+    runs: Runs,
+    deadline: Deadline,
+}
+
+/// The handlers that still run.
+pub(super) enum Runs {
+    None,
+    One(Run),
+    Many(FuturesUnordered<Run>),
+}
+
+/// The end of the attempt's time, asked for once a handler had to wait.
+enum Deadline {
+    Unknown,
+    Waiting(oneshot::Receiver<()>),
+}
+
+/// One handler that runs; ready with its place in the entry and its outcome.
+pub(super) struct Run {
+    index: usize,
+    future: Contained<BoxFuture<Outcome>>,
+}
+
+impl RouterFuture {
+    pub(super) fn new(ledger: Arc<Ledger>, entry: Entry, runs: Runs) -> Self {
+        Self {
+            ledger,
+            entry,
+            runs,
+            deadline: Deadline::Unknown,
+        }
+    }
+
+    /// Polls the handlers and writes what they did; ready when none is left.
+    fn poll_runs(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let next = match &mut self.runs {
+                Runs::None => return Poll::Ready(()),
+                Runs::One(run) => Pin::new(run).poll(cx).map(Some),
+                Runs::Many(runs) => runs.poll_next_unpin(cx),
+            };
+            match next {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some((index, outcome))) => {
+                    self.ledger.record(self.entry, index, outcome);
+                    if let Runs::One(_) = self.runs {
+                        self.runs = Runs::None;
+                    }
+                }
+                Poll::Ready(None) => self.runs = Runs::None,
+            }
+        }
+    }
+
+    /// Returns whether the attempt's time is over.
+    fn is_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Deadline::Unknown = self.deadline {
+            match self.ledger.deadline() {
+                Some(receiver) => self.deadline = Deadline::Waiting(receiver),
+                None => return true,
+            }
+        }
+        match &mut self.deadline {
+            Deadline::Unknown => false,
+            // An error is a ledger that went away, which this future holds.
+            Deadline::Waiting(receiver) => Pin::new(receiver).poll(cx).is_ready(),
+        }
+    }
+
+    /// Drops what still runs.
+    fn time_out(&mut self) {
+        match std::mem::replace(&mut self.runs, Runs::None) {
+            Runs::None => {}
+            Runs::One(run) => self.cancel(run),
+            Runs::Many(runs) => runs.into_iter().for_each(|run| self.cancel(run)),
+        }
+    }
+
+    fn cancel(&self, mut run: Run) {
+        let outcome = match Pin::new(&mut run.future).cancel() {
+            Ok(()) => Outcome::TimedOut,
+            Err(panic) => Outcome::Panicked(panic),
+        };
+        self.ledger.record(self.entry, run.index, outcome);
+    }
+}
+
+impl Future for RouterFuture {
+    type Output = Result<Report, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.poll_runs(cx).is_pending() {
+            if !self.is_expired(cx) {
+                return Poll::Pending;
+            }
+            self.time_out();
+        }
+        Poll::Ready(Ok(self.ledger.report(self.entry)))
+    }
+}
+
+impl Runs {
+    /// Takes up the handlers of an event; a single one needs no join.
+    pub(super) fn start(mut runs: impl Iterator<Item = Run>) -> Self {
+        match (runs.next(), runs.next()) {
+            (None, _) => Self::None,
+            (Some(only), None) => Self::One(only),
+            (first, second) => Self::Many(first.into_iter().chain(second).chain(runs).collect()),
+        }
+    }
+}
+
+impl Run {
+    /// Takes up a handler that was started.
+    pub(super) fn new(index: usize, future: BoxFuture<Outcome>) -> Self {
+        Self {
+            index,
+            future: Contained::new(future),
+        }
+    }
+}
+
+impl Future for Run {
+    type Output = (usize, Outcome);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let index = self.index;
+        Pin::new(&mut self.future)
+            .poll(cx)
+            .map(|end: Result<Outcome, PanicMessage>| {
+                (index, end.unwrap_or_else(Outcome::Panicked))
+            })
+    }
+}
+
+impl fmt::Debug for RouterFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouterFuture").finish_non_exhaustive()
+    }
+}

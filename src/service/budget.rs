@@ -1,0 +1,44 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The bytes of all bodies that are being read, or wait for the inbox's answer.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    used: Arc<AtomicUsize>,
+}
+
+/// One request's part of the budget, given back when it is dropped.
+pub(super) struct Permit {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+    mine: usize,
+}
+
+impl Budget {
+    pub(super) fn permit(&self, limit: usize) -> Permit {
+        Permit {
+            used: Arc::clone(&self.used),
+            limit,
+            mine: 0,
+        }
+    }
+}
+
+impl Permit {
+    /// Takes `bytes` more; false if there aren't as many left.
+    ///
+    /// Only what has arrived is counted: a request that merely announces a large body takes nothing
+    /// from the others.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        // A count and nothing else hangs on it, so no ordering is needed.
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.mine += bytes;
+        before.saturating_add(bytes) <= self.limit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.mine, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,82 @@
+use std::error::Error as StdError;
+use std::pin::Pin;
+
+use bytes::{Buf, BufMut};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError};
+
+use super::budget::Permit;
+use super::deadline::Deadline;
+use super::rejection::Reason;
+use crate::error::BoxError;
+
+/// How much of an unread body is read and thrown away before an early answer.
+const DRAIN: usize = 64 << 10;
+
+/// Reads a body into an exact allocation.
+///
+/// What a server hands over pins its whole read buffer, so each frame is copied as it comes.
+pub(super) async fn collect<B>(
+    mut body: Pin<&mut B>,
+    limit: usize,
+    permit: &mut Permit,
+    deadline: &mut Deadline,
+) -> Result<Box<[u8]>, Reason>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    let mut bytes = Vec::new();
+    while !body.is_end_stream() {
+        let frame = match deadline.bound(body.frame()).await {
+            None => return Err(Reason::Incomplete),
+            Some(None) => break,
+            Some(Some(Err(error))) => return Err(unreadable(error.into().as_ref())),
+            Some(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.remaining() > limit - bytes.len() {
+            return Err(Reason::TooLarge);
+        }
+        if !permit.grow(data.remaining()) {
+            return Err(Reason::Busy);
+        }
+        bytes.reserve(data.remaining());
+        bytes.put(data);
+        // A body of endless small frames may never be pending.
+        if deadline.is_over() {
+            return Err(Reason::Incomplete);
+        }
+    }
+    Ok(bytes.into_boxed_slice())
+}
+
+/// Throws away what comes of a body that won't be read: a server resets a connection that it closes
+/// with a request half read, and the sender would see no answer.
+pub(super) async fn drain<B: Body>(mut body: Pin<&mut B>, deadline: &mut Deadline) {
+    let mut left = DRAIN;
+    while !body.is_end_stream() && !deadline.is_over() {
+        let Some(Some(Ok(frame))) = deadline.bound(body.frame()).await else {
+            return;
+        };
+        let read = frame.data_ref().map_or(0, Buf::remaining);
+        if read >= left {
+            return;
+        }
+        left -= read;
+    }
+}
+
+/// Returns the reason behind a body's error, which may come from a layer outside this one that
+/// limits its length.
+fn unreadable(error: &(dyn StdError + 'static)) -> Reason {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<LengthLimitError>() {
+            return Reason::TooLarge;
+        }
+        next = error.source();
+    }
+    Reason::Unreadable
+}

@@ -1,0 +1,103 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::uri::PathAndQuery;
+use tower_layer::Layer;
+
+use super::endpoint::Endpoint;
+use super::receive::Receiver;
+use super::rejection::Rejection;
+use super::settings::{Settings, settings};
+use super::verify::Verify;
+use super::webhook::Webhook;
+use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
+use crate::router::EventRouter;
+
+/// Takes the webhooks of one path out of a service's requests; all others pass through untouched.
+///
+/// The path is compared with that of the request's own URI, exactly: no decoding, no trailing
+/// slash; the query is ignored. On that path every request is answered within
+/// [`ack_within`](WebhookLayer::ack_within), and never with the service's error type.
+///
+/// # Where it goes
+///
+/// Around the whole service, with axum's [`Router::layer`] for instance. [`Router::route_layer`]
+/// and layers inside `nest` run only for routes that exist, and would never see the path: for these
+/// there is [`Endpoint`], which is a route itself.
+///
+/// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
+/// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer
+///
+/// # Examples
+///
+/// ```
+/// use axum::routing::get;
+/// use botisimo_webhooks::{Event, EventRouter, SharedSecret, WebhookLayer};
+///
+/// let router = EventRouter::new().on("account.updated", |event: Event| async move { println!("{}", event.id()) });
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router).verify(SharedSecret::in_query("token", "s3cret"));
+/// let handle = webhooks.handle();
+///
+/// let app: axum::Router = axum::Router::new().route("/", get(|| async { "home" })).layer(webhooks);
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct WebhookLayer<I = MemoryInbox> {
+    path: Arc<str>,
+    receiver: Arc<Receiver<I>>,
+}
+
+impl<I: Inbox> WebhookLayer<I> {
+    /// Returns a layer that receives the webhooks of `path` for a router, by way of a
+    /// [`MemoryInbox`] with its defaults, or for any [`Inbox`].
+    ///
+    /// # Panics
+    ///
+    /// If the path isn't one that a request can have: it begins with a `/`, and has no query.
+    ///
+    /// ```should_panic
+    /// # use botisimo_webhooks::{EventRouter, WebhookLayer};
+    /// let _ = WebhookLayer::new("webhooks/botisimo", EventRouter::new());
+    /// ```
+    #[track_caller]
+    pub fn new(path: impl AsRef<str>, inbox: impl IntoInbox<Inbox = I>) -> Self {
+        let path = path.as_ref();
+        let parsed = PathAndQuery::try_from(path);
+        let exact = parsed.is_ok_and(|parsed| path.starts_with('/') && parsed.path() == path);
+        assert!(
+            exact,
+            "a webhook's path begins with `/` and has no query: {path:?}"
+        );
+        Self {
+            path: Arc::from(path),
+            receiver: Arc::new(Receiver::new(inbox.into_inbox())),
+        }
+    }
+
+    /// Returns the same front door as a service of its own, to be mounted as a route:
+    /// `Router::route_service(path, …)`.
+    pub fn endpoint(&self) -> Endpoint<I> {
+        Endpoint::of(Arc::clone(&self.receiver))
+    }
+
+    settings!();
+}
+
+impl<S, I: Inbox> Layer<S> for WebhookLayer<I> {
+    type Service = Webhook<S, I>;
+
+    fn layer(&self, inner: S) -> Webhook<S, I> {
+        self.receiver.check();
+        Webhook::new(inner, Arc::clone(&self.path), Arc::clone(&self.receiver))
+    }
+}
+
+impl<I> Clone for WebhookLayer<I> {
+    fn clone(&self) -> Self {
+        Self {
+            path: Arc::clone(&self.path),
+            receiver: Arc::clone(&self.receiver),
+        }
+    }
+}

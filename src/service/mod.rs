@@ -1,0 +1,29 @@
+//! The front door: from an HTTP request to an event that an inbox owns, and to the answer.
+//!
+//! `call` decides by path alone whose request it is. Ours goes through
+//! [`receive`](receive::receive), from top to bottom; [`Rejection::reply`](rejection) is the table
+//! of answers.
+
+mod body;
+mod budget;
+mod collect;
+mod deadline;
+mod endpoint;
+mod front;
+mod future;
+mod head;
+mod layer;
+mod receive;
+mod rejection;
+mod reply;
+mod settings;
+mod verify;
+mod webhook;
+
+pub use self::body::ResponseBody;
+pub use self::endpoint::{Endpoint, EndpointFuture};
+pub use self::future::ResponseFuture;
+pub use self::layer::WebhookLayer;
+pub use self::rejection::{Reason, Rejection};
+pub use self::verify::{SharedSecret, Unverified, Verify};
+pub use self::webhook::Webhook;

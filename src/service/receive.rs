@@ -1,0 +1,217 @@
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use http_body::Body;
+
+use super::budget::Permit;
+use super::collect::{collect, drain};
+use super::deadline::Deadline;
+use super::front::{Front, FrontControl};
+use super::head;
+use super::rejection::{Reason, Rejection};
+use super::reply::Reply;
+use super::settings::Settings;
+use super::verify::{Unverified, Verify};
+use crate::contain::{Contained, contain};
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::inbox::{Handle, Inbox, Refused};
+use crate::runtime::Runtime;
+use crate::telemetry;
+
+/// Everything behind a front door: the inbox, and the settings on the way to it.
+#[derive(Clone)]
+pub(super) struct Receiver<I> {
+    inbox: I,
+    runtime: Arc<dyn Runtime>,
+    front: Arc<Front>,
+    pub(super) settings: Settings,
+}
+
+impl<I: Inbox> Receiver<I> {
+    pub(super) fn new(inbox: I) -> Self {
+        let runtime = inbox.runtime();
+        Self {
+            inbox,
+            runtime,
+            front: Arc::default(),
+            settings: Settings::default(),
+        }
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        Handle::new(FrontControl {
+            front: Arc::clone(&self.front),
+            inbox: self.inbox.handle(),
+        })
+    }
+
+    /// Warns if nothing keeps strangers out.
+    pub(super) fn check(&self) {
+        if self.settings.verify.is_none() {
+            self.front.warn_unverified();
+        }
+    }
+
+    /// Starts the clock of a request, in `call`, and returns what becomes of it.
+    pub(super) fn receive<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+    ) -> impl Future<Output = Reply> + Send + use<I, B>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let receiver = Arc::clone(self);
+        let mut deadline =
+            Deadline::after(Arc::clone(&receiver.runtime), receiver.settings.ack_within);
+        async move {
+            let (parts, body) = request.into_parts();
+            match receiver.take(&parts, pin!(body), &mut deadline).await {
+                Ok(status) => Reply::new(status, ""),
+                Err(rejection) => receiver.reject(&rejection),
+            }
+        }
+    }
+
+    /// The way of a request, from its head to the inbox.
+    async fn take<B>(
+        &self,
+        parts: &Parts,
+        body: Pin<&mut B>,
+        deadline: &mut Deadline,
+    ) -> Result<StatusCode, Box<Rejection>>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        let settings = &self.settings;
+        let mut permit = self.front.bodies.permit(settings.max_body_bytes_in_flight);
+        let bytes = self.read(parts, body, &mut permit, deadline).await?;
+        self.verify(|verify| verify.verify_body(parts, &bytes))?;
+        let event = Event::received(bytes, self.runtime.wall())
+            .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
+        let status = self.matched(&event)?;
+        self.hand_over(event, deadline).await?;
+        Ok(status)
+    }
+
+    /// Checks the head and reads the body; one that won't be read is drained before the answer.
+    async fn read<B>(
+        &self,
+        parts: &Parts,
+        mut body: Pin<&mut B>,
+        permit: &mut Permit,
+        deadline: &mut Deadline,
+    ) -> Result<Box<[u8]>, Reason>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        let limit = self.settings.max_body_bytes;
+        let (read, early) = match self.check_head(parts, &*body) {
+            Ok(()) => (collect(body.as_mut(), limit, permit, deadline).await, false),
+            Err(reason) => (Err(reason), true),
+        };
+        match &read {
+            // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
+            Err(_) if early && head::expects_continue(&parts.headers) => {}
+            Err(Reason::Incomplete | Reason::Unreadable) | Ok(_) => {}
+            Err(_) => drain(body, deadline).await,
+        }
+        read
+    }
+
+    /// Decides what can be decided before the body is read.
+    fn check_head(&self, parts: &Parts, body: &impl Body) -> Result<(), Reason> {
+        if parts.method != Method::POST {
+            return Err(Reason::NotPost);
+        }
+        self.verify(|verify| verify.verify_head(parts))?;
+        if !head::is_json(&parts.headers) {
+            return Err(Reason::ContentType);
+        }
+        if head::is_encoded(&parts.headers) {
+            return Err(Reason::ContentEncoding);
+        }
+        if body.size_hint().lower().max(head::declared(&parts.headers))
+            > self.settings.max_body_bytes as u64
+        {
+            return Err(Reason::TooLarge);
+        }
+        Ok(())
+    }
+
+    fn verify(
+        &self,
+        decide: impl FnOnce(&dyn Verify) -> Result<(), Unverified>,
+    ) -> Result<(), Reason> {
+        let Some(verify) = &self.settings.verify else {
+            return Ok(());
+        };
+        match contain(|| decide(&**verify)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Unverified)) => Err(Reason::Unverified),
+            // It decided nothing, so the sender is to try again.
+            Err(_) => Err(Reason::Unavailable),
+        }
+    }
+
+    /// Returns the status that an event of this type is answered with once the inbox owns it.
+    fn matched(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
+        match &self.settings.unmatched {
+            Some((status, router)) if !router.matches(event.event_type()) => {
+                if status.is_success() {
+                    return Ok(*status);
+                }
+                let rejection = Box::<Rejection>::from(Reason::Unmatched).with_status(*status);
+                Err(rejection.with_event(Some(event.clone())))
+            }
+            _ => Ok(StatusCode::OK),
+        }
+    }
+
+    /// Gives the event to the inbox, whose first poll takes it; there is no await before that.
+    async fn hand_over(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
+        let copy = event.clone();
+        let accept = contain(|| self.inbox.accept(event)).map(Contained::new);
+        let answer = match accept {
+            Ok(accept) => deadline.bound(accept).await,
+            Err(panic) => Some(Err(panic)),
+        };
+        let rejection = match answer {
+            Some(Ok(Ok(_))) => {
+                telemetry::accepted(&copy);
+                return Ok(());
+            }
+            Some(Ok(Err(refused))) => Rejection::refused(&refused),
+            // An inbox of the user's that panicked.
+            Some(Err(_)) => Rejection::refused(&Refused::unavailable()),
+            None => Reason::Slow.into(),
+        };
+        Err(rejection.with_event(Some(copy)))
+    }
+
+    fn reject(&self, rejection: &Rejection) -> Reply {
+        self.front.count(rejection.reason());
+        telemetry::rejected(
+            rejection.status().as_u16(),
+            rejection.text(),
+            rejection.reason().is_loud(),
+        );
+        self.settings.hooks.tell(rejection);
+        rejection.reply()
+    }
+}
+
+impl<I: fmt::Debug> fmt::Debug for Receiver<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        f.debug_struct("Receiver")
+            .field("inbox", &self.inbox)
+            .field("ack_within", &settings.ack_within)
+            .field("max_body_bytes", &settings.max_body_bytes)
+            .field("verified", &settings.verify.is_some())
+            .finish_non_exhaustive()
+    }
+}

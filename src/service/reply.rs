@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::body::ResponseBody;
+
+/// An answer of our own, before it is a response.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    status: StatusCode,
+    text: &'static str,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Reply {
+    pub(super) fn new(status: StatusCode, text: &'static str) -> Self {
+        Self {
+            status,
+            text,
+            header: None,
+        }
+    }
+
+    pub(super) fn method_not_allowed(text: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, text)
+            .with(header::ALLOW, HeaderValue::from_static("POST"))
+    }
+
+    /// RFC 9110, 15.5.2: a 401 names a way to authenticate. No registered scheme is ours.
+    pub(super) fn unauthorized(text: &'static str) -> Self {
+        let challenge = HeaderValue::from_static("SharedSecret realm=\"webhooks\"");
+        Self::new(StatusCode::UNAUTHORIZED, text).with(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// RFC 9110, 15.5.16: a 415 for the sake of the content encoding says which would do.
+    pub(super) fn unsupported_encoding(text: &'static str) -> Self {
+        let identity = HeaderValue::from_static("identity");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).with(header::ACCEPT_ENCODING, identity)
+    }
+
+    pub(super) fn unavailable(text: &'static str, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            .with(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn into_response<B>(self) -> Response<ResponseBody<B>> {
+        // A status that forbids a body gets none, whatever the user has set.
+        let bodiless = self.status == StatusCode::NO_CONTENT || self.status.is_informational();
+        let text = if bodiless { "" } else { self.text };
+        let mut response = Response::new(ResponseBody::text(text));
+        *response.status_mut() = self.status;
+        if !text.is_empty() {
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        }
+        response.headers_mut().extend(self.header);
+        response
+    }
+}

@@ -1,0 +1,67 @@
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::body::ResponseBody;
+use super::future::ResponseFuture;
+use super::receive::Receiver;
+use crate::error::BoxError;
+use crate::inbox::{Inbox, MemoryInbox};
+
+/// A service with its webhooks taken out, made by [`WebhookLayer`](crate::WebhookLayer).
+///
+/// It is ready when the inner service is: a limit that shouldn't hold webhooks up belongs inside
+/// it.
+#[derive(Debug)]
+pub struct Webhook<S, I = MemoryInbox> {
+    inner: S,
+    path: Arc<str>,
+    receiver: Arc<Receiver<I>>,
+}
+
+impl<S, I> Webhook<S, I> {
+    pub(super) fn new(inner: S, path: Arc<str>, receiver: Arc<Receiver<I>>) -> Self {
+        Self {
+            inner,
+            path,
+            receiver,
+        }
+    }
+}
+
+impl<S, I, ReqBody, ResBody> Service<Request<ReqBody>> for Webhook<S, I>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    I: Inbox,
+    ReqBody: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        if request.uri().path() == &*self.path {
+            ResponseFuture::webhook(Box::pin(self.receiver.receive(request)))
+        } else {
+            ResponseFuture::inner(self.inner.call(request))
+        }
+    }
+}
+
+impl<S: Clone, I> Clone for Webhook<S, I> {
+    fn clone(&self) -> Self {
+        let (path, receiver) = (Arc::clone(&self.path), Arc::clone(&self.receiver));
+        Self {
+            inner: self.inner.clone(),
+            path,
+            receiver,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What this crate logs, in one place: never a secret, a payload, a handler's error or a panic's
+//! text unless asked.
+//!
+//! Without the feature `tracing` all of it is nothing.
+
+use crate::event::Event;
+#[cfg(feature = "tracing")]
+use crate::outcome::Outcome;
+use crate::outcome::Report;
+
+/// Where a delivery's span hangs: the span that the event was accepted in.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+#[cfg(feature = "tracing")]
+mod on {
+    use tracing::instrument::{Instrument, Instrumented};
+    use tracing::{Span, debug, debug_span, trace, warn};
+
+    use super::{Event, Origin, Outcome, Report};
+
+    impl Origin {
+        pub(crate) fn current() -> Self {
+            Self {
+                span: Span::current(),
+            }
+        }
+
+        /// Returns the span of the event's delivery.
+        pub(crate) fn delivery(self, event: &Event) -> DeliverySpan {
+            let (id, event_type) = (event.id(), event.event_type());
+            let span = debug_span!(parent: &self.span, "delivery", %event_type, event_id = id);
+            // A filter that drops our span must not cost the handlers that of the request.
+            DeliverySpan(if span.is_disabled() { self.span } else { span })
+        }
+    }
+
+    pub(crate) struct DeliverySpan(Span);
+
+    impl DeliverySpan {
+        pub(crate) fn instrument<F: Future>(self, delivery: F) -> Instrumented<F> {
+            delivery.instrument(self.0)
+        }
+    }
+
+    pub(crate) fn suspect_route(pattern: &str) {
+        warn!(pattern, "no documented event type matches this route");
+    }
+
+    pub(crate) fn unverified() {
+        warn!("webhooks are accepted from anyone who knows the URL: set a secret with `verify`");
+    }
+
+    pub(crate) fn accepted(event: &Event) {
+        trace!(
+            event_id = event.id(),
+            event_type = event.event_type().as_str(),
+            "event accepted"
+        );
+    }
+
+    /// `loud` is a rejection that someone should look at: the sender's retries alone don't mend it.
+    pub(crate) fn rejected(status: u16, reason: &str, loud: bool) {
+        if loud {
+            warn!(status, reason, "webhook rejected");
+        } else {
+            debug!(status, reason, "webhook rejected");
+        }
+    }
+
+    pub(crate) fn delivered(event: &Event, report: &Report, errors: bool) {
+        let (event_id, event_type) = (event.id(), event.event_type().as_str());
+        for each in report.failures() {
+            let (route, outcome) = (each.route(), each.outcome());
+            // A mismatch is our own text, and so free of payload.
+            let said = errors || matches!(outcome, Outcome::Mismatched(_));
+            let outcome = if said {
+                outcome.to_string()
+            } else {
+                outcome.as_str().to_owned()
+            };
+            warn!(event_id, event_type, route, outcome, "a route failed");
+        }
+        if report.is_unhandled() {
+            debug!(event_id, event_type, "no route matched");
+        }
+    }
+
+    pub(crate) fn hook_panicked(hook: &'static str) {
+        warn!(hook, "a hook panicked");
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod on {
+    use super::{Event, Origin, Report};
+
+    impl Origin {
+        pub(crate) fn current() -> Self {
+            Self {}
+        }
+
+        pub(crate) fn delivery(self, _: &Event) -> DeliverySpan {
+            DeliverySpan
+        }
+    }
+
+    pub(crate) struct DeliverySpan;
+
+    impl DeliverySpan {
+        pub(crate) fn instrument<F: Future>(self, delivery: F) -> F {
+            delivery
+        }
+    }
+
+    pub(crate) fn suspect_route(_: &str) {}
+    pub(crate) fn unverified() {}
+    pub(crate) fn accepted(_: &Event) {}
+    pub(crate) fn rejected(_: u16, _: &str, _: bool) {}
+    pub(crate) fn delivered(_: &Event, _: &Report, _: bool) {}
+    pub(crate) fn hook_panicked(_: &'static str) {}
+}
+
+pub(crate) use self::on::{
+    accepted, delivered, hook_panicked, rejected, suspect_route, unverified,
+};

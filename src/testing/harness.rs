@@ -1,0 +1,124 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use tower_service::Service;
+
+use super::{Delivered, MockRequest};
+use crate::delivery::{Delivery, Stats};
+use crate::inbox::{Handle, Inbox, IntoInbox};
+use crate::service::Endpoint;
+
+/// Delivers mock requests to a router or to a whole service, and tells what came of them.
+///
+/// Its clones share what they have seen. It waits by [`Handle::settled`], so for everything that the
+/// inbox holds: deliver concurrently from clones if handlers wait for one another.
+#[derive(Clone)]
+pub struct Harness {
+    send: Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync>,
+    handle: Handle,
+    seen: Arc<Mutex<Vec<Delivery>>>,
+}
+
+/// What was answered.
+pub(super) type Answer = Result<Response<Bytes>, String>;
+
+impl Harness {
+    /// Returns a harness around a router or an inbox of yours, behind an [`Endpoint`] with its defaults.
+    ///
+    /// A router gets a [`MemoryInbox`](crate::MemoryInbox) with its defaults, on tokio.
+    #[must_use]
+    pub fn new(inbox: impl IntoInbox<Inbox: Inbox>) -> Self {
+        let endpoint = Endpoint::new(inbox);
+        let handle = endpoint.handle();
+        Self::service::<_, Full<Bytes>, _>(endpoint, handle)
+    }
+
+    /// Returns a harness around your service, and the handle of the webhook layer or endpoint in it.
+    #[must_use]
+    pub fn service<S, ReqBody, ResBody>(service: S, handle: Handle) -> Self
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: fmt::Debug, Future: Send>,
+        S: Clone + Send + Sync + 'static,
+        ReqBody: From<Bytes> + Send + 'static,
+        ResBody: Body<Data: Send, Error: fmt::Debug> + Send,
+    {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        handle.on_delivery(move |delivery| {
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(delivery.clone());
+        });
+        let send = move |request: Request<Bytes>| -> BoxFuture<'static, Answer> {
+            let service = service.clone();
+            Box::pin(answer(service, request.map(ReqBody::from)))
+        };
+        Self {
+            send: Arc::new(send),
+            handle,
+            seen,
+        }
+    }
+
+    /// Sends a request, waits until everything that the inbox holds has finished, and returns what
+    /// came of the request.
+    ///
+    /// # Panics
+    ///
+    /// If the service fails, which a webhook request never makes it do, or if the mock's path isn't one.
+    #[track_caller]
+    pub fn deliver(&self, request: MockRequest) -> impl Future<Output = Delivered> + Send + use<> {
+        let caller = std::panic::Location::caller();
+        let harness = self.clone();
+        let sent = request.build();
+        async move {
+            let answer = (harness.send)(sent).await;
+            let answer =
+                answer.unwrap_or_else(|error| panic!("the service failed, at {caller}: {error}"));
+            harness.handle.settled().await;
+            let id = crate::event::Event::from_bytes(request.body_bytes()).ok();
+            let id = id.map(|event| event.id().to_owned());
+            let mut seen = harness.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mine = |delivery: &mut Delivery| id.as_deref() == Some(delivery.event().id());
+            let deliveries = seen.extract_if(.., mine).collect();
+            Delivered::new(answer, deliveries)
+        }
+    }
+
+    /// Returns the counts of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.handle.stats()
+    }
+}
+
+/// Readies the service, calls it and reads its whole answer.
+async fn answer<S, ReqBody, ResBody>(mut service: S, request: Request<ReqBody>) -> Answer
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: fmt::Debug>,
+    ResBody: Body<Error: fmt::Debug>,
+{
+    std::future::poll_fn(|cx| service.poll_ready(cx))
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let response = service
+        .call(request)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+    Ok(Response::from_parts(parts, body.to_bytes()))
+}
+
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
+    }
+}
