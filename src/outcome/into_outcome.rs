@@ -46,3 +46,20 @@ impl<E: Into<HandlerError>> IntoOutcome for Result<(), E> {
         }
     }
 }
+
+/// What `async { todo!() }` returns, which has no name of its own yet.
+type Never = <fn() -> ! as Returns>::Type;
+
+trait Returns {
+    type Type;
+}
+
+impl<T> Returns for fn() -> T {
+    type Type = T;
+}
+
+impl IntoOutcome for Never {
+    fn into_outcome(self) -> Outcome {
+        self
+    }
+}

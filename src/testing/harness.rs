@@ -19,7 +19,7 @@ use crate::service::Endpoint;
 /// inbox holds: deliver concurrently from clones if handlers wait for one another.
 #[derive(Clone)]
 pub struct Harness {
-    send: Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync>,
+    send: Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Answer> + Send + Sync>,
     handle: Handle,
     seen: Arc<Mutex<Vec<Delivery>>>,
 }
@@ -35,17 +35,19 @@ impl Harness {
     pub fn new(inbox: impl IntoInbox<Inbox: Inbox>) -> Self {
         let endpoint = Endpoint::new(inbox);
         let handle = endpoint.handle();
-        Self::service::<_, Full<Bytes>, _>(endpoint, handle)
+        Self::service(endpoint, handle)
     }
 
     /// Returns a harness around your service, and the handle of the webhook layer or endpoint in it.
+    ///
+    /// The requests' bodies are [`Full<Bytes>`](Full). A service that insists on another type gets it
+    /// by a layer: `ServiceBuilder::new().map_request(|request| request.map(Body::new)).service(…)`.
     #[must_use]
-    pub fn service<S, ReqBody, ResBody>(service: S, handle: Handle) -> Self
+    pub fn service<S, B>(service: S, handle: Handle) -> Self
     where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: fmt::Debug, Future: Send>,
+        S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: fmt::Debug, Future: Send>,
         S: Clone + Send + Sync + 'static,
-        ReqBody: From<Bytes> + Send + 'static,
-        ResBody: Body<Data: Send, Error: fmt::Debug> + Send,
+        B: Body<Data: Send, Error: fmt::Debug> + Send + 'static,
     {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
@@ -54,9 +56,9 @@ impl Harness {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(delivery.clone());
         });
-        let send = move |request: Request<Bytes>| -> BoxFuture<'static, Answer> {
+        let send = move |request: Request<Full<Bytes>>| -> BoxFuture<'static, Answer> {
             let service = service.clone();
-            Box::pin(answer(service, request.map(ReqBody::from)))
+            Box::pin(answer(service, request))
         };
         Self {
             send: Arc::new(send),
@@ -98,10 +100,10 @@ impl Harness {
 }
 
 /// Readies the service, calls it and reads its whole answer.
-async fn answer<S, ReqBody, ResBody>(mut service: S, request: Request<ReqBody>) -> Answer
+async fn answer<S, B>(mut service: S, request: Request<Full<Bytes>>) -> Answer
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: fmt::Debug>,
-    ResBody: Body<Error: fmt::Debug>,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: fmt::Debug>,
+    B: Body<Error: fmt::Debug>,
 {
     std::future::poll_fn(|cx| service.poll_ready(cx))
         .await
