@@ -47,15 +47,18 @@ impl<E: Into<HandlerError>> IntoOutcome for Result<(), E> {
     }
 }
 
-/// What `async { todo!() }` returns, which has no name of its own yet.
-type Never = <fn() -> ! as Returns>::Type;
+/// What `async { todo!() }` returns: a type that has no name of its own yet.
+type Never = <fn() -> ! as never::Returns>::Type;
 
-trait Returns {
-    type Type;
-}
+mod never {
+    #[allow(unreachable_pub)] // a type in the public API may not go through a private trait
+    pub trait Returns {
+        type Type;
+    }
 
-impl<T> Returns for fn() -> T {
-    type Type = T;
+    impl<T> Returns for fn() -> T {
+        type Type = T;
+    }
 }
 
 impl IntoOutcome for Never {

@@ -101,8 +101,8 @@ impl EventRouter {
     /// }
     ///
     /// let router = EventRouter::new()
-    ///     .on("account.updated", refresh)
-    ///     .on("account.updated", |_: Event| async {}).named("audit")
+    ///     .on("account.updated", refresh).named("refresh")
+    ///     .on("account.updated", |_: Event| async {})
     ///     .on(EventType::PollCreated, refresh);
     /// # let _ = router;
     /// ```
