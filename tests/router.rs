@@ -229,7 +229,14 @@ fn blame(code: impl FnOnce() + panic::UnwindSafe) -> (String, String) {
     let previous = panic::take_hook();
     panic::set_hook(Box::new(|info| {
         let file = info.location().map(|location| location.file().to_owned());
-        let message = info.payload_as_str().unwrap_or_default().to_owned();
+        let payload = info.payload();
+        let message = payload.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+        });
+        let message = message.unwrap_or_default();
         SEEN.with(|seen| *seen.borrow_mut() = Some((file.unwrap_or_default(), message)));
     }));
     let end = panic::catch_unwind(code);
@@ -266,7 +273,7 @@ fn a_mistake_panics_at_the_callers_line() {
                     EventRouter::new()
                         .on("a", noop)
                         .merge(EventRouter::new().on("a", noop)),
-                )
+                );
             },
             "named",
         ),
@@ -276,7 +283,7 @@ fn a_mistake_panics_at_the_callers_line() {
                     EventRouter::new()
                         .fallback(noop)
                         .merge(EventRouter::new().fallback(noop)),
-                )
+                );
             },
             "fallback",
         ),
@@ -328,8 +335,11 @@ async fn an_event_is_unhandled_if_no_route_but_on_any_matched() {
 #[tokio::test]
 async fn handlers_run_concurrently() {
     let meet = Arc::new(tokio::sync::Barrier::new(3));
-    let handler =
-        |meet: Arc<tokio::sync::Barrier>| move |_: Event| async move { drop(meet.wait().await) };
+    let handler = |meet: Arc<tokio::sync::Barrier>| {
+        move |_: Event| async move {
+            meet.wait().await;
+        }
+    };
     let router = EventRouter::new()
         .on("a", handler(Arc::clone(&meet)))
         .on_prefix("a", handler(Arc::clone(&meet)))
@@ -361,7 +371,7 @@ async fn a_payload_that_doesnt_fit_costs_that_route_only() {
     }
     let router = EventRouter::new()
         .on("a", |event: Event<Stream>| async move {
-            assert_eq!(event.data().title, "t")
+            assert_eq!(event.data().title, "t");
         })
         .on_any(noop);
     let fits = MockRequest::event("a")
@@ -520,10 +530,10 @@ async fn a_panic_is_that_routes_outcome_wherever_it_happens() {
         match (each.route(), each.outcome()) {
             ("bystander" | "slow bystander", outcome) => assert!(outcome.is_handled()),
             ("payload", Outcome::Panicked(message)) => {
-                assert!(message.contains("not text"), "{message}")
+                assert!(message.contains("not text"), "{message}");
             }
             (route, Outcome::Panicked(message)) => {
-                assert_eq!(**message, format!("a panic in {route}"))
+                assert_eq!(**message, format!("a panic in {route}"));
             }
             (route, outcome) => panic!("{route}: {outcome}"),
         }
@@ -538,7 +548,9 @@ async fn a_panic_is_that_routes_outcome_wherever_it_happens() {
             "{report}"
         );
     }
-    std::mem::forget(router); // its bombs would go off
+    // The bombs that the router holds would go off with it.
+    #[allow(clippy::mem_forget)]
+    std::mem::forget(router);
 }
 
 #[tokio::test]

@@ -83,6 +83,11 @@ impl Ledger {
         })
     }
 
+    /// Returns whether the attempt's time is over: a router that is called only now runs nothing.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.state().expired
+    }
+
     /// Returns whether a router has been called with this event before.
     pub(crate) fn is_open(&self) -> bool {
         self.state().entries > 0

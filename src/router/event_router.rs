@@ -355,14 +355,15 @@ fn start<'a>(
     event: &Event,
 ) -> RouterFuture {
     let entry = ledger.enter(routes.clone().map(|each| &each.route.name), matched);
+    let expired = ledger.is_expired();
     let runs = routes.enumerate().filter_map(|(index, each)| {
-        match contain(|| each.handler.run(event.clone())) {
-            Ok(future) => Some(Run::new(index, future)),
-            Err(panic) => {
-                ledger.record(entry, index, Outcome::Panicked(panic));
-                None
-            }
-        }
+        let run = match expired {
+            true => Err(Outcome::TimedOut),
+            false => contain(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
+        };
+        run.map(|future| Run::new(index, future))
+            .map_err(|outcome| ledger.record(entry, index, outcome))
+            .ok()
     });
     let runs = Runs::start(runs);
     RouterFuture::new(ledger, entry, runs)
