@@ -1,6 +1,107 @@
-//! Receives Botisimo's webhooks inside any tower service, and runs the async handlers registered
-//! for them.
+//! Receives [Botisimo](https://botisimo.com)'s webhooks inside any tower service, and runs the async
+//! handlers registered for them.
+//!
+//! ```text
+//! HTTP request ─▶ WebhookLayer ─▶ Inbox ─▶ 200        the inbox owns the event from here on
+//!                     │             └────▶ EventRouter ─▶ every handler whose pattern matches
+//!                     └─▶ your service, for every other request
+//! ```
+//!
+//! # Example
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use botisimo_webhooks::{Event, EventRouter, HandlerResult, SharedSecret, WebhookLayer};
+//! use std::time::Duration;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Stream { title: String }
+//!
+//! async fn refresh(event: Event) -> HandlerResult {
+//!     tokio::fs::write("account.json", event.raw_data()).await?;
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let router = EventRouter::new()
+//!         .on_prefix("connection.stream.started", |event: Event<Stream>| async move {
+//!             println!("{} is live: {}", event.event_type(), event.data().title);
+//!         })
+//!         .on("account.updated", refresh);
+//!
+//!     let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+//!         .verify(SharedSecret::in_query("token", "a long random text"));
+//!     let handle = webhooks.handle();
+//!
+//!     let app = Router::new().route("/", get(|| async { "home" })).layer(webhooks);
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app)
+//!         .with_graceful_shutdown(async move {
+//!             let _ = tokio::signal::ctrl_c().await;
+//!             let drained = handle.drain(Duration::from_secs(25)).await;
+//!             println!("{} events left", drained.left);
+//!         })
+//!         .await
+//! }
+//! ```
+//!
+//! The specification doesn't say whether the start of a stream on Twitch sends
+//! `connection.stream.started`, `connection.stream.started.twitch`, or both. `on_prefix` takes
+//! whichever comes; if both come, its handler runs for each.
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | handlers, patterns, isolation | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] |
+//! | events and their types | [`Event`], [`EventType`], [`Platform`] |
+//! | where the layer goes in axum, hyper, tonic | [`WebhookLayer`], [`Endpoint`] |
+//! | every answer, and why | [`Reason`] |
+//! | secrets | [`SharedSecret`], [`Verify`] |
+//! | bounds, timeouts, hooks | [`MemoryInboxBuilder`], [`WebhookLayer`] |
+//! | counts, drain at shutdown | [`Handle`], [`Stats`] |
+//! | an inbox or an executor of your own | [`Inbox`], [`Runtime`] |
+//! | tests of your handlers | the module `testing` |
+//!
+//! # What is guaranteed
+//!
+//! - A 2xx is sent only once the inbox owns the event, and it is sent without waiting for handlers.
+//! - Every webhook request is answered within [`ack_within`](WebhookLayer::ack_within), 3 s unless
+//!   set: the sender never tries an event again that it got no quick answer for, but does so after a
+//!   503.
+//! - Every accepted event ends in exactly one count of [`Stats`].
+//! - A handler that fails, panics, hangs, or asks for a payload that doesn't fit costs its own route
+//!   and no other.
+//! - Memory is bounded, by count and by bytes, whatever is sent.
+//! - Requests for other paths pass through untouched, with no allocation.
+//! - Neither secrets nor payloads appear in what this crate logs, nor in its errors.
+//!
+//! # What is not
+//!
+//! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
+//!   crash loses what was accepted and not yet delivered.
+//! - Nothing is tried again yet: a route that fails is dead, and the hook of
+//!   [`on_delivery`](MemoryInboxBuilder::on_delivery) is where to see it.
+//! - Copies of an event are not recognised yet: a sender that got no answer may send an event twice,
+//!   so handlers should be idempotent by [`Event::id`].
+//! - Events are not put in order: deliveries run in parallel.
+//! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
+//!   `panic = "abort"` nothing can isolate a panic.
+//! - Botisimo signs nothing. Without a [`SharedSecret`] anyone who knows the URL can send events.
+//! - The payloads' schema isn't published, so this crate ships no types for `data`.
+//!
+//! # Features
+//!
+//! | Name | Description | Default |
+//! |---|---|---|
+//! | `tokio` | [`TokioRuntime`], and inboxes that use it without being told | yes |
+//! | `tracing` | logs, and the request's span carried into its handlers | yes |
+//! | `testing` | mock requests and a harness for the tests of handlers | no |
+//!
+//! Each works alone, and none at all does too: on another executor implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 
 mod contain;
 mod delivery;
@@ -33,3 +134,8 @@ pub use crate::service::{
     Endpoint, EndpointFuture, Reason, Rejection, ResponseBody, ResponseFuture, SharedSecret,
     Unverified, Verify, Webhook, WebhookLayer,
 };
+
+/// The README's examples, compiled and run as tests.
+#[cfg(all(doctest, feature = "tokio", feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -69,6 +69,9 @@ macro_rules! event_types {
             }
         }
 
+        /// [`EventType::ALL`] in one place: to use a constant is to make a new array of it.
+        pub(crate) static DOCUMENTED: [EventType; names::COUNT] = EventType::ALL;
+
         /// The documented names, in the order of the specification.
         pub(super) const NAMES: [&str; names::COUNT] = [$($name),*];
     };
@@ -209,7 +212,7 @@ impl EventType {
 impl From<&str> for EventType {
     fn from(name: &str) -> Self {
         match names::find(name) {
-            Some(index) => Self::ALL[index].clone(),
+            Some(index) => DOCUMENTED[index].clone(),
             None => Self::Undocumented(UndocumentedType(Arc::from(name))),
         }
     }

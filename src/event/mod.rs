@@ -13,6 +13,7 @@ mod platform;
 pub(crate) use self::decode::MAX_TEXT;
 pub(crate) use self::envelope::Undecoded;
 pub use self::event::Event;
+pub(crate) use self::event_type::DOCUMENTED;
 pub use self::event_type::{EventType, UndocumentedType};
 pub use self::payload::{Payload, Raw};
 pub use self::platform::Platform;

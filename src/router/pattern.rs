@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
-use crate::event::{EventType, MAX_TEXT};
+use crate::event::{DOCUMENTED, EventType, MAX_TEXT};
 
 /// Which event types a route takes.
 ///
@@ -104,7 +104,7 @@ impl Pattern {
     /// ahead of the specification.
     #[must_use]
     pub fn is_documented(&self) -> bool {
-        EventType::ALL
+        DOCUMENTED
             .iter()
             .any(|event_type| self.matches(event_type.as_str()))
     }

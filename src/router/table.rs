@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::pattern::{Pattern, Scope};
-use crate::event::EventType;
+use crate::event::{DOCUMENTED, EventType};
 
 /// The index of a route, which is also its place in the order of registration.
 pub(super) type Index = u32;
@@ -9,7 +9,7 @@ pub(super) type Index = u32;
 /// Finds the routes of an event type.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// The routes of each documented event type, by its place in [`EventType::ALL`].
+    /// The routes of each documented event type, by its place in [`DOCUMENTED`].
     documented: Vec<Found>,
     /// The routes of all other names, by segments.
     tree: Node,
@@ -38,7 +38,7 @@ struct Node {
 
 impl Default for Table {
     fn default() -> Self {
-        let documented = vec![Found::default(); EventType::ALL.len()];
+        let documented = vec![Found::default(); DOCUMENTED.len()];
         Self {
             documented,
             tree: Node::default(),
@@ -50,7 +50,7 @@ impl Default for Table {
 impl Table {
     /// Adds a route. Indexes are added in ascending order.
     pub(super) fn insert(&mut self, pattern: &Pattern, route: Index) {
-        for (found, event_type) in self.documented.iter_mut().zip(&EventType::ALL) {
+        for (found, event_type) in self.documented.iter_mut().zip(&DOCUMENTED) {
             if pattern.matches(event_type.as_str()) {
                 found.routes.push(route);
                 found.matched = true;

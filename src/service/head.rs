@@ -7,6 +7,9 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;
     };
+    if value == "application/json" {
+        return true;
+    }
     let Ok(value) = value.to_str() else {
         return false;
     };

@@ -1,0 +1,114 @@
+//! The same job twice: by this crate, and as it is written by hand on axum.
+#![allow(dead_code)] // each benchmark uses its part
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
+use serde_json::Value;
+use tower::Service;
+
+pub(crate) const PATH: &str = "/webhooks/botisimo";
+
+/// Counts the handlers that ran.
+#[derive(Clone, Default)]
+pub(crate) struct Ran(Arc<AtomicU64>);
+
+impl Ran {
+    fn one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until `count` handlers ran.
+    pub(crate) async fn reaches(&self, count: u64) {
+        while self.0.load(Ordering::Relaxed) < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The service that the webhooks are added to.
+pub(crate) fn app<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/", get(|| async { "home" }))
+}
+
+/// By this crate: three lines, and two routes that an event doesn't reach.
+pub(crate) fn ours(ran: &Ran) -> Router {
+    let ran = ran.clone();
+    let router = EventRouter::new()
+        .on_prefix("connection.stream.started", move |_: Event| async move {
+            ran.one();
+        })
+        .on("account.updated", |_: Event| async {})
+        .on("poll.*", |_: Event| async {});
+    app().layer(WebhookLayer::new(PATH, router))
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    #[allow(dead_code)] // decoded like the others
+    message_id: String,
+    #[allow(dead_code)]
+    timestamp: u64,
+    event_type: String,
+    data: Value,
+}
+
+/// By hand, as the first version of such a receiver is mostly written: without bounds, isolation, deadline or counts.
+pub(crate) fn by_hand(ran: &Ran) -> Router {
+    async fn receive(State(ran): State<Ran>, Json(envelope): Json<Envelope>) -> StatusCode {
+        match envelope.event_type.as_str() {
+            "connection.stream.started" | "connection.stream.started.twitch" => {
+                tokio::spawn(started(ran, envelope.data));
+            }
+            "account.updated" => {
+                tokio::spawn(async move { drop(envelope.data) });
+            }
+            _ => {}
+        }
+        StatusCode::OK
+    }
+    async fn started(ran: Ran, data: Value) {
+        std::hint::black_box(&data);
+        ran.one();
+    }
+    app().route(PATH, post(receive)).with_state(ran.clone())
+}
+
+/// An event of about `size` bytes, whose `data` is a list of small objects.
+pub(crate) fn event(id: u64, size: usize) -> String {
+    let item =
+        r#"{"id":10482,"name":"ada","title":"a stream about nothing","live":true,"viewers":1250},"#;
+    let items = item.repeat((size / item.len()).max(1));
+    let items = items.trim_end_matches(',');
+    format!(
+        r#"{{"messageId":"20612112-0305-46a9-a67a-{id:012x}","timestamp":1674489999154,"eventType":"connection.stream.started.twitch","data":{{"items":[{items}]}}}}"#
+    )
+}
+
+pub(crate) fn request(path: &str, body: String) -> Request<Body> {
+    let request = Request::post(path)
+        .header("content-type", "application/json")
+        .header("content-length", body.len());
+    request.body(Body::from(body)).expect("a good request")
+}
+
+/// Sends one event, and waits until its handler ran.
+pub(crate) async fn deliver(service: &mut Router, ran: &Ran, body: String) -> Response<Body> {
+    let before = ran.count();
+    let response = Service::call(service, request(PATH, body))
+        .await
+        .unwrap_or_else(|never| match never {});
+    ran.reaches(before + 1).await;
+    response
+}

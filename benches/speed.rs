@@ -1,0 +1,87 @@
+//! How long things take: `cargo bench --bench speed`.
+//!
+//! Wall-clock figures of one machine mean little: compare rows of one run. Allocations are counted beside them.
+
+mod common;
+
+use botisimo_webhooks::{Event, EventRouter};
+use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
+use serde_json::Value;
+
+use common::{Ran, deliver, event};
+
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+/// A router of `routes` routes, of which an event reaches two.
+fn router(routes: usize) -> EventRouter {
+    let all = EventRouter::new()
+        .on_prefix("connection.stream.started", |_: Event| async {})
+        .on_any(|_: Event| async {});
+    (2..routes).fold(all, |router, i| {
+        router.on(format!("service{}.thing{i}.*", i % 97), |_: Event| async {})
+    })
+}
+
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn lookup_of_a_documented_type(bencher: Bencher<'_, '_>, routes: usize) {
+    let router = router(routes);
+    let event_type = "connection.stream.started.twitch".into();
+    bencher.bench(|| black_box(router.matches(black_box(&event_type))));
+}
+
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn lookup_of_another_name(bencher: Bencher<'_, '_>, routes: usize) {
+    let router = router(routes);
+    let event_type = "connection.stream.started.elsewhere".into();
+    bencher.bench(|| black_box(router.matches(black_box(&event_type))));
+}
+
+const SIZES: [usize; 3] = [450, 20_000, 1_000_000];
+
+#[divan::bench(args = SIZES)]
+fn decode_an_event(bencher: Bencher<'_, '_>, size: usize) {
+    let body = event(1, size);
+    bencher
+        .counter(BytesCount::of_str(&body))
+        .bench(|| Event::from_bytes(black_box(&body)));
+}
+
+#[divan::bench(args = SIZES)]
+fn decode_a_tree_of_values(bencher: Bencher<'_, '_>, size: usize) {
+    let body = event(1, size);
+    bencher
+        .counter(BytesCount::of_str(&body))
+        .bench(|| serde_json::from_str::<Value>(black_box(&body)));
+}
+
+fn accept(bencher: Bencher<'_, '_>, mut service: axum::Router, ran: &Ran) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut id = 0;
+    let next = || {
+        id += 1;
+        event(id, 450)
+    };
+    bencher
+        .with_inputs(next)
+        .bench_local_values(|body| runtime.block_on(deliver(&mut service, ran, body)));
+}
+
+#[divan::bench]
+fn from_request_to_handler_by_this_crate(bencher: Bencher<'_, '_>) {
+    let ran = Ran::default();
+    accept(bencher, common::ours(&ran), &ran);
+}
+
+#[divan::bench]
+fn from_request_to_handler_by_hand(bencher: Bencher<'_, '_>) {
+    let ran = Ran::default();
+    accept(bencher, common::by_hand(&ran), &ran);
+}
