@@ -158,7 +158,7 @@ impl Ledger {
     /// Ends the attempt and returns what all routes did; those that didn't finish get the outcome
     /// that `end` says.
     pub(crate) fn close(&self, end: &End) -> Report {
-        let mut state = self.state();
+        let state = self.state();
         let unfinished = match end {
             End::Returned => Outcome::Dropped,
             End::Lost(outcome) => outcome.clone(),
@@ -176,11 +176,11 @@ impl Ledger {
                 false,
             );
         }
-        let lines = std::mem::take(&mut state.lines).into_iter();
-        let routes = lines.map(|line| {
-            let outcome = line.outcome.unwrap_or_else(|| unfinished.clone());
+        // Copied, not taken: a router on a task of its own may write here after this.
+        let routes = state.lines.iter().map(|line| {
+            let outcome = line.outcome.clone().unwrap_or_else(|| unfinished.clone());
             RouteReport {
-                route: line.route,
+                route: Arc::clone(&line.route),
                 outcome,
             }
         });

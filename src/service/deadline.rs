@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use crate::contain::contain;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// The one clock of a request. It runs from `call` on, over the body and the inbox.
@@ -43,10 +44,14 @@ impl Deadline {
                 return Poll::Pending;
             };
             let runtime = &self.runtime;
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| runtime.sleep(at.saturating_duration_since(runtime.now())));
-            sleep.poll_unpin(cx).map(|()| None)
+            let remaining = || at.saturating_duration_since(runtime.now());
+            let wait = || {
+                self.sleep
+                    .get_or_insert_with(|| runtime.sleep(remaining()))
+                    .poll_unpin(cx)
+            };
+            // A runtime without a timer: what can't be bounded isn't waited for.
+            contain(wait).unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await
     }
