@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::names;
 use super::platform::Platform;
 
+/// How many event types the specification lists.
+const COUNT: usize = 91;
+
 /// Makes the enum and its table of names out of one list, whose order is that of the specification.
 macro_rules! event_types {
     ($($variant:ident = $name:literal,)*) => {
@@ -48,7 +51,7 @@ macro_rules! event_types {
 
         impl EventType {
             /// All documented event types, in the order of the specification.
-            pub const ALL: [Self; names::COUNT] = [$(Self::$variant),*];
+            pub const ALL: [Self; COUNT] = [$(Self::$variant),*];
 
             /// Returns the name: `connection.stream.started`.
             #[must_use]
@@ -70,10 +73,13 @@ macro_rules! event_types {
         }
 
         /// [`EventType::ALL`] in one place: to use a constant is to make a new array of it.
-        pub(crate) static DOCUMENTED: [EventType; names::COUNT] = EventType::ALL;
+        pub(crate) static DOCUMENTED: [EventType; COUNT] = EventType::ALL;
 
         /// The documented names, in the order of the specification.
-        pub(super) const NAMES: [&str; names::COUNT] = [$($name),*];
+        static NAMES: [&str; COUNT] = [$($name),*];
+
+        /// The places of the documented names, in the order of the names.
+        static SORTED: [u8; COUNT] = names::sorted(&[$($name),*]);
     };
 }
 
@@ -211,7 +217,7 @@ impl EventType {
 /// Allocates nothing if the name is a documented one.
 impl From<&str> for EventType {
     fn from(name: &str) -> Self {
-        match names::find(name) {
+        match names::find(&NAMES, &SORTED, name) {
             Some(index) => DOCUMENTED[index].clone(),
             None => Self::Undocumented(UndocumentedType(Arc::from(name))),
         }

@@ -1,27 +1,21 @@
-//! The way from a name to a documented event type: a binary search over an order that is found at
-//! compile time.
+//! The way from a name to its place in a list: a binary search over an order that is found at compile time.
 
-use super::event_type::NAMES;
-
-/// How many event types the specification lists.
-pub(super) const COUNT: usize = 91;
-
-/// The places of the documented names, in the order of the names.
-const SORTED: [u8; COUNT] = sorted();
-
-/// Returns the place of `name` among the documented names.
-pub(super) fn find(name: &str) -> Option<usize> {
-    let found = SORTED.binary_search_by(|&place| NAMES[usize::from(place)].cmp(name));
-    found.ok().map(|i| usize::from(SORTED[i]))
+/// Returns the place of `name` among `names`, whose order is `sorted`.
+pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
+    let found = sorted.binary_search_by(|&place| names[usize::from(place)].cmp(name));
+    found.ok().map(|i| usize::from(sorted[i]))
 }
 
-/// Sorts by insertion: it runs in the compiler, over 91 names.
-const fn sorted() -> [u8; COUNT] {
-    let mut order = [0; COUNT];
+/// Returns the places of `names` in the order of the names.
+///
+/// It sorts by insertion, and runs in the compiler.
+pub(super) const fn sorted<const N: usize>(names: &[&str; N]) -> [u8; N] {
+    assert!(N <= 256, "a place is a byte");
+    let mut order = [0; N];
     let mut len = 0;
-    while len < COUNT {
+    while len < N {
         let mut at = len;
-        while at > 0 && less(NAMES[len], NAMES[order[at - 1] as usize]) {
+        while at > 0 && less(names[len], names[order[at - 1] as usize]) {
             order[at] = order[at - 1];
             at -= 1;
         }

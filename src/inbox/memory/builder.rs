@@ -1,11 +1,11 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower_service::Service;
 
 use super::MemoryInbox;
-use super::memory_inbox::Shared;
 use super::queue::{Limits, Queue};
+use super::shared::Shared;
 use crate::delivery::{Delivery, Hooks};
 use crate::error::BoxError;
 use crate::event::Event;
@@ -17,9 +17,9 @@ use crate::runtime::Runtime;
 #[must_use]
 pub struct MemoryInboxBuilder {
     limits: Limits,
-    pub(super) attempt_timeout: Duration,
-    pub(super) hooks: Hooks<Delivery>,
-    pub(super) log_errors: bool,
+    attempt_timeout: Duration,
+    hooks: Hooks<Delivery>,
+    log_errors: bool,
 }
 
 impl MemoryInboxBuilder {
@@ -103,7 +103,13 @@ impl MemoryInboxBuilder {
             + Send
             + 'static,
     {
-        let queue = Queue::new(self.limits);
-        MemoryInbox::start(Shared::new(queue, service, Arc::new(runtime), self))
+        MemoryInbox::start(Shared {
+            queue: Mutex::new(Queue::new(self.limits)),
+            service: Mutex::new(service),
+            runtime: Arc::new(runtime),
+            attempt_timeout: self.attempt_timeout,
+            hooks: self.hooks,
+            log_errors: self.log_errors,
+        })
     }
 }

@@ -1,15 +1,15 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tower_service::Service;
 
 use super::MemoryInboxBuilder;
-use super::queue::Queue;
+use super::shared::Shared;
 use super::worker::{Place, work};
 use crate::contain::contain;
-use crate::delivery::{Delivery, Hooks, Stats};
+use crate::delivery::{Delivery, Stats};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::inbox::{Accepted, Control, Drained, Handle, Inbox, Refused};
@@ -63,17 +63,6 @@ trait Core: Control {
     fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused>;
 
     fn runtime(&self) -> Arc<dyn Runtime>;
-}
-
-/// What the inbox and its workers share.
-pub(super) struct Shared<S> {
-    queue: Mutex<Queue>,
-    /// Locked to be cloned: a service needn't be `Sync`.
-    pub(super) service: Mutex<S>,
-    pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) attempt_timeout: Duration,
-    pub(super) hooks: Hooks<Delivery>,
-    pub(super) log_errors: bool,
 }
 
 impl MemoryInbox {
@@ -134,35 +123,6 @@ impl Inbox for MemoryInbox {
 
     fn handle(&self) -> Handle {
         Handle::shared(Arc::clone(&self.core) as Arc<dyn Control>)
-    }
-}
-
-impl<S> Shared<S> {
-    pub(super) fn new(
-        queue: Queue,
-        service: S,
-        runtime: Arc<dyn Runtime>,
-        builder: MemoryInboxBuilder,
-    ) -> Self {
-        let MemoryInboxBuilder {
-            attempt_timeout,
-            hooks,
-            log_errors,
-            ..
-        } = builder;
-        Self {
-            queue: Mutex::new(queue),
-            service: Mutex::new(service),
-            runtime,
-            attempt_timeout,
-            hooks,
-            log_errors,
-        }
-    }
-
-    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

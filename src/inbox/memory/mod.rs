@@ -8,6 +8,7 @@
 mod builder;
 mod memory_inbox;
 mod queue;
+mod shared;
 mod worker;
 
 pub use self::builder::MemoryInboxBuilder;

@@ -5,8 +5,8 @@ use std::task::Poll;
 
 use tower_service::Service;
 
-use super::memory_inbox::Shared;
 use super::queue::Job;
+use super::shared::Shared;
 use crate::delivery::{Delivery, attempt};
 use crate::error::BoxError;
 use crate::event::Event;

@@ -1,0 +1,24 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::queue::Queue;
+use crate::delivery::{Delivery, Hooks};
+use crate::runtime::Runtime;
+
+/// What the inbox and its workers share.
+pub(super) struct Shared<S> {
+    pub(super) queue: Mutex<Queue>,
+    /// Locked to be cloned: a service needn't be `Sync`.
+    pub(super) service: Mutex<S>,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) attempt_timeout: Duration,
+    pub(super) hooks: Hooks<Delivery>,
+    pub(super) log_errors: bool,
+}
+
+impl<S> Shared<S> {
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No user code runs under the lock, so a poisoned one is as it should be.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
