@@ -83,8 +83,9 @@
 //!   crash loses what was accepted and not yet delivered.
 //! - Nothing is tried again yet: a route that fails is dead, and the hook of
 //!   [`on_delivery`](MemoryInboxBuilder::on_delivery) is where to see it.
-//! - Copies of an event are not recognised yet: a sender that got no answer may send an event twice,
-//!   so handlers should be idempotent by [`Event::id`].
+//! - Copies of an event are recognised by its `messageId`, within a window, 24 h and 100,000 ids unless
+//!   set, and by [`MemoryInbox`] not across a restart. Where that isn't enough, make handlers
+//!   idempotent by [`Event::id`].
 //! - Events are not put in order: deliveries run in parallel.
 //! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
 //!   `panic = "abort"` nothing can isolate a panic.

@@ -89,6 +89,12 @@ mod on {
         }
     }
 
+    pub(crate) fn window_shortened() {
+        warn!(
+            "more ids than there is room for: the oldest are forgotten before their window is over"
+        );
+    }
+
     pub(crate) fn hook_panicked(hook: &'static str) {
         warn!(hook, "a hook panicked");
     }
@@ -121,9 +127,10 @@ mod on {
     pub(crate) fn accepted(_: &Event) {}
     pub(crate) fn rejected(_: u16, _: &str, _: bool) {}
     pub(crate) fn delivered(_: &Event, _: &Report, _: bool) {}
+    pub(crate) fn window_shortened() {}
     pub(crate) fn hook_panicked(_: &'static str) {}
 }
 
 pub(crate) use self::on::{
-    accepted, delivered, hook_panicked, rejected, suspect_route, unverified,
+    accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
 };

@@ -4,10 +4,12 @@
 mod attempt;
 #[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
 mod delivery;
+mod duplicates;
 mod hooks;
 mod stats;
 
 pub(crate) use self::attempt::attempt;
 pub use self::delivery::{Delivery, Verdict};
+pub(crate) use self::duplicates::{Duplicates, Fingerprint, Fingerprints};
 pub(crate) use self::hooks::Hooks;
 pub use self::stats::Stats;

@@ -32,8 +32,12 @@ impl Permit {
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         // A count and nothing else hangs on it, so no ordering is needed.
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
         self.mine += bytes;
-        before.saturating_add(bytes) <= self.limit
+        true
     }
 }
 

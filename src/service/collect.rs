@@ -45,7 +45,7 @@ where
         bytes.reserve(data.remaining());
         bytes.put(data);
         // A body of endless small frames may never be pending.
-        if deadline.is_over() {
+        if !body.is_end_stream() && deadline.is_over() {
             return Err(Reason::Incomplete);
         }
     }

@@ -6,7 +6,7 @@ use tower_service::Service;
 use super::MemoryInbox;
 use super::queue::{Limits, Queue};
 use super::shared::Shared;
-use crate::delivery::{Delivery, Hooks};
+use crate::delivery::{Delivery, Duplicates, Fingerprints, Hooks};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
@@ -17,6 +17,8 @@ use crate::runtime::Runtime;
 #[must_use]
 pub struct MemoryInboxBuilder {
     limits: Limits,
+    max_ids: usize,
+    duplicate_window: Duration,
     attempt_timeout: Duration,
     hooks: Hooks<Delivery>,
     log_errors: bool,
@@ -30,6 +32,8 @@ impl MemoryInboxBuilder {
                 events: 10_000,
                 bytes: 64 << 20,
             },
+            max_ids: 100_000,
+            duplicate_window: Duration::from_secs(24 * 60 * 60),
             attempt_timeout: Duration::from_secs(30),
             hooks: Hooks::new("on_delivery"),
             log_errors: false,
@@ -57,6 +61,22 @@ impl MemoryInboxBuilder {
     /// it for ever would get the endpoint disabled.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
+        self
+    }
+
+    /// Sets for how long the `messageId` of an accepted event is remembered: a copy that comes within this time is
+    /// answered 200 and not run again. The default is 24 h. With zero nothing is remembered.
+    ///
+    /// The sender tries an event again when it saw no 2xx, also where there was one that got lost on the way.
+    pub fn duplicate_window(mut self, window: Duration) -> Self {
+        self.duplicate_window = window;
+        self
+    }
+
+    /// Sets how many ids are remembered at most. The default is 100,000, at some 70 bytes each. Past it the oldest are
+    /// forgotten before their time, which is warned of once.
+    pub fn max_remembered_ids(mut self, ids: usize) -> Self {
+        self.max_ids = ids;
         self
     }
 
@@ -104,7 +124,11 @@ impl MemoryInboxBuilder {
             + 'static,
     {
         MemoryInbox::start(Shared {
-            queue: Mutex::new(Queue::new(self.limits)),
+            queue: Mutex::new(Queue::new(
+                self.limits,
+                Duplicates::new(self.max_ids, self.duplicate_window),
+            )),
+            fingerprints: Fingerprints::default(),
             service: Mutex::new(service),
             runtime: Arc::new(runtime),
             attempt_timeout: self.attempt_timeout,

@@ -6,6 +6,7 @@ use futures_util::future::{Either, select};
 use tower_service::Service;
 
 use super::MemoryInboxBuilder;
+use super::queue::{Admission, Job};
 use super::shared::Shared;
 use super::worker::{Place, work};
 use crate::contain::contain;
@@ -15,7 +16,7 @@ use crate::event::Event;
 use crate::inbox::{Accepted, Control, Drained, Handle, Inbox, Refused};
 use crate::outcome::Report;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::telemetry::Origin;
+use crate::telemetry::{self, Origin};
 
 /// The inbox that keeps accepted events in memory. It is the default.
 ///
@@ -155,10 +156,32 @@ where
         + 'static,
 {
     fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused> {
-        let number = self.queue().admit(event, Origin::current())?;
+        let (id, origin, now) = (
+            self.fingerprints.of(event.id()),
+            Origin::current(),
+            self.runtime.now(),
+        );
+        let mut queue = self.queue();
+        let (number, forgot) = match queue.admit(event.body().len(), id, now)? {
+            Admission::New { number, forgot } => (number, forgot),
+            Admission::Copy => return Ok(Accepted::Duplicate),
+        };
+        queue.push(Job {
+            number,
+            id,
+            event,
+            origin,
+        });
+        drop(queue);
+        if forgot {
+            telemetry::window_shortened();
+        }
         // Where there is a worker already, it will come to this event.
-        if !self.staff() && self.queue().withdraw(number) {
-            return Err(Refused::unavailable());
+        if !self.staff() {
+            let withdrawn = self.change(|queue| queue.withdraw(number));
+            if withdrawn.is_some() {
+                return Err(Refused::unavailable());
+            }
         }
         Ok(Accepted::New)
     }

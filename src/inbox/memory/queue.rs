@@ -1,8 +1,9 @@
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use crate::delivery::{Stats, Verdict};
+use crate::delivery::{Duplicates, Fingerprint, Stats, Verdict};
 use crate::event::Event;
 use crate::inbox::Refused;
 use crate::telemetry::Origin;
@@ -27,6 +28,11 @@ pub(super) struct Queue {
     /// Bytes of the bodies of all jobs, waiting and running.
     bytes: usize,
     draining: bool,
+    /// The ids of all jobs, and of those that have ended: under one lock with the jobs, so that no id is here without
+    /// its event, and no event without its id.
+    ids: Duplicates,
+    /// Whether ids are forgotten before their window is over, because there are so many.
+    forgetful: bool,
     /// The count of all jobs so far, which numbers them.
     admitted: u64,
     /// All but the three counts above.
@@ -35,15 +41,24 @@ pub(super) struct Queue {
     idle: Vec<oneshot::Sender<()>>,
 }
 
+/// What becomes of an event that isn't refused.
+pub(super) enum Admission {
+    /// It is new. `forgot` says that for the first time an id was forgotten before its window was over.
+    New { number: u64, forgot: bool },
+    /// It is a copy of one that was taken.
+    Copy,
+}
+
 /// An accepted event.
 pub(super) struct Job {
-    number: u64,
+    pub(super) number: u64,
+    pub(super) id: Fingerprint,
     pub(super) event: Event,
     pub(super) origin: Origin,
 }
 
 impl Queue {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, ids: Duplicates) -> Self {
         Self {
             limits,
             waiting: VecDeque::new(),
@@ -51,15 +66,26 @@ impl Queue {
             running: 0,
             bytes: 0,
             draining: false,
+            ids,
+            forgetful: false,
             admitted: 0,
             stats: Stats::default(),
             idle: Vec::new(),
         }
     }
 
-    /// Takes an event, and returns the job's number.
-    pub(super) fn admit(&mut self, event: Event, origin: Origin) -> Result<u64, Refused> {
-        let size = event.body().len();
+    /// Decides about an event with a body of `size` bytes, and counts it. What is admitted is pushed under the same lock.
+    pub(super) fn admit(
+        &mut self,
+        size: usize,
+        id: Fingerprint,
+        now: Instant,
+    ) -> Result<Admission, Refused> {
+        // Before the bounds: a copy takes no room, and its sender may forget it also while this is full or drained.
+        if self.ids.contains(id, now) {
+            self.stats.duplicates += 1;
+            return Ok(Admission::Copy);
+        }
         let count = self.in_flight();
         // One event is always taken: to refuse an event for ever would get the endpoint disabled.
         let full =
@@ -72,29 +98,30 @@ impl Queue {
                 Refused::full()
             });
         }
+        let forgot = !self.ids.insert(id, now) && !std::mem::replace(&mut self.forgetful, true);
         self.admitted += 1;
         self.stats.accepted += 1;
         self.bytes += size;
-        self.waiting.push_back(Job {
+        Ok(Admission::New {
             number: self.admitted,
-            event,
-            origin,
-        });
-        Ok(self.admitted)
+            forgot,
+        })
     }
 
-    /// Takes a job back, if no worker has taken it.
-    pub(super) fn withdraw(&mut self, number: u64) -> bool {
-        let Some(place) = self.waiting.iter().position(|job| job.number == number) else {
-            return false;
-        };
-        if let Some(job) = self.waiting.remove(place) {
-            self.bytes -= job.event.body().len();
-            self.stats.accepted -= 1;
-            self.stats.refused += 1;
-            self.tell_idle();
-        }
-        true
+    /// Puts an admitted event in line.
+    pub(super) fn push(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    /// Gives a job back, if no worker has taken it.
+    pub(super) fn withdraw(&mut self, number: u64) -> Option<Job> {
+        let place = self.waiting.iter().position(|job| job.number == number)?;
+        let job = self.waiting.remove(place)?;
+        self.ids.remove(job.id);
+        self.bytes -= job.event.body().len();
+        self.stats.accepted -= 1;
+        self.stats.refused += 1;
+        Some(job)
     }
 
     /// Returns whether one more worker is to be spawned, and counts it.
@@ -117,7 +144,6 @@ impl Queue {
         self.running -= 1;
         self.bytes -= size;
         self.stats.end(verdict);
-        self.tell_idle();
     }
 
     /// Counts the end of a worker.
@@ -158,12 +184,12 @@ impl Queue {
         }
     }
 
-    fn tell_idle(&mut self) {
+    /// Returns who is to be told that nothing is in flight, if nothing is: to be sent to when the lock is free.
+    pub(super) fn settle(&mut self) -> Vec<oneshot::Sender<()>> {
         if self.in_flight() == 0 {
-            for waiting in self.idle.drain(..) {
-                // Who is gone needn't be told.
-                let _ = waiting.send(());
-            }
+            std::mem::take(&mut self.idle)
+        } else {
+            Vec::new()
         }
     }
 }

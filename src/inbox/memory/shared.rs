@@ -2,12 +2,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::queue::Queue;
-use crate::delivery::{Delivery, Hooks};
+use crate::delivery::{Delivery, Fingerprints, Hooks};
 use crate::runtime::Runtime;
 
 /// What the inbox and its workers share.
 pub(super) struct Shared<S> {
     pub(super) queue: Mutex<Queue>,
+    pub(super) fingerprints: Fingerprints,
     /// Locked to be cloned: a service needn't be `Sync`.
     pub(super) service: Mutex<S>,
     pub(super) runtime: Arc<dyn Runtime>,
@@ -20,5 +21,18 @@ impl<S> Shared<S> {
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         // No user code runs under the lock, so a poisoned one is as it should be.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the queue, and tells those who wait until nothing is in flight.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.queue();
+        let changed = change(&mut queue);
+        let idle = queue.settle();
+        drop(queue);
+        for waiting in idle {
+            // Who is gone needn't be told.
+            let _ = waiting.send(());
+        }
+        changed
     }
 }

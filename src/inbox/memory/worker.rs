@@ -69,9 +69,8 @@ impl<S> Drop for Running<'_, S> {
         telemetry::delivered(&self.event, &report, self.shared.log_errors);
         let delivery = Delivery::new(self.event.clone(), report);
         self.shared.hooks.tell(&delivery);
-        self.shared
-            .queue()
-            .end(self.event.body().len(), delivery.verdict());
+        let (size, verdict) = (self.event.body().len(), delivery.verdict());
+        self.shared.change(|queue| queue.end(size, verdict));
     }
 }
 

@@ -1,0 +1,84 @@
+use std::collections::hash_map::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+/// Remembers the ids of accepted events, for a time and up to a count.
+///
+/// What is kept of an id is a fingerprint under keys that are drawn at random, so that nobody can make two ids look the
+/// same, and long ids cost no more than short ones.
+#[derive(Debug)]
+pub(crate) struct Duplicates {
+    remembered: HashSet<Fingerprint>,
+    /// The same fingerprints and when each was remembered, oldest first.
+    order: VecDeque<(Instant, Fingerprint)>,
+    max_ids: usize,
+    window: Duration,
+}
+
+/// A messageId, as it is remembered.
+pub(crate) type Fingerprint = u128;
+
+/// The keys of an inbox's fingerprints.
+#[derive(Debug, Default)]
+pub(crate) struct Fingerprints {
+    keys: [RandomState; 2],
+}
+
+impl Fingerprints {
+    pub(crate) fn of(&self, id: &str) -> Fingerprint {
+        let [low, high] = self.keys.each_ref().map(|key| u128::from(key.hash_one(id)));
+        low | high << 64
+    }
+}
+
+impl Duplicates {
+    pub(crate) fn new(max_ids: usize, window: Duration) -> Self {
+        Self {
+            remembered: HashSet::new(),
+            order: VecDeque::new(),
+            max_ids,
+            window,
+        }
+    }
+
+    /// Returns whether the id is that of an event that was taken within the window.
+    pub(crate) fn contains(&mut self, id: Fingerprint, now: Instant) -> bool {
+        while let Some((since, _)) = self.order.front()
+            && now.saturating_duration_since(*since) >= self.window
+        {
+            self.forget_oldest();
+        }
+        self.remembered.contains(&id)
+    }
+
+    /// Remembers an id. Returns false if another one had to be forgotten for it before its window was over.
+    pub(crate) fn insert(&mut self, id: Fingerprint, now: Instant) -> bool {
+        if self.max_ids == 0 || self.window.is_zero() {
+            return true;
+        }
+        let full = self.order.len() >= self.max_ids;
+        if full {
+            self.forget_oldest();
+        }
+        if self.remembered.insert(id) {
+            self.order.push_back((now, id));
+        }
+        !full
+    }
+
+    /// Forgets an id whose event wasn't taken after all.
+    pub(crate) fn remove(&mut self, id: Fingerprint) {
+        if self.remembered.remove(&id)
+            && let Some(place) = self.order.iter().rposition(|(_, each)| *each == id)
+        {
+            self.order.remove(place);
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.order.pop_front() {
+            self.remembered.remove(&id);
+        }
+    }
+}
