@@ -22,9 +22,17 @@ use crate::router::EventRouter;
 ///
 /// # Where it goes
 ///
-/// Around the whole service, with axum's [`Router::layer`] for instance. [`Router::route_layer`]
-/// and layers inside `nest` run only for routes that exist, and would never see the path: for these
-/// there is [`Endpoint`], which is a route itself.
+/// Around the whole service:
+///
+/// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside `nest` run
+///   only for routes that exist, and would never see the path: for these there is [`Endpoint`], which
+///   is a route itself.
+/// - **hyper**: `TowerToHyperService::new(webhooks.layer(service))`, of the crate `hyper-util`.
+/// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1` tonic
+///   takes HTTP/2 only.
+///
+/// Whatever makes the inner service wait, a concurrency limit say, makes webhooks wait too if it is a
+/// layer around this one: let it be a layer inside.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
 /// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer
@@ -35,11 +43,15 @@ use crate::router::EventRouter;
 /// use axum::routing::get;
 /// use botisimo_webhooks::{Event, EventRouter, SharedSecret, WebhookLayer};
 ///
-/// let router = EventRouter::new().on("account.updated", |event: Event| async move { println!("{}", event.id()) });
-/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router).verify(SharedSecret::in_query("token", "s3cret"));
+/// let router = EventRouter::new().on("account.updated", |event: Event| async move {
+///     println!("{}", event.id());
+/// });
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+///     .verify(SharedSecret::in_query("token", "s3cret"));
 /// let handle = webhooks.handle();
 ///
-/// let app: axum::Router = axum::Router::new().route("/", get(|| async { "home" })).layer(webhooks);
+/// let app = axum::Router::new().route("/", get(|| async { "home" })).layer(webhooks);
+/// # let _: axum::Router = app;
 /// ```
 #[derive(Debug)]
 #[must_use]
