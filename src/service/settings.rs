@@ -48,7 +48,7 @@ macro_rules! settings {
         }
 
         /// Sets how many bytes a body may have; a larger one is answered 413. The default is 1 MiB,
-        /// a thousand times what the example in the specification has.
+        /// thousands of times the example in the specification.
         pub fn max_body_bytes(mut self, bytes: usize) -> Self {
             self.settings().max_body_bytes = bytes;
             self
