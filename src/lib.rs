@@ -59,7 +59,7 @@
 //! | where the layer goes in axum, hyper, tonic | [`WebhookLayer`], [`Endpoint`] |
 //! | every answer, and why | [`Reason`] |
 //! | secrets | [`SharedSecret`], [`Verify`] |
-//! | bounds, timeouts, hooks | [`MemoryInboxBuilder`], [`WebhookLayer`] |
+//! | bounds, timeouts, retries, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
 //! | counts, drain at shutdown | [`Handle`], [`Stats`] |
 //! | an inbox or an executor of your own | [`Inbox`], [`Runtime`] |
 //! | tests of your handlers | the module `testing` |
@@ -81,8 +81,9 @@
 //!
 //! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
 //!   crash loses what was accepted and not yet delivered.
-//! - Nothing is tried again yet: a route that fails is dead, and the hook of
-//!   [`on_delivery`](MemoryInboxBuilder::on_delivery) is where to see it.
+//! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What is
+//!   dead after that isn't kept: the hook of [`on_delivery`](MemoryInboxBuilder::on_delivery) is where
+//!   to keep it.
 //! - Copies of an event are recognised by its `messageId`, within a window, 24 h and 100,000 ids unless
 //!   set, and by [`MemoryInbox`] not across a restart. Where that isn't enough, make handlers
 //!   idempotent by [`Event::id`].
@@ -118,7 +119,7 @@ mod telemetry;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
-pub use crate::delivery::{Delivery, Stats, Verdict};
+pub use crate::delivery::{Delivery, RetryPolicy, Stats, Verdict};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{

@@ -30,11 +30,15 @@ mod on {
         }
 
         /// Returns the span of the event's delivery.
-        pub(crate) fn delivery(self, event: &Event) -> DeliverySpan {
+        pub(crate) fn delivery(&self, event: &Event) -> DeliverySpan {
             let (id, event_type) = (event.id(), event.event_type());
             let span = debug_span!(parent: &self.span, "delivery", %event_type, event_id = id);
             // A filter that drops our span must not cost the handlers that of the request.
-            DeliverySpan(if span.is_disabled() { self.span } else { span })
+            DeliverySpan(if span.is_disabled() {
+                self.span.clone()
+            } else {
+                span
+            })
         }
     }
 
@@ -82,7 +86,11 @@ mod on {
             } else {
                 outcome.as_str().to_owned()
             };
-            warn!(event_id, event_type, route, outcome, "a route failed");
+            let attempt = event.attempt();
+            warn!(
+                event_id,
+                event_type, attempt, route, outcome, "a route failed"
+            );
         }
         if report.is_unhandled() {
             debug!(event_id, event_type, "no route matched");
@@ -109,7 +117,7 @@ mod on {
             Self {}
         }
 
-        pub(crate) fn delivery(self, _: &Event) -> DeliverySpan {
+        pub(crate) fn delivery(&self, _: &Event) -> DeliverySpan {
             DeliverySpan
         }
     }

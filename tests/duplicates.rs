@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, Refused,
+    Accepted, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, Refused, RetryPolicy,
 };
 use futures_util::FutureExt;
 
@@ -55,7 +55,9 @@ async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
     let router = EventRouter::new().on("account.updated", |_: Event| async {
         Err::<(), _>("failed")
     });
-    let inbox = MemoryInbox::new(router);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .build(router);
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     inbox.handle().settled().await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     Accepted, BoxFuture, Event, EventRouter, HandlerError, Inbox, MemoryInbox, Outcome, Refused,
-    Runtime, Stats, TokioRuntime, Verdict,
+    RetryPolicy, Runtime, Stats, TokioRuntime, Verdict,
 };
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -56,6 +56,7 @@ async fn noop(_: Event) {}
 async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .max_running(3)
         .max_events(3 + 4)
         .build(gated(&gate));
@@ -91,6 +92,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
 async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .max_running(2)
         .max_events(5)
         .build(gated(&gate));
@@ -105,7 +107,10 @@ async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
 #[tokio::test]
 async fn it_is_bounded_by_bytes_too() {
     let gate = Arc::new(Semaphore::new(0));
-    let inbox = MemoryInbox::builder().max_bytes(1000).build(gated(&gate));
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_bytes(1000)
+        .build(gated(&gate));
     let sized = |bytes| MockRequest::event("a").padded(bytes).to_event();
     assert!(inbox.accept(sized(400)).await.is_ok());
     assert!(inbox.accept(sized(600)).await.is_ok());
@@ -162,7 +167,10 @@ async fn events_start_in_the_order_of_their_acceptance() {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let router = EventRouter::new()
         .on_any(move |event: Event| async move { sender.send(event.id().to_owned()).unwrap() });
-    let inbox = MemoryInbox::builder().max_running(1).build(router);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(router);
     for id in 0..50 {
         inbox
             .accept(
@@ -192,7 +200,10 @@ async fn a_queue_that_never_empties_leaves_the_thread_to_others() {
             let _ = futures_util::FutureExt::now_or_never(accept);
         }
     });
-    let inbox = MemoryInbox::builder().max_running(1).build(router);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(router);
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("a")).await.unwrap();
     settle().await;
@@ -211,6 +222,7 @@ async fn an_attempts_timeout_costs_only_the_routes_that_still_run() {
         .on_prefix("a", |_: Event| pending::<()>())
         .on_any(|_: Event| async { tokio::time::sleep(Duration::from_secs(4)).await });
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .attempt_timeout(Duration::from_secs(5))
         .on_delivery(move |delivery| log.lock().unwrap().push(delivery.clone()))
         .build(router);
@@ -223,7 +235,7 @@ async fn an_attempts_timeout_costs_only_the_routes_that_still_run() {
         reports[0].report().to_string(),
         "a handled, a[.*] timed out, * handled"
     );
-    assert_eq!(reports[0].verdict(), Verdict::Dead);
+    assert_eq!(reports[0].verdict(), Some(Verdict::Dead));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
@@ -251,6 +263,7 @@ async fn hooks_see_every_delivery_and_one_that_panics_hurts_nothing() {
         .on("a", noop)
         .on("b", |_: Event| async { panic!("b") });
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .on_delivery(move |_| {
             first.fetch_add(1, Ordering::Relaxed);
         })
@@ -273,6 +286,7 @@ async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .on_delivery(move |_| tell.store(true, Ordering::Relaxed))
         .build(EventRouter::new());
     inbox.accept(event("a")).await.unwrap();
@@ -283,7 +297,10 @@ async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
 #[tokio::test(start_paused = true)]
 async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
     let gate = Arc::new(Semaphore::new(0));
-    let inbox = MemoryInbox::builder().max_running(1).build(gated(&gate));
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(event("a")).await.unwrap();
     }
@@ -302,7 +319,10 @@ async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
 #[tokio::test(start_paused = true)]
 async fn drain_gives_up_at_its_deadline_says_what_is_left_and_cancels_nothing() {
     let gate = Arc::new(Semaphore::new(0));
-    let inbox = MemoryInbox::builder().max_running(1).build(gated(&gate));
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(event("a")).await.unwrap();
     }
@@ -370,6 +390,7 @@ fn a_delivery_dropped_by_its_runtime_is_dead() {
         .on("a", noop)
         .on_prefix("a", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .max_running(1)
         .on_delivery(move |delivery| log.lock().unwrap().push(delivery.to_string()))
         .build(router);
@@ -407,7 +428,10 @@ fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
             pending::<()>().await;
         }
     });
-    let inbox = MemoryInbox::builder().max_running(1).build(router);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(router);
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -549,13 +573,15 @@ async fn law_2(arrivals: Vec<Arrival>, running: usize, events: usize) {
     let ends: Arc<Mutex<Vec<(String, Verdict)>>> = Arc::default();
     let log = Arc::clone(&ends);
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .max_running(running)
         .max_events(events)
         .attempt_timeout(Duration::from_millis(20))
         .on_delivery(move |delivery| {
-            log.lock()
-                .unwrap()
-                .push((delivery.event().id().to_owned(), delivery.verdict()));
+            log.lock().unwrap().push((
+                delivery.event().id().to_owned(),
+                delivery.verdict().unwrap(),
+            ));
         })
         .build(router);
     let handle = inbox.handle();
@@ -637,6 +663,7 @@ fn the_counts_balance_whenever_they_are_read_under_concurrent_load() {
         Ok(())
     });
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .max_running(4)
         .max_events(32)
         .build(router);

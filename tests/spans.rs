@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox};
+use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -110,7 +110,10 @@ async fn a_filter_that_drops_our_span_keeps_that_of_the_request() {
 #[tokio::test]
 async fn one_events_span_doesnt_leak_into_the_next() {
     let (log, _guard) = capture("debug");
-    let inbox = MemoryInbox::builder().max_running(1).build(talkative());
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_running(1)
+        .build(talkative());
     for number in [1, 2] {
         let accept = inbox.accept(MockRequest::event("account.updated").to_event());
         tracing::Instrument::instrument(accept, tracing::info_span!("request", number))
@@ -154,7 +157,13 @@ async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
     let mock = MockRequest::event("account.updated")
         .message_id("m-1")
         .data(serde_json::json!({"name": "s3cret"}));
-    deliver(&MemoryInbox::new(failing()), &mock).await;
+    deliver(
+        &MemoryInbox::builder()
+            .retry(RetryPolicy::never())
+            .build(failing()),
+        &mock,
+    )
+    .await;
     for (route, outcome) in [
         ("fails", "failed"),
         ("panics", "panicked"),
@@ -180,7 +189,10 @@ async fn the_users_texts_are_logged_if_asked_for_and_the_payload_still_isnt() {
     let mock =
         MockRequest::event("account.updated").data(serde_json::json!({"name": "of the payload"}));
     deliver(
-        &MemoryInbox::builder().log_handler_errors().build(failing()),
+        &MemoryInbox::builder()
+            .retry(RetryPolicy::never())
+            .log_handler_errors()
+            .build(failing()),
         &mock,
     )
     .await;

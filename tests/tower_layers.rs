@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Event, EventRouter, Inbox, MemoryInbox, Report, Stats};
+use botisimo_webhooks::{Event, EventRouter, Inbox, MemoryInbox, Report, RetryPolicy, Stats};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
 async fn noop(_: Event) {}
@@ -26,6 +26,7 @@ where
     let reports = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&reports);
     let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
         .attempt_timeout(Duration::from_secs(30))
         .on_delivery(move |delivery| log.lock().unwrap().push(delivery.report().to_string()))
         .build(service);

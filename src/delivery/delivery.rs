@@ -1,13 +1,16 @@
 use std::fmt;
+use std::time::Duration;
 
+use super::Next;
 use crate::event::Event;
 use crate::outcome::Report;
 
-/// A delivery that has ended: the event, what its routes did, and the verdict that it counts under.
+/// An attempt at an event that has ended: the event, what its routes did, and what follows.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     event: Event,
     report: Report,
+    next: Next,
 }
 
 /// What an accepted event ended as. Every accepted event ends as exactly one of these.
@@ -23,30 +26,40 @@ pub enum Verdict {
 }
 
 impl Delivery {
-    pub(crate) fn new(event: Event, report: Report) -> Self {
-        Self { event, report }
+    pub(crate) fn new(event: Event, report: Report, next: Next) -> Self {
+        Self {
+            event,
+            report,
+            next,
+        }
     }
 
-    /// Returns the event.
+    /// Returns the event, of which [`attempt`](Event::attempt) is the number of this attempt.
     #[must_use]
     pub fn event(&self) -> &Event {
         &self.event
     }
 
-    /// Returns what became of each route.
+    /// Returns what became of each route that ran in this attempt.
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// Returns the verdict.
+    /// Returns what the event ended as, over all attempts, or `None` if there will be another one.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        if !self.report.is_success() {
-            Verdict::Dead
-        } else if self.report.is_unhandled() {
-            Verdict::Unhandled
-        } else {
-            Verdict::Handled
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self.next {
+            Next::End(verdict) => Some(verdict),
+            Next::Retry(_) => None,
+        }
+    }
+
+    /// Returns the wait before the next attempt, or `None` if this was the last one.
+    #[must_use]
+    pub fn retry_in(&self) -> Option<Duration> {
+        match self.next {
+            Next::Retry(wait) => Some(wait),
+            Next::End(_) => None,
         }
     }
 }
@@ -54,8 +67,12 @@ impl Delivery {
 /// Writes `account.updated m-1 handled: route handled`.
 impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (event_type, id) = (self.event.event_type(), self.event.id());
-        write!(f, "{event_type} {id} {}: {}", self.verdict(), self.report)
+        write!(f, "{} {} ", self.event.event_type(), self.event.id())?;
+        match self.next {
+            Next::End(verdict) => write!(f, "{verdict}")?,
+            Next::Retry(wait) => write!(f, "to be tried again in {wait:.1?}")?,
+        }
+        write!(f, ": {}", self.report)
     }
 }
 

@@ -31,6 +31,10 @@ pub struct Stats {
     pub waiting: u64,
     /// Events in delivery.
     pub running: u64,
+    /// Events that wait for the time of their next attempt.
+    pub retrying: u64,
+    /// Attempts that were followed by another one.
+    pub retried: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
     /// Copies of events that were accepted before: answered 200, not run again.
@@ -46,10 +50,11 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Returns how many accepted events haven't ended: those that wait and those in delivery.
+    /// Returns how many accepted events haven't ended: those that wait, those in delivery, and those between two
+    /// attempts.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.waiting + self.running
+        self.waiting + self.running + self.retrying
     }
 
     /// Counts an event that ended.
@@ -74,6 +79,8 @@ impl fmt::Display for Stats {
             ("dead", self.dead),
             ("waiting", self.waiting),
             ("running", self.running),
+            ("retrying", self.retrying),
+            ("retried", self.retried),
             ("bytes", self.bytes),
             ("duplicates", self.duplicates),
             ("refused", self.refused),

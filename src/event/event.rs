@@ -43,7 +43,7 @@ pub struct Event<T = Raw> {
     envelope: Arc<Envelope>,
     /// Absent outside a delivery.
     ledger: Option<Arc<Ledger>>,
-    data: T,
+    payload: T,
 }
 
 impl Event {
@@ -65,7 +65,7 @@ impl Event {
         Ok(Self {
             envelope,
             ledger: None,
-            data: Raw(()),
+            payload: Raw(()),
         })
     }
 
@@ -84,11 +84,11 @@ impl Event {
 
     /// Returns this event with its data decoded.
     pub(crate) fn typed<T: Payload>(self) -> Result<Event<T>, Error> {
-        let data = T::take(&self)?;
+        let payload = T::take(&self)?;
         Ok(Event {
             envelope: self.envelope,
             ledger: self.ledger,
-            data,
+            payload,
         })
     }
 }
@@ -180,7 +180,7 @@ impl<T> Event<T> {
         Event {
             envelope: self.envelope,
             ledger: self.ledger,
-            data: Raw(()),
+            payload: Raw(()),
         }
     }
 }
@@ -189,13 +189,13 @@ impl<T: DeserializeOwned> Event<T> {
     /// Returns the decoded data.
     #[must_use]
     pub fn data(&self) -> &T {
-        &self.data
+        &self.payload
     }
 
     /// Returns the decoded data, owned.
     #[must_use]
     pub fn into_data(self) -> T {
-        self.data
+        self.payload
     }
 }
 
@@ -205,7 +205,7 @@ impl<T: Clone> Clone for Event<T> {
         Self {
             envelope,
             ledger,
-            data: self.data.clone(),
+            payload: self.payload.clone(),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Handle {
         Arc::clone(&self.control).settled()
     }
 
-    /// Adds a hook that is told of every delivery that ends from now on, before it is counted.
+    /// Adds a hook that is told of every attempt at an event that ends from now on, before it is counted.
     ///
     /// It runs in the delivery's task, so it must not block. If it panics, that is logged and hurts
     /// nothing.

@@ -17,6 +17,8 @@ const SERVICE: &str = "service";
 #[derive(Debug)]
 pub(crate) struct Ledger {
     attempt: NonZeroU32,
+    /// The routes that need no run, because they finished in earlier attempts.
+    finished: Vec<Arc<str>>,
     /// A lock and not atomics: a route writes once, and nothing waits under the lock.
     state: Mutex<State>,
 }
@@ -57,11 +59,17 @@ pub(crate) struct Entry {
 }
 
 impl Ledger {
-    pub(crate) fn new(attempt: NonZeroU32) -> Self {
+    pub(crate) fn new(attempt: NonZeroU32, finished: Vec<Arc<str>>) -> Self {
         Self {
             attempt,
+            finished,
             state: Mutex::default(),
         }
+    }
+
+    /// Returns that of an event outside a delivery.
+    pub(crate) fn first() -> Self {
+        Self::new(NonZeroU32::MIN, Vec::new())
     }
 
     /// The number of the attempt, from 1.
@@ -74,13 +82,16 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether `route` needs to run: not if it was handled earlier in this attempt, which
-    /// happens where a layer around the router calls it again.
+    /// Returns whether `route` needs to run: not if it finished in an earlier attempt, nor if it was handled earlier in
+    /// this one, which happens where a layer around the router calls it again.
     pub(crate) fn wants(&self, route: &str) -> bool {
-        let state = self.state();
-        !state.lines.iter().any(|line| {
-            &*line.route == route && line.outcome.as_ref().is_some_and(Outcome::is_handled)
-        })
+        let handled = |line: &Line| line.outcome.as_ref().is_some_and(Outcome::is_handled);
+        !self.finished.iter().any(|finished| **finished == *route)
+            && !self
+                .state()
+                .lines
+                .iter()
+                .any(|line| &*line.route == route && handled(line))
     }
 
     /// Returns whether the attempt's time is over: a router that is called only now runs nothing.
@@ -88,9 +99,9 @@ impl Ledger {
         self.state().expired
     }
 
-    /// Returns whether a router has been called with this event before.
-    pub(crate) fn is_open(&self) -> bool {
-        self.state().entries > 0
+    /// Returns whether there may be routes that need no run.
+    pub(crate) fn is_selective(&self) -> bool {
+        !self.finished.is_empty() || self.state().entries > 0
     }
 
     /// Writes a line for each route that is about to run. `matched` says whether one of the event's

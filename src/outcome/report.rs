@@ -31,6 +31,15 @@ impl Report {
         Self { routes, unhandled }
     }
 
+    /// Returns that of routes whose next attempt will never come.
+    pub(crate) fn dropped(routes: impl Iterator<Item = Arc<str>>) -> Self {
+        let dropped = |route| RouteReport {
+            route,
+            outcome: Outcome::Dropped,
+        };
+        Self::of(routes.map(dropped).collect(), false)
+    }
+
     /// Returns the routes that ran, in the order of their registration.
     #[must_use]
     pub fn routes(&self) -> &[RouteReport] {
@@ -65,6 +74,10 @@ impl Report {
 }
 
 impl RouteReport {
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.route)
+    }
+
     /// Returns the route's name.
     #[must_use]
     pub fn route(&self) -> &str {

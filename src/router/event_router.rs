@@ -1,7 +1,6 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -330,7 +329,7 @@ impl Inner {
             return Ok(());
         }
         let text = format!(
-            "there is a route named {name:?} already: give one of the two a name with `.named(…)`"
+            "there is a route named {name:?} already: give that one another name, by `.named(…)` right after it"
         );
         Err(Error::new(ErrorKind::Route, text))
     }
@@ -350,11 +349,11 @@ impl Inner {
     fn run(&self, found: &Found, event: &Event) -> RouterFuture {
         let ledger = match event.ledger() {
             Some(ledger) => Arc::clone(ledger),
-            None => Arc::new(Ledger::new(NonZeroU32::MIN)),
+            None => Arc::new(Ledger::first()),
         };
         let matched = found.matched || self.fallback.is_some();
         let taken = self.taken(found);
-        if ledger.is_open() {
+        if ledger.is_selective() {
             let wanted: Vec<_> = taken
                 .filter(|each| ledger.wants(&each.route.name))
                 .collect();

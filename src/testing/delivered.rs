@@ -36,22 +36,25 @@ impl Delivered {
         self.answer.body()
     }
 
-    /// Returns the deliveries of the request's event: none if it wasn't accepted, or was a copy.
+    /// Returns the attempts at the request's event: none if it wasn't accepted, or was a copy.
     #[must_use]
     pub fn deliveries(&self) -> &[Delivery] {
         &self.deliveries
     }
 
-    /// Returns what the routes did in the last delivery, if there was one.
+    /// Returns what the routes did in the last attempt, if there was one.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.deliveries.last().map(Delivery::report)
     }
 
-    /// Returns what became of a route, or `None` if it didn't run.
+    /// Returns what became of a route in the last attempt that ran it, or `None` if none did.
     #[must_use]
     pub fn outcome(&self, route: &str) -> Option<&Outcome> {
-        self.report().and_then(|report| report.get(route))
+        let attempts = self.deliveries.iter().rev();
+        attempts
+            .filter_map(|attempt| attempt.report().get(route))
+            .next()
     }
 
     /// Asserts that the request was answered 200.
@@ -81,7 +84,7 @@ impl Delivered {
         );
     }
 
-    /// Asserts that this route ran and didn't do its work, for a reason whose text contains `reason`:
+    /// Asserts that this route ran and didn't do its work in its last attempt, for a reason whose text contains `reason`:
     /// that of the handler's error, or `panicked`, `timed out`, `mismatched`.
     #[track_caller]
     pub fn assert_failed(&self, route: &str, reason: &str) {
@@ -107,7 +110,7 @@ impl Delivered {
     /// Asserts that the event was accepted and that no route took it, those of `on_any` aside.
     #[track_caller]
     pub fn assert_unhandled(&self) {
-        let verdict = self.deliveries.last().map(Delivery::verdict);
+        let verdict = self.deliveries.last().and_then(Delivery::verdict);
         assert!(
             verdict == Some(Verdict::Unhandled),
             "expected no route to match, but {}",

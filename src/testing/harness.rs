@@ -9,8 +9,17 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
 use super::{Delivered, MockRequest};
+#[cfg(feature = "tokio")]
+use crate::delivery::RetryPolicy;
 use crate::delivery::{Delivery, Stats};
-use crate::inbox::{Handle, Inbox, IntoInbox};
+#[cfg(feature = "tokio")]
+use crate::error::BoxError;
+use crate::event::Event;
+#[cfg(feature = "tokio")]
+use crate::inbox::MemoryInbox;
+use crate::inbox::{Handle, Inbox};
+#[cfg(feature = "tokio")]
+use crate::outcome::Report;
 use crate::service::Endpoint;
 
 /// Delivers mock requests to a router or to a whole service, and tells what came of them.
@@ -28,11 +37,31 @@ pub struct Harness {
 pub(super) type Answer = Result<Response<Bytes>, String>;
 
 impl Harness {
-    /// Returns a harness around a router or an inbox of yours, behind an [`Endpoint`] with its defaults.
+    /// Returns a harness around a router, or a router with layers around it, behind an [`Endpoint`]
+    /// with its defaults and a [`MemoryInbox`] on tokio.
     ///
-    /// A router gets a [`MemoryInbox`](crate::MemoryInbox) with its defaults, on tokio.
+    /// It makes a single attempt at each event, so that a test needn't wait for another one. To test
+    /// what attempts do, hand an inbox to [`Harness::inbox`].
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[must_use]
-    pub fn new(inbox: impl IntoInbox<Inbox: Inbox>) -> Self {
+    pub fn new<S>(service: S) -> Self
+    where
+        S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+    {
+        Self::inbox(
+            MemoryInbox::builder()
+                .retry(RetryPolicy::never())
+                .build(service),
+        )
+    }
+
+    /// Returns a harness around an inbox of yours, behind an [`Endpoint`] with its defaults.
+    #[must_use]
+    pub fn inbox(inbox: impl Inbox) -> Self {
         let endpoint = Endpoint::new(inbox);
         let handle = endpoint.handle();
         Self::service(endpoint, handle)
@@ -83,7 +112,7 @@ impl Harness {
             let answer =
                 answer.unwrap_or_else(|error| panic!("the service failed, at {caller}: {error}"));
             harness.handle.settled().await;
-            let id = crate::event::Event::from_bytes(request.body_bytes()).ok();
+            let id = Event::from_bytes(request.body_bytes()).ok();
             let id = id.map(|event| event.id().to_owned());
             let mut seen = harness.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let mine = |delivery: &mut Delivery| id.as_deref() == Some(delivery.event().id());

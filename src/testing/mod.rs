@@ -10,7 +10,9 @@
 //! # One handler, or a router
 //!
 //! A [`Harness`] takes your router, delivers a [`MockRequest`] through the real front door, waits until
-//! everything that it set off has finished, and tells what was answered and which routes ran.
+//! everything that it set off has finished, and tells what was answered and which routes ran. It makes
+//! a single attempt at each event; what further attempts do is tested with an inbox of yours,
+//! [`Harness::inbox`].
 //! There is no network in it, and nothing to sleep for:
 //!
 //! ```

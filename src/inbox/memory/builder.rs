@@ -6,7 +6,7 @@ use tower_service::Service;
 use super::MemoryInbox;
 use super::queue::{Limits, Queue};
 use super::shared::Shared;
-use crate::delivery::{Delivery, Duplicates, Fingerprints, Hooks};
+use crate::delivery::{Delivery, Duplicates, Fingerprints, Hooks, RetryPolicy};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
@@ -20,6 +20,7 @@ pub struct MemoryInboxBuilder {
     max_ids: usize,
     duplicate_window: Duration,
     attempt_timeout: Duration,
+    retry: RetryPolicy,
     hooks: Hooks<Delivery>,
     log_errors: bool,
 }
@@ -35,6 +36,7 @@ impl MemoryInboxBuilder {
             max_ids: 100_000,
             duplicate_window: Duration::from_secs(24 * 60 * 60),
             attempt_timeout: Duration::from_secs(30),
+            retry: RetryPolicy::new(),
             hooks: Hooks::new("on_delivery"),
             log_errors: false,
         }
@@ -87,7 +89,15 @@ impl MemoryInboxBuilder {
         self
     }
 
-    /// Adds a hook that is told of every delivery that ends, before it is counted. See
+    /// Sets when routes that failed are tried again. The default is [`RetryPolicy::new`].
+    ///
+    /// An event between two attempts holds no place among those in delivery, but one among those held.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Adds a hook that is told of every attempt at an event that ends, before it is counted. See
     /// [`Handle::on_delivery`](crate::Handle::on_delivery).
     pub fn on_delivery(self, hook: impl Fn(&Delivery) + Send + Sync + 'static) -> Self {
         self.hooks.add(hook);
@@ -132,6 +142,7 @@ impl MemoryInboxBuilder {
             service: Mutex::new(service),
             runtime: Arc::new(runtime),
             attempt_timeout: self.attempt_timeout,
+            retry: self.retry,
             hooks: self.hooks,
             log_errors: self.log_errors,
         })

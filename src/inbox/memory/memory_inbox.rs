@@ -8,9 +8,8 @@ use tower_service::Service;
 use super::MemoryInboxBuilder;
 use super::queue::{Admission, Job};
 use super::shared::Shared;
-use super::worker::{Place, work};
-use crate::contain::contain;
-use crate::delivery::{Delivery, Stats};
+use super::worker::staff;
+use crate::delivery::{Delivery, Progress, Stats};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::inbox::{Accepted, Control, Drained, Handle, Inbox, Refused};
@@ -127,27 +126,6 @@ impl Inbox for MemoryInbox {
     }
 }
 
-impl<S> Shared<S>
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
-    /// Spawns the workers that are needed; false if the runtime can't.
-    fn staff(self: &Arc<Self>) -> bool {
-        loop {
-            if !self.queue().hire() {
-                return true;
-            }
-            let worker = work(Place(Arc::clone(self)));
-            if contain(|| self.runtime.spawn(Box::pin(worker))).is_err() {
-                return false;
-            }
-        }
-    }
-}
-
 impl<S> Core for Shared<S>
 where
     S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -171,13 +149,14 @@ where
             id,
             event,
             origin,
+            progress: Progress::new(),
         });
         drop(queue);
         if forgot {
             telemetry::window_shortened();
         }
         // Where there is a worker already, it will come to this event.
-        if !self.staff() {
+        if !staff(&self) {
             let withdrawn = self.change(|queue| queue.withdraw(number));
             if withdrawn.is_some() {
                 return Err(Refused::unavailable());
@@ -204,11 +183,15 @@ where
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
-            self.queue().drain();
+            let hurry = self.queue().drain();
+            for waiting in hurry {
+                // One whose wait is over needn't be told.
+                let _ = waiting.send(());
+            }
             let idle = self.queue().idle();
             if let Some(idle) = idle {
                 // A runtime that dropped its workers may have left events behind.
-                self.staff();
+                staff(&self);
                 if let Either::Left(_) = select(idle, self.runtime.sleep(within)).await {
                     return Drained::new(0);
                 }

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use crate::delivery::{Duplicates, Fingerprint, Stats, Verdict};
+use crate::delivery::{Duplicates, Fingerprint, Progress, Stats, Verdict};
 use crate::event::Event;
 use crate::inbox::Refused;
 use crate::telemetry::Origin;
@@ -25,7 +25,9 @@ pub(super) struct Queue {
     workers: usize,
     /// Workers that have a job.
     running: usize,
-    /// Bytes of the bodies of all jobs, waiting and running.
+    /// Jobs between two attempts.
+    retrying: usize,
+    /// Bytes of the bodies of all jobs, wherever they are.
     bytes: usize,
     draining: bool,
     /// The ids of all jobs, and of those that have ended: under one lock with the jobs, so that no id is here without
@@ -35,10 +37,12 @@ pub(super) struct Queue {
     forgetful: bool,
     /// The count of all jobs so far, which numbers them.
     admitted: u64,
-    /// All but the three counts above.
+    /// All but the counts above.
     stats: Stats,
     /// Who waits until nothing is in flight.
     idle: Vec<oneshot::Sender<()>>,
+    /// The jobs between two attempts, to be told that the queue is drained.
+    hurry: Vec<oneshot::Sender<()>>,
 }
 
 /// What becomes of an event that isn't refused.
@@ -55,6 +59,7 @@ pub(super) struct Job {
     pub(super) id: Fingerprint,
     pub(super) event: Event,
     pub(super) origin: Origin,
+    pub(super) progress: Progress,
 }
 
 impl Queue {
@@ -64,6 +69,7 @@ impl Queue {
             waiting: VecDeque::new(),
             workers: 0,
             running: 0,
+            retrying: 0,
             bytes: 0,
             draining: false,
             ids,
@@ -71,6 +77,7 @@ impl Queue {
             admitted: 0,
             stats: Stats::default(),
             idle: Vec::new(),
+            hurry: Vec::new(),
         }
     }
 
@@ -146,13 +153,45 @@ impl Queue {
         self.stats.end(verdict);
     }
 
+    /// Counts a job from its worker to the wait for its next attempt. Returns what is received when the wait is to be cut
+    /// short, or `None` if there is to be none.
+    pub(super) fn retry(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.running -= 1;
+        self.retrying += 1;
+        self.stats.retried += 1;
+        if self.draining {
+            return None;
+        }
+        if self.hurry.len() > 2 * self.retrying {
+            self.hurry.retain(|waiting| !waiting.is_canceled());
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.hurry.push(sender);
+        Some(receiver)
+    }
+
+    /// Puts a job in line for its next attempt.
+    pub(super) fn requeue(&mut self, job: Job) {
+        self.retrying -= 1;
+        self.waiting.push_back(job);
+    }
+
+    /// Counts the end of a job between two attempts.
+    pub(super) fn give_up(&mut self, size: usize, verdict: Verdict) {
+        self.retrying -= 1;
+        self.running += 1;
+        self.end(size, verdict);
+    }
+
     /// Counts the end of a worker.
     pub(super) fn retire(&mut self) {
         self.workers -= 1;
     }
 
-    pub(super) fn drain(&mut self) {
+    /// Refuses new events from now on, and returns which jobs' waits are to be cut short.
+    pub(super) fn drain(&mut self) -> Vec<oneshot::Sender<()>> {
         self.draining = true;
+        std::mem::take(&mut self.hurry)
     }
 
     /// Returns what is received once nothing is in flight, or `None` if nothing is.
@@ -167,19 +206,15 @@ impl Queue {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.waiting.len() + self.running
+        self.waiting.len() + self.running + self.retrying
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let (waiting, running, bytes) = (
-            self.waiting.len() as u64,
-            self.running as u64,
-            self.bytes as u64,
-        );
         Stats {
-            waiting,
-            running,
-            bytes,
+            waiting: self.waiting.len() as u64,
+            running: self.running as u64,
+            retrying: self.retrying as u64,
+            bytes: self.bytes as u64,
             ..self.stats
         }
     }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::queue::Queue;
-use crate::delivery::{Delivery, Fingerprints, Hooks};
+use crate::delivery::{Delivery, Fingerprints, Hooks, RetryPolicy};
 use crate::runtime::Runtime;
 
 /// What the inbox and its workers share.
@@ -13,6 +13,7 @@ pub(super) struct Shared<S> {
     pub(super) service: Mutex<S>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) attempt_timeout: Duration,
+    pub(super) retry: RetryPolicy,
     pub(super) hooks: Hooks<Delivery>,
     pub(super) log_errors: bool,
 }
