@@ -720,8 +720,14 @@ mod checks {
         stack.until(Signal::Ended).await;
 
         assert_eq!(stack.ran().await, ["owned"]);
+
+        // It saw no answer and sends a copy.
+        stack.mood.send_replace(Mood::Answers);
+        let mut client = stack.connect().await;
+        assert_answer(&client.deliver(&request).await, 200, None);
+        assert!(stack.ran().await.is_empty());
         let stats = stack.handle.stats();
-        assert_eq!((stats.accepted, stats.handled), (1, 1));
+        assert_eq!((stats.accepted, stats.handled, stats.duplicates), (1, 1, 1));
     }
 }
 
