@@ -109,6 +109,7 @@ mod on {
 }
 
 #[cfg(not(feature = "tracing"))]
+#[allow(clippy::unused_self)] // the same methods as those that log
 mod on {
     use super::{Event, Origin, Report};
 

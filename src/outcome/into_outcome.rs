@@ -61,6 +61,8 @@ mod never {
     }
 }
 
+// Else every message about a handler's return type would list this impl, and how it is named.
+#[diagnostic::do_not_recommend]
 impl IntoOutcome for Never {
     fn into_outcome(self) -> Outcome {
         self
