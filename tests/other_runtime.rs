@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    BoxFuture, Delivery, Endpoint, Event, EventRouter, HandlerError, Inbox, MemoryInbox, Runtime,
-    Verdict, WebhookLayer,
+    BoxFuture, Delivery, Endpoint, Event, EventRouter, HandlerError, Inbox, MemoryInbox,
+    RetryPolicy, Runtime, Verdict, WebhookLayer,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -70,7 +70,8 @@ fn a_handler_sleeps_on_the_timers_of_its_own_runtime() {
                 Timer::after(SHORT).await;
             })
             .on("account.created", async |_: Event| panic!("on purpose"));
-        let harness = Harness::new(MemoryInbox::on(Smol, router));
+        let inbox = MemoryInbox::builder().retry(RetryPolicy::never());
+        let harness = Harness::inbox(inbox.build_on(Smol, router));
 
         let delivered = harness.deliver(MockRequest::event("account.updated")).await;
         delivered.assert_handled("account.updated");
@@ -129,13 +130,14 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
         let (tell, ends) = unbounded::<Delivery>();
         let inbox = MemoryInbox::builder()
             .attempt_timeout(SHORT)
+            .retry(RetryPolicy::never())
             .on_delivery(move |delivery| tell.try_send(delivery.clone()).unwrap())
             .build_on(Smol, router);
 
         let Ok(answer) = Endpoint::new(inbox).oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
         let delivery = ends.recv().await.unwrap();
-        assert_eq!(delivery.verdict(), Verdict::Dead);
+        assert_eq!(delivery.verdict(), Some(Verdict::Dead));
         let report = delivery.report().to_string();
         assert_eq!(report, "hangs timed out, returns handled");
     });
