@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, io};
 
-use botisimo_webhooks::{Event, Handle, HandlerResult};
+use botisimo_webhooks::{Event, Handle, HandlerError, HandlerResult};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -39,11 +39,11 @@ pub(crate) async fn went_live(event: Event<Stream>) {
     println!("{} {} {title}", event.event_type(), event.id());
 }
 
-/// Takes the data as it came, and fails by `?` or by a text.
+/// Takes the data as it came, and fails: by `?` to be tried again, or for good.
 pub(crate) async fn refresh(event: Event) -> HandlerResult {
     let account: Account = event.decode()?;
     if account.name.is_empty() {
-        return Err("an account without a name".into());
+        return Err(HandlerError::permanent("an account without a name"));
     }
     println!("{} {} {}", event.event_type(), event.id(), account.name);
     Ok(())
