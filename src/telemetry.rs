@@ -22,6 +22,9 @@ mod on {
 
     use super::{Event, Origin, Outcome, Report};
 
+    /// One name to filter by, whatever the modules in here are called.
+    const TARGET: &str = "botisimo_webhooks";
+
     impl Origin {
         pub(crate) fn current() -> Self {
             Self {
@@ -32,7 +35,7 @@ mod on {
         /// Returns the span of the event's delivery.
         pub(crate) fn delivery(&self, event: &Event) -> DeliverySpan {
             let (id, event_type) = (event.id(), event.event_type());
-            let span = debug_span!(parent: &self.span, "delivery", %event_type, event_id = id);
+            let span = debug_span!(target: TARGET, parent: &self.span, "delivery", %event_type, event_id = id);
             // A filter that drops our span must not cost the handlers that of the request.
             DeliverySpan(if span.is_disabled() {
                 self.span.clone()
@@ -51,15 +54,16 @@ mod on {
     }
 
     pub(crate) fn suspect_route(pattern: &str) {
-        warn!(pattern, "no documented event type matches this route");
+        warn!(target: TARGET, pattern, "no documented event type matches this route");
     }
 
     pub(crate) fn unverified() {
-        warn!("webhooks are accepted from anyone who knows the URL: set a secret with `verify`");
+        warn!(target: TARGET, "webhooks are accepted from anyone who knows the URL: set a secret with `verify`");
     }
 
     pub(crate) fn accepted(event: &Event) {
         trace!(
+            target: TARGET,
             event_id = event.id(),
             event_type = event.event_type().as_str(),
             "event accepted"
@@ -69,9 +73,9 @@ mod on {
     /// `loud` is a rejection that someone should look at: the sender's retries alone don't mend it.
     pub(crate) fn rejected(status: u16, reason: &str, loud: bool) {
         if loud {
-            warn!(status, reason, "webhook rejected");
+            warn!(target: TARGET, status, reason, "webhook rejected");
         } else {
-            debug!(status, reason, "webhook rejected");
+            debug!(target: TARGET, status, reason, "webhook rejected");
         }
     }
 
@@ -88,23 +92,24 @@ mod on {
             };
             let attempt = event.attempt();
             warn!(
-                event_id,
-                event_type, attempt, route, outcome, "a route failed"
+                target: TARGET,
+                event_id, event_type, attempt, route, outcome, "a route failed"
             );
         }
         if report.is_unhandled() {
-            debug!(event_id, event_type, "no route matched");
+            debug!(target: TARGET, event_id, event_type, "no route matched");
         }
     }
 
     pub(crate) fn window_shortened() {
         warn!(
+            target: TARGET,
             "more ids than there is room for: the oldest are forgotten before their window is over"
         );
     }
 
     pub(crate) fn hook_panicked(hook: &'static str) {
-        warn!(hook, "a hook panicked");
+        warn!(target: TARGET, hook, "a hook panicked");
     }
 }
 

@@ -67,11 +67,10 @@ impl Stats {
     }
 }
 
-/// Writes a line for each count that isn't 0.
+/// Writes a line for `accepted`, and for each other count that isn't 0.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
-            ("accepted", self.accepted),
             ("recovered", self.recovered),
             ("replayed", self.replayed),
             ("handled", self.handled),
@@ -88,10 +87,10 @@ impl fmt::Display for Stats {
             ("unverified", self.unverified),
             ("rejected", self.rejected),
         ];
-        let mut newline = "";
+        let (name, count) = ("accepted", self.accepted);
+        write!(f, "{name:<12}{count:>8}")?;
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, "{newline}{name:<12}{count:>8}")?;
-            newline = "\n";
+            write!(f, "\n{name:<12}{count:>8}")?;
         }
         Ok(())
     }

@@ -53,19 +53,25 @@ where
 }
 
 /// Throws away what comes of a body that won't be read: a server resets a connection that it closes
-/// with a request half read, and the sender would see no answer.
-pub(super) async fn drain<B: Body>(mut body: Pin<&mut B>, deadline: &mut Deadline) {
+/// with a request half read, and the sender would see no answer. Returns whether it came to the end.
+pub(super) async fn drain<B: Body>(mut body: Pin<&mut B>, deadline: &mut Deadline) -> bool {
     let mut left = DRAIN;
-    while !body.is_end_stream() && !deadline.is_over() {
-        let Some(Some(Ok(frame))) = deadline.bound(body.frame()).await else {
-            return;
+    while !body.is_end_stream() {
+        if deadline.is_over() {
+            return false;
+        }
+        let frame = match deadline.bound(body.frame()).await {
+            Some(Some(Ok(frame))) => frame,
+            Some(None) => return true,
+            Some(Some(Err(_))) | None => return false,
         };
         let read = frame.data_ref().map_or(0, Buf::remaining);
         if read >= left {
-            return;
+            return body.is_end_stream();
         }
         left -= read;
     }
+    true
 }
 
 /// Returns the reason behind a body's error, which may come from a layer outside this one that

@@ -3,7 +3,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use http_body::Body;
 
 use super::budget::Permit;
@@ -104,7 +104,7 @@ impl<I: Inbox> Receiver<I> {
         mut body: Pin<&mut B>,
         permit: &mut Permit,
         deadline: &mut Deadline,
-    ) -> Result<Box<[u8]>, Reason>
+    ) -> Result<Box<[u8]>, Box<Rejection>>
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -113,13 +113,23 @@ impl<I: Inbox> Receiver<I> {
             Ok(()) => (collect(body.as_mut(), limit, permit, deadline).await, false),
             Err(reason) => (Err(reason), true),
         };
-        match &read {
+        let ended = match &read {
+            Ok(_) => true,
             // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
-            Err(_) if early && head::expects_continue(&parts.headers) => {}
-            Err(Reason::Incomplete | Reason::Unreadable) | Ok(_) => {}
+            Err(_) if early && head::expects_continue(&parts.headers) => body.is_end_stream(),
+            Err(Reason::Incomplete | Reason::Unreadable) => false,
             Err(_) => drain(body, deadline).await,
-        }
-        read
+        };
+        read.map_err(|reason| {
+            let rejection = Box::<Rejection>::from(reason);
+            // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender that isn't told
+            // sends its next event into it, and that one gets no answer.
+            if ended || parts.version >= Version::HTTP_2 {
+                rejection
+            } else {
+                rejection.closing()
+            }
+        })
     }
 
     /// Decides what can be decided before the body is read.

@@ -170,6 +170,12 @@ impl Rejection {
         self
     }
 
+    /// Tells the sender that the connection is closed after the answer.
+    pub(super) fn closing(mut self: Box<Self>) -> Box<Self> {
+        self.reply = self.reply.closing();
+        self
+    }
+
     pub(super) fn with_event(mut self: Box<Self>, event: Option<Event>) -> Box<Self> {
         self.event = event;
         self

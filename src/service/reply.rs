@@ -10,6 +10,7 @@ pub(super) struct Reply {
     status: StatusCode,
     text: &'static str,
     header: Option<(HeaderName, HeaderValue)>,
+    closing: bool,
 }
 
 impl Reply {
@@ -18,6 +19,7 @@ impl Reply {
             status,
             text,
             header: None,
+            closing: false,
         }
     }
 
@@ -49,6 +51,13 @@ impl Reply {
         self
     }
 
+    pub(super) fn closing(self) -> Self {
+        Self {
+            closing: true,
+            ..self
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -64,6 +73,10 @@ impl Reply {
             response.headers_mut().insert(header::CONTENT_TYPE, plain);
         }
         response.headers_mut().extend(self.header);
+        if self.closing {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         response
     }
 }

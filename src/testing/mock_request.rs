@@ -97,10 +97,17 @@ impl MockRequest {
     ///
     /// If serde_json can't encode the value.
     #[track_caller]
-    pub fn member(self, name: &str, value: impl Serialize) -> Self {
+    pub fn member(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_string(&value);
         let value = value.unwrap_or_else(|error| panic!("{name} can't be encoded: {error}"));
-        self.without(name).twice(name, value)
+        if let MockBody::Envelope(members) = &mut self.body {
+            // In its old place, so that the envelope keeps the order of the specification.
+            let place = members.iter().position(|member| member.name == name);
+            members.retain(|member| member.name != name);
+            let name = name.to_owned();
+            members.insert(place.unwrap_or(members.len()), Member { name, value });
+        }
+        self
     }
 
     /// Leaves a member of the envelope out.

@@ -1,0 +1,74 @@
+//! Webhooks in front of a service of hyper, over HTTP/1.1 and HTTP/2.
+//!
+//! ```text
+//! cargo run --example hyper
+//! curl -i http://127.0.0.1:3000/webhooks/botisimo -H 'content-type: application/json' \
+//!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "account.updated", "data": {"name": "ada"}}'
+//! ```
+
+mod common;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::time::Duration;
+
+use botisimo_webhooks::{EventRouter, SharedSecret, WebhookLayer};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tower::ServiceBuilder;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    common::log_to_stderr();
+    let router = EventRouter::new()
+        .on_prefix("connection.stream.started", common::went_live)
+        .on("account.updated", common::refresh)
+        .on("poll.*", common::poll);
+    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", router);
+    if let Some(secret) = common::secret() {
+        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
+    }
+    let handle = webhooks.handle();
+    let app = TowerToHyperService::new(ServiceBuilder::new().layer(webhooks).service_fn(app));
+
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new());
+    let connections = GracefulShutdown::new();
+    // It stops after the drain: a 503 makes the sender try again, a closed port may not.
+    let (stopped, overdue) = common::shutdown(&handle)?;
+    let listener = common::listen().await?;
+    let accept = async {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of file descriptors, most likely.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let connection = server.serve_connection(TokioIo::new(stream), app.clone());
+            tokio::spawn(connections.watch(connection.into_owned()));
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = stopped => drop(listener),
+    }
+    tokio::select! {
+        () = connections.shutdown() => {}
+        () = overdue => {}
+    }
+    println!("{}", handle.stats());
+    Ok(())
+}
+
+async fn app(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let mut response = Response::new("this is the app\n".to_owned());
+    if request.uri().path() != "/" {
+        response = Response::new(String::new());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    }
+    Ok(response)
+}

@@ -1,0 +1,127 @@
+//! Sends itself webhooks, and shows how each is answered and what it runs.
+//!
+//! ```text
+//! cargo run --example quickstart            # goes on serving
+//! cargo run --example quickstart -- --once  # exits
+//! ```
+
+mod common;
+
+use std::env;
+use std::error::Error;
+
+use axum::Router;
+use axum::routing::get;
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{EventRouter, Handle, SharedSecret, WebhookLayer};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+const PATH: &str = "/webhooks/botisimo";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let router = EventRouter::new()
+        .on_prefix("connection.stream.started", common::went_live)
+        .on("account.updated", common::refresh)
+        .on("poll.*", common::poll);
+    println!("routes:\n{router}\n");
+
+    let mut webhooks = WebhookLayer::new(PATH, router);
+    if let Some(secret) = common::secret() {
+        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
+    }
+    let handle = webhooks.handle();
+    let app = Router::new()
+        .route("/", get(async || "this is the app\n"))
+        .layer(webhooks);
+
+    let stop = common::stop_signal()?;
+    let listener = common::listen().await?;
+    let url = format!("http://{}{PATH}", listener.local_addr()?);
+    let (close, closed) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(closed.await) });
+    let server = tokio::spawn(server.into_future());
+
+    show_curl(&url);
+    deliver(&url, &handle).await?;
+    if !env::args().any(|argument| argument == "--once") {
+        println!("{}\n\nserving on; Ctrl-C ends it", handle.stats());
+        stop.await;
+    }
+    // Before the port closes: a 503 makes the sender try again, a closed port may not.
+    common::drain(&handle).await;
+    drop(close);
+    if let Ok(served) = timeout(common::CLOSE_WITHIN, server).await {
+        served??;
+    }
+    println!("{}", handle.stats());
+    Ok(())
+}
+
+fn show_curl(url: &str) {
+    // The variable and not its value: a secret has no business on a screen.
+    let token = common::secret().map_or("", |_| "?token=$BOTISIMO_SECRET");
+    let body = mock("account.updated", "m-0", "name", "grace").body_bytes();
+    let body = String::from_utf8_lossy(&body);
+    println!("\nto send one yourself, with another messageId each time:");
+    println!("curl -i \"{url}{token}\" -H 'content-type: application/json' -d '{body}'");
+}
+
+fn mock(event_type: &str, id: &str, member: &str, value: &str) -> MockRequest {
+    let data = json!({ member: value });
+    MockRequest::event(event_type).message_id(id).data(data)
+}
+
+/// Sends one event after another, waits until each has ended, and prints a table of it all.
+async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let started = mock("connection.stream.started.twitch", "m-1", "title", "Any%");
+    let updated = mock("account.updated", "m-2", "name", "ada");
+    let poll = mock("poll.created", "m-3", "question", "cats or dogs?");
+    let nameless = mock("account.updated", "m-6", "name", "");
+    let deliveries = [
+        ("a stream starts", started),
+        ("an account changes", updated.clone()),
+        ("the same messageId once more", updated.clone()),
+        ("a poll opens", poll),
+        ("no route for it", mock("video.created", "m-4", "", "")),
+        ("an unknown event type", mock("moon.full", "m-5", "", "")),
+        ("a handler that fails", nameless),
+        ("a body cut off", updated.truncated()),
+    ];
+    println!(
+        "\nsending {} deliveries; the handlers print:",
+        deliveries.len()
+    );
+
+    let (ended, mut reports) = mpsc::unbounded_channel();
+    handle.on_delivery(move |delivery| drop(ended.send(delivery.report().to_string())));
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let mut table = Vec::new();
+    for (what, request) in deliveries {
+        let request = match common::secret() {
+            Some(secret) => request.query("token", String::from_utf8(secret)?),
+            None => request,
+        };
+        let request = request.path(url).build::<Full<Bytes>>();
+        let response = client.request(request).await?;
+        let status = response.status().as_u16();
+        let text = response.into_body().collect().await?.to_bytes();
+        let answer = format!("{status} {}", String::from_utf8_lossy(&text));
+        handle.settled().await;
+        let ran = reports.try_recv().unwrap_or_else(|_| "nothing".to_owned());
+        table.push((what, answer, ran));
+    }
+
+    println!("\n{:<30}{:<26}what ran", "delivery", "answer");
+    for (what, answer, ran) in table {
+        println!("{what:<30}{answer:<26}{ran}");
+    }
+    println!("\nA copy of a messageId is answered 200 and runs nothing.\n");
+    Ok(())
+}
