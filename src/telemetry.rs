@@ -3,6 +3,8 @@
 //!
 //! Without the feature `tracing` all of it is nothing.
 
+#[cfg(feature = "tracing")]
+use crate::error::Error;
 use crate::event::Event;
 #[cfg(feature = "tracing")]
 use crate::outcome::Outcome;
@@ -20,7 +22,7 @@ mod on {
     use tracing::instrument::{Instrument, Instrumented};
     use tracing::{Span, debug, debug_span, trace, warn};
 
-    use super::{Event, Origin, Outcome, Report};
+    use super::{Error, Event, Origin, Outcome, Report};
 
     /// One name to filter by, whatever the modules in here are called.
     const TARGET: &str = "botisimo_webhooks";
@@ -83,8 +85,13 @@ mod on {
         let (event_id, event_type) = (event.id(), event.event_type().as_str());
         for each in report.failures() {
             let (route, outcome) = (each.route(), each.outcome());
-            // A mismatch is our own text, and so free of payload.
-            let said = errors || matches!(outcome, Outcome::Mismatched(_));
+            // What doesn't fit is our own text, and so free of payload.
+            let said = errors
+                || match outcome {
+                    Outcome::Mismatched(_) => true,
+                    Outcome::Failed(error) => error.get_ref().is::<Error>(),
+                    _ => false,
+                };
             let outcome = if said {
                 outcome.to_string()
             } else {

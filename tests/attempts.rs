@@ -246,6 +246,11 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_stop_at_once() {
             Err::<(), _>(HandlerError::permanent("no"))
         })
         .on_prefix("a", |_: Event<bool>| async {})
+        .on_any(|event: Event| async move {
+            event.decode::<bool>()?;
+            Ok::<_, HandlerError>(())
+        })
+        .named("decodes")
         .on_any(fails_before(2));
     let inbox = builder.build(router);
     inbox.accept(event("1")).await.unwrap();

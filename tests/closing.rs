@@ -39,11 +39,11 @@ fn closes(response: &Response<()>) -> bool {
 #[tokio::test]
 async fn a_body_that_is_not_read_to_its_end_closes_the_connection() {
     let wrong_type = Request::post("/").header(header::CONTENT_TYPE, "text/plain");
-    let response = send(wrong_type.body(chunked(100)).expect("a request")).await;
+    let response = send(wrong_type.body(chunked(200)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert!(closes(&response));
 
-    let response = send(Request::post("/").body(chunked(100)).expect("a request")).await;
+    let response = send(Request::post("/").body(chunked(200)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert!(closes(&response));
 }
@@ -77,7 +77,7 @@ async fn a_body_that_is_read_to_its_end_keeps_the_connection() {
 #[tokio::test]
 async fn http_2_has_no_connection_header() {
     let request = Request::put("/").version(Version::HTTP_2);
-    let response = send(request.body(chunked(100)).expect("a request")).await;
+    let response = send(request.body(chunked(200)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(!closes(&response));
 }

@@ -149,6 +149,11 @@ fn failing() -> EventRouter {
         .named("panics")
         .on_any(|_: Event<Typed>| async {})
         .named("typed")
+        .on_any(|event: Event| async move {
+            event.decode::<Typed>()?;
+            Ok::<_, HandlerError>(())
+        })
+        .named("decodes")
 }
 
 #[tokio::test]
@@ -167,7 +172,8 @@ async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
     for (route, outcome) in [
         ("fails", "failed"),
         ("panics", "panicked"),
-        ("typed", "mismatched"),
+        ("typed", "mismatched: `data` doesn't fit: invalid type"),
+        ("decodes", "failed: `data` doesn't fit: invalid type"),
     ] {
         let line = log.line(&format!("route=\"{route}\""));
         assert!(line.contains("WARN") && line.contains(outcome), "{line}");

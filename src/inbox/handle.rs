@@ -87,6 +87,11 @@ impl Handle {
     /// same. Call it while the server still runs, so that the sender is told 503 and tries
     /// again, where a closed port would cost the event.
     ///
+    /// Copies of events that were accepted are answered 200 all the while.
+    ///
+    /// Shutting the server down is another matter: the graceful shutdowns of axum, hyper and tonic wait for their
+    /// connections for ever, so give them a time limit of their own.
+    ///
     /// # Cancel safety
     ///
     /// Once polled, new events stay refused also when the future is dropped.

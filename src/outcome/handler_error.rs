@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind};
 
 /// The error of a handler, made by `?` from any error.
 ///
@@ -43,8 +43,14 @@ enum Again {
 
 impl HandlerError {
     /// Wraps an error, as `?` does.
+    ///
+    /// That of [`Event::decode`](crate::Event::decode) is permanent: the same payload won't fit next time either.
     pub fn new(error: impl Into<BoxError>) -> Self {
-        Self::with(error.into(), Again::Backoff)
+        let error = error.into();
+        let futile = error
+            .downcast_ref::<Error>()
+            .is_some_and(|error| error.kind() == ErrorKind::Payload);
+        Self::with(error, if futile { Again::Never } else { Again::Backoff })
     }
 
     /// Wraps an error that no further attempt can mend.

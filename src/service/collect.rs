@@ -10,7 +10,9 @@ use super::deadline::Deadline;
 use super::rejection::Reason;
 use crate::error::BoxError;
 
-/// How much of an unread body is read and thrown away before an early answer.
+/// How much of an unread body is read and thrown away before an early answer, at the least.
+///
+/// It is no less than the limit of a body, so that an event of any size that could have been taken gets its answer.
 const DRAIN: usize = 64 << 10;
 
 /// Reads a body into an exact allocation.
@@ -54,8 +56,12 @@ where
 
 /// Throws away what comes of a body that won't be read: a server resets a connection that it closes
 /// with a request half read, and the sender would see no answer. Returns whether it came to the end.
-pub(super) async fn drain<B: Body>(mut body: Pin<&mut B>, deadline: &mut Deadline) -> bool {
-    let mut left = DRAIN;
+pub(super) async fn drain<B: Body>(
+    mut body: Pin<&mut B>,
+    limit: usize,
+    deadline: &mut Deadline,
+) -> bool {
+    let mut left = limit.max(DRAIN);
     while !body.is_end_stream() {
         if deadline.is_over() {
             return false;

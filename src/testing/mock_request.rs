@@ -155,7 +155,7 @@ impl MockRequest {
         self
     }
 
-    /// Sets the path. The default is `/webhooks/botisimo`.
+    /// Sets the path. The default is `/webhooks/botisimo`. A whole URL is fine too, for a client that sends the request.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
