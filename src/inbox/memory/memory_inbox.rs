@@ -175,12 +175,15 @@ where
 {
     /// Spawns the workers that are needed; false if the runtime can't.
     fn staff(self: &Arc<Self>) -> bool {
+        let stillborn = self.queue().stillborn();
         loop {
             if !self.queue().hire() {
                 return true;
             }
-            let worker = work(Place(Arc::clone(self)));
-            if contain(|| self.runtime.spawn(Box::pin(worker))).is_err() {
+            let worker = work(Place::new(Arc::clone(self)));
+            let spawned = contain(|| self.runtime.spawn(Box::pin(worker)));
+            // A runtime that has shut down drops what it is given, and would do so for ever.
+            if spawned.is_err() || self.queue().stillborn() > stillborn {
                 return false;
             }
         }

@@ -15,20 +15,34 @@ use crate::telemetry;
 
 /// A worker's place among the N, which the queue has counted. It is given back when it is dropped,
 /// by the worker's end or by its runtime's.
-pub(super) struct Place<S>(pub(super) Arc<Shared<S>>);
+pub(super) struct Place<S> {
+    shared: Arc<Shared<S>>,
+    /// Whether the worker was ever polled.
+    begun: bool,
+}
+
+impl<S> Place<S> {
+    pub(super) fn new(shared: Arc<Shared<S>>) -> Self {
+        Self {
+            shared,
+            begun: false,
+        }
+    }
+}
 
 impl<S> Drop for Place<S> {
     fn drop(&mut self) {
-        self.0.queue().retire();
+        self.shared.queue().retire(self.begun);
     }
 }
 
 /// Delivers the events that wait, one after another, until none does.
-pub(super) async fn work<S>(place: Place<S>)
+pub(super) async fn work<S>(mut place: Place<S>)
 where
     S: Service<Event, Response = Report, Error: Into<BoxError>> + Clone,
 {
-    let shared = &place.0;
+    place.begun = true;
+    let shared = &place.shared;
     loop {
         // A statement of its own, so that the lock is free while the job runs.
         let next = shared.queue().next();
