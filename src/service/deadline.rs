@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use crate::contain::contain;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// The one clock of a request. It runs from `call` on, over the body and the inbox.
@@ -42,11 +43,15 @@ impl Deadline {
             let Some(at) = self.at else {
                 return Poll::Pending;
             };
-            let runtime = &self.runtime;
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| runtime.sleep(at.saturating_duration_since(runtime.now())));
-            sleep.poll_unpin(cx).map(|()| None)
+            let (runtime, sleep) = (&self.runtime, &mut self.sleep);
+            let over = contain(|| {
+                let left = || at.saturating_duration_since(runtime.now());
+                sleep
+                    .get_or_insert_with(|| runtime.sleep(left()))
+                    .poll_unpin(cx)
+            });
+            // A runtime without a timer: what can't be bounded isn't waited for.
+            over.unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await
     }
