@@ -117,7 +117,10 @@ impl<I: Inbox> Receiver<I> {
             // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
             Err(_) if early && head::expects_continue(&parts.headers) => {}
             Err(Reason::Incomplete | Reason::Unreadable) | Ok(_) => {}
-            Err(_) => drain(body, deadline).await,
+            Err(_) => {
+                permit.release();
+                drain(body, deadline).await;
+            }
         }
         read
     }
