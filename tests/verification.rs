@@ -4,21 +4,20 @@
 mod door;
 
 use std::cell::RefCell;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Once;
+#[cfg(feature = "tracing")]
+use std::sync::{Arc, Mutex};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Endpoint, Event, EventRouter, HandlerError, MemoryInbox, SharedSecret, Unverified, Verify,
-    WebhookLayer,
+    Endpoint, Event, EventRouter, SharedSecret, Unverified, Verify, WebhookLayer,
 };
+#[cfg(feature = "tracing")]
+use botisimo_webhooks::{HandlerError, MemoryInbox};
 use door::{PATH, Script, Step, ask, good, idle, teapot};
 use http::request::Parts;
 use tower::Layer;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::util::SubscriberInitExt;
 
 const SECRET: &str = "hush-hush-secret";
 const PAYLOAD: &str = "private-payload";
@@ -240,46 +239,8 @@ fn an_empty_secret_panics_at_the_callers_line() {
 
 // Nothing shows
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        let log = self.0.lock().expect("no test panics here");
-        String::from_utf8(log.clone()).expect("logs are text")
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no test panics here").extend(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-/// Captures all that this crate logs on this thread.
-fn capture() -> (Log, impl Sized) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    (log, subscriber.set_default())
-}
+#[cfg(feature = "tracing")]
+use log::capture;
 
 #[track_caller]
 fn assert_hidden(text: &str) {
@@ -456,4 +417,55 @@ async fn nothing_warns_with_verify() {
         200
     );
     assert!(!log.text().contains("WARN"), "{}", log.text());
+}
+
+#[cfg(feature = "tracing")]
+mod log {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::fmt::MakeWriter;
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        pub(crate) fn text(&self) -> String {
+            let log = self.0.lock().expect("no test panics here");
+            String::from_utf8(log.clone()).expect("logs are text")
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no test panics here").extend(text);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// Captures all that this crate logs on this thread.
+    pub(crate) fn capture() -> (Log, impl Sized) {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::TRACE)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        (log, subscriber.set_default())
+    }
 }

@@ -112,7 +112,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
-    hint: SizeHint,
+    declared: Option<u64>,
     seen: Seen,
     signal: Option<Pin<Box<OwnedNotified>>>,
 }
@@ -149,7 +149,7 @@ impl Script {
     pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self {
             steps: steps.into_iter().collect(),
-            hint: SizeHint::default(),
+            declared: None,
             seen: Seen::default(),
             signal: None,
         }
@@ -157,7 +157,7 @@ impl Script {
 
     /// Declares a length, as a server does from `Content-Length`.
     pub(crate) fn declaring(mut self, bytes: u64) -> Self {
-        self.hint = SizeHint::with_exact(bytes);
+        self.declared = Some(bytes);
         self
     }
 
@@ -217,7 +217,8 @@ impl Body for Script {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.declared
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
