@@ -30,19 +30,25 @@ impl Permit {
     /// Only what has arrived is counted: a request that merely announces a large body takes nothing
     /// from the others.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let within = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
         // A count and nothing else hangs on it, so no ordering is needed.
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.limit {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.mine += bytes;
-        true
+        let grown = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .is_ok();
+        self.mine += if grown { bytes } else { 0 };
+        grown
+    }
+
+    /// Gives everything back: the bytes that were read are gone.
+    pub(super) fn release(&mut self) {
+        self.used
+            .fetch_sub(std::mem::take(&mut self.mine), Ordering::Relaxed);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.mine, Ordering::Relaxed);
+        self.release();
     }
 }

@@ -35,6 +35,10 @@ where
             Some(Some(Err(error))) => return Err(unreadable(error.into().as_ref())),
             Some(Some(Ok(frame))) => frame,
         };
+        // A body of endless small frames may never be pending.
+        if deadline.is_over() {
+            return Err(Reason::Incomplete);
+        }
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -46,10 +50,6 @@ where
         }
         bytes.reserve(data.remaining());
         bytes.put(data);
-        // A body of endless small frames may never be pending.
-        if !body.is_end_stream() && deadline.is_over() {
-            return Err(Reason::Incomplete);
-        }
     }
     Ok(bytes.into_boxed_slice())
 }

@@ -43,15 +43,15 @@ impl Deadline {
             let Some(at) = self.at else {
                 return Poll::Pending;
             };
-            let runtime = &self.runtime;
-            let remaining = || at.saturating_duration_since(runtime.now());
-            let wait = || {
-                self.sleep
-                    .get_or_insert_with(|| runtime.sleep(remaining()))
+            let (runtime, sleep) = (&self.runtime, &mut self.sleep);
+            let over = contain(|| {
+                let left = || at.saturating_duration_since(runtime.now());
+                sleep
+                    .get_or_insert_with(|| runtime.sleep(left()))
                     .poll_unpin(cx)
-            };
+            });
             // A runtime without a timer: what can't be bounded isn't waited for.
-            contain(wait).unwrap_or(Poll::Ready(())).map(|()| None)
+            over.unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await
     }

@@ -118,7 +118,10 @@ impl<I: Inbox> Receiver<I> {
             // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
             Err(_) if early && head::expects_continue(&parts.headers) => body.is_end_stream(),
             Err(Reason::Incomplete | Reason::Unreadable) => false,
-            Err(_) => drain(body, limit, deadline).await,
+            Err(_) => {
+                permit.release();
+                drain(body, limit, deadline).await
+            }
         };
         read.map_err(|reason| {
             let rejection = Box::<Rejection>::from(reason);

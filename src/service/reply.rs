@@ -41,7 +41,8 @@ impl Reply {
     }
 
     pub(super) fn unavailable(text: &'static str, retry_after: Duration) -> Self {
-        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        let begun = u64::from(retry_after.subsec_nanos() > 0);
+        let seconds = retry_after.as_secs().saturating_add(begun);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
             .with(header::RETRY_AFTER, HeaderValue::from(seconds))
     }

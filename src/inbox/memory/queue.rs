@@ -23,6 +23,8 @@ pub(super) struct Queue {
     /// Workers that were spawned and haven't ended; one of them may be about to take its first
     /// job.
     workers: usize,
+    /// Workers so far that were dropped before they began: their runtime had shut down.
+    stillborn: u64,
     /// Workers that have a job.
     running: usize,
     /// Jobs between two attempts.
@@ -68,6 +70,7 @@ impl Queue {
             limits,
             waiting: VecDeque::new(),
             workers: 0,
+            stillborn: 0,
             running: 0,
             retrying: 0,
             bytes: 0,
@@ -184,8 +187,13 @@ impl Queue {
     }
 
     /// Counts the end of a worker.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(&mut self, begun: bool) {
         self.workers -= 1;
+        self.stillborn += u64::from(!begun);
+    }
+
+    pub(super) fn stillborn(&self) -> u64 {
+        self.stillborn
     }
 
     /// Refuses new events from now on, and returns which jobs' waits are to be cut short.

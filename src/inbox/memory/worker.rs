@@ -23,12 +23,18 @@ where
         + Send
         + 'static,
 {
+    let stillborn = shared.queue().stillborn();
     loop {
         if !shared.queue().hire() {
             return true;
         }
-        let worker = work(Place(Arc::clone(shared)));
-        if contain(|| shared.runtime.spawn(Box::pin(worker))).is_err() {
+        let worker = work(Place {
+            shared: Arc::clone(shared),
+            begun: false,
+        });
+        let spawned = contain(|| shared.runtime.spawn(Box::pin(worker)));
+        // A runtime that has shut down drops what it is given, and would do so for ever.
+        if spawned.is_err() || shared.queue().stillborn() > stillborn {
             return false;
         }
     }
@@ -36,23 +42,28 @@ where
 
 /// A worker's place among the N, which the queue has counted. It is given back when it is dropped, by the worker's end
 /// or by its runtime's.
-struct Place<S>(Arc<Shared<S>>);
+struct Place<S> {
+    shared: Arc<Shared<S>>,
+    /// Whether the worker was ever polled.
+    begun: bool,
+}
 
 impl<S> Drop for Place<S> {
     fn drop(&mut self) {
-        self.0.queue().retire();
+        self.shared.queue().retire(self.begun);
     }
 }
 
 /// Delivers the events that wait, one after another, until none does.
-async fn work<S>(place: Place<S>)
+async fn work<S>(mut place: Place<S>)
 where
     S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
         + Clone
         + Send
         + 'static,
 {
-    let shared = &place.0;
+    place.begun = true;
+    let shared = &place.shared;
     loop {
         // A statement of its own, so that the lock is free while the job runs.
         let next = shared.queue().next();
