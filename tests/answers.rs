@@ -230,11 +230,21 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
         .header("content-length", "501")
         .build::<Script>();
     let request = request.map(|_| Script::new([Step::Panic]));
-    assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, None);
+    assert_answer(
+        &ask(&webhooks, request).await,
+        413,
+        TOO_LARGE,
+        Some(("connection", "close")),
+    );
     // By the body's own size hint.
     let request = waiting.build::<Script>();
     let request = request.map(|_| Script::new([Step::Panic]).declaring(501));
-    assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, None);
+    assert_answer(
+        &ask(&webhooks, request).await,
+        413,
+        TOO_LARGE,
+        Some(("connection", "close")),
+    );
 }
 
 #[tokio::test]
@@ -259,7 +269,12 @@ async fn an_undeclared_body_is_answered_413_as_soon_as_the_limit_is_passed() {
     let webhooks = Endpoint::new(idle()).max_body_bytes(500);
     let request = scripted([Step::Endless(Bytes::from(vec![b' '; 100]))]);
     let seen = request.body().seen();
-    assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, None);
+    assert_answer(
+        &ask(&webhooks, request).await,
+        413,
+        TOO_LARGE,
+        Some(("connection", "close")),
+    );
     // The limit with the frame that passes it, then what is drained with the frame that passes that.
     assert!(
         seen.bytes() <= 600 + (64 << 10) + 100,
@@ -397,7 +412,12 @@ async fn an_id_stands_in_for_an_absent_message_id() {
 #[tokio::test]
 async fn a_body_that_breaks_off_is_answered_400() {
     let answer = ask(&Endpoint::new(idle()), scripted([Step::Wait, Step::Fail])).await;
-    assert_answer(&answer, 400, "the body could not be read", None);
+    assert_answer(
+        &answer,
+        400,
+        "the body could not be read",
+        Some(("connection", "close")),
+    );
 }
 
 // 408: see clock.rs
