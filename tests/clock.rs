@@ -419,12 +419,9 @@ async fn the_budget_is_held_while_the_inbox_is_about_to_answer() {
     let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(1000);
     let mut waiting = start(&webhooks, good().padded(900).build());
     assert_pending!(waiting.poll());
-    assert_eq!(
-        ask(&webhooks, good().padded(101).build::<Script>())
-            .await
-            .status(),
-        503
-    );
+    let answer = ask(&webhooks, good().padded(101).build::<Script>()).await;
+    let text = "too many bodies are being read";
+    assert_answer(&answer, 503, text, Some(("retry-after", "1")));
     go.notify_one();
     assert_eq!(status(&mut waiting), 200);
     go.notify_one();

@@ -6,6 +6,7 @@ mod door;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use botisimo_webhooks::{
     Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, WebhookLayer,
@@ -16,6 +17,7 @@ use http::Request;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
+use tokio::time::timeout;
 use tokio_test::assert_pending;
 use tokio_test::task::spawn;
 use tower::{Layer, Service};
@@ -40,6 +42,13 @@ fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
         sent.send(event.id().to_owned()).expect("the test waits");
     });
     (MemoryInbox::new(router), ran)
+}
+
+/// Waits for what comes without a timer: with the time paused, a test that would hang fails instead.
+async fn soon<F: Future>(future: F) -> F::Output {
+    let hour = Duration::from_secs(3600);
+    let output = timeout(hour, future).await;
+    output.expect("something comes of it")
 }
 
 #[track_caller]
@@ -69,18 +78,18 @@ async fn leave_everywhere<I: Inbox>(
         assert_law(&handle);
         if taken.load(Ordering::SeqCst) > before {
             kept += 1;
-            assert_eq!(ran.recv().await, Some(id));
+            assert_eq!(soon(ran.recv()).await, Some(id));
         } else {
             lost += 1;
         }
-        handle.settled().await;
+        soon(handle.settled()).await;
         assert_law(&handle);
 
         // The next one finds the whole budget, and nothing runs but itself.
         let id = format!("next-after-{polls}");
         assert_eq!(ask(&webhooks, request(&id)).await.status(), 200);
-        assert_eq!(ran.recv().await, Some(id));
-        handle.settled().await;
+        assert_eq!(soon(ran.recv()).await, Some(id));
+        soon(handle.settled()).await;
         assert!(ran.try_recv().is_err());
         let stats = handle.stats();
         let all = taken.load(Ordering::SeqCst);
@@ -97,7 +106,7 @@ async fn leave_everywhere<I: Inbox>(
     assert!(lost >= 5 && kept >= 1, "{lost} were lost and {kept} kept");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_that_answers_at_once_keeps_what_it_took() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
@@ -112,7 +121,7 @@ async fn an_inbox_that_answers_at_once_keeps_what_it_took() {
     leave_everywhere(inbox, &taken, &mut ran).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_that_takes_and_answers_later_keeps_what_it_took() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
@@ -131,7 +140,7 @@ async fn an_inbox_that_takes_and_answers_later_keeps_what_it_took() {
     leave_everywhere(inbox, &taken, &mut ran).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_that_commits_in_a_task_of_its_own_keeps_what_it_took() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
@@ -177,9 +186,9 @@ async fn leave_everywhere_once_committed<I: Inbox>(
         drop(response);
         if taken.load(Ordering::SeqCst) > before {
             kept += 1;
-            assert_eq!(ran.recv().await, Some(id));
+            assert_eq!(soon(ran.recv()).await, Some(id));
         }
-        handle.settled().await;
+        soon(handle.settled()).await;
         assert!(ran.try_recv().is_err());
         let stats = handle.stats();
         let all = taken.load(Ordering::SeqCst);
@@ -197,7 +206,7 @@ async fn leave_everywhere_once_committed<I: Inbox>(
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_layer_keeps_what_its_inbox_took() {
     let (inbox, mut ran) = telling();
     let layer = WebhookLayer::new(PATH, inbox).max_body_bytes_in_flight(BODY);
@@ -209,7 +218,7 @@ async fn the_layer_keeps_what_its_inbox_took() {
         let mut response = spawn(service.call(request(&id)));
         let answered = (0..polls).any(|_| response.poll().is_ready());
         drop(response);
-        handle.settled().await;
+        soon(handle.settled()).await;
         if answered {
             break id;
         }
@@ -217,11 +226,11 @@ async fn the_layer_keeps_what_its_inbox_took() {
         polls += 1;
     };
     assert!(polls >= 5);
-    assert_eq!(ran.recv().await, Some(answered));
+    assert_eq!(soon(ran.recv()).await, Some(answered));
     assert_eq!((handle.stats().accepted, handle.stats().handled), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_that_refused_leaves_nothing_behind() {
     let inbox = Scripted::new(|_, _| async {
         yield_now().await;
@@ -237,7 +246,7 @@ async fn an_inbox_that_refused_leaves_nothing_behind() {
     assert_eq!(handle.stats(), botisimo_webhooks::Stats::default());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_runs_on_when_the_client_leaves() {
     let (go, went) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, tell) = (Arc::clone(&go), Arc::clone(&went));
@@ -255,11 +264,11 @@ async fn a_handler_runs_on_when_the_client_leaves() {
     let handle = webhooks.handle();
     let mut response = spawn(webhooks.call(good().build::<Script>()));
     assert_pending!(response.poll());
-    went.notified().await;
+    soon(went.notified()).await;
     drop((response, webhooks));
     assert_eq!((handle.stats().accepted, handle.stats().running), (1, 1));
     go.notify_one();
-    handle.settled().await;
+    soon(handle.settled()).await;
     assert_eq!(
         (handle.stats().unhandled, handle.stats().in_flight()),
         (1, 0)
