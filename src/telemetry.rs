@@ -115,6 +115,10 @@ mod on {
         );
     }
 
+    pub(crate) fn inbox_panicked() {
+        warn!(target: TARGET, "the inbox panicked, and the event is refused");
+    }
+
     pub(crate) fn hook_panicked(hook: &'static str) {
         warn!(target: TARGET, hook, "a hook panicked");
     }
@@ -149,9 +153,11 @@ mod on {
     pub(crate) fn rejected(_: u16, _: &str, _: bool) {}
     pub(crate) fn delivered(_: &Event, _: &Report, _: bool) {}
     pub(crate) fn window_shortened() {}
+    pub(crate) fn inbox_panicked() {}
     pub(crate) fn hook_panicked(_: &'static str) {}
 }
 
 pub(crate) use self::on::{
-    accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
+    accepted, delivered, hook_panicked, inbox_panicked, rejected, suspect_route, unverified,
+    window_shortened,
 };

@@ -10,7 +10,8 @@ use super::Verdict;
 /// accepted + recovered + replayed == handled + unhandled + dead + in_flight
 /// ```
 ///
-/// The counts of requests that never became an event, `malformed`, `unverified` and `rejected`, are
+/// The counts of requests that never became an event, `malformed`, `unverified`, `overloaded` and
+/// `rejected`, are
 /// kept by the front door: they are 0 in the stats of an inbox's own handle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -45,6 +46,9 @@ pub struct Stats {
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
+    /// Requests that the front door answered 503 by itself: too many bytes of bodies were in flight, or the inbox didn't
+    /// answer in time. An event of the latter may be accepted all the same.
+    pub overloaded: u64,
     /// Requests that were answered otherwise than by 200 for any other reason.
     pub rejected: u64,
 }
@@ -85,6 +89,7 @@ impl fmt::Display for Stats {
             ("refused", self.refused),
             ("malformed", self.malformed),
             ("unverified", self.unverified),
+            ("overloaded", self.overloaded),
             ("rejected", self.rejected),
         ];
         let (name, count) = ("accepted", self.accepted);

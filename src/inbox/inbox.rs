@@ -25,6 +25,41 @@ use crate::runtime::Runtime;
 /// - A copy of an event that it owns is [`Accepted::Duplicate`]. A copy of one that it is about to
 ///   own isn't, until it does.
 /// - What it holds is bounded, by count and by bytes.
+///
+/// # Examples
+///
+/// An inbox around another one, that keeps the id of what it took:
+///
+/// ```
+/// use std::sync::Arc;
+/// use botisimo_webhooks::{Accepted, Event, Handle, Inbox, Refused, Runtime};
+///
+/// #[derive(Clone)]
+/// struct Audited<I> {
+///     inner: I,
+/// }
+///
+/// impl<I: Inbox> Inbox for Audited<I> {
+///     fn accept(&self, event: Event) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+///         // The future may not borrow from `self`, so it owns a clone.
+///         let inner = self.inner.clone();
+///         async move {
+///             let id = event.id().to_owned();
+///             let accepted = inner.accept(event).await?;
+///             println!("took {id}");
+///             Ok(accepted)
+///         }
+///     }
+///
+///     fn runtime(&self) -> Arc<dyn Runtime> {
+///         self.inner.runtime()
+///     }
+///
+///     fn handle(&self) -> Handle {
+///         self.inner.handle()
+///     }
+/// }
+/// ```
 pub trait Inbox: Clone + Send + Sync + 'static {
     /// Takes an event over.
     ///

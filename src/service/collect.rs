@@ -15,6 +15,26 @@ use crate::error::BoxError;
 /// It is no less than the limit of a body, so that an event of any size that could have been taken gets its answer.
 const DRAIN: usize = 64 << 10;
 
+/// Why a body wasn't read to its end.
+pub(super) struct Unread {
+    pub(super) reason: Reason,
+    /// Whether there is time and more of it to read.
+    pub(super) open: bool,
+}
+
+impl Unread {
+    pub(super) fn open(reason: Reason) -> Self {
+        Self { reason, open: true }
+    }
+
+    fn broken(reason: Reason) -> Self {
+        Self {
+            reason,
+            open: false,
+        }
+    }
+}
+
 /// Reads a body into an exact allocation.
 ///
 /// What a server hands over pins its whole read buffer, so each frame is copied as it comes.
@@ -23,30 +43,32 @@ pub(super) async fn collect<B>(
     limit: usize,
     permit: &mut Permit,
     deadline: &mut Deadline,
-) -> Result<Box<[u8]>, Reason>
+) -> Result<Box<[u8]>, Unread>
 where
     B: Body<Error: Into<BoxError>>,
 {
     let mut bytes = Vec::new();
     while !body.is_end_stream() {
         let frame = match deadline.bound(body.frame()).await {
-            None => return Err(Reason::Incomplete),
+            None => return Err(Unread::broken(Reason::Incomplete)),
             Some(None) => break,
-            Some(Some(Err(error))) => return Err(unreadable(error.into().as_ref())),
+            Some(Some(Err(error))) => {
+                return Err(Unread::broken(unreadable(error.into().as_ref())));
+            }
             Some(Some(Ok(frame))) => frame,
         };
         // A body of endless small frames may never be pending.
         if deadline.is_over() {
-            return Err(Reason::Incomplete);
+            return Err(Unread::broken(Reason::Incomplete));
         }
         let Ok(data) = frame.into_data() else {
             continue;
         };
         if data.remaining() > limit - bytes.len() {
-            return Err(Reason::TooLarge);
+            return Err(Unread::open(Reason::TooLarge));
         }
         if !permit.grow(data.remaining()) {
-            return Err(Reason::Busy);
+            return Err(Unread::open(Reason::Busy));
         }
         bytes.reserve(data.remaining());
         bytes.put(data);

@@ -15,6 +15,7 @@ pub(super) struct Front {
     pub(super) bodies: Budget,
     malformed: AtomicU64,
     unverified: AtomicU64,
+    overloaded: AtomicU64,
     rejected: AtomicU64,
     warned: OnceLock<()>,
 }
@@ -29,6 +30,7 @@ impl Front {
         let count = match reason {
             Reason::Malformed => &self.malformed,
             Reason::Unverified => &self.unverified,
+            Reason::Busy | Reason::Slow => &self.overloaded,
             // The inbox has counted it as refused.
             Reason::Full | Reason::Draining | Reason::Unavailable => return,
             _ => &self.rejected,
@@ -49,6 +51,7 @@ impl Control for FrontControl {
         let mut stats = self.inbox.stats();
         stats.malformed += self.front.malformed.load(Ordering::Relaxed);
         stats.unverified += self.front.unverified.load(Ordering::Relaxed);
+        stats.overloaded += self.front.overloaded.load(Ordering::Relaxed);
         stats.rejected += self.front.rejected.load(Ordering::Relaxed);
         stats
     }

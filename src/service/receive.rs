@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode, Version};
 use http_body::Body;
 
 use super::budget::Permit;
-use super::collect::{collect, drain};
+use super::collect::{Unread, collect, drain};
 use super::deadline::Deadline;
 use super::front::{Front, FrontControl};
 use super::head;
@@ -109,29 +109,33 @@ impl<I: Inbox> Receiver<I> {
         B: Body<Error: Into<BoxError>>,
     {
         let limit = self.settings.max_body_bytes;
-        let (read, early) = match self.check_head(parts, &*body) {
-            Ok(()) => (collect(body.as_mut(), limit, permit, deadline).await, false),
-            Err(reason) => (Err(reason), true),
+        let checked = self.check_head(parts, &*body);
+        // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
+        let unsent = checked.is_err() && head::expects_continue(&parts.headers);
+        let read = match checked {
+            Ok(()) => collect(body.as_mut(), limit, permit, deadline).await,
+            Err(reason) => Err(Unread::open(reason)),
         };
-        let ended = match &read {
-            Ok(_) => true,
-            // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
-            Err(_) if early && head::expects_continue(&parts.headers) => body.is_end_stream(),
-            Err(Reason::Incomplete | Reason::Unreadable) => false,
-            Err(_) => {
+        let Unread { reason, open } = match read {
+            Ok(bytes) => return Ok(bytes),
+            Err(unread) => unread,
+        };
+        let ended = match (open, unsent) {
+            (false, _) => false,
+            (true, true) => body.is_end_stream(),
+            (true, false) => {
                 permit.release();
                 drain(body, limit, deadline).await
             }
         };
-        read.map_err(|reason| {
-            let rejection = Box::<Rejection>::from(reason);
-            // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender that isn't told
-            // sends its next event into it, and that one gets no answer.
-            if ended || parts.version >= Version::HTTP_2 {
-                rejection
-            } else {
-                rejection.closing()
-            }
+        let rejection = Box::<Rejection>::from(reason);
+        // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender that isn't told
+        // sends its next event into it, and that one gets no answer.
+        let closes = !ended && parts.version < Version::HTTP_2;
+        Err(if closes {
+            rejection.closing()
+        } else {
+            rejection
         })
     }
 
@@ -198,8 +202,10 @@ impl<I: Inbox> Receiver<I> {
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
-            // An inbox of the user's that panicked.
-            Some(Err(_)) => Rejection::refused(&Refused::unavailable()),
+            Some(Err(_)) => {
+                telemetry::inbox_panicked();
+                Rejection::refused(&Refused::unavailable())
+            }
             None => Reason::Slow.into(),
         };
         Err(rejection.with_event(Some(copy)))

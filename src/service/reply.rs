@@ -64,8 +64,14 @@ impl Reply {
     }
 
     pub(super) fn into_response<B>(self) -> Response<ResponseBody<B>> {
-        // A status that forbids a body gets none, whatever the user has set.
-        let bodiless = self.status == StatusCode::NO_CONTENT || self.status.is_informational();
+        // RFC 9110, 6.4.1 and 15.3.6: these have no body, whatever the user has set.
+        let bodiless = self.status.is_informational()
+            || [
+                StatusCode::NO_CONTENT,
+                StatusCode::RESET_CONTENT,
+                StatusCode::NOT_MODIFIED,
+            ]
+            .contains(&self.status);
         let text = if bodiless { "" } else { self.text };
         let mut response = Response::new(ResponseBody::text(text));
         *response.status_mut() = self.status;

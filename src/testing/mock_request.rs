@@ -85,7 +85,7 @@ impl MockRequest {
     ///
     /// # Panics
     ///
-    /// If serde_json can't encode it.
+    /// If serde_json can't encode it, or the body is set as a whole.
     #[track_caller]
     pub fn data(self, data: impl Serialize) -> Self {
         self.member("data", data)
@@ -95,41 +95,52 @@ impl MockRequest {
     ///
     /// # Panics
     ///
-    /// If serde_json can't encode the value.
+    /// If serde_json can't encode the value, or the body is set as a whole.
     #[track_caller]
     pub fn member(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_string(&value);
         let value = value.unwrap_or_else(|error| panic!("{name} can't be encoded: {error}"));
-        if let MockBody::Envelope(members) = &mut self.body {
-            // In its old place, so that the envelope keeps the order of the specification.
-            let place = members.iter().position(|member| member.name == name);
-            members.retain(|member| member.name != name);
-            let name = name.to_owned();
-            members.insert(place.unwrap_or(members.len()), Member { name, value });
-        }
+        let members = self.members();
+        // In its old place, so that the envelope keeps the order of the specification.
+        let place = members.iter().position(|member| member.name == name);
+        members.retain(|member| member.name != name);
+        let name = name.to_owned();
+        members.insert(place.unwrap_or(members.len()), Member { name, value });
         self
     }
 
     /// Leaves a member of the envelope out.
+    ///
+    /// # Panics
+    ///
+    /// If the body is set as a whole.
+    #[track_caller]
     pub fn without(mut self, name: &str) -> Self {
-        if let MockBody::Envelope(members) = &mut self.body {
-            members.retain(|member| member.name != name);
-        }
+        self.members().retain(|member| member.name != name);
         self
     }
 
     /// Adds a member of the envelope as JSON text, whether there is one of this name or not.
+    ///
+    /// # Panics
+    ///
+    /// If the body is set as a whole.
+    #[track_caller]
     pub fn twice(mut self, name: &str, value: impl Into<String>) -> Self {
-        if let MockBody::Envelope(members) = &mut self.body {
-            members.push(Member {
-                name: name.to_owned(),
-                value: value.into(),
-            });
-        }
+        let (name, value) = (name.to_owned(), value.into());
+        self.members().push(Member { name, value });
         self
     }
 
-    /// Sets the whole body, whatever it is; the members have no effect then.
+    #[track_caller]
+    fn members(&mut self) -> &mut Vec<Member> {
+        match &mut self.body {
+            MockBody::Envelope(members) => members,
+            MockBody::Raw(_) => panic!("the body is set as a whole: set its members before"),
+        }
+    }
+
+    /// Sets the whole body, whatever it is; it has no members then.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = MockBody::Raw(body.into());
         self
