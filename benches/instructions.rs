@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench --bench instructions --no-run     # prints the path of the program
-//! for job in ours hand route plain; do for n in 1000 2000; do
+//! for job in ours hand through bare; do for n in 1000 2000; do
 //!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM $job $n 2>&1 | grep Collected
 //! done; done
 //! ```
@@ -31,7 +31,7 @@ fn main() {
         .filter(|argument| argument != "--bench")
         .collect();
     let (job, count) = match arguments.as_slice() {
-        [job, count] => (job.as_str(), count.parse().unwrap_or(0)),
+        [job, count] => (job.as_str(), count.parse().expect("how often is a number")),
         // As `cargo bench` and `cargo test --benches` run it.
         _ => ("ours", 10),
     };

@@ -3,6 +3,8 @@
 //!
 //! Without the feature `tracing` all of it is nothing.
 
+use std::time::Duration;
+
 #[cfg(feature = "tracing")]
 use crate::error::Error;
 use crate::event::Event;
@@ -22,7 +24,7 @@ mod on {
     use tracing::instrument::{Instrument, Instrumented};
     use tracing::{Span, debug, debug_span, trace, warn};
 
-    use super::{Error, Event, Origin, Outcome, Report};
+    use super::{Duration, Error, Event, Origin, Outcome, Report};
 
     /// One name to filter by, whatever the modules in here are called.
     const TARGET: &str = "botisimo_webhooks";
@@ -36,8 +38,8 @@ mod on {
 
         /// Returns the span of the event's delivery.
         pub(crate) fn delivery(&self, event: &Event) -> DeliverySpan {
-            let (id, event_type) = (event.id(), event.event_type());
-            let span = debug_span!(target: TARGET, parent: &self.span, "delivery", %event_type, event_id = id);
+            let (id, event_type) = (event.id(), event.event_type().as_str());
+            let span = debug_span!(target: TARGET, parent: &self.span, "delivery", event_type, event_id = id);
             // A filter that drops our span must not cost the handlers that of the request.
             DeliverySpan(if span.is_disabled() {
                 self.span.clone()
@@ -72,7 +74,6 @@ mod on {
         );
     }
 
-    /// `loud` is a rejection that someone should look at: the sender's retries alone don't mend it.
     pub(crate) fn rejected(status: u16, reason: &str, loud: bool) {
         if loud {
             warn!(target: TARGET, status, reason, "webhook rejected");
@@ -81,7 +82,13 @@ mod on {
         }
     }
 
-    pub(crate) fn delivered(event: &Event, report: &Report, errors: bool) {
+    /// `retry_in` is the wait before the next attempt, if there is one.
+    pub(crate) fn delivered(
+        event: &Event,
+        report: &Report,
+        retry_in: Option<Duration>,
+        errors: bool,
+    ) {
         let (event_id, event_type) = (event.id(), event.event_type().as_str());
         for each in report.failures() {
             let (route, outcome) = (each.route(), each.outcome());
@@ -97,11 +104,8 @@ mod on {
             } else {
                 outcome.as_str().to_owned()
             };
-            let attempt = event.attempt();
-            warn!(
-                target: TARGET,
-                event_id, event_type, attempt, route, outcome, "a route failed"
-            );
+            let (attempt, last) = (event.attempt(), retry_in.is_none());
+            warn!(target: TARGET, event_id, event_type, attempt, last, route, outcome, "a route failed");
         }
         if report.is_unhandled() {
             debug!(target: TARGET, event_id, event_type, "no route matched");
@@ -115,10 +119,6 @@ mod on {
         );
     }
 
-    pub(crate) fn inbox_panicked() {
-        warn!(target: TARGET, "the inbox panicked, and the event is refused");
-    }
-
     pub(crate) fn hook_panicked(hook: &'static str) {
         warn!(target: TARGET, hook, "a hook panicked");
     }
@@ -127,7 +127,7 @@ mod on {
 #[cfg(not(feature = "tracing"))]
 #[allow(clippy::unused_self)] // the same methods as those that log
 mod on {
-    use super::{Event, Origin, Report};
+    use super::{Duration, Event, Origin, Report};
 
     impl Origin {
         pub(crate) fn current() -> Self {
@@ -151,13 +151,11 @@ mod on {
     pub(crate) fn unverified() {}
     pub(crate) fn accepted(_: &Event) {}
     pub(crate) fn rejected(_: u16, _: &str, _: bool) {}
-    pub(crate) fn delivered(_: &Event, _: &Report, _: bool) {}
+    pub(crate) fn delivered(_: &Event, _: &Report, _: Option<Duration>, _: bool) {}
     pub(crate) fn window_shortened() {}
-    pub(crate) fn inbox_panicked() {}
     pub(crate) fn hook_panicked(_: &'static str) {}
 }
 
 pub(crate) use self::on::{
-    accepted, delivered, hook_panicked, inbox_panicked, rejected, suspect_route, unverified,
-    window_shortened,
+    accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
 };

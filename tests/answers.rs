@@ -290,7 +290,8 @@ async fn a_limit_of_a_layer_outside_is_answered_413_too() {
         .padded(501)
         .build::<Script>()
         .map(|body| Limited::new(body, 500));
-    assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, None);
+    let close = Some(("connection", "close"));
+    assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, close);
 }
 
 // 400
@@ -507,7 +508,8 @@ const UNAVAILABLE: (u16, &str, Option<(&str, &str)>) = (
 
 #[tokio::test]
 async fn an_inbox_that_panics_is_answered_503() {
-    let (status, text, header) = UNAVAILABLE;
+    let (status, _, header) = UNAVAILABLE;
+    let text = "the receiver panicked";
     let in_accept = Scripted::new(|_, _| -> std::future::Ready<_> { panic!("in accept") });
     let answer = ask(&Endpoint::new(in_accept), good().build::<Script>()).await;
     assert_answer(&answer, status, text, header);
@@ -558,7 +560,8 @@ async fn a_verifier_that_panics_is_answered_503() {
             panic!("in the body")
         }
     }
-    let (status, text, header) = UNAVAILABLE;
+    let (status, _, header) = UNAVAILABLE;
+    let text = "the receiver panicked";
     for in_head in [true, false] {
         let webhooks = Endpoint::new(idle()).verify(Panics { in_head });
         let answer = ask(&webhooks, good().build::<Script>()).await;
@@ -785,35 +788,56 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
     let build = |mock: MockRequest| mock.build::<Script>();
     let stalled = build(ours()).map(|_| Script::new([Step::Stall]));
     let broken = build(ours()).map(|_| Script::new([Step::Fail]));
-    let cases: [(Request<Script>, &[Reason], [u64; 3]); 11] = [
-        (build(ours()), &[], [0, 0, 0]),
-        (build(good().path("/")), &[], [0, 0, 0]),
-        (build(ours().truncated()), &[Reason::Malformed], [1, 0, 0]),
-        (build(good()), &[Reason::Unverified], [0, 1, 0]),
+    let cases: [(Request<Script>, &[Reason], [u64; 4]); 11] = [
+        (build(ours()), &[], [0, 0, 0, 0]),
+        (build(good().path("/")), &[], [0, 0, 0, 0]),
+        (
+            build(ours().truncated()),
+            &[Reason::Malformed],
+            [1, 0, 0, 0],
+        ),
+        (build(good()), &[Reason::Unverified], [0, 1, 0, 0]),
         (
             build(ours().method(Method::GET)),
             &[Reason::NotPost],
-            [0, 0, 1],
+            [0, 0, 1, 0],
         ),
         (
             build(ours().content_type("a/b")),
             &[Reason::ContentType],
-            [0, 0, 1],
+            [0, 0, 1, 0],
         ),
-        (build(ours().padded(1001)), &[Reason::TooLarge], [0, 0, 1]),
-        (stalled, &[Reason::Incomplete], [0, 0, 1]),
-        (broken, &[Reason::Unreadable], [0, 0, 1]),
-        (build(ours().message_id("full")), &[Reason::Full], [0, 0, 0]),
-        (build(ours().message_id("slow")), &[Reason::Slow], [0, 0, 1]),
+        (
+            build(ours().padded(1001)),
+            &[Reason::TooLarge],
+            [0, 0, 1, 0],
+        ),
+        (stalled, &[Reason::Incomplete], [0, 0, 1, 0]),
+        (broken, &[Reason::Unreadable], [0, 0, 1, 0]),
+        (
+            build(ours().message_id("full")),
+            &[Reason::Full],
+            [0, 0, 0, 0],
+        ),
+        (
+            build(ours().message_id("slow")),
+            &[Reason::Slow],
+            [0, 0, 0, 1],
+        ),
     ];
-    let mut expected = [0, 0, 0];
+    let mut expected = [0, 0, 0, 0];
     for (request, reason, counts) in cases {
         let answer = ask(&service, request).await;
         assert_eq!(reasons.take(), reason, "{answer:?}");
         expected = std::array::from_fn(|index| expected[index] + counts[index]);
         let stats = handle.stats();
         assert_eq!(
-            [stats.malformed, stats.unverified, stats.rejected],
+            [
+                stats.malformed,
+                stats.unverified,
+                stats.rejected,
+                stats.overloaded
+            ],
             expected,
             "{reason:?}"
         );

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Delivery, Event, EventRouter, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder,
+    Delivery, Event, EventRouter, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Report,
     RetryPolicy, Stats, Verdict,
 };
 use proptest::prelude::*;
@@ -384,6 +384,40 @@ fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.in_flight(), stats.bytes), (1, 0, 0));
     balanced(&stats);
+}
+
+/// The bug: a layer that kept a later attempt from the router made the event count as handled.
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_that_wait() {
+    let router = EventRouter::new()
+        .on("a", fails_before(2))
+        .on_any(fails_before(1));
+    let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    // An idempotency filter at the wrong place.
+    let service = tower::service_fn(move |event: Event| {
+        let first = seen.lock().unwrap().insert(event.id().to_owned());
+        let mut router = router.clone();
+        async move {
+            if first {
+                tower::Service::call(&mut router, event).await
+            } else {
+                Ok(Report::new())
+            }
+        }
+    });
+    let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(3)));
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().settled().await;
+    assert_eq!(
+        reports(&log),
+        [
+            "a failed: not yet, * handled",
+            "service handled",
+            "service handled"
+        ]
+    );
+    assert_eq!(inbox.handle().stats().dead, 1);
 }
 
 /// What a route does in each attempt.

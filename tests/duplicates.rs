@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, Refused, RetryPolicy,
+    Accepted, BoxFuture, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, Refused,
+    RetryPolicy, Runtime,
 };
 use futures_util::FutureExt;
 
@@ -173,4 +174,48 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
     let inbox = MemoryInbox::new(router);
     drop(inbox.accept(event("1")));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+}
+
+/// A runtime that can't spawn, and has a copy of the event come in while it is asked to.
+struct Interrupted {
+    inbox: Arc<std::sync::OnceLock<MemoryInbox>>,
+    answer: Arc<std::sync::Mutex<Option<Result<Accepted, Refused>>>>,
+}
+
+impl Runtime for Interrupted {
+    fn spawn(&self, _: BoxFuture<()>) {
+        let copy = accept(self.inbox.get().unwrap(), "1")
+            .now_or_never()
+            .unwrap();
+        *self.answer.lock().unwrap() = Some(copy);
+        panic!("no threads");
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(pending())
+    }
+}
+
+/// The bug: a copy that came while the first was being taken was answered 200, and then the first was refused.
+#[tokio::test]
+async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
+    let (inbox, answer) = (Arc::default(), Arc::default());
+    let runtime = Interrupted {
+        inbox: Arc::clone(&inbox),
+        answer: Arc::clone(&answer),
+    };
+    inbox
+        .set(MemoryInbox::on(runtime, EventRouter::new()))
+        .unwrap();
+    assert_eq!(
+        accept(inbox.get().unwrap(), "1").await,
+        Err(Refused::unavailable())
+    );
+    let copy = answer.lock().unwrap().take().unwrap();
+    assert_eq!(
+        copy,
+        Err(Refused::unavailable().retry_after(Duration::from_secs(1)))
+    );
+    let stats = inbox.get().unwrap().handle().stats();
+    assert_eq!((stats.accepted, stats.duplicates, stats.refused), (0, 0, 2));
 }

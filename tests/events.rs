@@ -411,6 +411,7 @@ fn event_types_are_ordered_and_hashed_by_name() {
     assert!(types.iter().map(EventType::as_str).eq(names));
     let hashed: HashSet<EventType> = ["x.y", "x.y", "poll.created"].map(EventType::from).into();
     assert_eq!(hashed.len(), 2);
+    assert!(hashed.contains("poll.created") && hashed.contains("x.y") && !hashed.contains("x"));
 }
 
 #[test]

@@ -722,3 +722,102 @@ fn outcomes_have_names_that_hold_nothing_of_the_users() {
     assert_eq!(outcome.as_str(), "failed");
     assert_eq!(outcome.to_string(), "failed: s3cret");
 }
+
+/// The bug: a worker that had found nothing left its place a moment later, and an event that came in between was left
+/// without one.
+#[test]
+fn an_event_that_comes_as_a_worker_leaves_gets_another_one() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let inbox = MemoryInbox::builder()
+        .max_running(1)
+        .duplicate_window(Duration::ZERO)
+        .build(EventRouter::new());
+    let (sender, done) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        for _ in 0..20_000 {
+            inbox.accept(event("a")).await.unwrap();
+            inbox.handle().settled().await;
+        }
+        sender.send(inbox.handle().stats()).unwrap();
+    });
+    let stats = done
+        .recv_timeout(Duration::from_secs(60))
+        .expect("every event was delivered");
+    assert_eq!(stats.unhandled, 20_000);
+    runtime.shutdown_background();
+}
+
+/// An error that can't be written.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("an error that can't be written")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+impl Drop for Unspeakable {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("nor dropped")
+        }
+    }
+}
+
+/// The bug: such an error unwound the worker after its event had left the guard that counts it.
+#[tokio::test]
+async fn an_error_that_panics_when_it_is_written_or_dropped_costs_its_own_event() {
+    let router = EventRouter::new()
+        .on("a", |_: Event| async { Err::<(), _>(Unspeakable) })
+        .on("b", noop);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .log_handler_errors()
+        .max_running(1)
+        .build(router);
+    for event_type in ["a", "b", "a", "b"] {
+        inbox.accept(event(event_type)).await.unwrap();
+    }
+    inbox.handle().settled().await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.dead, stats.bytes), (2, 2, 0));
+    assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 0);
+}
+
+#[test]
+fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let tokio = TokioRuntime::with_handle(runtime.handle().clone());
+    // No runtime is entered here.
+    smol::block_on(tokio.sleep(Duration::from_millis(1)));
+    let inbox = MemoryInbox::on(
+        tokio,
+        EventRouter::new().on("a", |_: Event| pending::<()>()),
+    );
+    smol::block_on(async {
+        inbox.accept(event("a")).await.unwrap();
+        assert_eq!(inbox.handle().drain(Duration::from_millis(1)).await.left, 1);
+    });
+}
+
+#[tokio::test]
+async fn a_drain_that_can_t_be_timed_doesnt_wait() {
+    let inbox = MemoryInbox::on(
+        Broken { spawns: true },
+        EventRouter::new().on("a", |_: Event| async {
+            tokio::task::yield_now().await;
+        }),
+    );
+    inbox.accept(event("a")).await.unwrap();
+    assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 1);
+}

@@ -190,6 +190,17 @@ fn a_malformed_pattern_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_pattern_reads_what_it_writes() {
+    for written in ["a.b", "a.b.*", "a.b[.*]", "a..*"] {
+        assert_eq!(Pattern::new(written).unwrap().to_string(), written);
+    }
+    assert_eq!(
+        Pattern::new("a[.*]").unwrap(),
+        Pattern::prefix("a").unwrap()
+    );
+}
+
+#[test]
 fn a_second_route_of_the_same_name_is_refused_unless_it_is_renamed() {
     let error = EventRouter::new()
         .on("a", noop)

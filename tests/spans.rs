@@ -87,7 +87,9 @@ async fn a_handler_logs_in_the_span_of_its_request() {
     .await;
     let line = log.line("the handler speaks");
     assert!(
-        line.contains("request{number=7}:delivery{event_type=account.updated event_id=\"m-1\"}"),
+        line.contains(
+            "request{number=7}:delivery{event_type=\"account.updated\" event_id=\"m-1\"}"
+        ),
         "{line}"
     );
 }

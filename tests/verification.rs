@@ -473,3 +473,35 @@ mod log {
         (log, subscriber.set_default())
     }
 }
+
+/// The bug: a secret with a `+`, as base64 has it, pasted into the URL as it is, was taken for one with a space.
+#[tokio::test]
+async fn a_plus_in_the_query_is_itself_or_a_space() {
+    for (secret, query, status) in [
+        ("ab+cd=", "token=ab+cd=", 200),
+        ("ab+cd=", "token=ab%2Bcd%3D", 200),
+        ("ab cd", "token=ab+cd", 200),
+        ("ab cd", "token=ab%20cd", 200),
+        ("ab+cd", "token=ab%20cd", 401),
+        ("ab cd", "token=ab%2Bcd", 401),
+    ] {
+        let webhooks =
+            Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", secret));
+        let request = MockRequest::event("account.updated").path(format!("/?{query}"));
+        let answer = ask(&webhooks, request.build::<Script>()).await;
+        assert_eq!(answer.status(), status, "{secret} by {query}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_neednt_be_utf_8() {
+    let webhooks =
+        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", b"\xff\x00"));
+    let request = |query| {
+        MockRequest::event("account.updated")
+            .path(format!("/?{query}"))
+            .build::<Script>()
+    };
+    assert_eq!(ask(&webhooks, request("token=%FF%00")).await.status(), 200);
+    assert_eq!(ask(&webhooks, request("token=%FE%00")).await.status(), 401);
+}

@@ -48,20 +48,29 @@ impl Progress {
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         let last = policy.is_last(self.attempt);
         let mut asked = None;
-        self.waiting.clear();
+        let mut failed = Vec::new();
+        if report.is_routerless() {
+            // A layer that kept the event from the router has done nothing for the routes that wait.
+            failed.append(&mut self.waiting);
+        }
         for each in report.routes() {
             match retry(each.outcome()) {
                 Retry::Done => self.finished.push(each.name()),
-                Retry::Wanted(delay) if !last => {
-                    self.waiting.push(each.name());
+                Retry::Wanted(delay) => {
+                    failed.push(each.name());
                     asked = asked.max(delay);
                 }
-                Retry::Wanted(_) | Retry::Futile => {
+                Retry::Futile => {
                     self.finished.push(each.name());
                     self.dead = true;
                 }
             }
         }
+        if last && !failed.is_empty() {
+            self.finished.append(&mut failed);
+            self.dead = true;
+        }
+        self.waiting = failed;
         if self.waiting.is_empty() {
             return Next::End(self.verdict(report));
         }

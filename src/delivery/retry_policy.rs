@@ -65,7 +65,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets what the random waits come from: with the same seed, an event has the same waits. The default is random.
+    /// Sets what the random waits come from: with the same seed, an event has the same waits, as long as the program is
+    /// built with the same version of Rust. The default is random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

@@ -10,7 +10,7 @@ use crate::error::Error;
 pub(super) struct Envelope {
     /// An allocation of its own and exact: what a server hands over pins its whole read buffer.
     pub(super) body: Box<str>,
-    id: Place,
+    id: Id,
     pub(super) event_type: EventType,
     pub(super) timestamp: i64,
     /// Absent if the envelope has no `data`.
@@ -24,8 +24,8 @@ pub(crate) struct Undecoded {
     pub(crate) body: Box<[u8]>,
 }
 
-/// Where a string of the body is.
-enum Place {
+/// Where the id is.
+enum Id {
     /// In the body, as it is.
     Body(Range<usize>),
     /// Here, because it had escapes in the body.
@@ -54,8 +54,8 @@ impl Envelope {
             }
         };
         let id = match members.id {
-            Cow::Borrowed(id) => Place::Body(place(&body, id)),
-            Cow::Owned(id) => Place::Here(id.into_boxed_str()),
+            Cow::Borrowed(id) => Id::Body(place(&body, id)),
+            Cow::Owned(id) => Id::Here(id.into_boxed_str()),
         };
         let event_type = EventType::from(&*members.event_type);
         let timestamp = members.timestamp;
@@ -72,8 +72,8 @@ impl Envelope {
 
     pub(super) fn id(&self) -> &str {
         match &self.id {
-            Place::Body(range) => &self.body[range.clone()],
-            Place::Here(id) => id,
+            Id::Body(range) => &self.body[range.clone()],
+            Id::Here(id) => id,
         }
     }
 

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
@@ -235,6 +236,13 @@ impl FromStr for EventType {
 
     fn from_str(name: &str) -> Result<Self, Infallible> {
         Ok(Self::from(name))
+    }
+}
+
+/// Event types are compared, ordered and hashed by their names, so that a map of them takes a `&str`.
+impl Borrow<str> for EventType {
+    fn borrow(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -6,9 +6,6 @@ use futures_channel::oneshot;
 
 use super::{Outcome, Report, RouteReport};
 
-/// The name under which a service counts that never opened its ledger.
-const SERVICE: &str = "service";
-
 /// What the routes of one attempt did, written as it happens.
 ///
 /// It goes with the event through whatever layers the user put around the router, and stays behind
@@ -175,17 +172,10 @@ impl Ledger {
             End::Lost(outcome) => outcome.clone(),
         };
         if state.entries == 0 {
-            let outcome = match end {
+            return Report::of_service(match end {
                 End::Returned => Outcome::Handled,
                 End::Lost(_) => unfinished,
-            };
-            return Report::of(
-                vec![RouteReport {
-                    route: Arc::from(SERVICE),
-                    outcome,
-                }],
-                false,
-            );
+            });
         }
         // Copied, not taken: a router on a task of its own may write here after this.
         let routes = state.lines.iter().map(|line| {

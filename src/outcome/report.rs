@@ -3,6 +3,9 @@ use std::sync::Arc;
 
 use super::Outcome;
 
+/// The name under which a service counts that calls no router.
+const SERVICE: &str = "service";
+
 /// What became of an event in one attempt: each route that it reached, with its outcome.
 ///
 /// It is what [`EventRouter`](crate::EventRouter) answers, what an inbox's hook sees, and what the
@@ -12,6 +15,8 @@ use super::Outcome;
 pub struct Report {
     routes: Vec<RouteReport>,
     unhandled: bool,
+    /// Whether no router was called, so that the service stands for one route.
+    routerless: bool,
 }
 
 /// One route of a [`Report`].
@@ -28,7 +33,26 @@ impl Report {
     }
 
     pub(super) fn of(routes: Vec<RouteReport>, unhandled: bool) -> Self {
-        Self { routes, unhandled }
+        Self {
+            routes,
+            unhandled,
+            routerless: false,
+        }
+    }
+
+    /// Returns that of a service that called no router.
+    pub(super) fn of_service(outcome: Outcome) -> Self {
+        let route = Arc::from(SERVICE);
+        Self {
+            routes: vec![RouteReport { route, outcome }],
+            unhandled: false,
+            routerless: true,
+        }
+    }
+
+    /// Returns whether no router was called.
+    pub(crate) fn is_routerless(&self) -> bool {
+        self.routerless
     }
 
     /// Returns that of routes whose next attempt will never come.

@@ -24,7 +24,8 @@ pub struct RouterFuture {
     ledger: Arc<Ledger>,
     entry: Entry,
     runs: Runs,
-    deadline: Deadline,
+    /// The end of the attempt's time, asked for once a handler had to wait.
+    deadline: Option<oneshot::Receiver<()>>,
 }
 
 /// The handlers that still run.
@@ -32,12 +33,6 @@ pub(super) enum Runs {
     None,
     One(Run),
     Many(FuturesUnordered<Run>),
-}
-
-/// The end of the attempt's time, asked for once a handler had to wait.
-enum Deadline {
-    Unknown,
-    Waiting(oneshot::Receiver<()>),
 }
 
 /// One handler that runs; ready with its place in the entry and its outcome.
@@ -52,7 +47,7 @@ impl RouterFuture {
             ledger,
             entry,
             runs,
-            deadline: Deadline::Unknown,
+            deadline: None,
         }
     }
 
@@ -79,17 +74,12 @@ impl RouterFuture {
 
     /// Returns whether the attempt's time is over.
     fn is_expired(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Deadline::Unknown = self.deadline {
-            match self.ledger.deadline() {
-                Some(receiver) => self.deadline = Deadline::Waiting(receiver),
-                None => return true,
-            }
-        }
-        match &mut self.deadline {
-            Deadline::Unknown => false,
-            // An error is a ledger that went away, which this future holds.
-            Deadline::Waiting(receiver) => Pin::new(receiver).poll(cx).is_ready(),
-        }
+        let deadline = match self.deadline.take().or_else(|| self.ledger.deadline()) {
+            Some(deadline) => self.deadline.insert(deadline),
+            None => return true,
+        };
+        // An error is a ledger that went away, which this future holds.
+        Pin::new(deadline).poll(cx).is_ready()
     }
 
     /// Drops what still runs.

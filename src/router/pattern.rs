@@ -43,16 +43,18 @@ pub(super) enum Scope {
 }
 
 impl Pattern {
-    /// Returns the pattern of one event type, or of all below one if the text ends with `.*`.
+    /// Returns the pattern of one event type, of all below one if the text ends with `.*`, or of both if it ends with
+    /// `[.*]`.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Pattern`] if the text is empty or longer than 255 bytes, or has a `*` elsewhere
     /// than as the whole of the last segment.
     pub fn new(pattern: &str) -> Result<Self, Error> {
-        match pattern.strip_suffix(".*") {
-            Some(name) => Self::checked(Scope::Below, name, pattern),
-            None => Self::checked(Scope::Exact, pattern, pattern),
+        match (pattern.strip_suffix(".*"), pattern.strip_suffix("[.*]")) {
+            (Some(name), _) => Self::checked(Scope::Below, name, pattern),
+            (_, Some(name)) => Self::checked(Scope::Prefix, name, pattern),
+            _ => Self::checked(Scope::Exact, pattern, pattern),
         }
     }
 

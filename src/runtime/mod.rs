@@ -1,6 +1,7 @@
 //! What is asked of an executor.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(feature = "tokio")]
@@ -64,5 +65,23 @@ pub trait Runtime: Send + Sync + 'static {
     /// is [`SystemTime::now`].
     fn wall(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+impl<R: Runtime + ?Sized> Runtime for Arc<R> {
+    fn spawn(&self, task: BoxFuture<()>) {
+        (**self).spawn(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        (**self).sleep(duration)
+    }
+
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        (**self).wall()
     }
 }

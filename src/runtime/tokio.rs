@@ -53,6 +53,8 @@ impl Runtime for TokioRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        // A timer belongs to the runtime that it is made in.
+        let _entered = self.handle.as_ref().map(Handle::enter);
         Box::pin(tokio::time::sleep(duration))
     }
 

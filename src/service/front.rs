@@ -1,5 +1,5 @@
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
@@ -17,26 +17,32 @@ pub(super) struct Front {
     unverified: AtomicU64,
     overloaded: AtomicU64,
     rejected: AtomicU64,
-    warned: OnceLock<()>,
+    /// Not among the stats, which have the inbox's own count.
+    refused: AtomicU64,
+    warned: AtomicBool,
 }
 
 impl Front {
     /// Warns, once, that nothing keeps strangers out.
     pub(super) fn warn_unverified(&self) {
-        self.warned.get_or_init(telemetry::unverified);
+        // Read first: this is asked for each request.
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            telemetry::unverified();
+        }
     }
 
-    pub(super) fn count(&self, reason: Reason) {
+    /// Counts a rejection, and returns how many of its kind there were.
+    pub(super) fn count(&self, reason: Reason) -> u64 {
         let count = match reason {
             Reason::Malformed => &self.malformed,
             Reason::Unverified => &self.unverified,
             Reason::Busy | Reason::Slow => &self.overloaded,
-            // The inbox has counted it as refused.
-            Reason::Full | Reason::Draining | Reason::Unavailable => return,
+            // The inbox counts these as refused.
+            Reason::Full | Reason::Draining | Reason::Unavailable => &self.refused,
             _ => &self.rejected,
         };
         // Counts on their own, that nothing else is read by.
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

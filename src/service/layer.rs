@@ -31,8 +31,9 @@ use crate::router::EventRouter;
 /// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1` tonic
 ///   takes HTTP/2 only.
 ///
-/// Whatever makes the inner service wait, a concurrency limit say, makes webhooks wait too if it is a
-/// layer around this one: let it be a layer inside.
+/// It is ready when the service inside it is. axum's `Router` always is; a service under a concurrency
+/// limit or a rate limit isn't, and a webhook that can't be called can't be answered. Put `load_shed`
+/// around the limit, or mount an [`Endpoint`], which is always ready, beside it.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
 /// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer

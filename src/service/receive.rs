@@ -18,7 +18,7 @@ use super::verify::{Unverified, Verify};
 use crate::contain::{Contained, contain};
 use crate::error::BoxError;
 use crate::event::Event;
-use crate::inbox::{Handle, Inbox, Refused};
+use crate::inbox::{Handle, Inbox};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
@@ -169,8 +169,7 @@ impl<I: Inbox> Receiver<I> {
         match contain(|| decide(&**verify)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Unverified)) => Err(Reason::Unverified),
-            // It decided nothing, so the sender is to try again.
-            Err(_) => Err(Reason::Unavailable),
+            Err(_) => Err(Reason::Panicked),
         }
     }
 
@@ -202,22 +201,17 @@ impl<I: Inbox> Receiver<I> {
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
-            Some(Err(_)) => {
-                telemetry::inbox_panicked();
-                Rejection::refused(&Refused::unavailable())
-            }
+            Some(Err(_)) => Reason::Panicked.into(),
             None => Reason::Slow.into(),
         };
         Err(rejection.with_event(Some(copy)))
     }
 
     fn reject(&self, rejection: &Rejection) -> Reply {
-        self.front.count(rejection.reason());
-        telemetry::rejected(
-            rejection.status().as_u16(),
-            rejection.text(),
-            rejection.reason().is_loud(),
-        );
+        let loud = rejection
+            .reason()
+            .is_loud(self.front.count(rejection.reason()));
+        telemetry::rejected(rejection.status().as_u16(), rejection.text(), loud);
         self.settings.hooks.tell(rejection);
         rejection.reply()
     }

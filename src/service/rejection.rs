@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::{Event, Undecoded};
 use crate::inbox::{Refused, RefusedKind};
 
-/// A webhook request that was answered otherwise than by 200, as the hook of
+/// A webhook request whose event was not taken, as the hook of
 /// [`on_rejection`](crate::WebhookLayer::on_rejection) sees it.
 #[derive(Clone)]
 pub struct Rejection {
@@ -18,7 +18,7 @@ pub struct Rejection {
     body: Option<Box<[u8]>>,
 }
 
-/// Why a webhook request was answered otherwise than by 200.
+/// Why the event of a webhook request was not taken.
 ///
 /// | reason | answer | |
 /// |---|---|---|
@@ -31,7 +31,7 @@ pub struct Rejection {
 /// | `Incomplete` | 408 | the body didn't come in time |
 /// | `Unmatched` | as set; it isn't a reason otherwise | an error would be retried for days |
 /// | `Full`, `Busy` | 503, `Retry-After: 1` | no room in the inbox, or for more bodies |
-/// | `Draining`, `Unavailable`, `Slow` | 503, `Retry-After: 5` | the sender tries again, so nothing is lost |
+/// | `Draining`, `Unavailable`, `Panicked`, `Slow` | 503, `Retry-After: 5` | the sender tries again, so nothing is lost |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -62,6 +62,8 @@ pub enum Reason {
     Draining,
     /// The inbox isn't working.
     Unavailable,
+    /// A [`Verify`](crate::Verify) or an inbox of the user's panicked, and decided nothing.
+    Panicked,
     /// The inbox didn't answer in time. It may own the event in the end; the sender's next copy
     /// will tell.
     Slow,
@@ -85,6 +87,7 @@ impl Reason {
             Self::Full => "the inbox is full",
             Self::Draining => "the inbox is being drained",
             Self::Unavailable => "the inbox is not available",
+            Self::Panicked => "the receiver panicked",
             Self::Slow => "the inbox did not answer in time",
         }
     }
@@ -104,18 +107,21 @@ impl Reason {
             Self::Busy => Reply::unavailable(text, Refused::full().delay()),
             Self::Full => Reply::unavailable(text, Refused::full().delay()),
             Self::Draining => Reply::unavailable(text, Refused::draining().delay()),
-            Self::Unavailable | Self::Slow => {
+            Self::Unavailable | Self::Panicked | Self::Slow => {
                 Reply::unavailable(text, Refused::unavailable().delay())
             }
         }
     }
 
-    /// Returns whether someone should look at it: the sender's retries alone don't mend it.
-    pub(super) fn is_loud(self) -> bool {
+    /// Returns whether to warn of the `count`th rejection of this kind.
+    ///
+    /// Each one of those that the sender's retries alone don't mend and that no stranger brings about; of the others the
+    /// 1st, 2nd, 4th, 8th and so on, so that a scanner can't fill the log, nor a wrong secret go unnoticed.
+    pub(super) fn is_loud(self, count: u64) -> bool {
         matches!(
             self,
-            Self::Malformed | Self::Busy | Self::Full | Self::Unavailable | Self::Slow
-        )
+            Self::Malformed | Self::Unavailable | Self::Panicked | Self::Slow
+        ) || count.is_power_of_two()
     }
 }
 

@@ -2,6 +2,7 @@ use std::fmt;
 
 use http::HeaderName;
 use http::request::Parts;
+use percent_encoding::percent_decode_str;
 use subtle::{Choice, ConstantTimeEq};
 
 /// Decides whether a request comes from the sender.
@@ -75,18 +76,18 @@ impl std::error::Error for Unverified {}
 /// ```
 #[derive(Clone)]
 pub struct SharedSecret {
-    place: Place,
+    place: Carrier,
     secrets: Vec<Box<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum Carrier {
     Query(Box<str>),
     Header(HeaderName),
 }
 
 impl SharedSecret {
-    /// Expects the secret as a query parameter: `?token=…`. Percent-encoding is undone.
+    /// Expects the secret as a query parameter: `?token=…`. Percent-encoding is undone, and a `+` may be itself or a space.
     ///
     /// # Panics
     ///
@@ -95,7 +96,7 @@ impl SharedSecret {
     #[must_use]
     pub fn in_query(parameter: impl Into<Box<str>>, secret: impl AsRef<[u8]>) -> Self {
         Self {
-            place: Place::Query(parameter.into()),
+            place: Carrier::Query(parameter.into()),
             secrets: Vec::new(),
         }
         .or(secret)
@@ -113,7 +114,7 @@ impl SharedSecret {
             panic!("the secret's header needs a header's name")
         };
         Self {
-            place: Place::Header(name),
+            place: Carrier::Header(name),
             secrets: Vec::new(),
         }
         .or(secret)
@@ -133,6 +134,14 @@ impl SharedSecret {
         self
     }
 
+    /// Compares the value of a query parameter. A `+` in it is a space where a form was encoded, and itself where a secret
+    /// was pasted into the URL.
+    fn fits_encoded(&self, given: &str) -> Choice {
+        let pasted: Vec<u8> = percent_decode_str(given).collect();
+        let form: Vec<u8> = percent_decode_str(&given.replace('+', " ")).collect();
+        self.fits(&pasted) | self.fits(&form)
+    }
+
     /// Compares with every secret, whichever fits, so that the time doesn't tell which.
     fn fits(&self, given: &[u8]) -> Choice {
         self.secrets
@@ -144,15 +153,16 @@ impl SharedSecret {
 impl Verify for SharedSecret {
     fn verify_head(&self, parts: &Parts) -> Result<(), Unverified> {
         let fits = match &self.place {
-            Place::Query(parameter) => {
-                let query = parts.uri.query().unwrap_or_default();
-                form_urlencoded::parse(query.as_bytes())
-                    .filter(|(name, _)| **name == **parameter)
+            Carrier::Query(parameter) => {
+                let pairs = parts.uri.query().unwrap_or_default().split('&');
+                let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+                pairs
+                    .filter(|(name, _)| percent_decode_str(name).eq(parameter.bytes()))
                     .fold(Choice::from(0), |fits, (_, given)| {
-                        fits | self.fits(given.as_bytes())
+                        fits | self.fits_encoded(given)
                     })
             }
-            Place::Header(name) => {
+            Carrier::Header(name) => {
                 let values = parts.headers.get_all(name).iter();
                 values.fold(Choice::from(0), |fits, given| {
                     fits | self.fits(given.as_bytes())
@@ -160,6 +170,16 @@ impl Verify for SharedSecret {
             }
         };
         if fits.into() { Ok(()) } else { Err(Unverified) }
+    }
+}
+
+impl<V: Verify + ?Sized> Verify for std::sync::Arc<V> {
+    fn verify_head(&self, parts: &Parts) -> Result<(), Unverified> {
+        (**self).verify_head(parts)
+    }
+
+    fn verify_body(&self, parts: &Parts, body: &[u8]) -> Result<(), Unverified> {
+        (**self).verify_body(parts, body)
     }
 }
 

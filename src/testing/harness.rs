@@ -69,6 +69,9 @@ impl Harness {
 
     /// Returns a harness around your service, and the handle of the webhook layer or endpoint in it.
     ///
+    /// Routes that fail are tried again as your inbox says, and [`deliver`](Harness::deliver) waits for it. Have the time
+    /// paused, or an inbox with [`RetryPolicy::never`](crate::RetryPolicy::never).
+    ///
     /// The requests' bodies are [`Full<Bytes>`](Full). A service that insists on another type gets it
     /// by a layer: `ServiceBuilder::new().map_request(|request| request.map(Body::new)).service(…)`.
     #[must_use]

@@ -7,8 +7,9 @@ use tower_service::Service;
 
 use super::MemoryInboxBuilder;
 use super::queue::{Admission, Job};
-use super::shared::Shared;
-use super::worker::staff;
+use super::shared::{EventService, Shared};
+use super::worker::{spawn, staff};
+use crate::contain::contain;
 use crate::delivery::{Delivery, Progress, Stats};
 use crate::error::BoxError;
 use crate::event::Event;
@@ -95,13 +96,7 @@ impl MemoryInbox {
         MemoryInboxBuilder::new()
     }
 
-    pub(super) fn start<S>(shared: Shared<S>) -> Self
-    where
-        S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-    {
+    pub(super) fn start<S: EventService>(shared: Shared<S>) -> Self {
         Self {
             core: Arc::new(shared),
         }
@@ -126,13 +121,7 @@ impl Inbox for MemoryInbox {
     }
 }
 
-impl<S> Core for Shared<S>
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<S: EventService> Core for Shared<S> {
     fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused> {
         let (id, origin, now) = (
             self.fingerprints.of(event.id()),
@@ -144,7 +133,7 @@ where
             Admission::New { number, forgot } => (number, forgot),
             Admission::Copy => return Ok(Accepted::Duplicate),
         };
-        queue.push(Job {
+        let hire = queue.push(Job {
             number,
             id,
             event,
@@ -152,15 +141,17 @@ where
             progress: Progress::new(),
         });
         drop(queue);
-        if forgot {
-            telemetry::window_shortened();
-        }
         // Where there is a worker already, it will come to this event.
-        if !staff(&self) {
-            let withdrawn = self.change(|queue| queue.withdraw(number));
+        if let Some(hire) = hire {
+            let spawned = spawn(&self);
+            let withdrawn = self.change(|queue| queue.confirm(id, number, hire, spawned));
             if withdrawn.is_some() {
                 return Err(Refused::unavailable());
             }
+            staff(&self);
+        }
+        if forgot {
+            telemetry::window_shortened();
         }
         Ok(Accepted::New)
     }
@@ -170,13 +161,7 @@ where
     }
 }
 
-impl<S> Control for Shared<S>
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<S: EventService> Control for Shared<S> {
     fn stats(&self) -> Stats {
         self.queue().stats()
     }
@@ -192,7 +177,10 @@ where
             if let Some(idle) = idle {
                 // A runtime that dropped its workers may have left events behind.
                 staff(&self);
-                if let Either::Left(_) = select(idle, self.runtime.sleep(within)).await {
+                // A runtime without a timer: what can't be bounded isn't waited for.
+                if let Ok(sleep) = contain(|| self.runtime.sleep(within))
+                    && let Either::Left(_) = select(idle, sleep).await
+                {
                     return Drained::new(0);
                 }
             }

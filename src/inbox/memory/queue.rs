@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 
@@ -24,7 +24,7 @@ pub(super) struct Queue {
     /// job.
     workers: usize,
     /// Workers so far that were dropped before they began: their runtime had shut down.
-    stillborn: u64,
+    dropped: u64,
     /// Workers that have a job.
     running: usize,
     /// Jobs between two attempts.
@@ -32,9 +32,11 @@ pub(super) struct Queue {
     /// Bytes of the bodies of all jobs, wherever they are.
     bytes: usize,
     draining: bool,
-    /// The ids of all jobs, and of those that have ended: under one lock with the jobs, so that no id is here without
-    /// its event, and no event without its id.
+    /// The ids of all jobs, and of those that have ended, as far as their bounds allow: under one lock with the jobs, so
+    /// that no id is here without its event.
     ids: Duplicates,
+    /// The ids of jobs that may yet be withdrawn, because their worker isn't spawned.
+    tentative: Vec<Fingerprint>,
     /// Whether ids are forgotten before their window is over, because there are so many.
     forgetful: bool,
     /// The count of all jobs so far, which numbers them.
@@ -55,6 +57,13 @@ pub(super) enum Admission {
     Copy,
 }
 
+/// A worker that is to be spawned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hire {
+    /// How many had been dropped before.
+    dropped: u64,
+}
+
 /// An accepted event.
 pub(super) struct Job {
     pub(super) number: u64,
@@ -70,12 +79,13 @@ impl Queue {
             limits,
             waiting: VecDeque::new(),
             workers: 0,
-            stillborn: 0,
+            dropped: 0,
             running: 0,
             retrying: 0,
             bytes: 0,
             draining: false,
             ids,
+            tentative: Vec::new(),
             forgetful: false,
             admitted: 0,
             stats: Stats::default(),
@@ -93,6 +103,11 @@ impl Queue {
     ) -> Result<Admission, Refused> {
         // Before the bounds: a copy takes no room, and its sender may forget it also while this is full or drained.
         if self.ids.contains(id, now) {
+            if self.tentative.contains(&id) {
+                // Whoever sent the first copy may yet be refused: nobody is told that it is taken.
+                self.stats.refused += 1;
+                return Err(Refused::unavailable().retry_after(Duration::from_secs(1)));
+            }
             self.stats.duplicates += 1;
             return Ok(Admission::Copy);
         }
@@ -118,13 +133,28 @@ impl Queue {
         })
     }
 
-    /// Puts an admitted event in line.
-    pub(super) fn push(&mut self, job: Job) {
+    /// Puts an admitted event in line. Returns the worker that is to be spawned for it and then confirmed, if it needs
+    /// one.
+    pub(super) fn push(&mut self, job: Job) -> Option<Hire> {
+        let id = job.id;
         self.waiting.push_back(job);
+        let hire = self.hire()?;
+        self.tentative.push(id);
+        Some(hire)
     }
 
-    /// Gives a job back, if no worker has taken it.
-    pub(super) fn withdraw(&mut self, number: u64) -> Option<Job> {
+    /// Ends the time in which a job can be withdrawn, and does so unless its worker was spawned or another one has it.
+    pub(super) fn confirm(
+        &mut self,
+        id: Fingerprint,
+        number: u64,
+        hire: Hire,
+        spawned: bool,
+    ) -> Option<Job> {
+        self.tentative.retain(|tentative| *tentative != id);
+        if spawned && !self.was_dropped(hire) {
+            return None;
+        }
         let place = self.waiting.iter().position(|job| job.number == number)?;
         let job = self.waiting.remove(place)?;
         self.ids.remove(job.id);
@@ -134,19 +164,31 @@ impl Queue {
         Some(job)
     }
 
-    /// Returns whether one more worker is to be spawned, and counts it.
-    pub(super) fn hire(&mut self) -> bool {
-        let about_to_take = self.workers - self.running;
-        let needed = self.workers < self.limits.running && self.waiting.len() > about_to_take;
-        self.workers += usize::from(needed);
-        needed
+    /// Returns a worker that is to be spawned, if one more is needed, and counts it.
+    pub(super) fn hire(&mut self) -> Option<Hire> {
+        let about_to_take = self.workers.saturating_sub(self.running);
+        if self.workers >= self.limits.running || self.waiting.len() <= about_to_take {
+            return None;
+        }
+        self.workers += 1;
+        Some(Hire {
+            dropped: self.dropped,
+        })
     }
 
-    /// Gives a worker its next job.
+    /// Returns whether the runtime has dropped a worker since this one was hired.
+    pub(super) fn was_dropped(&self, hire: Hire) -> bool {
+        self.dropped > hire.dropped
+    }
+
+    /// Gives a worker its next job. If there is none, its place is free.
     pub(super) fn next(&mut self) -> Option<Job> {
-        let job = self.waiting.pop_front()?;
-        self.running += 1;
-        Some(job)
+        let job = self.waiting.pop_front();
+        match job {
+            Some(_) => self.running += 1,
+            None => self.workers -= 1,
+        }
+        job
     }
 
     /// Counts the end of a job.
@@ -186,14 +228,10 @@ impl Queue {
         self.end(size, verdict);
     }
 
-    /// Counts the end of a worker.
+    /// Counts the end of a worker that was dropped, before it had begun or after.
     pub(super) fn retire(&mut self, begun: bool) {
         self.workers -= 1;
-        self.stillborn += u64::from(!begun);
-    }
-
-    pub(super) fn stillborn(&self) -> u64 {
-        self.stillborn
+        self.dropped += u64::from(!begun);
     }
 
     /// Refuses new events from now on, and returns which jobs' waits are to be cut short.

@@ -1,9 +1,28 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tower_service::Service;
+
 use super::queue::Queue;
 use crate::delivery::{Delivery, Fingerprints, Hooks, RetryPolicy};
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::outcome::Report;
 use crate::runtime::Runtime;
+
+/// What an inbox delivers to. A name for the bounds, which the public functions write out.
+pub(super) trait EventService:
+    Service<Event, Response = Report, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> EventService for S where
+    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
 
 /// What the inbox and its workers share.
 pub(super) struct Shared<S> {

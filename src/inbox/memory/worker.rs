@@ -4,154 +4,166 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::select;
-use tower_service::Service;
 
 use super::queue::{Job, Queue};
-use super::shared::Shared;
-use crate::contain::contain;
+use super::shared::{EventService, Shared};
+use crate::contain::{Contained, contain};
 use crate::delivery::{Delivery, Next, Verdict, attempt};
-use crate::error::BoxError;
-use crate::event::Event;
 use crate::outcome::{End, Ledger, Outcome, Report};
 use crate::telemetry;
 
-/// Spawns the workers that are needed; false if the runtime can't.
-pub(super) fn staff<S>(shared: &Arc<Shared<S>>) -> bool
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
-    let stillborn = shared.queue().stillborn();
+/// Spawns the workers that are needed, as long as the runtime can.
+pub(super) fn staff<S: EventService>(shared: &Arc<Shared<S>>) {
     loop {
-        if !shared.queue().hire() {
-            return true;
-        }
-        let worker = work(Place {
-            shared: Arc::clone(shared),
-            begun: false,
-        });
-        let spawned = contain(|| shared.runtime.spawn(Box::pin(worker)));
+        let hire = shared.queue().hire();
+        let Some(hire) = hire else { return };
         // A runtime that has shut down drops what it is given, and would do so for ever.
-        if spawned.is_err() || shared.queue().stillborn() > stillborn {
-            return false;
+        if !spawn(shared) || shared.queue().was_dropped(hire) {
+            return;
         }
     }
 }
 
-/// A worker's place among the N, which the queue has counted. It is given back when it is dropped, by the worker's end
-/// or by its runtime's.
+/// Spawns a worker that was hired; false if the runtime can't.
+pub(super) fn spawn<S: EventService>(shared: &Arc<Shared<S>>) -> bool {
+    let place = Place {
+        shared: Arc::clone(shared),
+        begun: false,
+        retired: false,
+    };
+    contain(|| shared.runtime.spawn(Box::pin(work(place)))).is_ok()
+}
+
+/// A worker's place among the N, which the queue has counted. It is given back at the worker's end, and by its drop if the
+/// runtime drops it before.
 struct Place<S> {
     shared: Arc<Shared<S>>,
     /// Whether the worker was ever polled.
     begun: bool,
+    /// Whether the place has been given back.
+    retired: bool,
+}
+
+impl<S> Place<S> {
+    /// Returns the next job; if there is none the place is given back under the same lock, so that nothing can be put in
+    /// line for a worker that is about to leave.
+    fn next(&mut self) -> Option<Job> {
+        let next = self.shared.queue().next();
+        self.retired = next.is_none();
+        next
+    }
 }
 
 impl<S> Drop for Place<S> {
     fn drop(&mut self) {
-        self.shared.queue().retire(self.begun);
+        if !self.retired {
+            self.shared.queue().retire(self.begun);
+        }
     }
 }
 
 /// Delivers the events that wait, one after another, until none does.
-async fn work<S>(mut place: Place<S>)
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+async fn work<S: EventService>(mut place: Place<S>) {
     place.begun = true;
-    let shared = &place.shared;
-    loop {
-        // A statement of its own, so that the lock is free while the job runs.
-        let next = shared.queue().next();
-        let Some(job) = next else { return };
-        let span = job.origin.delivery(&job.event);
-        let running = Running {
-            shared,
-            ledger: job.progress.ledger(),
-            job: Some(job),
-        };
-        span.instrument(running.run()).await;
+    while let Some(job) = place.next() {
+        let running = Running::new(Arc::clone(&place.shared), job);
+        // What is the user's own is contained where it is called. This is for the rest, drops and subscribers: the next
+        // event must not suffer for this one.
+        let _ = Contained::new(running.run()).await;
         // A queue that never empties must not keep the thread from the others.
         yield_now().await;
     }
 }
 
-/// An event in delivery. Whatever happens, it leaves those in delivery once: as its attempt says, or when the runtime
-/// drops the worker.
-struct Running<'a, S> {
-    shared: &'a Arc<Shared<S>>,
+/// An event in delivery. Whatever happens, it leaves those in delivery once: as its attempt says, or when it is dropped
+/// before that.
+struct Running<S> {
+    shared: Arc<Shared<S>>,
     ledger: Arc<Ledger>,
     /// Taken when the attempt has ended.
     job: Option<Job>,
 }
 
-impl<S> Running<'_, S>
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<S> Running<S> {
+    fn new(shared: Arc<Shared<S>>, job: Job) -> Self {
+        Self {
+            shared,
+            ledger: job.progress.ledger(),
+            job: Some(job),
+        }
+    }
+}
+
+impl<S: EventService> Running<S> {
     async fn run(mut self) {
-        let Some(event) = self.job.as_ref().map(|job| job.event.clone()) else {
-            return;
+        let Some(job) = &self.job else { return };
+        let (event, span) = (job.event.clone(), job.origin.delivery(&job.event));
+        let delivery = async move {
+            let Shared {
+                service,
+                runtime,
+                attempt_timeout,
+                ..
+            } = &*self.shared;
+            let report = attempt(service, event, &self.ledger, &**runtime, *attempt_timeout).await;
+            self.conclude(&report);
         };
-        let Shared {
-            service,
-            runtime,
-            attempt_timeout,
-            ..
-        } = &**self.shared;
-        let report = attempt(service, event, &self.ledger, &**runtime, *attempt_timeout).await;
+        span.instrument(delivery).await;
+    }
+
+    fn conclude(&mut self, report: &Report) {
         let Some(mut job) = self.job.take() else {
             return;
         };
         let next = job
             .progress
-            .advance(&report, &self.shared.retry, job.event.id());
-        tell(self.shared, &job, &self.ledger, &report, next);
+            .advance(report, &self.shared.retry, job.event.id());
+        tell(&self.shared, &job, &self.ledger, report, next);
         match next {
             Next::End(verdict) => self
                 .shared
                 .change(|queue| queue.end(job.event.body().len(), verdict)),
-            Next::Retry(delay) => retry(self.shared, job, delay),
+            Next::Retry(delay) => retry(&self.shared, job, delay),
         }
     }
 }
 
-impl<S> Drop for Running<'_, S> {
+impl<S> Drop for Running<S> {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
         // What had finished counts; for the rest there is no later.
         let report = self.ledger.close(&End::Lost(Outcome::Dropped));
         let verdict = job.progress.give_up(&report);
-        tell(self.shared, &job, &self.ledger, &report, Next::End(verdict));
+        tell(
+            &self.shared,
+            &job,
+            &self.ledger,
+            &report,
+            Next::End(verdict),
+        );
         self.shared
             .change(|queue| queue.end(job.event.body().len(), verdict));
     }
 }
 
-/// Tells the log and the hooks of an attempt that ended.
+/// Tells the log and the hooks of an attempt that ended. Nothing of theirs can keep the attempt from being counted.
 fn tell<S>(shared: &Shared<S>, job: &Job, ledger: &Arc<Ledger>, report: &Report, next: Next) {
     let event = job.event.clone().with_ledger(Arc::clone(ledger));
-    telemetry::delivered(&event, report, shared.log_errors);
-    shared
-        .hooks
-        .tell(&Delivery::new(event, report.clone(), next));
+    let delivery = Delivery::new(event, report.clone(), next);
+    // The log writes errors of the user's, into a subscriber of the user's.
+    let _ = contain(|| {
+        telemetry::delivered(
+            delivery.event(),
+            delivery.report(),
+            delivery.retry_in(),
+            shared.log_errors,
+        );
+    });
+    shared.hooks.tell(&delivery);
 }
 
 /// Lets a job wait for its next attempt, in a task of its own, so that it holds no worker.
-fn retry<S>(shared: &Arc<Shared<S>>, job: Job, delay: Duration)
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+fn retry<S: EventService>(shared: &Arc<Shared<S>>, job: Job, delay: Duration) {
     let hurry = shared.change(Queue::retry);
     let mut retrying = Retrying {
         shared: Arc::clone(shared),
@@ -161,9 +173,11 @@ where
         return retrying.requeue();
     };
     let waiting = async move {
-        let sleep = retrying.shared.runtime.sleep(delay);
-        // Whichever comes first, the time or the drain.
-        drop(select(sleep, hurry).await);
+        // A runtime without a timer: what can't be waited for is due.
+        if let Ok(sleep) = contain(|| retrying.shared.runtime.sleep(delay)) {
+            // Whichever comes first, the time or the drain.
+            drop(select(sleep, hurry).await);
+        }
         retrying.requeue();
     };
     // A runtime that can't spawn drops the task, and so counts the job.
@@ -177,13 +191,7 @@ struct Retrying<S> {
     job: Option<Job>,
 }
 
-impl<S> Retrying<S>
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<S: EventService> Retrying<S> {
     fn requeue(&mut self) {
         if let Some(job) = self.job.take() {
             self.shared.change(|queue| queue.requeue(job));
