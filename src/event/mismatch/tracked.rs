@@ -1,267 +1,16 @@
-//! Says where and why the data of an event doesn't fit a type, and quotes nothing of it.
-//!
-//! serde_json's messages quote the payload. So data that failed is decoded once more, through wrappers ([`Tracked`])
-//! that give the type's own code an error ([`Problem`]) which keeps static texts, indexes and positions only.
-
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, Expected, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use crate::error::{Error, ErrorKind};
-
-/// Names that a type declares.
-type Names = &'static [&'static str];
-
-/// How serde and serde_json begin to describe what they found, and the class that it stands for.
-const CLASSES: &[(&str, &str)] = &[
-    ("boolean", "a boolean"),
-    ("integer", "an integer"),
-    ("floating point", "a floating-point number"),
-    ("number", "a number"),
-    ("character", "a character"),
-    ("string", "a string"),
-    ("byte array", "bytes"),
-    ("null", "null"),
-    ("unit value", "null"),
-    ("sequence", "a sequence"),
-    ("map", "a map"),
-    ("unit variant", "a unit variant"),
-];
-
-/// How serde_json's complaints about valid JSON begin, and what they mean.
-const COMPLAINTS: &[(&str, &str)] = &[
-    ("recursion limit exceeded", "the JSON is nested too deeply"),
-    ("number out of range", "the number is out of range"),
-    ("trailing c", "it holds more than was expected"),
-    (
-        "expected value",
-        "not a variant, expected a string or a map with one key",
-    ),
-    (
-        "invalid value: expected key to be a number",
-        "not a number in quotes",
-    ),
-    ("expected `\"`", "not a number in quotes"),
-    ("lone leading surrogate", "the string has an invalid escape"),
-    (
-        "unexpected end of hex escape",
-        "the string has an invalid escape",
-    ),
-];
-
-/// How the custom messages begin that serde's derived code makes, and what they mean.
-const CUSTOM: &[(&str, &str)] = &[
-    (
-        "data did not match any variant of untagged enum",
-        "no variant of the untagged enum fits",
-    ),
-    (
-        "no variant of enum",
-        "no variant of the flattened enum is there",
-    ),
-    ("unknown field `", "unknown field"),
-];
-
-/// Says why `data`, which is valid JSON, is no `U`, after serde_json failed with `error`.
-pub(super) fn explain<'a, U: Deserialize<'a>>(data: &'a str, error: &serde_json::Error) -> Error {
-    let spot = Spot::default();
-    let mut json = serde_json::Deserializer::from_str(data);
-    let decoded = U::deserialize(Tracked {
-        inner: &mut json,
-        spot: &spot,
-    })
-    .and_then(|_| json.end().map_err(|error| spot.surfaced(&error, None)));
-    let text = match decoded {
-        Err(problem) => format!("`data` doesn't fit: {problem}"),
-        // serde_json reads the position of a custom error off its message's end, which may quote the payload.
-        Ok(()) if error.is_data() => "`data` doesn't fit".to_owned(),
-        Ok(()) => format!(
-            "`data` doesn't fit (line {}, column {})",
-            error.line(),
-            error.column()
-        ),
-    };
-    Error::new(ErrorKind::Payload, text)
-}
-
-/// What doesn't fit, and where; it is the only error that the type's own code meets.
-///
-/// It carries its path itself, so that an error which that code swallows takes its path with it.
-#[derive(Debug, Default)]
-struct Problem {
-    what: Cow<'static, str>,
-    expected: Option<String>,
-    /// The length that was complained of; it is anything until it is known to be a count of elements.
-    length: Option<usize>,
-    in_key: bool,
-    /// The steps to the place, the innermost first.
-    path: Vec<Step>,
-    position: Option<(usize, usize)>,
-}
-
-#[derive(Debug)]
-enum Step {
-    Key(&'static str),
-    Index(usize),
-}
-
-impl Problem {
-    fn new(what: impl Into<Cow<'static, str>>, expected: Option<String>) -> Self {
-        Self {
-            what: what.into(),
-            expected,
-            ..Self::default()
-        }
-    }
-
-    /// Reads a message of serde_json's own, made where `expected` was.
-    fn of_json(message: &str, expected: Option<&str>) -> Self {
-        match message.strip_prefix("invalid type: ") {
-            Some(found) => Self::invalid_type(found, expected.map(str::to_owned)),
-            None => Self::new(
-                meaning(COMPLAINTS, message).unwrap_or("the JSON can't be read"),
-                None,
-            ),
-        }
-    }
-
-    fn invalid_type(found: &str, expected: Option<String>) -> Self {
-        match meaning(CLASSES, found) {
-            Some(class) => Self::new(format!("invalid type: found {class}"), expected),
-            None => Self::new("invalid type", expected),
-        }
-    }
-
-    fn under(mut self, step: Step) -> Self {
-        self.path.push(step);
-        self
-    }
-
-    fn or_expected(mut self, expected: Option<&str>) -> Self {
-        self.expected = self.expected.or_else(|| expected.map(str::to_owned));
-        self
-    }
-
-    /// Takes the problem as one of a sequence of which `count` elements were read, unless it is that of an element.
-    fn of_sequence(mut self, count: usize, expected: Option<&str>) -> Self {
-        if self.length != Some(count) || !self.path.is_empty() {
-            return self;
-        }
-        self.what = format!("invalid length {count}").into();
-        self.or_expected(expected)
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        if let Some(expected) = &self.expected {
-            write!(f, ", expected {expected}")?;
-        }
-        if self.in_key {
-            f.write_str(" in a key")?;
-        }
-        for (nth, step) in self.path.iter().rev().enumerate() {
-            f.write_str(match (nth, step, self.in_key) {
-                (0, _, false) => " at `",
-                (0, _, true) => " of `",
-                (_, Step::Key(_), _) => ".",
-                (_, Step::Index(_), _) => "",
-            })?;
-            match step {
-                Step::Key(name) => f.write_str(name)?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        if !self.path.is_empty() {
-            f.write_str("`")?;
-        }
-        match self.position {
-            Some((line, column)) => write!(f, " (line {line}, column {column})"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for Problem {}
-
-impl de::Error for Problem {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(
-            meaning(CUSTOM, &message.to_string()).unwrap_or("the type refused it"),
-            None,
-        )
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(&found.to_string(), stateless(expected))
-    }
-
-    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new("invalid value", stateless(expected))
-    }
-
-    fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
-        Self {
-            length: Some(length),
-            ..Self::new("invalid length", stateless(expected))
-        }
-    }
-
-    fn unknown_variant(_: &str, expected: Names) -> Self {
-        Self::new("unknown variant", Some(listed(expected)))
-    }
-
-    fn unknown_field(_: &str, expected: Names) -> Self {
-        Self::new("unknown field", Some(listed(expected)))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self::new(format!("missing field `{field}`"), None)
-    }
-
-    fn duplicate_field(field: &'static str) -> Self {
-        Self::new(format!("duplicate field `{field}`"), None)
-    }
-}
-
-/// Returns our own words for a message, of which only the beginning counts.
-fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
-    table
-        .iter()
-        .find(|(start, _)| message.starts_with(start))
-        .map(|(_, words)| *words)
-}
-
-/// Returns what was expected, if a value without a state says so: any other, such as a `&str`, may quote the payload.
-fn stateless(expected: &dyn Expected) -> Option<String> {
-    (size_of_val(expected) == 0).then(|| expected.to_string())
-}
-
-fn listed(names: Names) -> String {
-    match names {
-        [] => "none".to_owned(),
-        [name] => format!("`{name}`"),
-        [names @ .., last] => format!("`{}` or `{last}`", names.join("`, `")),
-    }
-}
-
-/// Returns the position that serde_json wrote at the end of its message.
-fn position(message: &str) -> Option<(usize, usize)> {
-    let (_, position) = message.rsplit_once(" at line ")?;
-    let (line, column) = position.split_once(" column ")?;
-    Some((line.parse().ok()?, column.parse().ok()?))
-}
+use super::Names;
+use super::problem::{Problem, Step, position, stateless};
 
 /// One value that is being decoded.
 #[derive(Default)]
-struct Spot<'t> {
+pub(super) struct Spot<'t> {
     /// The spot that this one is a key, an element or a member of.
     outer: Option<&'t Spot<'t>>,
     /// The fields or the variants that the type declares here.
@@ -303,16 +52,14 @@ impl Spot<'_> {
     }
 
     /// Returns the problem that comes out of serde_json: a hidden one, or one of its own.
-    fn surfaced(&self, error: &impl de::Error, expected: Option<&str>) -> Problem {
+    pub(super) fn surfaced(&self, error: &impl de::Error, expected: Option<&str>) -> Problem {
         let message = error.to_string();
-        let problem = self
+        let mut problem = self
             .problem
             .take()
             .unwrap_or_else(|| Problem::of_json(&message, expected));
-        Problem {
-            position: problem.position.or_else(|| position(&message)),
-            ..problem
-        }
+        problem.position = problem.position.or_else(|| position(&message));
+        problem
     }
 
     /// Notes which of the declared names a text is, if any, in case that it is a key.
@@ -331,9 +78,9 @@ impl Spot<'_> {
 }
 
 /// Any of serde's parts, wrapped: a deserializer or a seed in a spot, or the visitor or an access of a spot.
-struct Tracked<'t, X> {
-    inner: X,
-    spot: &'t Spot<'t>,
+pub(super) struct Tracked<'t, X> {
+    pub(super) inner: X,
+    pub(super) spot: &'t Spot<'t>,
 }
 
 macro_rules! deserialize {
@@ -470,10 +217,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tracked<'_, A> {
             .next_key_seed(Tracked { inner, spot })
             .map_err(|error| {
                 // A key of a struct can only be an unknown field, which says by itself that it is about a key.
-                Problem {
-                    in_key: spot.names.is_empty(),
-                    ..spot.surfaced(&error, None)
-                }
+                let mut problem = spot.surfaced(&error, None);
+                problem.in_key = spot.names.is_empty();
+                problem
             })
     }
 
@@ -547,6 +293,3 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Tracked<'_, A> {
             .map_err(|problem| problem.under(step))
     }
 }
-
-#[cfg(test)]
-mod tests;
