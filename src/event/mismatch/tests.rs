@@ -1,8 +1,12 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::de::{
+    self, DeserializeOwned, Deserializer, Error as _, Expected, IgnoredAny, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::*;
