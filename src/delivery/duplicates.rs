@@ -1,6 +1,6 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 /// Remembers the ids of accepted events, for a time and up to a count.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// same, and long ids cost no more than short ones.
 #[derive(Debug)]
 pub(crate) struct Duplicates {
-    remembered: HashSet<Fingerprint>,
+    remembered: HashSet<Fingerprint, BuildHasherDefault<AsItIs>>,
     /// The same fingerprints and when each was remembered, oldest first.
     order: VecDeque<(Instant, Fingerprint)>,
     max_ids: usize,
@@ -18,6 +18,28 @@ pub(crate) struct Duplicates {
 
 /// A messageId, as it is remembered.
 pub(crate) type Fingerprint = u128;
+
+/// Hashes a fingerprint to its lower half: it is a hash already, and nobody outside knows its keys.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not called for a u128; whatever else is hashed is mixed in, if poorly.
+        bytes
+            .iter()
+            .for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // the lower half
+    fn write_u128(&mut self, fingerprint: u128) {
+        self.0 = fingerprint as u64;
+    }
+}
 
 /// The keys of an inbox's fingerprints.
 #[derive(Debug, Default)]
@@ -35,7 +57,7 @@ impl Fingerprints {
 impl Duplicates {
     pub(crate) fn new(max_ids: usize, window: Duration) -> Self {
         Self {
-            remembered: HashSet::new(),
+            remembered: HashSet::default(),
             order: VecDeque::new(),
             max_ids,
             window,
