@@ -128,6 +128,11 @@ impl Delivered {
             format!(" ({said})")
         };
         match self.deliveries.as_slice() {
+            [] if status.is_success() => {
+                format!(
+                    "the answer was {status}{said} and nothing ran, as for a copy of a messageId"
+                )
+            }
             [] => format!("the answer was {status}{said} and nothing ran"),
             [.., last] => format!(
                 "the answer was {status}{said} and this ran: {}",

@@ -10,7 +10,8 @@ use crate::event::{Event, EventType};
 /// A webhook request as Botisimo sends it, or wrong on purpose.
 ///
 /// Without further ado it is a good one: `POST /webhooks/botisimo` with an envelope whose
-/// `messageId` no other mock of this process has, and whose `data` is `null`.
+/// `messageId` no other mock of this process has, and whose `data` is `null`. Its clones have the same
+/// `messageId`, and so are copies of the event, which an inbox takes once.
 ///
 /// # Examples
 ///
