@@ -7,8 +7,9 @@
 //! done; done
 //! ```
 //!
-//! The difference of the two lines of a job, by 1,000, is the count of one event. `ours` and `hand` go from a request to
-//! the handler that ran; `through` is a request that passes through the layer, `bare` the same without it.
+//! The difference of the two lines of a job, by 1,000, is the count of one event. `ours` and `hand`
+//! go from a request to the handler that ran; `through` is a request that passes through the layer,
+//! `bare` the same without it.
 #![allow(clippy::exit)] // how a program tells of wrong arguments
 
 mod common;

@@ -1,6 +1,7 @@
 //! How long things take: `cargo bench --bench speed`.
 //!
-//! Wall-clock figures of one machine mean little: compare rows of one run. Allocations are counted beside them.
+//! Wall-clock figures of one machine mean little: compare rows of one run. Allocations are counted
+//! beside them.
 
 mod common;
 

@@ -68,11 +68,11 @@
 //!
 //! - A 2xx is sent only once the inbox owns the event, and it is sent without waiting for handlers.
 //! - Every webhook request is answered within [`ack_within`](WebhookLayer::ack_within), 3 s unless
-//!   set: the sender never tries an event again that it got no quick answer for, but does so after a
-//!   503.
+//!   set: the sender never tries an event again that it got no quick answer for, but does so after
+//!   a 503.
 //! - Every accepted event ends in exactly one count of [`Stats`].
-//! - A handler that fails, panics, hangs, or asks for a payload that doesn't fit costs its own route
-//!   and no other.
+//! - A handler that fails, panics, hangs, or asks for a payload that doesn't fit costs its own
+//!   route and no other.
 //! - Memory is bounded, by count and by bytes, whatever is sent.
 //! - Requests for other paths pass through untouched, with no allocation.
 //! - Neither secrets nor payloads appear in what this crate logs, nor in its errors.
@@ -81,12 +81,12 @@
 //!
 //! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
 //!   crash loses what was accepted and not yet delivered.
-//! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What is
-//!   dead after that isn't kept: the hook of [`on_delivery`](MemoryInboxBuilder::on_delivery) is where
-//!   to keep it.
-//! - Copies of an event are recognised by its `messageId`, within a window, 24 h and 100,000 ids unless
-//!   set, and by [`MemoryInbox`] not across a restart. Where that isn't enough, make handlers
-//!   idempotent by [`Event::id`].
+//! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What
+//!   is dead after that isn't kept: the hook of [`on_delivery`](MemoryInboxBuilder::on_delivery) is
+//!   where to keep it.
+//! - Copies of an event are recognised by its `messageId`, within a window, 24 h and 100,000 ids
+//!   unless set, and by [`MemoryInbox`] not across a restart. Where that isn't enough, make
+//!   handlers idempotent by [`Event::id`].
 //! - Events are not put in order: deliveries run in parallel.
 //! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
 //!   `panic = "abort"` nothing can isolate a panic.

@@ -1,4 +1,5 @@
-//! What costs no allocation: requests that pass through, and the way to a documented event type's routes.
+//! What costs no allocation: requests that pass through, and the way to a documented event type's
+//! routes.
 //!
 //! Allocations are counted for each thread on its own.
 #![cfg(feature = "tokio")]

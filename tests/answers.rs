@@ -275,7 +275,8 @@ async fn an_undeclared_body_is_answered_413_as_soon_as_the_limit_is_passed() {
         TOO_LARGE,
         Some(("connection", "close")),
     );
-    // The limit with the frame that passes it, then what is drained with the frame that passes that.
+    // The limit with the frame that passes it, then what is drained with the frame that passes
+    // that.
     assert!(
         seen.bytes() <= 600 + (64 << 10) + 100,
         "read {}",

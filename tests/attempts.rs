@@ -1,4 +1,5 @@
-//! Attempts: which routes run again, when, how often, and what becomes of an event between two of them.
+//! Attempts: which routes run again, when, how often, and what becomes of an event between two of
+//! them.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -163,7 +164,8 @@ async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
         let waits = &waits[&attempt];
         assert_eq!(waits.len(), 50);
         let (least, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        // Full jitter, from nothing to the most: 50 draws leave less than a hundred-thousandth for either half.
+        // Full jitter, from nothing to the most: 50 draws leave less than a hundred-thousandth for
+        // either half.
         assert!(
             *longest <= seconds(most) && *longest > seconds(most) / 2,
             "{attempt}: {longest:?}"
@@ -441,7 +443,8 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 4)
 }
 
-/// What a route of these deeds comes to in `attempts`: how often it runs, and whether it does its work.
+/// What a route of these deeds comes to in `attempts`: how often it runs, and whether it does its
+/// work.
 fn model(deeds: &[Deed], attempts: usize) -> (usize, bool) {
     for (run, deed) in deeds[..attempts].iter().enumerate() {
         match deed {

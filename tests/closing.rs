@@ -35,7 +35,8 @@ fn closes(response: &Response<()>) -> bool {
         .is_some_and(|value| value == "close")
 }
 
-/// The bug: after a 413 or a 415 the next event on a connection that was kept alive ran into its end.
+/// The bug: after a 413 or a 415 the next event on a connection that was kept alive ran into its
+/// end.
 #[tokio::test]
 async fn a_body_that_is_not_read_to_its_end_closes_the_connection() {
     let wrong_type = Request::post("/").header(header::CONTENT_TYPE, "text/plain");

@@ -44,7 +44,8 @@ fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
     (MemoryInbox::new(router), ran)
 }
 
-/// Waits for what comes without a timer: with the time paused, a test that would hang fails instead.
+/// Waits for what comes without a timer: with the time paused, a test that would hang fails
+/// instead.
 async fn soon<F: Future>(future: F) -> F::Output {
     let hour = Duration::from_secs(3600);
     let output = timeout(hour, future).await;

@@ -196,7 +196,8 @@ impl Runtime for Interrupted {
     }
 }
 
-/// The bug: a copy that came while the first was being taken was answered 200, and then the first was refused.
+/// The bug: a copy that came while the first was being taken was answered 200, and then the first
+/// was refused.
 #[tokio::test]
 async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
     let (inbox, answer) = (Arc::default(), Arc::default());

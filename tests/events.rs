@@ -1,4 +1,5 @@
-//! Decoding: every rule of the envelope, the event types against the specification's list, and what an event tells.
+//! Decoding: every rule of the envelope, the event types against the specification's list, and what
+//! an event tells.
 
 #![allow(clippy::unwrap_used)]
 
@@ -466,7 +467,8 @@ fn the_platform_is_the_last_segment_that_names_one() {
     assert_eq!(EventType::from("account.discord.updated").platform(), None);
 }
 
-/// The member that the first rule broken names, by serde_json's tree of values: a model for [`Event::from_bytes`].
+/// The member that the first rule broken names, by serde_json's tree of values: a model for
+/// [`Event::from_bytes`].
 fn model(value: &serde_json::Value) -> Result<(), &'static str> {
     let text = |value: &serde_json::Value| {
         value

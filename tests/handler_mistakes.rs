@@ -1,8 +1,8 @@
 //! The usual mistakes in a handler don't compile, and rustc names the line and says what to do.
 //!
-//! The whole messages, which are worth reading, are in the `.stderr` files beside the mistakes. They
-//! differ from one rustc to the next, so they are compared on one version only; on every version
-//! the marked line and the words that matter must be there.
+//! The whole messages, which are worth reading, are in the `.stderr` files beside the mistakes.
+//! They differ from one rustc to the next, so they are compared on one version only; on every
+//! version the marked line and the words that matter must be there.
 #![cfg(feature = "tokio")]
 
 use std::collections::BTreeMap;

@@ -549,7 +549,8 @@ fn perform(deed: Deed) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> 
     })
 }
 
-/// An arrival: whether the event has a route, what its two routes do, and how long the sender waits before the next.
+/// An arrival: whether the event has a route, what its two routes do, and how long the sender waits
+/// before the next.
 type Arrival = (bool, Deed, Deed, u64);
 
 /// Law 2, read at every turn, under random deeds and load.
@@ -723,8 +724,8 @@ fn outcomes_have_names_that_hold_nothing_of_the_users() {
     assert_eq!(outcome.to_string(), "failed: s3cret");
 }
 
-/// The bug: a worker that had found nothing left its place a moment later, and an event that came in between was left
-/// without one.
+/// The bug: a worker that had found nothing left its place a moment later, and an event that came
+/// in between was left without one.
 #[test]
 fn an_event_that_comes_as_a_worker_leaves_gets_another_one() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,5 @@
-//! The user's own layers around the router: what they do to an event costs only the routes that they keep from finishing.
+//! The user's own layers around the router: what they do to an event costs only the routes that
+//! they keep from finishing.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -95,7 +96,8 @@ async fn waiting_for_readiness_counts_towards_the_attempts_time() {
     let service = ServiceBuilder::new().concurrency_limit(1).service(router);
     let (mut reports, stats) = deliver(service, &["a"; 3]).await;
     reports.sort();
-    // The second got its turn after 20 s and ran for 10; the third got its own when its time was over.
+    // The second got its turn after 20 s and ran for 10; the third got its own when its time was
+    // over.
     assert_eq!(reports, ["a handled", "a timed out", "a timed out"]);
     assert_eq!((stats.handled, stats.dead), (1, 2));
 }
@@ -130,7 +132,8 @@ async fn the_end_of_the_attempts_time_reaches_a_router_on_a_task_of_its_own() {
     });
     let (reports, _) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, a[.*] timed out"]);
-    // The router comes to it after the delivery has ended, and writes into a ledger that nobody reads any more.
+    // The router comes to it after the delivery has ended, and writes into a ledger that nobody
+    // reads any more.
     assert_eq!(receiver.recv().await.unwrap(), "a handled, a[.*] timed out");
 }
 

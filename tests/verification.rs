@@ -474,7 +474,8 @@ mod log {
     }
 }
 
-/// The bug: a secret with a `+`, as base64 has it, pasted into the URL as it is, was taken for one with a space.
+/// The bug: a secret with a `+`, as base64 has it, pasted into the URL as it is, was taken for one
+/// with a space.
 #[tokio::test]
 async fn a_plus_in_the_query_is_itself_or_a_space() {
     for (secret, query, status) in [

@@ -64,7 +64,8 @@ struct Envelope {
     data: Value,
 }
 
-/// By hand, as the first version of such a receiver is mostly written: without bounds, isolation, deadline or counts.
+/// By hand, as the first version of such a receiver is mostly written: without bounds, isolation,
+/// deadline or counts.
 pub(crate) fn by_hand(ran: &Ran) -> Router {
     async fn receive(State(ran): State<Ran>, Json(envelope): Json<Envelope>) -> StatusCode {
         match envelope.event_type.as_str() {

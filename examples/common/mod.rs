@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::oneshot;
 
-/// How long a server may take to close: a client that stops in the middle of a request would hold it up for ever.
+/// How long a server may take to close: a client that stops in the middle of a request would hold
+/// it up for ever.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 
 /// What a handler needs of a stream; serde ignores all other members.
@@ -103,8 +104,8 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Returns the future that tells a server to close, on Ctrl-C or SIGTERM and after the drain, and one
-/// that is ready when the server has had time enough to do so.
+/// Returns the future that tells a server to close, on Ctrl-C or SIGTERM and after the drain, and
+/// one that is ready when the server has had time enough to do so.
 pub(crate) fn shutdown(
     handle: &Handle,
 ) -> io::Result<(

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Remembers the ids of accepted events, for a time and up to a count.
 ///
-/// What is kept of an id is a fingerprint under keys that are drawn at random, so that nobody can make two ids look the
-/// same, and long ids cost no more than short ones.
+/// What is kept of an id is a fingerprint under keys that are drawn at random, so that nobody can
+/// make two ids look the same, and long ids cost no more than short ones.
 #[derive(Debug)]
 pub(crate) struct Duplicates {
     remembered: HashSet<Fingerprint, BuildHasherDefault<AsItIs>>,
@@ -74,7 +74,8 @@ impl Duplicates {
         self.remembered.contains(&id)
     }
 
-    /// Remembers an id. Returns false if another one had to be forgotten for it before its window was over.
+    /// Remembers an id. Returns false if another one had to be forgotten for it before its window
+    /// was over.
     pub(crate) fn insert(&mut self, id: Fingerprint, now: Instant) -> bool {
         if self.max_ids == 0 || self.window.is_zero() {
             return true;

@@ -7,8 +7,9 @@ use crate::outcome::{Ledger, Outcome, Report};
 
 /// How far an event has come: which attempt is next, and which of its routes need none.
 ///
-/// It is the names of the finished routes that are kept, never those that remain: a retry runs the routes that match then,
-/// less the finished ones. So a route that was renamed in between may run twice, and none is lost.
+/// It is the names of the finished routes that are kept, never those that remain: a retry runs the
+/// routes that match then, less the finished ones. So a route that was renamed in between may run
+/// twice, and none is lost.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
@@ -50,7 +51,8 @@ impl Progress {
         let mut asked = None;
         let mut failed = Vec::new();
         if report.is_routerless() {
-            // A layer that kept the event from the router has done nothing for the routes that wait.
+            // A layer that kept the event from the router has done nothing for the routes that
+            // wait.
             failed.append(&mut self.waiting);
         }
         for each in report.routes() {

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 /// When the routes of an event that failed are tried again.
 ///
-/// Only those that failed run again. The waits grow exponentially, with full jitter: before attempt n + 1 it is a random
-/// time of up to `base` times 2 to the power of n - 1, never more than `ceiling`. So events that failed together, because a
-/// database was away say, don't come back together.
+/// Only those that failed run again. The waits grow exponentially, with full jitter: before attempt
+/// n + 1 it is a random time of up to `base` times 2 to the power of n - 1, never more than
+/// `ceiling`. So events that failed together, because a database was away say, don't come back
+/// together.
 ///
-/// A handler can ask for more with [`HandlerError::retry_after`](crate::HandlerError::retry_after), up to the ceiling, or
-/// for no further attempt with [`HandlerError::permanent`](crate::HandlerError::permanent). A payload that doesn't fit
+/// A handler can ask for more with [`HandlerError::retry_after`](crate::HandlerError::retry_after),
+/// up to the ceiling, or for no further attempt with
+/// [`HandlerError::permanent`](crate::HandlerError::permanent). A payload that doesn't fit
 /// isn't tried again.
 ///
 /// # Examples
@@ -31,8 +33,8 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Returns the default: 5 attempts, a base of 1 s, a ceiling of 5 minutes. An event is given up after at most 15 s of
-    /// waits, within the 25 s or so that a process mostly has to end.
+    /// Returns the default: 5 attempts, a base of 1 s, a ceiling of 5 minutes. An event is given up
+    /// after at most 15 s of waits, within the 25 s or so that a process mostly has to end.
     pub fn new() -> Self {
         Self {
             max_attempts: NonZeroU32::MIN.saturating_add(4),
@@ -65,8 +67,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets what the random waits come from: with the same seed, an event has the same waits, as long as the program is
-    /// built with the same version of Rust. The default is random.
+    /// Sets what the random waits come from: with the same seed, an event has the same waits, as
+    /// long as the program is built with the same version of Rust. The default is random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -77,7 +79,8 @@ impl RetryPolicy {
         attempt >= self.max_attempts
     }
 
-    /// Returns the wait after `attempt` at the event of this id; `asked` is what its handlers want at least.
+    /// Returns the wait after `attempt` at the event of this id; `asked` is what its handlers want
+    /// at least.
     pub(super) fn wait(&self, attempt: NonZeroU32, id: &str, asked: Option<Duration>) -> Duration {
         let factor = 1_u32.checked_shl(attempt.get() - 1).unwrap_or(u32::MAX);
         let most = self.base.saturating_mul(factor).min(self.ceiling);

@@ -46,16 +46,17 @@ pub struct Stats {
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
-    /// Requests that the front door answered 503 by itself: too many bytes of bodies were in flight, or the inbox didn't
-    /// answer in time. An event of the latter may be accepted all the same.
+    /// Requests that the front door answered 503 by itself: too many bytes of bodies were in
+    /// flight, or the inbox didn't answer in time. An event of the latter may be accepted all
+    /// the same.
     pub overloaded: u64,
     /// Requests that were answered otherwise than by 200 for any other reason.
     pub rejected: u64,
 }
 
 impl Stats {
-    /// Returns how many accepted events haven't ended: those that wait, those in delivery, and those between two
-    /// attempts.
+    /// Returns how many accepted events haven't ended: those that wait, those in delivery, and
+    /// those between two attempts.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.waiting + self.running + self.retrying

@@ -239,7 +239,8 @@ impl FromStr for EventType {
     }
 }
 
-/// Event types are compared, ordered and hashed by their names, so that a map of them takes a `&str`.
+/// Event types are compared, ordered and hashed by their names, so that a map of them takes a
+/// `&str`.
 impl Borrow<str> for EventType {
     fn borrow(&self) -> &str {
         self.as_str()

@@ -1,4 +1,5 @@
-//! The way from a name to its place in a list: a binary search over an order that is found at compile time.
+//! The way from a name to its place in a list: a binary search over an order that is found at
+//! compile time.
 
 /// Returns the place of `name` among `names`, whose order is `sorted`.
 pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {

@@ -89,8 +89,8 @@ impl Handle {
     ///
     /// Copies of events that were accepted are answered 200 all the while.
     ///
-    /// Shutting the server down is another matter: the graceful shutdowns of axum, hyper and tonic wait for their
-    /// connections for ever, so give them a time limit of their own.
+    /// Shutting the server down is another matter: the graceful shutdowns of axum, hyper and tonic
+    /// wait for their connections for ever, so give them a time limit of their own.
     ///
     /// # Cancel safety
     ///
@@ -108,7 +108,8 @@ impl Handle {
         Arc::clone(&self.control).settled()
     }
 
-    /// Adds a hook that is told of every attempt at an event that ends from now on, before it is counted.
+    /// Adds a hook that is told of every attempt at an event that ends from now on, before it is
+    /// counted.
     ///
     /// It runs in the delivery's task, so it must not block. If it panics, that is logged and hurts
     /// nothing.

@@ -44,7 +44,8 @@ enum Again {
 impl HandlerError {
     /// Wraps an error, as `?` does.
     ///
-    /// That of [`Event::decode`](crate::Event::decode) is permanent: the same payload won't fit next time either.
+    /// That of [`Event::decode`](crate::Event::decode) is permanent: the same payload won't fit
+    /// next time either.
     pub fn new(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         let futile = error

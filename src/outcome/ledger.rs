@@ -79,8 +79,9 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether `route` needs to run: not if it finished in an earlier attempt, nor if it was handled earlier in
-    /// this one, which happens where a layer around the router calls it again.
+    /// Returns whether `route` needs to run: not if it finished in an earlier attempt, nor if it
+    /// was handled earlier in this one, which happens where a layer around the router calls it
+    /// again.
     pub(crate) fn wants(&self, route: &str) -> bool {
         let handled = |line: &Line| line.outcome.as_ref().is_some_and(Outcome::is_handled);
         !self.finished.iter().any(|finished| **finished == *route)

@@ -46,10 +46,10 @@ use crate::telemetry;
 ///
 /// # As a service
 ///
-/// It is a tower [`Service`] of events, always ready, that never fails. Layers of tower fit around it:
-/// a timeout, a concurrency limit, tracing. [`MemoryInbox::new`](crate::MemoryInbox) takes the result.
-/// A service that calls several routers needs names that differ among them all: a route is known by its
-/// name.
+/// It is a tower [`Service`] of events, always ready, that never fails. Layers of tower fit around
+/// it: a timeout, a concurrency limit, tracing. [`MemoryInbox::new`](crate::MemoryInbox) takes the
+/// result. A service that calls several routers needs names that differ among them all: a route is
+/// known by its name.
 ///
 /// # Examples
 ///

@@ -43,8 +43,8 @@ pub(super) enum Scope {
 }
 
 impl Pattern {
-    /// Returns the pattern of one event type, of all below one if the text ends with `.*`, or of both if it ends with
-    /// `[.*]`.
+    /// Returns the pattern of one event type, of all below one if the text ends with `.*`, or of
+    /// both if it ends with `[.*]`.
     ///
     /// # Errors
     ///

@@ -12,7 +12,8 @@ use crate::error::BoxError;
 
 /// How much of an unread body is read and thrown away before an early answer, at the least.
 ///
-/// It is no less than the limit of a body, so that an event of any size that could have been taken gets its answer.
+/// It is no less than the limit of a body, so that an event of any size that could have been taken
+/// gets its answer.
 const DRAIN: usize = 64 << 10;
 
 /// Why a body wasn't read to its end.
@@ -77,7 +78,8 @@ where
 }
 
 /// Throws away what comes of a body that won't be read: a server resets a connection that it closes
-/// with a request half read, and the sender would see no answer. Returns whether it came to the end.
+/// with a request half read, and the sender would see no answer. Returns whether it came to the
+/// end.
 pub(super) async fn drain<B: Body>(
     mut body: Pin<&mut B>,
     limit: usize,

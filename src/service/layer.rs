@@ -24,16 +24,16 @@ use crate::router::EventRouter;
 ///
 /// Around the whole service:
 ///
-/// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside `nest` run
-///   only for routes that exist, and would never see the path: for these there is [`Endpoint`], which
-///   is a route itself.
+/// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside
+///   `nest` run only for routes that exist, and would never see the path: for these there is
+///   [`Endpoint`], which is a route itself.
 /// - **hyper**: `TowerToHyperService::new(webhooks.layer(service))`, of the crate `hyper-util`.
-/// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1` tonic
-///   takes HTTP/2 only.
+/// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1`
+///   tonic takes HTTP/2 only.
 ///
-/// It is ready when the service inside it is. axum's `Router` always is; a service under a concurrency
-/// limit or a rate limit isn't, and a webhook that can't be called can't be answered. Put `load_shed`
-/// around the limit, or mount an [`Endpoint`], which is always ready, beside it.
+/// It is ready when the service inside it is. axum's `Router` always is; a service under a
+/// concurrency limit or a rate limit isn't, and a webhook that can't be called can't be answered.
+/// Put `load_shed` around the limit, or mount an [`Endpoint`], which is always ready, beside it.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
 /// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer

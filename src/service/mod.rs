@@ -1,7 +1,7 @@
 //! The front door: from an HTTP request to an event that an inbox owns, and to the answer.
 //!
-//! `call` decides by path alone whose request it is. Ours goes through `receive.rs` from top to bottom, and the table
-//! of answers is in `rejection.rs`.
+//! `call` decides by path alone whose request it is. Ours goes through `receive.rs` from top to
+//! bottom, and the table of answers is in `rejection.rs`.
 
 mod body;
 mod budget;

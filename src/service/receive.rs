@@ -129,8 +129,8 @@ impl<I: Inbox> Receiver<I> {
             }
         };
         let rejection = Box::<Rejection>::from(reason);
-        // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender that isn't told
-        // sends its next event into it, and that one gets no answer.
+        // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender
+        // that isn't told sends its next event into it, and that one gets no answer.
         let closes = !ended && parts.version < Version::HTTP_2;
         Err(if closes {
             rejection.closing()

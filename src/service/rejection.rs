@@ -115,8 +115,9 @@ impl Reason {
 
     /// Returns whether to warn of the `count`th rejection of this kind.
     ///
-    /// Each one of those that the sender's retries alone don't mend and that no stranger brings about; of the others the
-    /// 1st, 2nd, 4th, 8th and so on, so that a scanner can't fill the log, nor a wrong secret go unnoticed.
+    /// Each one of those that the sender's retries alone don't mend and that no stranger brings
+    /// about; of the others the 1st, 2nd, 4th, 8th and so on, so that a scanner can't fill the
+    /// log, nor a wrong secret go unnoticed.
     pub(super) fn is_loud(self, count: u64) -> bool {
         matches!(
             self,

@@ -1,4 +1,5 @@
-//! The settings of a front door: what they are, and the builder's methods, written once for its two forms.
+//! The settings of a front door: what they are, and the builder's methods, written once for its two
+//! forms.
 
 use std::sync::Arc;
 use std::time::Duration;

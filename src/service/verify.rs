@@ -87,7 +87,8 @@ enum Carrier {
 }
 
 impl SharedSecret {
-    /// Expects the secret as a query parameter: `?token=…`. Percent-encoding is undone, and a `+` may be itself or a space.
+    /// Expects the secret as a query parameter: `?token=…`. Percent-encoding is undone, and a `+`
+    /// may be itself or a space.
     ///
     /// # Panics
     ///
@@ -134,8 +135,8 @@ impl SharedSecret {
         self
     }
 
-    /// Compares the value of a query parameter. A `+` in it is a space where a form was encoded, and itself where a secret
-    /// was pasted into the URL.
+    /// Compares the value of a query parameter. A `+` in it is a space where a form was encoded,
+    /// and itself where a secret was pasted into the URL.
     fn fits_encoded(&self, given: &str) -> Choice {
         let pasted: Vec<u8> = percent_decode_str(given).collect();
         let form: Vec<u8> = percent_decode_str(&given.replace('+', " ")).collect();

@@ -84,8 +84,9 @@ impl Delivered {
         );
     }
 
-    /// Asserts that this route ran and didn't do its work in its last attempt, for a reason whose text contains `reason`:
-    /// that of the handler's error, or `panicked`, `timed out`, `mismatched`.
+    /// Asserts that this route ran and didn't do its work in its last attempt, for a reason whose
+    /// text contains `reason`: that of the handler's error, or `panicked`, `timed out`,
+    /// `mismatched`.
     #[track_caller]
     pub fn assert_failed(&self, route: &str, reason: &str) {
         let failed = self.outcome(route).filter(|outcome| !outcome.is_handled());

@@ -24,8 +24,8 @@ use crate::service::Endpoint;
 
 /// Delivers mock requests to a router or to a whole service, and tells what came of them.
 ///
-/// Its clones share what they have seen. It waits by [`Handle::settled`], so for everything that the
-/// inbox holds: deliver concurrently from clones if handlers wait for one another.
+/// Its clones share what they have seen. It waits by [`Handle::settled`], so for everything that
+/// the inbox holds: deliver concurrently from clones if handlers wait for one another.
 #[derive(Clone)]
 pub struct Harness {
     send: Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Answer> + Send + Sync>,
@@ -40,8 +40,8 @@ impl Harness {
     /// Returns a harness around a router, or a router with layers around it, behind an [`Endpoint`]
     /// with its defaults and a [`MemoryInbox`] on tokio.
     ///
-    /// It makes a single attempt at each event, so that a test needn't wait for another one. To test
-    /// what attempts do, hand an inbox to [`Harness::inbox`].
+    /// It makes a single attempt at each event, so that a test needn't wait for another one. To
+    /// test what attempts do, hand an inbox to [`Harness::inbox`].
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[must_use]
@@ -67,13 +67,16 @@ impl Harness {
         Self::service(endpoint, handle)
     }
 
-    /// Returns a harness around your service, and the handle of the webhook layer or endpoint in it.
+    /// Returns a harness around your service, and the handle of the webhook layer or endpoint in
+    /// it.
     ///
-    /// Routes that fail are tried again as your inbox says, and [`deliver`](Harness::deliver) waits for it. Have the time
-    /// paused, or an inbox with [`RetryPolicy::never`](crate::RetryPolicy::never).
+    /// Routes that fail are tried again as your inbox says, and [`deliver`](Harness::deliver) waits
+    /// for it. Have the time paused, or an inbox with
+    /// [`RetryPolicy::never`](crate::RetryPolicy::never).
     ///
-    /// The requests' bodies are [`Full<Bytes>`](Full). A service that insists on another type gets it
-    /// by a layer: `ServiceBuilder::new().map_request(|request| request.map(Body::new)).service(…)`.
+    /// The requests' bodies are [`Full<Bytes>`](Full). A service that insists on another type gets
+    /// it by a layer: `ServiceBuilder::new().map_request(|request|
+    /// request.map(Body::new)).service(…)`.
     #[must_use]
     pub fn service<S, B>(service: S, handle: Handle) -> Self
     where
@@ -104,7 +107,8 @@ impl Harness {
     ///
     /// # Panics
     ///
-    /// If the service fails, which a webhook request never makes it do, or if the mock's path isn't one.
+    /// If the service fails, which a webhook request never makes it do, or if the mock's path isn't
+    /// one.
     #[track_caller]
     pub fn deliver(&self, request: MockRequest) -> impl Future<Output = Delivered> + Send + use<> {
         let caller = std::panic::Location::caller();

@@ -10,8 +10,8 @@ use crate::event::{Event, EventType};
 /// A webhook request as Botisimo sends it, or wrong on purpose.
 ///
 /// Without further ado it is a good one: `POST /webhooks/botisimo` with an envelope whose
-/// `messageId` no other mock of this process has, and whose `data` is `null`. Its clones have the same
-/// `messageId`, and so are copies of the event, which an inbox takes once.
+/// `messageId` no other mock of this process has, and whose `data` is `null`. Its clones have the
+/// same `messageId`, and so are copies of the event, which an inbox takes once.
 ///
 /// # Examples
 ///
@@ -92,7 +92,8 @@ impl MockRequest {
         self.member("data", data)
     }
 
-    /// Sets a member of the envelope, also one that isn't specified, or to a value of the wrong type.
+    /// Sets a member of the envelope, also one that isn't specified, or to a value of the wrong
+    /// type.
     ///
     /// # Panics
     ///
@@ -167,7 +168,8 @@ impl MockRequest {
         self
     }
 
-    /// Sets the path. The default is `/webhooks/botisimo`. A whole URL is fine too, for a client that sends the request.
+    /// Sets the path. The default is `/webhooks/botisimo`. A whole URL is fine too, for a client
+    /// that sends the request.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

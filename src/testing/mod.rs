@@ -9,10 +9,10 @@
 //!
 //! # One handler, or a router
 //!
-//! A [`Harness`] takes your router, delivers a [`MockRequest`] through the real front door, waits until
-//! everything that it set off has finished, and tells what was answered and which routes ran. It makes
-//! a single attempt at each event; what further attempts do is tested with an inbox of yours,
-//! [`Harness::inbox`].
+//! A [`Harness`] takes your router, delivers a [`MockRequest`] through the real front door, waits
+//! until everything that it set off has finished, and tells what was answered and which routes ran.
+//! It makes a single attempt at each event; what further attempts do is tested with an inbox of
+//! yours, [`Harness::inbox`].
 //! There is no network in it, and nothing to sleep for:
 //!
 //! ```
@@ -50,8 +50,8 @@
 //!
 //! # Your whole service
 //!
-//! [`Harness::service`] takes your service with its [`WebhookLayer`] and the layer's handle, so that
-//! your secret, your limits and your own layers are under test too:
+//! [`Harness::service`] takes your service with its [`WebhookLayer`] and the layer's handle, so
+//! that your secret, your limits and your own layers are under test too:
 //!
 //! ```
 //! use axum::routing::get;
@@ -75,15 +75,16 @@
 //!
 //! # Wrong on purpose
 //!
-//! [`MockRequest`] also makes what no sender should send: a member that is missing, a body that is no
-//! JSON, another content type, a body over the limit. It builds a plain [`http::Request`] of any body
-//! type that can be made from [`Bytes`](bytes::Bytes), for `tower::ServiceExt::oneshot` on any
+//! [`MockRequest`] also makes what no sender should send: a member that is missing, a body that is
+//! no JSON, another content type, a body over the limit. It builds a plain [`http::Request`] of any
+//! body type that can be made from [`Bytes`](bytes::Bytes), for `tower::ServiceExt::oneshot` on any
 //! service.
 //!
 //! # Time
 //!
 //! All time comes from the inbox's [`Runtime`](crate::Runtime). On tokio a test with
-//! `#[tokio::test(start_paused = true)]` skips every wait, and times out handlers that hang at once.
+//! `#[tokio::test(start_paused = true)]` skips every wait, and times out handlers that hang at
+//! once.
 //!
 //! [`named`]: crate::EventRouter::named
 //! [`WebhookLayer`]: crate::WebhookLayer

@@ -1,7 +1,8 @@
 //! Says where and why the data of an event doesn't fit a type, and quotes nothing of it.
 //!
-//! serde_json's messages quote the payload. So data that failed is decoded once more, through wrappers ([`Tracked`])
-//! that give the type's own code an error ([`Problem`]) which keeps static texts, indexes and positions only.
+//! serde_json's messages quote the payload. So data that failed is decoded once more, through
+//! wrappers ([`Tracked`]) that give the type's own code an error ([`Problem`]) which keeps static
+//! texts, indexes and positions only.
 
 mod problem;
 #[cfg(test)]
@@ -27,7 +28,8 @@ pub(super) fn explain<'a, U: Deserialize<'a>>(data: &'a str, error: &serde_json:
     .and_then(|_| json.end().map_err(|error| spot.surfaced(&error, None)));
     let text = match decoded {
         Err(problem) => format!("`data` doesn't fit: {problem}"),
-        // serde_json reads the position of a custom error off its message's end, which may quote the payload.
+        // serde_json reads the position of a custom error off its message's end, which may quote
+        // the payload.
         Ok(()) if error.is_data() => "`data` doesn't fit".to_owned(),
         Ok(()) => format!(
             "`data` doesn't fit (line {}, column {})",

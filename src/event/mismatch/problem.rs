@@ -62,7 +62,8 @@ const CUSTOM: &[(&str, &str)] = &[
 pub(super) struct Problem {
     what: Cow<'static, str>,
     expected: Option<String>,
-    /// The length that was complained of; it is anything until it is known to be a count of elements.
+    /// The length that was complained of; it is anything until it is known to be a count of
+    /// elements.
     length: Option<usize>,
     pub(super) in_key: bool,
     /// The steps to the place, the innermost first.
@@ -113,7 +114,8 @@ impl Problem {
         self
     }
 
-    /// Takes the problem as one of a sequence of which `count` elements were read, unless it is that of an element.
+    /// Takes the problem as one of a sequence of which `count` elements were read, unless it is
+    /// that of an element.
     pub(super) fn of_sequence(mut self, count: usize, expected: Option<&str>) -> Self {
         if self.length != Some(count) || !self.path.is_empty() {
             return self;
@@ -204,7 +206,8 @@ fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str
         .map(|(_, words)| *words)
 }
 
-/// Returns what was expected, if a value without a state says so: any other, such as a `&str`, may quote the payload.
+/// Returns what was expected, if a value without a state says so: any other, such as a `&str`, may
+/// quote the payload.
 pub(super) fn stateless(expected: &dyn Expected) -> Option<String> {
     (size_of_val(expected) == 0).then(|| expected.to_string())
 }

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// Returns what is said of `data`, without "`data` doesn't fit: " and, if it is serde_json's own, the position.
+/// Returns what is said of `data`, without "`data` doesn't fit: " and, if it is serde_json's own,
+/// the position.
 fn said<'a, U: Deserialize<'a>>(data: &'a str) -> String {
     let error = serde_json::from_str::<U>(data)
         .err()

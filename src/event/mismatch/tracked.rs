@@ -77,7 +77,8 @@ impl Spot<'_> {
     }
 }
 
-/// Any of serde's parts, wrapped: a deserializer or a seed in a spot, or the visitor or an access of a spot.
+/// Any of serde's parts, wrapped: a deserializer or a seed in a spot, or the visitor or an access
+/// of a spot.
 pub(super) struct Tracked<'t, X> {
     pub(super) inner: X,
     pub(super) spot: &'t Spot<'t>,
@@ -216,7 +217,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tracked<'_, A> {
         self.inner
             .next_key_seed(Tracked { inner, spot })
             .map_err(|error| {
-                // A key of a struct can only be an unknown field, which says by itself that it is about a key.
+                // A key of a struct can only be an unknown field, which says by itself that it is
+                // about a key.
                 let mut problem = spot.surfaced(&error, None);
                 problem.in_key = spot.names.is_empty();
                 problem

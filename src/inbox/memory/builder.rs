@@ -66,17 +66,19 @@ impl MemoryInboxBuilder {
         self
     }
 
-    /// Sets for how long the `messageId` of an accepted event is remembered: a copy that comes within this time is
-    /// answered 200 and not run again. The default is 24 h. With zero nothing is remembered.
+    /// Sets for how long the `messageId` of an accepted event is remembered: a copy that comes
+    /// within this time is answered 200 and not run again. The default is 24 h. With zero
+    /// nothing is remembered.
     ///
-    /// The sender tries an event again when it saw no 2xx, also where there was one that got lost on the way.
+    /// The sender tries an event again when it saw no 2xx, also where there was one that got lost
+    /// on the way.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.duplicate_window = window;
         self
     }
 
-    /// Sets how many ids are remembered at most. The default is 100,000, at some 70 bytes each. Past it the oldest are
-    /// forgotten before their time, which is warned of once.
+    /// Sets how many ids are remembered at most. The default is 100,000, at some 70 bytes each.
+    /// Past it the oldest are forgotten before their time, which is warned of once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.max_ids = ids;
         self
@@ -91,7 +93,8 @@ impl MemoryInboxBuilder {
 
     /// Sets when routes that failed are tried again. The default is [`RetryPolicy::new`].
     ///
-    /// An event between two attempts holds no place among those in delivery, but one among those held.
+    /// An event between two attempts holds no place among those in delivery, but one among those
+    /// held.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self

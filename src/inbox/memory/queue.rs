@@ -32,8 +32,8 @@ pub(super) struct Queue {
     /// Bytes of the bodies of all jobs, wherever they are.
     bytes: usize,
     draining: bool,
-    /// The ids of all jobs, and of those that have ended, as far as their bounds allow: under one lock with the jobs, so
-    /// that no id is here without its event.
+    /// The ids of all jobs, and of those that have ended, as far as their bounds allow: under one
+    /// lock with the jobs, so that no id is here without its event.
     ids: Duplicates,
     /// The ids of jobs that may yet be withdrawn, because their worker isn't spawned.
     tentative: Vec<Fingerprint>,
@@ -51,7 +51,8 @@ pub(super) struct Queue {
 
 /// What becomes of an event that isn't refused.
 pub(super) enum Admission {
-    /// It is new. `forgot` says that for the first time an id was forgotten before its window was over.
+    /// It is new. `forgot` says that for the first time an id was forgotten before its window was
+    /// over.
     New { number: u64, forgot: bool },
     /// It is a copy of one that was taken.
     Copy,
@@ -94,14 +95,16 @@ impl Queue {
         }
     }
 
-    /// Decides about an event with a body of `size` bytes, and counts it. What is admitted is pushed under the same lock.
+    /// Decides about an event with a body of `size` bytes, and counts it. What is admitted is
+    /// pushed under the same lock.
     pub(super) fn admit(
         &mut self,
         size: usize,
         id: Fingerprint,
         now: Instant,
     ) -> Result<Admission, Refused> {
-        // Before the bounds: a copy takes no room, and its sender may forget it also while this is full or drained.
+        // Before the bounds: a copy takes no room, and its sender may forget it also while this is
+        // full or drained.
         if self.ids.contains(id, now) {
             if self.tentative.contains(&id) {
                 // Whoever sent the first copy may yet be refused: nobody is told that it is taken.
@@ -133,8 +136,8 @@ impl Queue {
         })
     }
 
-    /// Puts an admitted event in line. Returns the worker that is to be spawned for it and then confirmed, if it needs
-    /// one.
+    /// Puts an admitted event in line. Returns the worker that is to be spawned for it and then
+    /// confirmed, if it needs one.
     pub(super) fn push(&mut self, job: Job) -> Option<Hire> {
         let id = job.id;
         self.waiting.push_back(job);
@@ -143,7 +146,8 @@ impl Queue {
         Some(hire)
     }
 
-    /// Ends the time in which a job can be withdrawn, and does so unless its worker was spawned or another one has it.
+    /// Ends the time in which a job can be withdrawn, and does so unless its worker was spawned or
+    /// another one has it.
     pub(super) fn confirm(
         &mut self,
         id: Fingerprint,
@@ -198,8 +202,8 @@ impl Queue {
         self.stats.end(verdict);
     }
 
-    /// Counts a job from its worker to the wait for its next attempt. Returns what is received when the wait is to be cut
-    /// short, or `None` if there is to be none.
+    /// Counts a job from its worker to the wait for its next attempt. Returns what is received when
+    /// the wait is to be cut short, or `None` if there is to be none.
     pub(super) fn retry(&mut self) -> Option<oneshot::Receiver<()>> {
         self.running -= 1;
         self.retrying += 1;
@@ -265,7 +269,8 @@ impl Queue {
         }
     }
 
-    /// Returns who is to be told that nothing is in flight, if nothing is: to be sent to when the lock is free.
+    /// Returns who is to be told that nothing is in flight, if nothing is: to be sent to when the
+    /// lock is free.
     pub(super) fn settle(&mut self) -> Vec<oneshot::Sender<()>> {
         if self.in_flight() == 0 {
             std::mem::take(&mut self.idle)

@@ -34,8 +34,8 @@ pub(super) fn spawn<S: EventService>(shared: &Arc<Shared<S>>) -> bool {
     contain(|| shared.runtime.spawn(Box::pin(work(place)))).is_ok()
 }
 
-/// A worker's place among the N, which the queue has counted. It is given back at the worker's end, and by its drop if the
-/// runtime drops it before.
+/// A worker's place among the N, which the queue has counted. It is given back at the worker's end,
+/// and by its drop if the runtime drops it before.
 struct Place<S> {
     shared: Arc<Shared<S>>,
     /// Whether the worker was ever polled.
@@ -45,8 +45,8 @@ struct Place<S> {
 }
 
 impl<S> Place<S> {
-    /// Returns the next job; if there is none the place is given back under the same lock, so that nothing can be put in
-    /// line for a worker that is about to leave.
+    /// Returns the next job; if there is none the place is given back under the same lock, so that
+    /// nothing can be put in line for a worker that is about to leave.
     fn next(&mut self) -> Option<Job> {
         let next = self.shared.queue().next();
         self.retired = next.is_none();
@@ -67,16 +67,16 @@ async fn work<S: EventService>(mut place: Place<S>) {
     place.begun = true;
     while let Some(job) = place.next() {
         let running = Running::new(Arc::clone(&place.shared), job);
-        // What is the user's own is contained where it is called. This is for the rest, drops and subscribers: the next
-        // event must not suffer for this one.
+        // What is the user's own is contained where it is called. This is for the rest, drops and
+        // subscribers: the next event must not suffer for this one.
         let _ = Contained::new(running.run()).await;
         // A queue that never empties must not keep the thread from the others.
         yield_now().await;
     }
 }
 
-/// An event in delivery. Whatever happens, it leaves those in delivery once: as its attempt says, or when it is dropped
-/// before that.
+/// An event in delivery. Whatever happens, it leaves those in delivery once: as its attempt says,
+/// or when it is dropped before that.
 struct Running<S> {
     shared: Arc<Shared<S>>,
     ledger: Arc<Ledger>,
@@ -146,7 +146,8 @@ impl<S> Drop for Running<S> {
     }
 }
 
-/// Tells the log and the hooks of an attempt that ended. Nothing of theirs can keep the attempt from being counted.
+/// Tells the log and the hooks of an attempt that ended. Nothing of theirs can keep the attempt
+/// from being counted.
 fn tell<S>(shared: &Shared<S>, job: &Job, ledger: &Arc<Ledger>, report: &Report, next: Next) {
     let event = job.event.clone().with_ledger(Arc::clone(ledger));
     let delivery = Delivery::new(event, report.clone(), next);
