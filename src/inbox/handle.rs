@@ -66,6 +66,7 @@ impl Drained {
 
 impl Handle {
     /// Returns the handle of an inbox.
+    #[must_use]
     pub fn new(control: impl Control) -> Self {
         Self::shared(Arc::new(control))
     }

@@ -70,6 +70,7 @@ impl MemoryInbox {
     /// Returns an inbox with the defaults of [`MemoryInboxBuilder`], on tokio.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    #[must_use]
     pub fn new<S>(service: S) -> Self
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -81,6 +82,7 @@ impl MemoryInbox {
     }
 
     /// Returns an inbox with the defaults of [`MemoryInboxBuilder`], on another runtime.
+    #[must_use]
     pub fn on<S>(runtime: impl Runtime, service: S) -> Self
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
