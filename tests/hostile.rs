@@ -1,0 +1,92 @@
+//! The user's code and runtimes at their worst: no event is lost or miscounted, and nothing hangs.
+#![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used)]
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, RetryPolicy,
+    Runtime, Stats, TokioRuntime,
+};
+use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
+
+/// Bounds what would hang for ever.
+const BOUND: Duration = Duration::from_secs(20);
+
+fn event(id: impl AsRef<str>) -> Event {
+    MockRequest::event("a").message_id(id).to_event()
+}
+
+/// Law 2.
+#[track_caller]
+fn balanced(stats: &Stats) {
+    let came = stats.accepted + stats.recovered + stats.replayed;
+    let ended = stats.handled + stats.unhandled + stats.dead;
+    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
+}
+
+async fn settled(handle: &Handle) -> Stats {
+    let settled = tokio::time::timeout(BOUND, handle.settled()).await;
+    settled.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
+    stats
+}
+
+/// Uses up what tokio lets a task do at once, again and again.
+async fn busy(permits: &Semaphore) {
+    loop {
+        drop(permits.acquire().await);
+    }
+}
+
+/// The bug: tokio's timers pretend not to be over in a task that has used up its budget, which such a handler always has.
+#[tokio::test]
+async fn a_handler_that_is_always_busy_is_timed_out() {
+    let router = EventRouter::new().on("a", |_: Event| async { busy(&Semaphore::new(1)).await });
+    let inbox = MemoryInbox::builder()
+        .attempt_timeout(Duration::from_millis(10))
+        .retry(RetryPolicy::never())
+        .build(router);
+    inbox.accept(event("1")).await.unwrap();
+    assert_eq!(settled(&inbox.handle()).await.dead, 1);
+}
+
+/// The same bug, at the front door.
+#[tokio::test]
+async fn an_inbox_that_is_always_busy_is_answered_503() {
+    #[derive(Clone)]
+    struct Busy;
+
+    impl Inbox for Busy {
+        fn accept(
+            &self,
+            _: Event,
+        ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+            async {
+                busy(&Semaphore::new(1)).await;
+                Ok(Accepted::New)
+            }
+        }
+
+        fn runtime(&self) -> Arc<dyn Runtime> {
+            Arc::new(TokioRuntime::new())
+        }
+
+        fn handle(&self) -> Handle {
+            MemoryInbox::new(EventRouter::new()).handle()
+        }
+    }
+
+    let webhooks = Endpoint::new(Busy).ack_within(Duration::from_millis(10));
+    let request = MockRequest::event("a").build::<http_body_util::Full<bytes::Bytes>>();
+    let answer = tokio::spawn(tower::ServiceExt::oneshot(webhooks, request));
+    let answer = tokio::time::timeout(BOUND, answer).await;
+    assert_eq!(answer.expect("an answer").unwrap().unwrap().status(), 503);
+}
