@@ -90,3 +90,30 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
     let answer = tokio::time::timeout(BOUND, answer).await;
     assert_eq!(answer.expect("an answer").unwrap().unwrap().status(), 503);
 }
+
+/// The bug: a timer of tokio's panics if its runtime shuts down.
+#[tokio::test]
+async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let inbox = MemoryInbox::builder().max_running(1).build_on(
+        TokioRuntime::with_handle(runtime.handle().clone()),
+        EventRouter::new().on("a", |_: Event| pending::<()>()),
+    );
+    for id in ["1", "2"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    let handle = inbox.handle();
+    while handle.stats().running == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut drain = tokio_test::task::spawn(handle.drain(BOUND * 10));
+    tokio_test::assert_pending!(drain.poll());
+    runtime.shutdown_background();
+    let drained = tokio::time::timeout(BOUND, drain).await;
+    assert_eq!(drained.expect("it ends").left, 1);
+    balanced(&handle.stats());
+}

@@ -176,7 +176,7 @@ fn retry<S: EventService>(shared: &Arc<Shared<S>>, job: Job, delay: Duration) {
         // A runtime without a timer: what can't be waited for is due.
         if let Ok(sleep) = contain(|| retrying.shared.runtime.sleep(delay)) {
             // Whichever comes first, the time or the drain.
-            drop(select(sleep, hurry).await);
+            drop(select(Contained::new(sleep), hurry).await);
         }
         retrying.requeue();
     };
