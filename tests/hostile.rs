@@ -117,3 +117,27 @@ async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down
     assert_eq!(drained.expect("it ends").left, 1);
     balanced(&handle.stats());
 }
+
+/// The bug: only a drain put workers to what a runtime that had shut down left behind.
+#[test]
+fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            pending::<()>().await;
+        }
+    });
+    let inbox = MemoryInbox::builder().max_running(1).build(router);
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    runtime().block_on(async {
+        for id in ["1", "2"] {
+            inbox.accept(event(id)).await.unwrap();
+        }
+        while inbox.handle().stats().running == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    let stats = runtime().block_on(settled(&inbox.handle()));
+    assert_eq!((stats.dead, stats.handled), (1, 1));
+}

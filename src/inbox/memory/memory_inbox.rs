@@ -192,6 +192,8 @@ impl<S: EventService> Control for Shared<S> {
         Box::pin(async move {
             let idle = self.queue().idle();
             if let Some(idle) = idle {
+                // A runtime that dropped its workers may have left events behind.
+                staff(&self);
                 // The sender lives in the queue, which this future holds.
                 let _ = idle.await;
             }
