@@ -141,3 +141,112 @@ fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
     let stats = runtime().block_on(settled(&inbox.handle()));
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
+
+#[cfg(feature = "tracing")]
+mod subscribers {
+    use std::sync::Mutex;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::subscriber::{DefaultGuard, set_default};
+    use tracing::{Metadata, Subscriber};
+
+    use super::*;
+
+    /// Hands each callback to a closure of the test, by its name.
+    struct Told<F>(F);
+
+    impl<F: Fn(&'static str) + 'static> Subscriber for Told<F> {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "botisimo_webhooks"
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            (self.0)("new_span");
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            (self.0)("event");
+        }
+
+        fn enter(&self, _: &Id) {
+            (self.0)("enter");
+        }
+
+        fn exit(&self, _: &Id) {
+            (self.0)("exit");
+        }
+
+        fn clone_span(&self, id: &Id) -> Id {
+            (self.0)("clone_span");
+            id.clone()
+        }
+
+        fn try_close(&self, _: Id) -> bool {
+            (self.0)("try_close");
+            true
+        }
+    }
+
+    fn tell(told: impl Fn(&'static str) + Send + Sync + 'static) -> DefaultGuard {
+        set_default(Told(told))
+    }
+
+    /// The bugs: the warning of a hook that panicked kept its event from being counted, and a span that couldn't be
+    /// entered kept what it was around from being dropped.
+    #[tokio::test]
+    async fn a_subscriber_that_panics_costs_no_event_its_count() {
+        for panics in [
+            "new_span",
+            "enter",
+            "exit",
+            "clone_span",
+            "try_close",
+            "event",
+        ] {
+            let inbox = MemoryInbox::builder()
+                .retry(RetryPolicy::new().max_attempts(2).base(Duration::ZERO))
+                .max_running(1)
+                .on_delivery(|_| panic!("a hook that panics"))
+                .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
+            // A second panic would end the process, whatever is done here.
+            let guard =
+                tell(move |callback| assert!(callback != panics || std::thread::panicking()));
+            for id in ["1", "2", "3"] {
+                inbox.accept(event(id)).await.unwrap();
+            }
+            let stats = settled(&inbox.handle()).await;
+            assert_eq!(stats.dead, 3, "{panics}: {stats:?}");
+            drop(guard);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_may_ask_for_the_counts_in_every_callback() {
+        let slot: Arc<Mutex<Option<Handle>>> = Arc::default();
+        let (asked, asks) = (Arc::new(AtomicU32::new(0)), Arc::clone(&slot));
+        let count = Arc::clone(&asked);
+        let _guard = tell(move |_| {
+            if let Some(handle) = &*asks.lock().unwrap() {
+                balanced(&handle.stats());
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let inbox = MemoryInbox::builder()
+            .retry(RetryPolicy::new().max_attempts(3).base(Duration::ZERO))
+            .max_running(2)
+            .max_events(5)
+            .max_remembered_ids(3)
+            .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
+        *slot.lock().unwrap() = Some(inbox.handle());
+        for id in 0..50 {
+            let _ = inbox.accept(event((id / 2).to_string())).await;
+        }
+        settled(&inbox.handle()).await;
+        assert!(asked.load(Ordering::SeqCst) > 20);
+    }
+}

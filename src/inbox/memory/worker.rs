@@ -98,7 +98,8 @@ impl<S: EventService> Running<S> {
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
         let (event, span) = (job.event.clone(), job.origin.delivery(&job.event));
-        let delivery = async move {
+        // It borrows `self`: a span that can't be entered is never dropped, and what is in it neither.
+        let delivery = async {
             let Shared {
                 service,
                 runtime,
