@@ -142,6 +142,45 @@ fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
 
+/// A body of the user's that panics.
+struct Explosive;
+
+impl http_body::Body for Explosive {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        panic!("a body that panics")
+    }
+}
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("and again when it is dropped")
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_panics_is_answered_503() {
+    let webhooks = Endpoint::new(EventRouter::new());
+    for method in ["POST", "GET"] {
+        let request = http::Request::builder().method(method).body(Explosive);
+        let answer = tokio::spawn(tower::ServiceExt::oneshot(
+            webhooks.clone(),
+            request.unwrap(),
+        ));
+        let answer = answer.await.expect("no panic gets out").unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["connection"], "close");
+    }
+    assert_eq!(webhooks.handle().stats().rejected, 2);
+}
+
 #[cfg(feature = "tracing")]
 mod subscribers {
     use std::sync::Mutex;
@@ -223,6 +262,21 @@ mod subscribers {
             assert_eq!(stats.dead, 3, "{panics}: {stats:?}");
             drop(guard);
         }
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_panics_costs_no_request_its_answer() {
+        let inbox = MemoryInbox::new(EventRouter::new());
+        let webhooks = Endpoint::new(inbox).on_rejection(|_| panic!("a hook that panics"));
+        let _guard = tell(|callback| assert_ne!(callback, "event"));
+        for (method, status) in [("POST", 200), ("GET", 405)] {
+            let request = MockRequest::event("a").method(method.parse().unwrap());
+            let request = request.build::<http_body_util::Full<bytes::Bytes>>();
+            let answer = tokio::spawn(tower::ServiceExt::oneshot(webhooks.clone(), request));
+            let answer = answer.await.expect("no panic gets out").unwrap();
+            assert_eq!(answer.status(), status);
+        }
+        assert_eq!(settled(&webhooks.handle()).await.accepted, 1);
     }
 
     #[tokio::test]
