@@ -3,15 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, RetryPolicy,
-    Runtime, Stats, TokioRuntime,
+    Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox, MemoryInbox,
+    Refused, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
+use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
@@ -69,8 +70,9 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
             &self,
             _: Event,
         ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
-            async {
-                busy(&Semaphore::new(1)).await;
+            let permits = Semaphore::new(1);
+            async move {
+                busy(&permits).await;
                 Ok(Accepted::New)
             }
         }
@@ -181,10 +183,180 @@ async fn a_body_that_panics_is_answered_503() {
     assert_eq!(webhooks.handle().stats().rejected, 2);
 }
 
+/// When a runtime runs what it is given.
+#[derive(Clone, Copy, Debug)]
+enum Spawns {
+    /// To its end, before it returns.
+    Inline,
+    /// Polled once before it returns, the rest later.
+    OnceInline,
+    /// Begun on another thread before it returns.
+    Elsewhere,
+    /// Dropped after the first poll.
+    Drops,
+}
+
+/// When a runtime's timers are over.
+#[derive(Clone, Copy, Debug)]
+enum Sleeps {
+    AtOnce,
+    Never,
+    PanicsWhenPolled,
+}
+
+struct Odd(Spawns, Sleeps);
+
+impl Runtime for Odd {
+    fn spawn(&self, mut task: BoxFuture<()>) {
+        match self.0 {
+            Spawns::Inline => smol::block_on(task),
+            Spawns::OnceInline => {
+                if task.as_mut().now_or_never().is_none() {
+                    smol::spawn(task).detach();
+                }
+            }
+            Spawns::Elsewhere => {
+                let (began, begin) = std::sync::mpsc::channel();
+                std::thread::spawn(move || {
+                    smol::block_on(async move {
+                        let first = futures_util::poll!(task.as_mut());
+                        began.send(()).unwrap();
+                        if first.is_pending() {
+                            task.await;
+                        }
+                    });
+                });
+                begin.recv_timeout(BOUND).unwrap();
+            }
+            Spawns::Drops => drop(task.as_mut().now_or_never()),
+        }
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        match self.1 {
+            Sleeps::AtOnce => Box::pin(async {}),
+            Sleeps::Never => Box::pin(pending()),
+            Sleeps::PanicsWhenPolled => Box::pin(async { panic!("no timers") }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
+    let timers = [Sleeps::AtOnce, Sleeps::Never, Sleeps::PanicsWhenPolled];
+    for spawns in [
+        Spawns::Inline,
+        Spawns::OnceInline,
+        Spawns::Elsewhere,
+        Spawns::Drops,
+    ] {
+        for sleeps in timers {
+            let runs = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&runs);
+            let router = EventRouter::new().on("a", move |event: Event| async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                if event.attempt() == 1 && event.id().ends_with('3') {
+                    smol::future::yield_now().await;
+                }
+                Ok::<_, HandlerError>(())
+            });
+            let inbox = MemoryInbox::builder()
+                .retry(RetryPolicy::new().max_attempts(3))
+                .max_running(2)
+                .build_on(Odd(spawns, sleeps), router);
+            for id in 0..30 {
+                let accepted = inbox.accept(event(id.to_string())).await;
+                assert_eq!(accepted, Ok(Accepted::New), "{spawns:?} {sleeps:?}");
+                balanced(&inbox.handle().stats());
+            }
+            let stats = settled(&inbox.handle()).await;
+            assert_eq!(stats.handled + stats.dead, 30);
+            assert!(runs.load(Ordering::SeqCst) >= 30);
+            let drained = tokio::time::timeout(BOUND, inbox.handle().drain(BOUND)).await;
+            assert_eq!(drained.expect("it ends").left, 0);
+        }
+    }
+}
+
+/// The bug: what a timer of the wait for an attempt panics with got into the task, and so into whoever runs it.
+#[tokio::test]
+async fn a_retry_whose_timer_panics_is_made_at_once() {
+    for spawns in [Spawns::Inline, Spawns::OnceInline, Spawns::Elsewhere] {
+        let runtime = Odd(spawns, Sleeps::PanicsWhenPolled);
+        let inbox = MemoryInbox::builder()
+            .retry(RetryPolicy::new().max_attempts(3))
+            .build_on(
+                runtime,
+                EventRouter::new().on("a", |event: Event| async move {
+                    (event.attempt() == 3).then_some(()).ok_or("not yet")
+                }),
+            );
+        inbox.accept(event("1")).await.unwrap();
+        let stats = settled(&inbox.handle()).await;
+        assert_eq!((stats.handled, stats.retried), (1, 2), "{spawns:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_may_drain_add_hooks_and_accept() {
+    let slot: Arc<Mutex<Option<MemoryInbox>>> = Arc::default();
+    let own = Arc::clone(&slot);
+    let inbox = MemoryInbox::builder()
+        .max_running(1)
+        .on_delivery(move |delivery| {
+            let inbox = own.lock().unwrap().clone().unwrap();
+            balanced(&inbox.handle().stats());
+            let id = format!("{}-again", delivery.event().id());
+            let accept = inbox.accept(event(&id)).now_or_never();
+            assert!(accept.is_some());
+            inbox.handle().on_delivery(|_| {});
+            if id.len() > 100 {
+                assert!(inbox.handle().drain(BOUND).now_or_never().is_none());
+            }
+        })
+        .build(EventRouter::new());
+    *slot.lock().unwrap() = Some(inbox.clone());
+    inbox.accept(event("1")).await.unwrap();
+    let stats = settled(&inbox.handle()).await;
+    assert!(stats.unhandled > 10 && stats.refused == 1, "{stats:?}");
+    slot.lock().unwrap().take();
+}
+
+#[test]
+fn a_waker_may_ask_for_the_counts() {
+    struct Asks(Handle, AtomicU32);
+
+    impl std::task::Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            balanced(&self.0.stats());
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+    let inbox = MemoryInbox::on(
+        TokioRuntime::with_handle(runtime.handle().clone()),
+        EventRouter::new().on("a", |_: Event| tokio::task::yield_now()),
+    );
+    let handle = inbox.handle();
+    let asks = Arc::new(Asks(handle.clone(), AtomicU32::new(0)));
+    let waker = std::task::Waker::from(Arc::clone(&asks));
+    let mut cx = std::task::Context::from_waker(&waker);
+    for id in 0..2000 {
+        runtime
+            .block_on(inbox.accept(event(id.to_string())))
+            .unwrap();
+        let mut waits: [BoxFuture<()>; 2] =
+            [Box::pin(handle.settled()), Box::pin(handle.settled())];
+        for wait in &mut waits {
+            let _ = wait.as_mut().poll(&mut cx);
+        }
+    }
+    runtime.block_on(settled(&handle));
+}
+
 #[cfg(feature = "tracing")]
 mod subscribers {
-    use std::sync::Mutex;
-
     use tracing::span::{Attributes, Id, Record};
     use tracing::subscriber::{DefaultGuard, set_default};
     use tracing::{Metadata, Subscriber};
