@@ -102,6 +102,8 @@ impl Handle {
 
     /// Waits until no accepted event is left that hasn't ended. New ones may come in the meantime.
     ///
+    /// Events that no runtime is left to deliver never end: bound it where that may be.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.

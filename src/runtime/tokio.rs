@@ -55,7 +55,8 @@ impl Runtime for TokioRuntime {
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
         // A timer belongs to the runtime that it is made in.
         let _entered = self.handle.as_ref().map(Handle::enter);
-        Box::pin(tokio::time::sleep(duration))
+        // A timer that takes part in tokio's budgets is never over in a task that has always used up its own.
+        Box::pin(tokio::task::unconstrained(tokio::time::sleep(duration)))
     }
 
     fn now(&self) -> Instant {

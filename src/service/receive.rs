@@ -68,10 +68,17 @@ impl<I: Inbox> Receiver<I> {
         let mut deadline =
             Deadline::after(Arc::clone(&receiver.runtime), receiver.settings.ack_within);
         async move {
-            let (parts, body) = request.into_parts();
-            match receiver.take(&parts, pin!(body), &mut deadline).await {
-                Ok(status) => Reply::new(status, ""),
-                Err(rejection) => receiver.reject(&rejection),
+            let version = request.version();
+            // What is the user's own is contained where it is called. This is for the rest, bodies and subscribers: a
+            // panic would cost the sender its answer.
+            let taken = Contained::new(async {
+                let (parts, body) = request.into_parts();
+                receiver.take(&parts, pin!(body), &mut deadline).await
+            });
+            match taken.await {
+                Ok(Ok(status)) => Reply::new(status, ""),
+                Ok(Err(rejection)) => receiver.reject(&rejection),
+                Err(_) => receiver.reject(&closing(Reason::Panicked.into(), version)),
             }
         }
     }
@@ -129,13 +136,10 @@ impl<I: Inbox> Receiver<I> {
             }
         };
         let rejection = Box::<Rejection>::from(reason);
-        // A server closes an HTTP/1 connection after a body that isn't read to its end: a sender
-        // that isn't told sends its next event into it, and that one gets no answer.
-        let closes = !ended && parts.version < Version::HTTP_2;
-        Err(if closes {
-            rejection.closing()
-        } else {
+        Err(if ended {
             rejection
+        } else {
+            closing(rejection, parts.version)
         })
     }
 
@@ -197,7 +201,7 @@ impl<I: Inbox> Receiver<I> {
         };
         let rejection = match answer {
             Some(Ok(Ok(_))) => {
-                telemetry::accepted(&copy);
+                let _ = contain(|| telemetry::accepted(&copy));
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
@@ -211,9 +215,21 @@ impl<I: Inbox> Receiver<I> {
         let loud = rejection
             .reason()
             .is_loud(self.front.count(rejection.reason()));
-        telemetry::rejected(rejection.status().as_u16(), rejection.text(), loud);
+        let status = rejection.status().as_u16();
+        let _ = contain(|| telemetry::rejected(status, rejection.text(), loud));
         self.settings.hooks.tell(rejection);
         rejection.reply()
+    }
+}
+
+/// Tells the sender that its connection closes after the answer to a body that wasn't read to its end.
+///
+/// A server does so with HTTP/1: a sender that isn't told sends its next event into it, and that one gets no answer.
+fn closing(rejection: Box<Rejection>, version: Version) -> Box<Rejection> {
+    if version < Version::HTTP_2 {
+        rejection.closing()
+    } else {
+        rejection
     }
 }
 

@@ -62,7 +62,7 @@ pub enum Reason {
     Draining,
     /// The inbox isn't working.
     Unavailable,
-    /// A [`Verify`](crate::Verify) or an inbox of the user's panicked, and decided nothing.
+    /// A [`Verify`](crate::Verify), an inbox or a body of the user's panicked, and decided nothing.
     Panicked,
     /// The inbox didn't answer in time. It may own the event in the end; the sender's next copy
     /// will tell.

@@ -9,7 +9,7 @@ use super::MemoryInboxBuilder;
 use super::queue::{Admission, Job};
 use super::shared::{EventService, Shared};
 use super::worker::{spawn, staff};
-use crate::contain::contain;
+use crate::contain::{Contained, contain};
 use crate::delivery::{Delivery, Progress, Stats};
 use crate::error::BoxError;
 use crate::event::Event;
@@ -179,9 +179,9 @@ impl<S: EventService> Control for Shared<S> {
             if let Some(idle) = idle {
                 // A runtime that dropped its workers may have left events behind.
                 staff(&self);
-                // A runtime without a timer: what can't be bounded isn't waited for.
+                // A runtime without a timer, or one that shuts down: what can't be bounded isn't waited for.
                 if let Ok(sleep) = contain(|| self.runtime.sleep(within))
-                    && let Either::Left(_) = select(idle, sleep).await
+                    && let Either::Left(_) = select(idle, Contained::new(sleep)).await
                 {
                     return Drained::new(0);
                 }
@@ -194,6 +194,8 @@ impl<S: EventService> Control for Shared<S> {
         Box::pin(async move {
             let idle = self.queue().idle();
             if let Some(idle) = idle {
+                // A runtime that dropped its workers may have left events behind.
+                staff(&self);
                 // The sender lives in the queue, which this future holds.
                 let _ = idle.await;
             }

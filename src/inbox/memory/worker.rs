@@ -98,7 +98,8 @@ impl<S: EventService> Running<S> {
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
         let (event, span) = (job.event.clone(), job.origin.delivery(&job.event));
-        let delivery = async move {
+        // It borrows `self`: a span that can't be entered is never dropped, and what is in it neither.
+        let delivery = async {
             let Shared {
                 service,
                 runtime,
@@ -177,7 +178,7 @@ fn retry<S: EventService>(shared: &Arc<Shared<S>>, job: Job, delay: Duration) {
         // A runtime without a timer: what can't be waited for is due.
         if let Ok(sleep) = contain(|| retrying.shared.runtime.sleep(delay)) {
             // Whichever comes first, the time or the drain.
-            drop(select(sleep, hurry).await);
+            drop(select(Contained::new(sleep), hurry).await);
         }
         retrying.requeue();
     };
