@@ -422,6 +422,61 @@ async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    let service = tower::service_fn(move |_: Event| {
+        let good = count.fetch_add(1, Ordering::Relaxed) == 2;
+        std::future::ready(if good {
+            Ok(Report::new())
+        } else {
+            Err("not yet")
+        })
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().settled().await;
+    let failed = "service failed: not yet";
+    assert_eq!(reports(&log), [failed, failed, "service handled"]);
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_is_reached_only_by_a_later_attempt_runs_its_routes_then() {
+    let router = EventRouter::new()
+        .on("a", fails_before(2))
+        .on_any(fails_before(1));
+    let runs = Arc::new(AtomicU32::new(0));
+    let service = tower::service_fn(move |event: Event| {
+        let first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+        let mut router = router.clone();
+        async move {
+            if first {
+                return Err("the layer is down");
+            }
+            Ok(tower::Service::call(&mut router, event)
+                .await
+                .unwrap_or_else(|never| match never {}))
+        }
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().settled().await;
+    let reports = reports(&log);
+    assert_eq!(
+        reports,
+        [
+            "service failed: the layer is down",
+            "a failed: not yet, * handled",
+            "a handled"
+        ]
+    );
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
 /// What a route does in each attempt.
 #[derive(Clone, Debug)]
 enum Deed {

@@ -49,12 +49,9 @@ impl Progress {
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         let last = policy.is_last(self.attempt);
         let mut asked = None;
-        let mut failed = Vec::new();
-        if report.is_routerless() {
-            // A layer that kept the event from the router has done nothing for the routes that
-            // wait.
-            failed.append(&mut self.waiting);
-        }
+        let mut failed = std::mem::take(&mut self.waiting);
+        // A layer that kept the event from the router has done nothing for the routes that wait.
+        failed.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
             match retry(each.outcome()) {
                 Retry::Done => self.finished.push(each.name()),
