@@ -25,6 +25,7 @@ mod on {
     use tracing::{Span, debug, debug_span, trace, warn};
 
     use super::{Duration, Error, Event, Origin, Outcome, Report};
+    use crate::contain::contain;
 
     /// One name to filter by, whatever the modules in here are called.
     const TARGET: &str = "botisimo_webhooks";
@@ -57,29 +58,43 @@ mod on {
         }
     }
 
+    /// Writes to the log. A subscriber of the user's, or an error that panics when it is written, must not cost more than
+    /// the line: an event its count, or a request its answer.
+    fn contained(write: impl FnOnce()) {
+        let _ = contain(write);
+    }
+
     pub(crate) fn suspect_route(pattern: &str) {
-        warn!(target: TARGET, pattern, "no documented event type matches this route");
+        contained(|| {
+            warn!(target: TARGET, pattern, "no documented event type matches this route");
+        });
     }
 
     pub(crate) fn unverified() {
-        warn!(target: TARGET, "webhooks are accepted from anyone who knows the URL: set a secret with `verify`");
+        contained(|| {
+            warn!(target: TARGET, "webhooks are accepted from anyone who knows the URL: set a secret with `verify`");
+        });
     }
 
     pub(crate) fn accepted(event: &Event) {
-        trace!(
-            target: TARGET,
-            event_id = event.id(),
-            event_type = event.event_type().as_str(),
-            "event accepted"
-        );
+        contained(|| {
+            trace!(
+                target: TARGET,
+                event_id = event.id(),
+                event_type = event.event_type().as_str(),
+                "event accepted"
+            );
+        });
     }
 
     pub(crate) fn rejected(status: u16, reason: &str, loud: bool) {
-        if loud {
-            warn!(target: TARGET, status, reason, "webhook rejected");
-        } else {
-            debug!(target: TARGET, status, reason, "webhook rejected");
-        }
+        contained(|| {
+            if loud {
+                warn!(target: TARGET, status, reason, "webhook rejected");
+            } else {
+                debug!(target: TARGET, status, reason, "webhook rejected");
+            }
+        });
     }
 
     /// `retry_in` is the wait before the next attempt, if there is one.
@@ -89,38 +104,44 @@ mod on {
         retry_in: Option<Duration>,
         errors: bool,
     ) {
-        let (event_id, event_type) = (event.id(), event.event_type().as_str());
-        for each in report.failures() {
-            let (route, outcome) = (each.route(), each.outcome());
-            // What doesn't fit is our own text, and so free of payload.
-            let said = errors
-                || match outcome {
-                    Outcome::Mismatched(_) => true,
-                    Outcome::Failed(error) => error.get_ref().is::<Error>(),
-                    _ => false,
+        contained(|| {
+            let (event_id, event_type) = (event.id(), event.event_type().as_str());
+            for each in report.failures() {
+                let (route, outcome) = (each.route(), each.outcome());
+                // What doesn't fit is our own text, and so free of payload.
+                let said = errors
+                    || match outcome {
+                        Outcome::Mismatched(_) => true,
+                        Outcome::Failed(error) => error.get_ref().is::<Error>(),
+                        _ => false,
+                    };
+                let outcome = if said {
+                    outcome.to_string()
+                } else {
+                    outcome.as_str().to_owned()
                 };
-            let outcome = if said {
-                outcome.to_string()
-            } else {
-                outcome.as_str().to_owned()
-            };
-            let (attempt, last) = (event.attempt(), retry_in.is_none());
-            warn!(target: TARGET, event_id, event_type, attempt, last, route, outcome, "a route failed");
-        }
-        if report.is_unhandled() {
-            debug!(target: TARGET, event_id, event_type, "no route matched");
-        }
+                let (attempt, last) = (event.attempt(), retry_in.is_none());
+                warn!(target: TARGET, event_id, event_type, attempt, last, route, outcome, "a route failed");
+            }
+            if report.is_unhandled() {
+                debug!(target: TARGET, event_id, event_type, "no route matched");
+            }
+        });
     }
 
     pub(crate) fn window_shortened() {
-        warn!(
-            target: TARGET,
-            "more ids than there is room for: the oldest are forgotten before their window is over"
-        );
+        contained(|| {
+            warn!(
+                target: TARGET,
+                "more ids than there is room for: the oldest are forgotten before their window is over"
+            );
+        });
     }
 
     pub(crate) fn hook_panicked(hook: &'static str) {
-        warn!(target: TARGET, hook, "a hook panicked");
+        contained(|| {
+            warn!(target: TARGET, hook, "a hook panicked");
+        });
     }
 }
 

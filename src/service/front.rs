@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::budget::Budget;
 use super::rejection::Reason;
-use crate::contain::contain;
 use crate::delivery::{Delivery, Stats};
 use crate::inbox::{Control, Drained, Handle};
 use crate::runtime::BoxFuture;
@@ -28,8 +27,7 @@ impl Front {
     pub(super) fn warn_unverified(&self) {
         // Read first: this is asked for each request.
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            // A log that panics must not cost a request its answer.
-            let _ = contain(telemetry::unverified);
+            telemetry::unverified();
         }
     }
 

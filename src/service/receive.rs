@@ -201,7 +201,7 @@ impl<I: Inbox> Receiver<I> {
         };
         let rejection = match answer {
             Some(Ok(Ok(_))) => {
-                let _ = contain(|| telemetry::accepted(&copy));
+                telemetry::accepted(&copy);
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
@@ -216,7 +216,7 @@ impl<I: Inbox> Receiver<I> {
             .reason()
             .is_loud(self.front.count(rejection.reason()));
         let status = rejection.status().as_u16();
-        let _ = contain(|| telemetry::rejected(status, rejection.text(), loud));
+        telemetry::rejected(status, rejection.text(), loud);
         self.settings.hooks.tell(rejection);
         rejection.reply()
     }

@@ -104,8 +104,7 @@ impl Reason {
             Self::Unreadable | Self::Malformed => Reply::new(StatusCode::BAD_REQUEST, text),
             Self::Incomplete => Reply::new(StatusCode::REQUEST_TIMEOUT, text),
             Self::Unmatched => Reply::new(StatusCode::NOT_FOUND, text),
-            Self::Busy => Reply::unavailable(text, Refused::full().delay()),
-            Self::Full => Reply::unavailable(text, Refused::full().delay()),
+            Self::Busy | Self::Full => Reply::unavailable(text, Refused::full().delay()),
             Self::Draining => Reply::unavailable(text, Refused::draining().delay()),
             Self::Unavailable | Self::Panicked | Self::Slow => {
                 Reply::unavailable(text, Refused::unavailable().delay())

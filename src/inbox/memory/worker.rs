@@ -152,15 +152,8 @@ impl<S> Drop for Running<S> {
 fn tell<S>(shared: &Shared<S>, job: &Job, ledger: &Arc<Ledger>, report: &Report, next: Next) {
     let event = job.event.clone().with_ledger(Arc::clone(ledger));
     let delivery = Delivery::new(event, report.clone(), next);
-    // The log writes errors of the user's, into a subscriber of the user's.
-    let _ = contain(|| {
-        telemetry::delivered(
-            delivery.event(),
-            delivery.report(),
-            delivery.retry_in(),
-            shared.log_errors,
-        );
-    });
+    let (event, report) = (delivery.event(), delivery.report());
+    telemetry::delivered(event, report, delivery.retry_in(), shared.log_errors);
     shared.hooks.tell(&delivery);
 }
 
