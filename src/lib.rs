@@ -118,6 +118,7 @@ mod telemetry;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
+mod waiters;
 
 pub use crate::delivery::{Delivery, RetryPolicy, Stats, Verdict};
 pub use crate::error::{Error, ErrorKind};

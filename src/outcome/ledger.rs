@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_channel::oneshot;
 
 use super::{Outcome, Report, RouteReport};
+use crate::waiters::Waiters;
 
 /// What the routes of one attempt did, written as it happens.
 ///
@@ -32,7 +33,7 @@ struct State {
     /// Whether the attempt's time is over.
     expired: bool,
     /// The routers that wait for the end of the attempt's time.
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Waiters,
 }
 
 #[derive(Debug)]
@@ -132,10 +133,7 @@ impl Ledger {
         if state.expired {
             return None;
         }
-        state.waiting.retain(|waiting| !waiting.is_canceled());
-        let (sender, receiver) = oneshot::channel();
-        state.waiting.push(sender);
-        Some(receiver)
+        Some(state.waiting.wait())
     }
 
     /// Ends the attempt's time: the routers drop what still runs.
@@ -143,12 +141,9 @@ impl Ledger {
         let waiting = {
             let mut state = self.state();
             state.expired = true;
-            std::mem::take(&mut state.waiting)
+            state.waiting.take()
         };
-        for router in waiting {
-            // A router that is gone has nothing left to drop.
-            let _ = router.send(());
-        }
+        waiting.wake();
     }
 
     /// Returns what the routes of `entry` did.

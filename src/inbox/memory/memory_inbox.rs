@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use tower_service::Service;
 
@@ -171,14 +172,8 @@ impl<S: EventService> Control for Shared<S> {
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
             let hurry = self.queue().drain();
-            for waiting in hurry {
-                // One whose wait is over needn't be told.
-                let _ = waiting.send(());
-            }
-            let idle = self.queue().idle();
-            if let Some(idle) = idle {
-                // A runtime that dropped its workers may have left events behind.
-                staff(&self);
+            hurry.wake();
+            if let Some(idle) = idle(&self) {
                 // A runtime without a timer, or one that shuts down: what can't be bounded isn't waited for.
                 if let Ok(sleep) = contain(|| self.runtime.sleep(within))
                     && let Either::Left(_) = select(idle, Contained::new(sleep)).await
@@ -192,10 +187,7 @@ impl<S: EventService> Control for Shared<S> {
 
     fn settled(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
-            let idle = self.queue().idle();
-            if let Some(idle) = idle {
-                // A runtime that dropped its workers may have left events behind.
-                staff(&self);
+            if let Some(idle) = idle(&self) {
                 // The sender lives in the queue, which this future holds.
                 let _ = idle.await;
             }
@@ -205,6 +197,14 @@ impl<S: EventService> Control for Shared<S> {
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
         self.hooks.add(move |delivery| hook(delivery));
     }
+}
+
+/// Returns what is received once nothing is in flight, or `None` if nothing is. Whoever waits for that puts workers to the
+/// events that a runtime may have left behind.
+fn idle<S: EventService>(shared: &Arc<Shared<S>>) -> Option<oneshot::Receiver<()>> {
+    let idle = shared.queue().idle()?;
+    staff(shared);
+    Some(idle)
 }
 
 impl fmt::Debug for MemoryInbox {

@@ -7,6 +7,7 @@ use crate::delivery::{Duplicates, Fingerprint, Progress, Stats, Verdict};
 use crate::event::Event;
 use crate::inbox::Refused;
 use crate::telemetry::Origin;
+use crate::waiters::Waiters;
 
 /// How much an inbox holds.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +45,9 @@ pub(super) struct Queue {
     /// All but the counts above.
     stats: Stats,
     /// Who waits until nothing is in flight.
-    idle: Vec<oneshot::Sender<()>>,
+    idle: Waiters,
     /// The jobs between two attempts, to be told that the queue is drained.
-    hurry: Vec<oneshot::Sender<()>>,
+    hurry: Waiters,
 }
 
 /// What becomes of an event that isn't refused.
@@ -90,8 +91,8 @@ impl Queue {
             forgetful: false,
             admitted: 0,
             stats: Stats::default(),
-            idle: Vec::new(),
-            hurry: Vec::new(),
+            idle: Waiters::default(),
+            hurry: Waiters::default(),
         }
     }
 
@@ -211,12 +212,7 @@ impl Queue {
         if self.draining {
             return None;
         }
-        if self.hurry.len() > 2 * self.retrying {
-            self.hurry.retain(|waiting| !waiting.is_canceled());
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.hurry.push(sender);
-        Some(receiver)
+        Some(self.hurry.wait())
     }
 
     /// Puts a job in line for its next attempt.
@@ -239,9 +235,9 @@ impl Queue {
     }
 
     /// Refuses new events from now on, and returns which jobs' waits are to be cut short.
-    pub(super) fn drain(&mut self) -> Vec<oneshot::Sender<()>> {
+    pub(super) fn drain(&mut self) -> Waiters {
         self.draining = true;
-        std::mem::take(&mut self.hurry)
+        self.hurry.take()
     }
 
     /// Returns what is received once nothing is in flight, or `None` if nothing is.
@@ -249,10 +245,7 @@ impl Queue {
         if self.in_flight() == 0 {
             return None;
         }
-        self.idle.retain(|waiting| !waiting.is_canceled());
-        let (sender, receiver) = oneshot::channel();
-        self.idle.push(sender);
-        Some(receiver)
+        Some(self.idle.wait())
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -269,13 +262,8 @@ impl Queue {
         }
     }
 
-    /// Returns who is to be told that nothing is in flight, if nothing is: to be sent to when the
-    /// lock is free.
-    pub(super) fn settle(&mut self) -> Vec<oneshot::Sender<()>> {
-        if self.in_flight() == 0 {
-            std::mem::take(&mut self.idle)
-        } else {
-            Vec::new()
-        }
+    /// Returns who is to be told that nothing is in flight, if nothing is.
+    pub(super) fn settle(&mut self) -> Option<Waiters> {
+        (self.in_flight() == 0).then(|| self.idle.take())
     }
 }

@@ -49,9 +49,8 @@ impl<S> Shared<S> {
         let changed = change(&mut queue);
         let idle = queue.settle();
         drop(queue);
-        for waiting in idle {
-            // Who is gone needn't be told.
-            let _ = waiting.send(());
+        if let Some(idle) = idle {
+            idle.wake();
         }
         changed
     }
