@@ -2,6 +2,9 @@
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "tracing")]
+mod subscriber;
+
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -358,7 +361,8 @@ fn a_waker_may_ask_for_the_counts() {
 #[cfg(feature = "tracing")]
 mod subscribers {
     use tracing::span::{Attributes, Id, Record};
-    use tracing::subscriber::{DefaultGuard, set_default};
+
+    use tracing::subscriber::DefaultGuard;
     use tracing::{Metadata, Subscriber};
 
     use super::*;
@@ -404,7 +408,7 @@ mod subscribers {
     }
 
     fn tell(told: impl Fn(&'static str) + Send + Sync + 'static) -> DefaultGuard {
-        set_default(Told(told))
+        subscriber::set(Told(told))
     }
 
     /// The bugs: the warning of a hook that panicked kept its event from being counted, and a span that couldn't be

@@ -2,6 +2,8 @@
 #![cfg(all(feature = "tokio", feature = "tracing"))]
 #![allow(clippy::unwrap_used)]
 
+mod subscriber;
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -60,7 +62,7 @@ fn capture(filter: &str) -> (Log, tracing::subscriber::DefaultGuard) {
         .with_ansi(false)
         .without_time()
         .finish();
-    (log, tracing::subscriber::set_default(subscriber))
+    (log, subscriber::set(subscriber))
 }
 
 async fn deliver(inbox: &MemoryInbox, mock: &MockRequest) {

@@ -2,6 +2,8 @@
 #![cfg(feature = "tokio")]
 
 mod door;
+#[cfg(feature = "tracing")]
+mod subscriber;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -430,7 +432,6 @@ mod log {
 
     use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::fmt::MakeWriter;
-    use tracing_subscriber::util::SubscriberInitExt;
 
     /// What was logged.
     #[derive(Clone, Default)]
@@ -470,7 +471,7 @@ mod log {
             .with_ansi(false)
             .with_writer(log.clone())
             .finish();
-        (log, subscriber.set_default())
+        (log, crate::subscriber::set(subscriber))
     }
 }
 
