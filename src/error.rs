@@ -1,17 +1,19 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 /// A boxed error, as tower's crates name it.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The error of everything in this crate that can be refused: an envelope, a payload, a pattern, a
-/// route.
+/// route, a store.
 ///
-/// It is opaque and cheap to clone. [`kind`](Error::kind) says what was refused; the text says why.
-/// Neither the text nor any source holds a value of the payload or a secret, so it can be logged as
-/// it is.
+/// It is opaque and cheap to clone. [`kind`](Error::kind) says what was refused; the text says why,
+/// and [`source`](StdError::source) what lies below, where that is another crate's or the operating
+/// system's error. Neither the text nor any source holds a value of the payload or a secret, so it
+/// can be logged as it is.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -20,6 +22,7 @@ pub struct Error {
 struct Inner {
     kind: ErrorKind,
     text: Cow<'static, str>,
+    source: Option<BoxError>,
 }
 
 /// What an [`Error`] is about.
@@ -35,13 +38,29 @@ pub enum ErrorKind {
     Pattern,
     /// Two routes have the same name.
     Route,
+    /// What an inbox keeps its events in can't be opened, or doesn't work.
+    Inbox,
+    /// Another process, or another inbox of this one, owns what this one was to open.
+    Owned,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
-        let text = text.into();
+        Self::with(kind, text.into(), None)
+    }
+
+    /// Returns the error that has another one below it.
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        text: impl Into<Cow<'static, str>>,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self::with(kind, text.into(), Some(source.into()))
+    }
+
+    fn with(kind: ErrorKind, text: Cow<'static, str>, source: Option<BoxError>) -> Self {
         Self {
-            inner: Arc::new(Inner { kind, text }),
+            inner: Arc::new(Inner { kind, text, source }),
         }
     }
 
@@ -69,14 +88,23 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
+        let mut debug = f.debug_struct("Error");
+        debug
             .field("kind", &self.inner.kind)
-            .field("text", &self.inner.text)
-            .finish()
+            .field("text", &self.inner.text);
+        if let Some(source) = &self.inner.source {
+            debug.field("source", source);
+        }
+        debug.finish()
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.inner.source.as_ref()?;
+        Some(&**source)
+    }
+}
 
 impl From<Infallible> for Error {
     fn from(error: Infallible) -> Self {

@@ -120,12 +120,12 @@ mod telemetry;
 pub mod testing;
 mod waiters;
 
-pub use crate::delivery::{Delivery, RetryPolicy, Stats, Verdict};
+pub use crate::delivery::{DeadLetter, Delivery, RetryPolicy, RouteEnd, Stats, Verdict};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
-    Accepted, Control, Drained, Handle, Inbox, IntoInbox, MemoryInbox, MemoryInboxBuilder, Refused,
-    RefusedKind,
+    Accepted, Control, DeadLetterStore, DeadLetters, Drained, Handle, Inbox, IntoInbox,
+    MemoryInbox, MemoryInboxBuilder, Refused, RefusedKind,
 };
 pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report, RouteReport};
 pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};

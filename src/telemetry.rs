@@ -37,6 +37,11 @@ mod on {
             }
         }
 
+        /// Returns that of an event that no request brought.
+        pub(crate) fn none() -> Self {
+            Self { span: Span::none() }
+        }
+
         /// Returns the span of the event's delivery.
         pub(crate) fn delivery(&self, event: &Event) -> DeliverySpan {
             let (id, event_type) = (event.id(), event.event_type().as_str());
@@ -152,6 +157,10 @@ mod on {
 
     impl Origin {
         pub(crate) fn current() -> Self {
+            Self {}
+        }
+
+        pub(crate) fn none() -> Self {
             Self {}
         }
 

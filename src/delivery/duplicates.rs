@@ -1,7 +1,9 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::runtime::millis;
 
 /// Remembers the ids of accepted events, for a time and up to a count.
 ///
@@ -10,10 +12,22 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Duplicates {
     remembered: HashSet<Fingerprint, BuildHasherDefault<AsItIs>>,
-    /// The same fingerprints and when each was remembered, oldest first.
-    order: VecDeque<(Instant, Fingerprint)>,
+    /// The same fingerprints, oldest first.
+    order: VecDeque<Remembered>,
     max_ids: usize,
-    window: Duration,
+    /// In milliseconds.
+    window: u64,
+    /// The highest number of an event whose id was forgotten.
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    /// In milliseconds, by the inbox's clock.
+    since: u64,
+    /// That of the event.
+    number: u64,
+    id: Fingerprint,
 }
 
 /// A messageId, as it is remembered.
@@ -60,24 +74,25 @@ impl Duplicates {
             remembered: HashSet::default(),
             order: VecDeque::new(),
             max_ids,
-            window,
+            window: millis(window),
+            forgotten: 0,
         }
     }
 
     /// Returns whether the id is that of an event that was taken within the window.
-    pub(crate) fn contains(&mut self, id: Fingerprint, now: Instant) -> bool {
-        while let Some((since, _)) = self.order.front()
-            && now.saturating_duration_since(*since) >= self.window
+    pub(crate) fn contains(&mut self, id: Fingerprint, now: u64) -> bool {
+        while let Some(oldest) = self.order.front()
+            && now.saturating_sub(oldest.since) >= self.window
         {
             self.forget_oldest();
         }
         self.remembered.contains(&id)
     }
 
-    /// Remembers an id. Returns false if another one had to be forgotten for it before its window
-    /// was over.
-    pub(crate) fn insert(&mut self, id: Fingerprint, now: Instant) -> bool {
-        if self.max_ids == 0 || self.window.is_zero() {
+    /// Remembers the id of the event of this number, which is higher than those before. Returns
+    /// false if another one had to be forgotten for it before its window was over.
+    pub(crate) fn insert(&mut self, id: Fingerprint, number: u64, now: u64) -> bool {
+        if self.max_ids == 0 || self.window == 0 {
             return true;
         }
         let full = self.order.len() >= self.max_ids;
@@ -85,7 +100,11 @@ impl Duplicates {
             self.forget_oldest();
         }
         if self.remembered.insert(id) {
-            self.order.push_back((now, id));
+            self.order.push_back(Remembered {
+                since: now,
+                number,
+                id,
+            });
         }
         !full
     }
@@ -93,15 +112,16 @@ impl Duplicates {
     /// Forgets an id whose event wasn't taken after all.
     pub(crate) fn remove(&mut self, id: Fingerprint) {
         if self.remembered.remove(&id)
-            && let Some(place) = self.order.iter().rposition(|(_, each)| *each == id)
+            && let Some(place) = self.order.iter().rposition(|each| each.id == id)
         {
             self.order.remove(place);
         }
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, id)) = self.order.pop_front() {
-            self.remembered.remove(&id);
+        if let Some(oldest) = self.order.pop_front() {
+            self.remembered.remove(&oldest.id);
+            self.forgotten = oldest.number;
         }
     }
 }

@@ -2,7 +2,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RetryPolicy, Verdict};
+use super::{RetryPolicy, RouteEnd, Verdict};
+use crate::contain::contain;
 use crate::outcome::{Ledger, Outcome, Report};
 
 /// How far an event has come: which attempt is next, and which of its routes need none.
@@ -13,11 +14,10 @@ use crate::outcome::{Ledger, Outcome, Report};
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    finished: Vec<Arc<str>>,
+    /// The finished routes.
+    ends: Vec<RouteEnd>,
     /// The routes that failed in the last attempt and will be tried again.
     waiting: Vec<Arc<str>>,
-    /// Whether one of the finished routes failed for good.
-    dead: bool,
 }
 
 /// What follows an attempt.
@@ -32,44 +32,60 @@ pub(crate) enum Next {
 impl Progress {
     /// Returns that of an event before its first attempt.
     pub(crate) fn new() -> Self {
+        Self::restored(NonZeroU32::MIN, Vec::new())
+    }
+
+    /// Returns that of an event whose next attempt is `attempt`, and of whose routes those of `ends`
+    /// need none.
+    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteEnd>) -> Self {
         Self {
-            attempt: NonZeroU32::MIN,
-            finished: Vec::new(),
+            attempt,
+            ends,
             waiting: Vec::new(),
-            dead: false,
         }
+    }
+
+    /// Returns that of a dead letter that is sent round again: what did its work needs no run.
+    pub(crate) fn replayed(ends: &[RouteEnd]) -> Self {
+        let done = ends.iter().filter(|end| end.reason.is_none());
+        Self::restored(NonZeroU32::MIN, done.cloned().collect())
     }
 
     /// Returns the ledger of the next attempt.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
-        Arc::new(Ledger::new(self.attempt, self.finished.clone()))
+        let finished = self.ends.iter().map(|end| Arc::clone(&end.route));
+        Arc::new(Ledger::new(self.attempt, finished.collect()))
     }
 
     /// Takes in what an attempt at the event of this id came to.
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         let last = policy.is_last(self.attempt);
         let mut asked = None;
-        let mut failed = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
         // A layer that kept the event from the router has done nothing for the routes that wait.
-        failed.retain(|route| report.is_routerless() && report.get(route).is_none());
+        waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
             match retry(each.outcome()) {
-                Retry::Done => self.finished.push(each.name()),
-                Retry::Wanted(delay) => {
-                    failed.push(each.name());
+                Retry::Wanted(delay) if !last => {
+                    waiting.push(each.name());
                     asked = asked.max(delay);
                 }
-                Retry::Futile => {
-                    self.finished.push(each.name());
-                    self.dead = true;
+                Retry::Done => self.ends.push(RouteEnd::done(each.name())),
+                Retry::Wanted(_) | Retry::Futile => {
+                    self.ends
+                        .push(RouteEnd::failed(each.name(), each.outcome()));
                 }
             }
         }
-        if last && !failed.is_empty() {
-            self.finished.append(&mut failed);
-            self.dead = true;
+        if last {
+            // None of their own: what kept the event from them is the reason.
+            let outcome = report.routes().first().map(|each| each.outcome().clone());
+            let outcome = outcome.unwrap_or(Outcome::Dropped);
+            let waiting = waiting.drain(..);
+            self.ends
+                .extend(waiting.map(|route| RouteEnd::failed(route, &outcome)));
         }
-        self.waiting = failed;
+        self.waiting = waiting;
         if self.waiting.is_empty() {
             return Next::End(self.verdict(report));
         }
@@ -78,27 +94,61 @@ impl Progress {
         Next::Retry(wait)
     }
 
-    /// Returns the verdict if no attempt follows the one of `report`, whatever the policy.
-    pub(crate) fn give_up(&self, report: &Report) -> Verdict {
-        if report.is_success() {
-            self.verdict(report)
-        } else {
-            Verdict::Dead
+    /// Takes in what an attempt came to after which there is none, whatever the policy.
+    pub(crate) fn give_up(&mut self, report: &Report) -> Verdict {
+        self.waiting.clear();
+        for each in report.routes() {
+            self.ends.push(match each.outcome() {
+                Outcome::Handled => RouteEnd::done(each.name()),
+                outcome => RouteEnd::failed(each.name(), outcome),
+            });
         }
+        self.verdict(report)
     }
 
-    /// Returns the routes that wait for the next attempt.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = Arc<str>> {
-        self.waiting.iter().cloned()
+    /// Gives up the routes that wait for the next attempt.
+    pub(crate) fn abandon(&mut self) -> Report {
+        let report = Report::dropped(std::mem::take(&mut self.waiting).into_iter());
+        self.give_up(&report);
+        report
+    }
+
+    /// Returns the number of the next attempt, or of the last one if none follows.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempt.get()
+    }
+
+    /// Returns the finished routes.
+    pub(crate) fn ends(&self) -> &[RouteEnd] {
+        &self.ends
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        if self.dead {
+        if self.ends.iter().any(|end| end.reason.is_some()) {
             Verdict::Dead
         } else if report.is_unhandled() {
             Verdict::Unhandled
         } else {
             Verdict::Handled
+        }
+    }
+}
+
+impl RouteEnd {
+    fn done(route: Arc<str>) -> Self {
+        Self {
+            route,
+            reason: None,
+        }
+    }
+
+    fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
+        // The text of a handler's error is made by the user's code.
+        let reason = contain(|| outcome.to_string());
+        let reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
+        Self {
+            route,
+            reason: Some(Arc::from(reason)),
         }
     }
 }

@@ -38,6 +38,10 @@ pub struct Stats {
     pub retried: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
+    /// Dead letters that are kept.
+    pub dead_letters: u64,
+    /// Dead letters that were dropped because there was no room for more.
+    pub dead_letters_dropped: u64,
     /// Copies of events that were accepted before: answered 200, not run again.
     pub duplicates: u64,
     /// Events that the inbox refused, answered 503.
@@ -86,6 +90,8 @@ impl fmt::Display for Stats {
             ("retrying", self.retrying),
             ("retried", self.retried),
             ("bytes", self.bytes),
+            ("dead letters", self.dead_letters),
+            ("dropped", self.dead_letters_dropped),
             ("duplicates", self.duplicates),
             ("refused", self.refused),
             ("malformed", self.malformed),

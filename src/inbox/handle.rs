@@ -2,7 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::{Delivery, Stats};
+use super::{DeadLetterStore, DeadLetters};
+use crate::delivery::{DeadLetter, Delivery, Stats};
 use crate::runtime::BoxFuture;
 
 /// Counts, drains and awaits what an inbox accepted. Given by
@@ -45,6 +46,17 @@ pub trait Control: Send + Sync + 'static {
 
     /// See [`Handle::on_delivery`].
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>);
+
+    /// See [`Handle::on_dead_letter`]. An inbox without dead letters has nothing to tell, which is
+    /// the default.
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        drop(hook);
+    }
+
+    /// See [`Handle::dead_letters`]. The default is none.
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        None
+    }
 }
 
 /// What a drain left.
@@ -118,6 +130,37 @@ impl Handle {
     /// nothing.
     pub fn on_delivery(&self, hook: impl Fn(&Delivery) + Send + Sync + 'static) {
         self.control.on_delivery(Arc::new(hook));
+    }
+
+    /// Adds a hook that is told of every event that is given up from now on, before it is counted.
+    ///
+    /// It runs in the delivery's task or on a thread of the inbox, so it must not block. If it
+    /// panics, that is logged and hurts nothing.
+    pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
+        self.control.on_dead_letter(Arc::new(hook));
+    }
+
+    /// Returns the events that were given up, to list, replay or delete them; `None` if the inbox
+    /// keeps none. Those of this crate do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use botisimo_webhooks::{Error, Handle};
+    /// async fn report(handle: &Handle) -> Result<(), Error> {
+    ///     if let Some(dead) = handle.dead_letters() {
+    ///         for letter in dead.list(None, 10).await? {
+    ///             println!("{letter}");
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn dead_letters(&self) -> Option<DeadLetters> {
+        Arc::clone(&self.control)
+            .dead_letters()
+            .map(DeadLetters::new)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The seam between the front door and the deliveries: who owns an event once it is answered.
 
+mod dead_letters;
 mod handle;
 #[allow(clippy::module_inception)] // the trait of the module, in a file of its own like every type
 mod inbox;
 mod into_inbox;
 mod memory;
 
+pub use self::dead_letters::{DeadLetterStore, DeadLetters};
 pub use self::handle::{Control, Drained, Handle};
 pub use self::inbox::{Accepted, Inbox, Refused, RefusedKind};
 pub use self::into_inbox::IntoInbox;

@@ -4,9 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+mod clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
+pub(crate) use self::clock::{Clock, millis};
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 

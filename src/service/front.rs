@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::budget::Budget;
 use super::rejection::Reason;
-use crate::delivery::{Delivery, Stats};
-use crate::inbox::{Control, Drained, Handle};
+use crate::delivery::{DeadLetter, Delivery, Stats};
+use crate::inbox::{Control, DeadLetterStore, DeadLetters, Drained, Handle};
 use crate::runtime::BoxFuture;
 use crate::telemetry;
 
@@ -72,5 +72,13 @@ impl Control for FrontControl {
 
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
         self.inbox.on_delivery(move |delivery| hook(delivery));
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        self.inbox.on_dead_letter(move |letter| hook(letter));
+    }
+
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        self.inbox.dead_letters().map(DeadLetters::into_store)
     }
 }

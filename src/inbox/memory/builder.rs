@@ -4,13 +4,14 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::MemoryInbox;
+use super::desk::MemoryDesk;
+use super::graveyard::{Graveyard, Plots};
 use super::queue::{Limits, Queue};
-use super::shared::Shared;
-use crate::delivery::{Delivery, Duplicates, Fingerprints, Hooks, RetryPolicy};
+use crate::delivery::{Crew, Deliverer, Duplicates, Fingerprints, Settings, settings};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
-use crate::runtime::Runtime;
+use crate::runtime::{Clock, Runtime};
 
 /// Sets up a [`MemoryInbox`].
 #[derive(Clone, Debug)]
@@ -19,35 +20,28 @@ pub struct MemoryInboxBuilder {
     limits: Limits,
     max_ids: usize,
     duplicate_window: Duration,
-    attempt_timeout: Duration,
-    retry: RetryPolicy,
-    hooks: Hooks<Delivery>,
-    log_errors: bool,
+    plots: Plots,
+    delivery: Settings,
 }
 
 impl MemoryInboxBuilder {
     pub(super) fn new() -> Self {
         Self {
             limits: Limits {
-                running: 64,
                 events: 10_000,
                 bytes: 64 << 20,
             },
             max_ids: 100_000,
             duplicate_window: Duration::from_secs(24 * 60 * 60),
-            attempt_timeout: Duration::from_secs(30),
-            retry: RetryPolicy::new(),
-            hooks: Hooks::new("on_delivery"),
-            log_errors: false,
+            plots: Plots {
+                letters: 1_000,
+                bytes: 16 << 20,
+            },
+            delivery: Settings::default(),
         }
     }
 
-    /// Sets how many events are in delivery at once. The default is 64: handlers mostly wait for a
-    /// database or an API, which seldom serve more at once. 0 counts as 1.
-    pub fn max_running(mut self, events: usize) -> Self {
-        self.limits.running = events.max(1);
-        self
-    }
+    settings!();
 
     /// Sets how many events are held at once, both those in delivery and those that wait. The
     /// default is 10,000, some seconds of a busy sender. With `max_running(n)` and
@@ -84,34 +78,17 @@ impl MemoryInboxBuilder {
         self
     }
 
-    /// Sets how long all routes of an event may take in one attempt. The default is 30 s. Those
-    /// that still run then are dropped as [timed out](crate::Outcome::TimedOut).
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = timeout;
+    /// Sets how many dead letters are kept. The default is 1,000. Past it the oldest are dropped, and
+    /// counted as `dead_letters_dropped`. With 0 none is kept.
+    pub fn max_dead_letters(mut self, letters: usize) -> Self {
+        self.plots.letters = letters;
         self
     }
 
-    /// Sets when routes that failed are tried again. The default is [`RetryPolicy::new`].
-    ///
-    /// An event between two attempts holds no place among those in delivery, but one among those
-    /// held.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
-        self
-    }
-
-    /// Adds a hook that is told of every attempt at an event that ends, before it is counted. See
-    /// [`Handle::on_delivery`](crate::Handle::on_delivery).
-    pub fn on_delivery(self, hook: impl Fn(&Delivery) + Send + Sync + 'static) -> Self {
-        self.hooks.add(hook);
-        self
-    }
-
-    /// Writes the texts of handlers' errors and panics to the log. By default only the route and
-    /// the kind of failure are logged: the texts are the user's own and may hold what doesn't
-    /// belong into a log.
-    pub fn log_handler_errors(mut self) -> Self {
-        self.log_errors = true;
+    /// Sets how many bytes the bodies of all dead letters may have. The default is 16 MiB. Past it
+    /// the oldest are dropped.
+    pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
+        self.plots.bytes = bytes;
         self
     }
 
@@ -136,18 +113,17 @@ impl MemoryInboxBuilder {
             + Send
             + 'static,
     {
-        MemoryInbox::start(Shared {
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        MemoryInbox::start(MemoryDesk {
             queue: Mutex::new(Queue::new(
                 self.limits,
+                Crew::new(self.delivery.max_running),
                 Duplicates::new(self.max_ids, self.duplicate_window),
+                Graveyard::new(self.plots, self.delivery.hold_on_dead),
             )),
             fingerprints: Fingerprints::default(),
-            service: Mutex::new(service),
-            runtime: Arc::new(runtime),
-            attempt_timeout: self.attempt_timeout,
-            retry: self.retry,
-            hooks: self.hooks,
-            log_errors: self.log_errors,
+            clock: Clock::new(Arc::clone(&runtime)),
+            deliverer: Deliverer::new(service, runtime, self.delivery),
         })
     }
 }

@@ -7,14 +7,13 @@ use futures_util::future::{Either, select};
 use tower_service::Service;
 
 use super::MemoryInboxBuilder;
-use super::queue::{Admission, Job};
-use super::shared::{EventService, Shared};
-use super::worker::{spawn, staff};
+use super::desk::MemoryDesk;
+use super::queue::Admission;
 use crate::contain::{Contained, contain};
-use crate::delivery::{Delivery, Progress, Stats};
+use crate::delivery::{DeadLetter, Delivery, EventService, Job, Progress, Stats, spawn, staff};
 use crate::error::BoxError;
 use crate::event::Event;
-use crate::inbox::{Accepted, Control, Drained, Handle, Inbox, Refused};
+use crate::inbox::{Accepted, Control, DeadLetterStore, Drained, Handle, Inbox, Refused};
 use crate::outcome::Report;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::{self, Origin};
@@ -99,7 +98,7 @@ impl MemoryInbox {
         MemoryInboxBuilder::new()
     }
 
-    pub(super) fn start<S: EventService>(shared: Shared<S>) -> Self {
+    pub(super) fn start<S: EventService>(shared: MemoryDesk<S>) -> Self {
         Self {
             core: Arc::new(shared),
         }
@@ -124,25 +123,27 @@ impl Inbox for MemoryInbox {
     }
 }
 
-impl<S: EventService> Core for Shared<S> {
+impl<S: EventService> Core for MemoryDesk<S> {
     fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused> {
         let (id, origin, now) = (
             self.fingerprints.of(event.id()),
             Origin::current(),
-            self.runtime.now(),
+            self.clock.now(),
         );
+        let key = self.deliverer.settings.order.key(&event);
         let mut queue = self.queue();
         let (number, forgot) = match queue.admit(event.body().len(), id, now)? {
             Admission::New { number, forgot } => (number, forgot),
             Admission::Copy => return Ok(Accepted::Duplicate),
         };
-        let hire = queue.push(Job {
+        let job = Job {
             number,
-            id,
             event,
             origin,
             progress: Progress::new(),
-        });
+            key,
+        };
+        let hire = queue.push(job, id);
         drop(queue);
         // Where there is a worker already, it will come to this event.
         if let Some(hire) = hire {
@@ -160,11 +161,11 @@ impl<S: EventService> Core for Shared<S> {
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.runtime)
+        Arc::clone(&self.deliverer.runtime)
     }
 }
 
-impl<S: EventService> Control for Shared<S> {
+impl<S: EventService> Control for MemoryDesk<S> {
     fn stats(&self) -> Stats {
         self.queue().stats()
     }
@@ -175,7 +176,7 @@ impl<S: EventService> Control for Shared<S> {
             hurry.wake();
             if let Some(idle) = idle(&self) {
                 // A runtime without a timer, or one that shuts down: what can't be bounded isn't waited for.
-                if let Ok(sleep) = contain(|| self.runtime.sleep(within))
+                if let Ok(sleep) = contain(|| self.deliverer.runtime.sleep(within))
                     && let Either::Left(_) = select(idle, Contained::new(sleep)).await
                 {
                     return Drained::new(0);
@@ -195,13 +196,23 @@ impl<S: EventService> Control for Shared<S> {
     }
 
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        self.hooks.add(move |delivery| hook(delivery));
+        let hooks = &self.deliverer.settings.on_delivery;
+        hooks.add(move |delivery| hook(delivery));
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        let hooks = &self.deliverer.settings.on_dead_letter;
+        hooks.add(move |letter| hook(letter));
+    }
+
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self)
     }
 }
 
 /// Returns what is received once nothing is in flight, or `None` if nothing is. Whoever waits for that puts workers to the
 /// events that a runtime may have left behind.
-fn idle<S: EventService>(shared: &Arc<Shared<S>>) -> Option<oneshot::Receiver<()>> {
+fn idle<S: EventService>(shared: &Arc<MemoryDesk<S>>) -> Option<oneshot::Receiver<()>> {
     let idle = shared.queue().idle()?;
     staff(shared);
     Some(idle)

@@ -1,18 +1,17 @@
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
 use futures_channel::oneshot;
 
-use crate::delivery::{Duplicates, Fingerprint, Progress, Stats, Verdict};
-use crate::event::Event;
+use super::graveyard::Graveyard;
+use crate::delivery::{
+    Crew, DeadLetter, Duplicates, Fingerprint, Hire, Job, Line, OrderKey, Progress, Stats, Verdict,
+};
 use crate::inbox::Refused;
 use crate::telemetry::Origin;
 use crate::waiters::Waiters;
+use std::time::Duration;
 
 /// How much an inbox holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    pub(super) running: usize,
     pub(super) events: usize,
     pub(super) bytes: usize,
 }
@@ -20,14 +19,8 @@ pub(super) struct Limits {
 /// What was accepted and hasn't ended, and the counts of it all.
 pub(super) struct Queue {
     limits: Limits,
-    waiting: VecDeque<Job>,
-    /// Workers that were spawned and haven't ended; one of them may be about to take its first
-    /// job.
-    workers: usize,
-    /// Workers so far that were dropped before they began: their runtime had shut down.
-    dropped: u64,
-    /// Workers that have a job.
-    running: usize,
+    line: Line,
+    pub(super) crew: Crew,
     /// Jobs between two attempts.
     retrying: usize,
     /// Bytes of the bodies of all jobs, wherever they are.
@@ -42,6 +35,7 @@ pub(super) struct Queue {
     forgetful: bool,
     /// The count of all jobs so far, which numbers them.
     admitted: u64,
+    pub(super) dead: Graveyard,
     /// All but the counts above.
     stats: Stats,
     /// Who waits until nothing is in flight.
@@ -59,30 +53,12 @@ pub(super) enum Admission {
     Copy,
 }
 
-/// A worker that is to be spawned.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hire {
-    /// How many had been dropped before.
-    dropped: u64,
-}
-
-/// An accepted event.
-pub(super) struct Job {
-    pub(super) number: u64,
-    pub(super) id: Fingerprint,
-    pub(super) event: Event,
-    pub(super) origin: Origin,
-    pub(super) progress: Progress,
-}
-
 impl Queue {
-    pub(super) fn new(limits: Limits, ids: Duplicates) -> Self {
+    pub(super) fn new(limits: Limits, crew: Crew, ids: Duplicates, dead: Graveyard) -> Self {
         Self {
             limits,
-            waiting: VecDeque::new(),
-            workers: 0,
-            dropped: 0,
-            running: 0,
+            line: Line::default(),
+            crew,
             retrying: 0,
             bytes: 0,
             draining: false,
@@ -90,6 +66,7 @@ impl Queue {
             tentative: Vec::new(),
             forgetful: false,
             admitted: 0,
+            dead,
             stats: Stats::default(),
             idle: Waiters::default(),
             hurry: Waiters::default(),
@@ -102,7 +79,7 @@ impl Queue {
         &mut self,
         size: usize,
         id: Fingerprint,
-        now: Instant,
+        now: u64,
     ) -> Result<Admission, Refused> {
         // Before the bounds: a copy takes no room, and its sender may forget it also while this is
         // full or drained.
@@ -115,33 +92,36 @@ impl Queue {
             self.stats.duplicates += 1;
             return Ok(Admission::Copy);
         }
-        let count = self.in_flight();
-        // One event is always taken: to refuse an event for ever would get the endpoint disabled.
-        let full =
-            count > 0 && (count >= self.limits.events || self.bytes + size > self.limits.bytes);
-        if self.draining || full {
+        if let Err(refused) = self.room(size) {
             self.stats.refused += 1;
-            return Err(if self.draining {
-                Refused::draining()
-            } else {
-                Refused::full()
-            });
+            return Err(refused);
         }
-        let forgot = !self.ids.insert(id, now) && !std::mem::replace(&mut self.forgetful, true);
         self.admitted += 1;
+        let number = self.admitted;
+        let forgot =
+            !self.ids.insert(id, number, now) && !std::mem::replace(&mut self.forgetful, true);
         self.stats.accepted += 1;
         self.bytes += size;
-        Ok(Admission::New {
-            number: self.admitted,
-            forgot,
-        })
+        Ok(Admission::New { number, forgot })
+    }
+
+    /// Returns why one more event of `size` bytes has no room, if it hasn't.
+    fn room(&self, size: usize) -> Result<(), Refused> {
+        let count = self.in_flight();
+        if self.draining {
+            return Err(Refused::draining());
+        }
+        // One event is always taken: to refuse an event for ever would get the endpoint disabled.
+        if count > 0 && (count >= self.limits.events || self.bytes + size > self.limits.bytes) {
+            return Err(Refused::full());
+        }
+        Ok(())
     }
 
     /// Puts an admitted event in line. Returns the worker that is to be spawned for it and then
     /// confirmed, if it needs one.
-    pub(super) fn push(&mut self, job: Job) -> Option<Hire> {
-        let id = job.id;
-        self.waiting.push_back(job);
+    pub(super) fn push(&mut self, job: Job, id: Fingerprint) -> Option<Hire> {
+        self.line.push(job);
         let hire = self.hire()?;
         self.tentative.push(id);
         Some(hire)
@@ -157,13 +137,12 @@ impl Queue {
         spawned: bool,
     ) -> Option<Job> {
         self.tentative.retain(|tentative| *tentative != id);
-        if spawned && !self.was_dropped(hire) {
+        if spawned && !self.crew.was_dropped(hire) {
             return None;
         }
-        let place = self.waiting.iter().position(|job| job.number == number)?;
-        let job = self.waiting.remove(place)?;
-        self.ids.remove(job.id);
-        self.bytes -= job.event.body().len();
+        let job = self.line.remove(number)?;
+        self.ids.remove(id);
+        self.bytes -= job.size();
         self.stats.accepted -= 1;
         self.stats.refused += 1;
         Some(job)
@@ -171,42 +150,47 @@ impl Queue {
 
     /// Returns a worker that is to be spawned, if one more is needed, and counts it.
     pub(super) fn hire(&mut self) -> Option<Hire> {
-        let about_to_take = self.workers.saturating_sub(self.running);
-        if self.workers >= self.limits.running || self.waiting.len() <= about_to_take {
-            return None;
-        }
-        self.workers += 1;
-        Some(Hire {
-            dropped: self.dropped,
-        })
-    }
-
-    /// Returns whether the runtime has dropped a worker since this one was hired.
-    pub(super) fn was_dropped(&self, hire: Hire) -> bool {
-        self.dropped > hire.dropped
+        self.crew.hire(self.line.ready())
     }
 
     /// Gives a worker its next job. If there is none, its place is free.
     pub(super) fn next(&mut self) -> Option<Job> {
-        let job = self.waiting.pop_front();
-        match job {
-            Some(_) => self.running += 1,
-            None => self.workers -= 1,
-        }
+        let job = self.line.pop();
+        self.crew.took(job.is_some());
         job
     }
 
-    /// Counts the end of a job.
-    pub(super) fn end(&mut self, size: usize, verdict: Verdict) {
-        self.running -= 1;
-        self.bytes -= size;
+    /// Counts the end of a job in delivery.
+    pub(super) fn end(&mut self, job: &Job, verdict: Verdict, letter: Option<DeadLetter>) {
+        self.crew.done();
+        self.leave(job, verdict, letter);
+    }
+
+    /// Counts the end of a job between two attempts.
+    pub(super) fn give_up(&mut self, job: &Job, letter: Option<DeadLetter>) {
+        self.retrying -= 1;
+        self.leave(job, Verdict::Dead, letter);
+    }
+
+    fn leave(&mut self, job: &Job, verdict: Verdict, letter: Option<DeadLetter>) {
+        self.bytes -= job.size();
         self.stats.end(verdict);
+        let Some(letter) = letter else {
+            return self.line.release(job.key.as_ref());
+        };
+        // Whoever isn't held by this letter passes, and so do those behind what has to go for it.
+        let passing = self.dead.bury(letter, job.key.clone());
+        self.release(passing);
+    }
+
+    fn release(&mut self, keys: Vec<OrderKey>) {
+        keys.iter().for_each(|key| self.line.release(Some(key)));
     }
 
     /// Counts a job from its worker to the wait for its next attempt. Returns what is received when
     /// the wait is to be cut short, or `None` if there is to be none.
     pub(super) fn retry(&mut self) -> Option<oneshot::Receiver<()>> {
-        self.running -= 1;
+        self.crew.done();
         self.retrying += 1;
         self.stats.retried += 1;
         if self.draining {
@@ -218,20 +202,46 @@ impl Queue {
     /// Puts a job in line for its next attempt.
     pub(super) fn requeue(&mut self, job: Job) {
         self.retrying -= 1;
-        self.waiting.push_back(job);
+        self.line.push_first(job);
     }
 
-    /// Counts the end of a job between two attempts.
-    pub(super) fn give_up(&mut self, size: usize, verdict: Verdict) {
-        self.retrying -= 1;
-        self.running += 1;
-        self.end(size, verdict);
+    /// Puts a dead letter in line; false if there is none of this id.
+    pub(super) fn replay(&mut self, id: u64) -> Result<bool, Refused> {
+        let Some(letter) = self.dead.get(id) else {
+            return Ok(false);
+        };
+        let (size, event) = (letter.body().len(), letter.event().cloned());
+        let Ok(event) = event else { return Ok(false) };
+        let progress = Progress::replayed(letter.routes());
+        self.room(size)?;
+        self.bytes += size;
+        self.stats.replayed += 1;
+        let (key, held) = self.dead.take(id);
+        let job = Job {
+            number: id,
+            event,
+            origin: Origin::none(),
+            progress,
+            key,
+        };
+        if held {
+            // Its key is its own, and those behind it still are.
+            self.line.push_first(job);
+        } else {
+            self.line.push(job);
+        }
+        Ok(true)
     }
 
-    /// Counts the end of a worker that was dropped, before it had begun or after.
-    pub(super) fn retire(&mut self, begun: bool) {
-        self.workers -= 1;
-        self.dropped += u64::from(!begun);
+    /// Deletes a dead letter; false if there is none of this id.
+    pub(super) fn delete(&mut self, id: u64) -> bool {
+        if self.dead.get(id).is_none() {
+            return false;
+        }
+        if let (Some(key), true) = self.dead.take(id) {
+            self.line.release(Some(&key));
+        }
+        true
     }
 
     /// Refuses new events from now on, and returns which jobs' waits are to be cut short.
@@ -249,15 +259,17 @@ impl Queue {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.waiting.len() + self.running + self.retrying
+        self.line.waiting() + self.crew.busy() + self.retrying
     }
 
     pub(super) fn stats(&self) -> Stats {
         Stats {
-            waiting: self.waiting.len() as u64,
-            running: self.running as u64,
+            waiting: self.line.waiting() as u64,
+            running: self.crew.busy() as u64,
             retrying: self.retrying as u64,
             bytes: self.bytes as u64,
+            dead_letters: self.dead.len() as u64,
+            dead_letters_dropped: self.dead.dropped(),
             ..self.stats
         }
     }

@@ -1,0 +1,178 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Progress;
+use crate::error::Error;
+use crate::event::Event;
+
+/// An event that was given up: what it was, which of its routes did their work and which didn't,
+/// and why.
+///
+/// Inboxes keep them for [`DeadLetters`](crate::DeadLetters), which lists them and sends them round
+/// again.
+#[derive(Clone)]
+pub struct DeadLetter {
+    id: u64,
+    message_id: Arc<str>,
+    remains: Remains,
+    cause: Option<Arc<str>>,
+    routes: Vec<RouteEnd>,
+    attempts: u32,
+    received_at: SystemTime,
+    died_at: SystemTime,
+}
+
+/// What is left of the event.
+#[derive(Clone)]
+enum Remains {
+    Event(Event),
+    /// A stored body that this version of the crate can't decode.
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(dead_code, reason = "memory holds decoded events")
+    )]
+    Body(Arc<str>, Error),
+}
+
+/// How a route of an event ended: it did its work, or it won't be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEnd {
+    pub(crate) route: Arc<str>,
+    /// Absent if the route did its work.
+    pub(crate) reason: Option<Arc<str>>,
+}
+
+impl DeadLetter {
+    /// Returns that of an event that got as far as `progress` when it was given up.
+    pub(crate) fn new(id: u64, event: Event, progress: &Progress, died_at: SystemTime) -> Self {
+        Self {
+            id,
+            message_id: Arc::from(event.id()),
+            cause: None,
+            routes: progress.ends().to_vec(),
+            attempts: progress.attempts(),
+            received_at: event.received_at(),
+            remains: Remains::Event(event),
+            died_at,
+        }
+    }
+
+    /// Returns the number by which its inbox knows it. It stays the same until the letter is
+    /// replayed or deleted.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the event's `messageId`.
+    #[must_use]
+    pub fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
+    /// Returns the event.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if it was stored by another version of
+    /// this crate and this one can't decode it; [`body`](DeadLetter::body) has it as it came.
+    pub fn event(&self) -> Result<&Event, &Error> {
+        match &self.remains {
+            Remains::Event(event) => Ok(event),
+            Remains::Body(_, error) => Err(error),
+        }
+    }
+
+    /// Returns the whole body as it came.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        match &self.remains {
+            Remains::Event(event) => event.body(),
+            Remains::Body(body, _) => body,
+        }
+    }
+
+    /// Returns how each route ended, over all attempts.
+    #[must_use]
+    pub fn routes(&self) -> &[RouteEnd] {
+        &self.routes
+    }
+
+    /// Returns why the event was given up if none of its routes is the reason: it can't be decoded,
+    /// or the process crashed each time it ran.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// Returns how many attempts there were.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Returns when the event was received, by this machine's clock.
+    #[must_use]
+    pub fn received_at(&self) -> SystemTime {
+        self.received_at
+    }
+
+    /// Returns when it was given up, by this machine's clock.
+    #[must_use]
+    pub fn died_at(&self) -> SystemTime {
+        self.died_at
+    }
+}
+
+impl RouteEnd {
+    /// Returns the route's name.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// Returns why the route was given up, or `None` if it did its work. The text may hold that of
+    /// the handler's error.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+}
+
+/// Writes everything but the body and what handlers said.
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failed = self.routes.iter().filter(|end| end.reason.is_some());
+        f.debug_struct("DeadLetter")
+            .field("id", &self.id)
+            .field("message_id", &self.message_id)
+            .field("failed", &failed.map(RouteEnd::route).collect::<Vec<_>>())
+            .field("cause", &self.cause)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes `account.updated m-1 dead after 5 attempts: refresh failed: connection refused`.
+impl fmt::Display for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(event) = self.event() {
+            write!(f, "{} ", event.event_type())?;
+        }
+        let (id, attempts) = (&self.message_id, self.attempts);
+        let plural = if attempts == 1 { "" } else { "s" };
+        write!(f, "{id} dead after {attempts} attempt{plural}")?;
+        let mut colon = ": ";
+        for end in &self.routes {
+            if let Some(reason) = &end.reason {
+                write!(f, "{colon}{} {reason}", end.route)?;
+                colon = ", ";
+            }
+        }
+        match &self.cause {
+            Some(cause) => write!(f, "{colon}{cause}"),
+            None => Ok(()),
+        }
+    }
+}

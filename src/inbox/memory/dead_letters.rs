@@ -1,0 +1,84 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desk::MemoryDesk;
+use crate::delivery::{DeadLetter, EventService};
+use crate::error::{Error, ErrorKind};
+use crate::inbox::{DeadLetterStore, Refused};
+use crate::router::Pattern;
+use crate::runtime::BoxFuture;
+
+/// Every change happens in the first poll, under the queue's lock.
+impl<S: EventService> DeadLetterStore for MemoryDesk<S> {
+    fn list(
+        self: Arc<Self>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
+        Box::pin(async move {
+            let queue = self.queue();
+            let letters = queue.dead.iter(after).take(limit);
+            Ok(letters.cloned().collect())
+        })
+    }
+
+    fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
+        Box::pin(async move { Ok(self.queue().dead.get(id).cloned()) })
+    }
+
+    fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move {
+            self.change_and_staff(|queue| queue.replay(id))
+                .map_err(refused)
+        })
+    }
+
+    fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            // Those of now: one that is dead again in the meantime has had its turn.
+            let matching = self.ids(|letter| {
+                let event = letter.event();
+                event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
+            });
+            let mut replayed = 0;
+            for id in matching {
+                let again = self.change_and_staff(|queue| queue.replay(id));
+                replayed += u64::from(again.map_err(refused)?);
+            }
+            Ok(replayed)
+        })
+    }
+
+    fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move { Ok(self.change_and_staff(|queue| queue.delete(id))) })
+    }
+
+    fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            let now = self.deliverer.time_of_day();
+            let old = self.ids(|letter| {
+                let age = now.duration_since(letter.died_at());
+                age.is_ok_and(|age| age > older_than)
+            });
+            let delete = |id| self.change_and_staff(|queue| queue.delete(id));
+            Ok(old.into_iter().map(|id| u64::from(delete(id))).sum())
+        })
+    }
+}
+
+impl<S> MemoryDesk<S> {
+    /// Returns the ids of those letters.
+    fn ids(&self, which: impl Fn(&DeadLetter) -> bool) -> Vec<u64> {
+        let queue = self.queue();
+        let letters = queue.dead.iter(None).filter(|letter| which(letter));
+        letters.map(DeadLetter::id).collect()
+    }
+}
+
+fn refused(refused: Refused) -> Error {
+    Error::caused(
+        ErrorKind::Inbox,
+        "a dead letter can't be replayed now",
+        refused,
+    )
+}

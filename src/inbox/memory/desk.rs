@@ -1,0 +1,107 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::queue::Queue;
+use super::retrying::retry;
+use crate::delivery::{
+    DeadLetter, Deliverer, Desk, EventService, Fingerprints, Hire, Job, Next, Verdict, staff,
+};
+use crate::outcome::Ledger;
+use crate::runtime::Clock;
+
+/// What the inbox and its workers share.
+pub(super) struct MemoryDesk<S> {
+    pub(super) queue: Mutex<Queue>,
+    pub(super) fingerprints: Fingerprints,
+    pub(super) clock: Clock,
+    pub(super) deliverer: Deliverer<S>,
+}
+
+impl<S> MemoryDesk<S> {
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No user code runs under the lock, so a poisoned one is as it should be.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the queue, and tells those who wait until nothing is in flight.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.queue();
+        let changed = change(&mut queue);
+        let idle = queue.settle();
+        drop(queue);
+        if let Some(idle) = idle {
+            idle.wake();
+        }
+        changed
+    }
+
+    /// Makes a dead letter of an event, and tells the hooks.
+    pub(super) fn letter(&self, job: &Job) -> DeadLetter {
+        let event = job.event.clone();
+        let letter = DeadLetter::new(
+            job.number,
+            event,
+            &job.progress,
+            self.deliverer.time_of_day(),
+        );
+        self.deliverer.settings.on_dead_letter.tell(&letter);
+        letter
+    }
+
+    fn end(&self, job: &Job, verdict: Verdict) {
+        let letter = (verdict == Verdict::Dead).then(|| self.letter(job));
+        self.change(|queue| queue.end(job, verdict, letter));
+    }
+}
+
+impl<S: EventService> MemoryDesk<S> {
+    /// Puts workers to what a change made ready.
+    pub(super) fn change_and_staff<T>(self: &Arc<Self>, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let changed = self.change(change);
+        staff(self);
+        changed
+    }
+}
+
+impl<S: EventService> Desk for MemoryDesk<S> {
+    type Service = S;
+
+    fn deliverer(&self) -> &Deliverer<S> {
+        &self.deliverer
+    }
+
+    fn hire(&self) -> Option<Hire> {
+        self.queue().hire()
+    }
+
+    fn was_dropped(&self, hire: Hire) -> bool {
+        self.queue().crew.was_dropped(hire)
+    }
+
+    fn retire(&self, begun: bool) {
+        self.queue().crew.retire(begun);
+    }
+
+    fn next(&self) -> Option<Job> {
+        self.queue().next()
+    }
+
+    fn concluded(self: Arc<Self>, job: Job, next: Next) {
+        match next {
+            Next::End(verdict) => {
+                self.end(&job, verdict);
+                // The worker that brought it goes on to the next of its key; a letter that had to
+                // go for this one may have let another one pass.
+                if verdict == Verdict::Dead {
+                    staff(&self);
+                }
+            }
+            Next::Retry(delay) => retry(&self, job, delay),
+        }
+    }
+
+    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
+        if let Next::End(verdict) = self.deliverer.give_up(&mut job, ledger) {
+            self.end(&job, verdict);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use crate::delivery::{DeadLetter, OrderKey};
+
+/// How many dead letters are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plots {
+    pub(super) letters: usize,
+    pub(super) bytes: usize,
+}
+
+/// The dead letters of an inbox in memory, within bounds of their own.
+pub(super) struct Graveyard {
+    plots: Plots,
+    /// Whether a letter holds back what comes after it.
+    holds: bool,
+    letters: BTreeMap<u64, Grave>,
+    bytes: usize,
+    /// How many had to go for others.
+    dropped: u64,
+}
+
+struct Grave {
+    letter: DeadLetter,
+    /// What its event was put in order by.
+    key: Option<OrderKey>,
+}
+
+impl Graveyard {
+    pub(super) fn new(plots: Plots, holds: bool) -> Self {
+        Self {
+            plots,
+            holds,
+            letters: BTreeMap::new(),
+            bytes: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Keeps a letter, and drops the oldest ones for which there is no room then. Returns the keys
+    /// whose next event may pass.
+    pub(super) fn bury(&mut self, letter: DeadLetter, key: Option<OrderKey>) -> Vec<OrderKey> {
+        let mut passing = Vec::new();
+        if !self.holds {
+            passing.extend(key.clone());
+        }
+        self.bytes += letter.body().len();
+        self.letters.insert(letter.id(), Grave { letter, key });
+        while self.letters.len() > self.plots.letters || self.bytes > self.plots.bytes {
+            let Some((_, oldest)) = self.letters.pop_first() else {
+                break;
+            };
+            self.dropped += 1;
+            self.bytes -= oldest.letter.body().len();
+            if self.holds {
+                passing.extend(oldest.key);
+            }
+        }
+        passing
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&DeadLetter> {
+        self.letters.get(&id).map(|grave| &grave.letter)
+    }
+
+    /// Takes a letter out. Returns its key, and whether it held that back.
+    pub(super) fn take(&mut self, id: u64) -> (Option<OrderKey>, bool) {
+        let Some(grave) = self.letters.remove(&id) else {
+            return (None, false);
+        };
+        self.bytes -= grave.letter.body().len();
+        let held = self.holds && grave.key.is_some();
+        (grave.key, held)
+    }
+
+    /// Returns the letters with ids above `after`, in their order.
+    pub(super) fn iter(&self, after: Option<u64>) -> impl Iterator<Item = &DeadLetter> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        self.letters.range(first..).map(|(_, grave)| &grave.letter)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
