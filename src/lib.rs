@@ -127,6 +127,9 @@ pub use crate::inbox::{
     Accepted, Control, DeadLetterStore, DeadLetters, Drained, Handle, Inbox, IntoInbox,
     MemoryInbox, MemoryInboxBuilder, Refused, RefusedKind,
 };
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};
 pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report, RouteReport};
 pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 #[cfg(feature = "tokio")]

@@ -23,6 +23,8 @@ pub(crate) struct Origin {
 mod on {
     use tracing::instrument::{Instrument, Instrumented};
     use tracing::{Span, debug, debug_span, trace, warn};
+    #[cfg(feature = "sqlite")]
+    use tracing::{error, info};
 
     use super::{Duration, Error, Event, Origin, Outcome, Report};
     use crate::contain::contain;
@@ -143,6 +145,22 @@ mod on {
         });
     }
 
+    /// `error` is about files and their system: it holds nothing that was sent.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_failing(error: &Error) {
+        contained(|| {
+            let source = std::error::Error::source(error).map(tracing::field::display);
+            error!(target: TARGET, %error, source, "the inbox doesn't work: events are answered 503");
+        });
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_recovered() {
+        contained(|| {
+            info!(target: TARGET, "the inbox works again");
+        });
+    }
+
     pub(crate) fn hook_panicked(hook: &'static str) {
         contained(|| {
             warn!(target: TARGET, hook, "a hook panicked");
@@ -184,8 +202,14 @@ mod on {
     pub(crate) fn delivered(_: &Event, _: &Report, _: Option<Duration>, _: bool) {}
     pub(crate) fn window_shortened() {}
     pub(crate) fn hook_panicked(_: &'static str) {}
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_failing(_: &crate::error::Error) {}
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_recovered() {}
 }
 
 pub(crate) use self::on::{
     accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
 };
+#[cfg(feature = "sqlite")]
+pub(crate) use self::on::{inbox_failing, inbox_recovered};

@@ -58,6 +58,37 @@ impl DeadLetter {
         }
     }
 
+    /// Returns that of a body that was stored. `message_id` stands in for that of a body which this
+    /// version can't decode.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn stored(
+        (id, message_id): (u64, &str),
+        body: &str,
+        (received_at, died_at): (SystemTime, SystemTime),
+        attempts: u32,
+        routes: Vec<RouteEnd>,
+        cause: Option<Arc<str>>,
+    ) -> Self {
+        let remains = match Event::received(body.as_bytes().into(), received_at) {
+            Ok(event) => Remains::Event(event),
+            Err(undecoded) => Remains::Body(Arc::from(body), undecoded.error),
+        };
+        let message_id = match &remains {
+            Remains::Event(event) => Arc::from(event.id()),
+            Remains::Body(..) => Arc::from(message_id),
+        };
+        Self {
+            id,
+            message_id,
+            remains,
+            cause,
+            routes,
+            attempts,
+            received_at,
+            died_at,
+        }
+    }
+
     /// Returns the number by which its inbox knows it. It stays the same until the letter is
     /// replayed or deleted.
     #[must_use]

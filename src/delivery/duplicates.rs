@@ -81,12 +81,33 @@ impl Duplicates {
 
     /// Returns whether the id is that of an event that was taken within the window.
     pub(crate) fn contains(&mut self, id: Fingerprint, now: u64) -> bool {
+        self.expire(now);
+        self.remembered.contains(&id)
+    }
+
+    /// Forgets the ids whose window is over. Returns the highest number of an event whose id was
+    /// ever forgotten.
+    pub(crate) fn expire(&mut self, now: u64) -> u64 {
         while let Some(oldest) = self.order.front()
             && now.saturating_sub(oldest.since) >= self.window
         {
             self.forget_oldest();
         }
-        self.remembered.contains(&id)
+        self.forgotten
+    }
+
+    /// Returns the highest number of an event whose id was ever forgotten.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Forgets everything, as if nothing had ever been there.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn clear(&mut self) {
+        self.remembered.clear();
+        self.order.clear();
+        self.forgotten = 0;
     }
 
     /// Remembers the id of the event of this number, which is higher than those before. Returns

@@ -6,9 +6,13 @@ mod handle;
 mod inbox;
 mod into_inbox;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use self::dead_letters::{DeadLetterStore, DeadLetters};
 pub use self::handle::{Control, Drained, Handle};
 pub use self::inbox::{Accepted, Inbox, Refused, RefusedKind};
 pub use self::into_inbox::IntoInbox;
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};

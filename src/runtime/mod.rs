@@ -8,6 +8,8 @@ mod clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
+#[cfg(feature = "sqlite")]
+pub(crate) use self::clock::to_millis;
 pub(crate) use self::clock::{Clock, millis};
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;

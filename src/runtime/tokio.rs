@@ -60,6 +60,8 @@ impl Runtime for TokioRuntime {
     }
 
     fn now(&self) -> Instant {
+        // So does the clock, where a test has paused it.
+        let _entered = self.handle.as_ref().map(Handle::enter);
         tokio::time::Instant::now().into_std()
     }
 }

@@ -1,0 +1,144 @@
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::file::{Identity, caused};
+use super::schema::BUSY;
+use crate::error::{Error, ErrorKind};
+use crate::telemetry;
+
+/// How much is written between two checkpoints.
+const CHECKPOINT: u64 = 4 << 20;
+
+/// A page in the log, and what describes it there.
+const FRAME: u64 = 4096 + 24;
+
+/// How long a checkpoint waits for those who read the log.
+const TRUNCATE: Duration = Duration::from_millis(100);
+
+/// Whether the store takes events, as far as is known, and the bound of its log.
+pub(super) struct Health {
+    identity: Identity,
+    /// How large the log may be.
+    max_log: u64,
+    /// About how much was written since the last checkpoint.
+    written: u64,
+    /// Bytes of the log that a checkpoint couldn't take over.
+    blocked: u64,
+    /// What was said last to be wrong.
+    said: Option<&'static str>,
+}
+
+impl Health {
+    pub(super) fn new(path: &Path, max_log: u64) -> Self {
+        Self {
+            identity: Identity::of(path),
+            max_log,
+            written: 0,
+            blocked: 0,
+            said: None,
+        }
+    }
+
+    /// Returns why events can't be taken now, though the database would.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(path) = self.identity.moved() {
+            let text = format!(
+                "{} was deleted, moved or replaced while it was open: what is written now would be lost",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Inbox, text));
+        }
+        if self.is_blocked() {
+            let text = "the write-ahead log has reached its bound, because another process reads from the database and has done so for long";
+            return Err(Error::new(ErrorKind::Inbox, text));
+        }
+        Ok(())
+    }
+
+    /// Returns whether the log has reached its bound.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked >= self.max_log
+    }
+
+    /// Takes in how much a commit wrote, and checkpoints the log when it is time.
+    pub(super) fn committed(&mut self, bytes: u64, connection: &Connection) {
+        // A commit writes whole pages, and a few besides the bodies'.
+        self.written += bytes * 3 / 2 + 5 * 4096;
+        if self.written >= CHECKPOINT {
+            self.checkpoint(connection);
+        }
+    }
+
+    /// Moves what is in the log to the database, as far as no reader needs it in the log.
+    pub(super) fn checkpoint(&mut self, connection: &Connection) {
+        self.written = 0;
+        // One that fails leaves the log as it is, and the next commit will say what is wrong.
+        let Ok(mut log) = run(connection, "PRAGMA wal_checkpoint(PASSIVE)") else {
+            return;
+        };
+        // Readers that come one after another never keep a checkpoint from its end, and still have the
+        // log grow: it begins anew only once nobody reads it.
+        if log.bytes >= self.max_log / 2 {
+            let _ = connection.busy_timeout(TRUNCATE);
+            if let Ok(truncated) = run(connection, "PRAGMA wal_checkpoint(TRUNCATE)") {
+                log = truncated;
+            }
+            let _ = connection.busy_timeout(BUSY);
+        }
+        self.blocked = if log.done { 0 } else { log.bytes };
+    }
+
+    /// Returns whether something is to be tried again soon.
+    pub(super) fn is_uneasy(&self) -> bool {
+        self.blocked > 0 || self.written > 0 || self.said.is_some()
+    }
+
+    /// Says what is wrong, once for each new thing.
+    pub(super) fn say(&mut self, error: &Error, what: &'static str) {
+        if self.said.replace(what) != Some(what) {
+            telemetry::inbox_failing(error);
+        }
+    }
+
+    /// Says that nothing is wrong any more.
+    pub(super) fn well(&mut self) {
+        if self.said.is_some() && self.check().is_ok() {
+            self.said = None;
+            telemetry::inbox_recovered();
+        }
+    }
+}
+
+/// The log after a checkpoint.
+struct Log {
+    bytes: u64,
+    /// Whether all of it is in the database.
+    done: bool,
+}
+
+fn run(connection: &Connection, checkpoint: &str) -> rusqlite::Result<Log> {
+    connection.query_row(checkpoint, [], |row| {
+        let (busy, frames, done): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Log {
+            bytes: u64::try_from(frames).unwrap_or(0) * FRAME,
+            done: busy == 0 && frames <= done,
+        })
+    })
+}
+
+/// Says what is wrong with the store, in the user's words.
+pub(super) fn failed(path: &Path, error: rusqlite::Error) -> (Error, &'static str) {
+    let what = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process is writing to the inbox"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the inbox is corrupt",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => "the inbox can't be written",
+        Some(ErrorCode::SystemIoFailure) => "the disk fails",
+        _ => "the inbox fails",
+    };
+    (caused(path, what, error), what)
+}

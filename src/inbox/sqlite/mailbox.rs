@@ -1,0 +1,164 @@
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+
+use super::writer::Writer;
+use crate::delivery::{Fingerprint, Job, Next, OrderKey};
+use crate::event::Event;
+use crate::inbox::{Accepted, Refused};
+use crate::telemetry::Origin;
+
+/// How many events may wait for the writer: some ten commits' worth.
+const MAX_ARRIVALS: usize = 4096;
+
+/// How many bytes their bodies may have.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What waits for the writer, which takes all of it at once.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    mail: Mail,
+    /// Bytes of the arrivals' bodies.
+    bytes: usize,
+    /// Whether the writer is to look round: an attempt is due, or the inbox is drained.
+    called: bool,
+    closed: bool,
+    /// Whether nobody will ever collect the mail.
+    abandoned: bool,
+    /// Whether the writer waits.
+    waiting: bool,
+}
+
+/// What was in the mailbox.
+#[derive(Default)]
+pub(super) struct Mail {
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) returns: Vec<Return>,
+    pub(super) requests: Vec<Request>,
+}
+
+/// An event that wants to be accepted.
+pub(super) struct Arrival {
+    pub(super) event: Event,
+    pub(super) id: Fingerprint,
+    pub(super) key: Option<OrderKey>,
+    pub(super) origin: Origin,
+    pub(super) answer: oneshot::Sender<Result<Accepted, Refused>>,
+}
+
+/// An event after an attempt.
+pub(super) struct Return {
+    pub(super) job: Job,
+    pub(super) next: Next,
+    /// When it ended, by the inbox's clock.
+    pub(super) at: u64,
+}
+
+/// A question to the store, answered on its thread.
+pub(super) type Request = Box<dyn FnOnce(&mut Writer) + Send>;
+
+impl Mailbox {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Inner)) {
+        let mut inner = self.inner();
+        if inner.abandoned {
+            // What isn't put in is dropped, and whoever waits for an answer to it is told by that.
+            return;
+        }
+        put(&mut inner);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        if waiting {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Puts an event in, unless there are too many.
+    pub(super) fn arrive(&self, arrival: Arrival) -> Result<(), Refused> {
+        let size = arrival.event.body().len();
+        // Unless nobody will see it.
+        let mut refused = Some(Refused::unavailable());
+        self.put(|inner| {
+            let waiting = inner.mail.arrivals.len();
+            let full = waiting > 0 && (waiting >= MAX_ARRIVALS || inner.bytes + size > MAX_BYTES);
+            refused = full.then(Refused::full);
+            if !full {
+                inner.bytes += size;
+                inner.mail.arrivals.push(arrival);
+            }
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Puts an event in after an attempt.
+    pub(super) fn give_back(&self, returned: Return) {
+        self.put(|inner| inner.mail.returns.push(returned));
+    }
+
+    pub(super) fn request(&self, request: Request) {
+        self.put(|inner| inner.mail.requests.push(request));
+    }
+
+    /// Has the writer look round.
+    pub(super) fn call(&self) {
+        self.put(|inner| inner.called = true);
+    }
+
+    /// Has the writer end, once it has taken what is there.
+    pub(super) fn close(&self) {
+        self.put(|inner| inner.closed = true);
+    }
+
+    /// Drops what is there and all that will come.
+    pub(super) fn abandon(&self) {
+        let mut inner = self.inner();
+        inner.abandoned = true;
+        let mail = std::mem::take(&mut inner.mail);
+        drop(inner);
+        drop(mail);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner().closed
+    }
+
+    /// Waits until there is something, or for `patience`, and takes it all. Returns `None` once
+    /// nothing will come any more.
+    pub(super) fn collect(&self, patience: Duration) -> Option<Mail> {
+        let mut inner = self.inner();
+        if inner.is_empty() && !inner.closed {
+            inner.waiting = true;
+            let wait = self
+                .filled
+                .wait_timeout_while(inner, patience, |inner| inner.is_empty() && !inner.closed);
+            inner = wait.unwrap_or_else(PoisonError::into_inner).0;
+            inner.waiting = false;
+        }
+        if inner.is_empty() && inner.closed {
+            return None;
+        }
+        inner.called = false;
+        inner.bytes = 0;
+        Some(std::mem::take(&mut inner.mail))
+    }
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        let mail = &self.mail;
+        !self.called
+            && mail.arrivals.is_empty()
+            && mail.returns.is_empty()
+            && mail.requests.is_empty()
+    }
+}

@@ -1,0 +1,29 @@
+//! The inbox on disk.
+//!
+//! ```text
+//! accept ─▶ Mailbox ─▶ Writer ─ one transaction ─▶ Store     the 200 comes after its commit
+//!                        │ ▲
+//!        what may run    │ │  what has ended or is to be tried again
+//!                        ▼ │
+//!                      Window ─▶ the workers of `delivery`
+//! ```
+//!
+//! One thread owns the database: [`writer`] takes all that waits in its mailbox into one transaction,
+//! and [`schedule`] says what is loaded next. Only a [`window`] of the events is in memory.
+
+mod builder;
+mod dead_letters;
+mod desk;
+mod file;
+mod health;
+mod mailbox;
+mod schedule;
+mod schema;
+mod sqlite_inbox;
+mod store;
+mod stored;
+mod window;
+mod writer;
+
+pub use self::builder::SqliteInboxBuilder;
+pub use self::sqlite_inbox::SqliteInbox;

@@ -1,0 +1,709 @@
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use futures_channel::oneshot;
+
+use super::file::Owned;
+use super::health::{Health, failed};
+use super::mailbox::{Arrival, Mail, Mailbox, Return};
+use super::schedule::Schedule;
+use super::store::Store;
+use super::stored::StoredEvent;
+use super::window::Shared;
+use crate::delivery::{
+    DeadLetter, Duplicates, Fingerprints, Job, Next, OrderKey, Progress, Verdict,
+};
+use crate::inbox::{Accepted, Refused};
+use crate::runtime::{Clock, millis};
+use crate::telemetry;
+
+/// How many events are looked at in one go, and how often between two turns.
+const LOOK: usize = 256;
+const LOOKS: usize = 16;
+
+/// How many old ids are forgotten in one transaction at least, and how many old letters.
+const STEP: usize = 256;
+
+/// How long the writer waits for mail: while something couldn't be written, and otherwise.
+const IMPATIENT: Duration = Duration::from_secs(1);
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// How much the store holds, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    pub(super) letters: u64,
+    pub(super) letter_bytes: u64,
+    pub(super) keep_letters: Duration,
+    pub(super) crashes: u32,
+}
+
+/// The inbox's other half, as its writer sees it.
+pub(super) trait Office: Send + Sync {
+    /// Puts workers to what is ready.
+    fn staff(self: Arc<Self>);
+
+    /// Tells the hooks of an event that was given up.
+    fn died(&self, letter: &DeadLetter);
+
+    /// Calls the writer after a time, unless what it returns is dropped.
+    fn alarm(&self, after: Duration) -> oneshot::Sender<()>;
+}
+
+/// The thread that owns the database.
+pub(super) struct Writer {
+    pub(super) owned: Owned,
+    pub(super) store: Store,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) shared: Arc<Shared>,
+    /// Gone once nobody has the inbox any more.
+    pub(super) office: Weak<dyn Office>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) bounds: Bounds,
+    pub(super) holds: bool,
+    pub(super) max_running: usize,
+    pub(super) ids: Duplicates,
+    pub(super) remembers: bool,
+    pub(super) fingerprints: Arc<Fingerprints>,
+    pub(super) schedule: Schedule,
+    pub(super) health: Health,
+    /// The events up to here are those of earlier processes.
+    pub(super) recovered: u64,
+    pub(super) state: State,
+}
+
+/// What the writer keeps in mind from one turn to the next.
+#[derive(Default)]
+pub(super) struct State {
+    /// Whether the ids have been read from the store.
+    ids_read: bool,
+    /// Whether ids are forgotten before their window is over, because there are so many.
+    forgetful: bool,
+    /// The ids of events up to this one are deleted.
+    forgotten: u64,
+    /// What was handed back and couldn't be written yet.
+    owed: Vec<Return>,
+    /// When the writer is called next for an attempt that is due.
+    alarm: Option<(u64, oneshot::Sender<()>)>,
+    /// When old letters were looked for.
+    pruned_at: u64,
+}
+
+/// What becomes of an arrival.
+enum Decision {
+    New,
+    Copy,
+    Refused(Refused),
+}
+
+/// What a transaction did to events that were handed back.
+#[derive(Default)]
+struct Written {
+    letters: Vec<DeadLetter>,
+    dropped: Dropped,
+}
+
+/// The letters that had to go for others.
+#[derive(Default)]
+pub(super) struct Dropped {
+    count: u64,
+    /// What they held back.
+    passing: Vec<OrderKey>,
+}
+
+impl Writer {
+    /// Delivers what earlier processes left, then takes what comes, until nobody has the inbox any
+    /// more.
+    pub(super) fn run(mut self) {
+        // Before the ids, so that a large store doesn't keep its events waiting.
+        self.fill();
+        self.staff();
+        self.read_ids();
+        while let Some(mail) = self.mailbox.collect(self.patience()) {
+            self.turn(mail);
+        }
+        self.unload();
+    }
+
+    fn patience(&self) -> Duration {
+        let owes = !self.state.owed.is_empty() || !self.state.ids_read;
+        let uneasy = owes || self.health.is_uneasy();
+        if uneasy { IMPATIENT } else { PATIENT }
+    }
+
+    fn turn(&mut self, mail: Mail) {
+        let idle = mail.arrivals.is_empty() && mail.returns.is_empty();
+        if !self.state.ids_read {
+            self.read_ids();
+        }
+        self.state.owed.extend(mail.returns);
+        self.write(mail.arrivals);
+        let draining = self.shared.lock().is_draining();
+        if draining {
+            self.unload();
+        }
+        for request in mail.requests {
+            request(self);
+        }
+        self.wake_due();
+        if !draining {
+            self.fill();
+        }
+        self.prune(idle);
+        if self.health.is_blocked() || (idle && self.health.is_uneasy()) {
+            self.health.checkpoint(self.store.connection());
+        }
+        self.set_alarm();
+        self.staff();
+    }
+
+    fn staff(&self) {
+        if let Some(office) = self.office.upgrade() {
+            office.staff();
+        }
+    }
+
+    fn read_ids(&mut self) {
+        let (ids, fingerprints) = (&mut self.ids, &self.fingerprints);
+        let read = self.store.remembered(|number, at, id| {
+            ids.insert(fingerprints.of(id), number, at);
+        });
+        match read {
+            Ok(()) => self.state.ids_read = true,
+            Err(error) => {
+                self.ids.clear();
+                self.say(error);
+            }
+        }
+    }
+
+    /// Writes all that waits in one transaction, and then lets everyone know.
+    fn write(&mut self, arrivals: Vec<Arrival>) {
+        let decisions = self.decide(&arrivals);
+        let admitted: Vec<&Arrival> = arrivals
+            .iter()
+            .zip(&decisions)
+            .filter(|(_, decision)| matches!(decision, Decision::New))
+            .map(|(arrival, _)| arrival)
+            .collect();
+        let first = self.store.totals().next_id;
+        let committed = admitted.is_empty() || self.commit(&admitted);
+        if !committed {
+            let ids = admitted.iter().map(|arrival| arrival.id);
+            ids.for_each(|id| self.ids.remove(id));
+            // What ends makes room, and may have some left where arrivals haven't.
+            self.commit(&[]);
+        } else if admitted.is_empty() {
+            self.commit(&[]);
+        }
+        self.answer(arrivals, decisions, committed, first);
+        let stuck = !self.state.owed.is_empty() || self.health.is_blocked();
+        self.shared.change(|window| window.set_failing(stuck));
+    }
+
+    /// Decides about each arrival, and remembers the ids of those that are to be written.
+    fn decide(&mut self, arrivals: &[Arrival]) -> Vec<Decision> {
+        if arrivals.is_empty() {
+            return Vec::new();
+        }
+        let (now, draining) = (self.clock.now(), self.shared.lock().is_draining());
+        let health = self.health.check();
+        if let Err(error) = &health {
+            self.health.say(error, "the inbox takes nothing");
+        }
+        let usable = health.is_ok() && self.state.ids_read;
+        let mut totals = self.store.totals();
+        let mut decide = |arrival: &Arrival| {
+            if self.ids.contains(arrival.id, now) {
+                return Decision::Copy;
+            }
+            if draining {
+                return Decision::Refused(Refused::draining());
+            }
+            if !usable {
+                return Decision::Refused(Refused::unavailable());
+            }
+            let size = arrival.event.body().len() as u64;
+            let (events, bytes) = (self.bounds.events, self.bounds.bytes);
+            // One event is always taken: to refuse an event for ever would get the endpoint disabled.
+            if totals.events > 0 && (totals.events >= events || totals.event_bytes + size > bytes) {
+                return Decision::Refused(Refused::full());
+            }
+            let forgot = !self.ids.insert(arrival.id, totals.next_id, now);
+            if forgot && !std::mem::replace(&mut self.state.forgetful, true) {
+                telemetry::window_shortened();
+            }
+            totals.next_id += 1;
+            totals.events += 1;
+            totals.event_bytes += size;
+            Decision::New
+        };
+        arrivals.iter().map(&mut decide).collect()
+    }
+
+    /// Writes what was handed back and what arrived, in one transaction; false if that fails.
+    fn commit(&mut self, admitted: &[&Arrival]) -> bool {
+        let owed = std::mem::take(&mut self.state.owed);
+        let forgettable = self.ids.forgotten() > self.state.forgotten;
+        if owed.is_empty() && admitted.is_empty() {
+            return true;
+        }
+        let (now, bounds, holds) = (self.clock.now(), self.bounds, self.holds);
+        let (remembers, up_to) = (self.remembers, self.ids.forgotten());
+        let mut all_forgotten = false;
+        let written = self.store.transaction(|store| {
+            let mut written = Written::default();
+            for returned in &owed {
+                write_return(store, returned, &mut written, bounds, holds)?;
+            }
+            for arrival in admitted {
+                let id = store.insert(&arrival.event, arrival.key.as_ref())?;
+                if remembers {
+                    store.remember(id, now, arrival.event.id())?;
+                }
+            }
+            if forgettable {
+                all_forgotten = store.forget(up_to, STEP.max(2 * admitted.len()))?;
+            }
+            Ok(written)
+        });
+        match written {
+            Ok(written) => {
+                let size = |arrival: &&Arrival| arrival.event.body().len() as u64;
+                let bytes = admitted.iter().map(size).sum();
+                self.health.committed(bytes, self.store.connection());
+                self.health.well();
+                if all_forgotten {
+                    self.state.forgotten = up_to;
+                }
+                self.settle(&owed, written);
+                true
+            }
+            Err(error) => {
+                self.state.owed = owed;
+                self.say(error);
+                false
+            }
+        }
+    }
+
+    /// Counts out what has ended, and lets pass what it held back.
+    fn settle(&mut self, owed: &[Return], written: Written) {
+        // Before they are counted, as with every hook.
+        self.mourn(&written.letters);
+        self.shared.change(|window| {
+            for Return { job, next, .. } in owed {
+                match next {
+                    Next::End(verdict) => window.ended(job, *verdict),
+                    Next::Retry(_) => window.rescheduled(job),
+                }
+            }
+        });
+        for returned in owed {
+            let Return { job, next, .. } = returned;
+            self.schedule.clear(job.number);
+            match next {
+                Next::Retry(_) => self.schedule.retry(job.number, returned.due_at()),
+                Next::End(Verdict::Dead) if self.holds => {}
+                Next::End(_) => self.schedule.release(job.key.as_ref()),
+            }
+        }
+        self.let_pass(&written.dropped);
+    }
+
+    fn mourn(&self, letters: &[DeadLetter]) {
+        if let Some(office) = self.office.upgrade() {
+            letters.iter().for_each(|letter| office.died(letter));
+        }
+    }
+
+    /// Counts letters that had to go, and lets pass what they held back.
+    pub(super) fn let_pass(&mut self, dropped: &Dropped) {
+        for key in &dropped.passing {
+            self.schedule.release(Some(key));
+        }
+        let letters = self.store.totals().dead_letters;
+        self.shared.change(|window| {
+            window.stats.dead_letters = letters;
+            window.stats.dead_letters_dropped += dropped.count;
+        });
+    }
+
+    /// Tells those who wait what became of their events, and puts what may run into the window.
+    fn answer(
+        &mut self,
+        arrivals: Vec<Arrival>,
+        decisions: Vec<Decision>,
+        committed: bool,
+        first: u64,
+    ) {
+        let mut number = first;
+        let mut answers = Vec::with_capacity(arrivals.len());
+        let now = self.clock.now();
+        let (schedule, ids) = (&mut self.schedule, &mut self.ids);
+        self.shared.change(|window| {
+            let draining = window.is_draining();
+            for (arrival, decision) in arrivals.into_iter().zip(decisions) {
+                let answer = match decision {
+                    Decision::Refused(refused) => Err(refused),
+                    // Of one that was taken before, or together with this one.
+                    Decision::Copy if committed || ids.contains(arrival.id, now) => {
+                        window.stats.duplicates += 1;
+                        Ok(Accepted::Duplicate)
+                    }
+                    Decision::New if committed => {
+                        let size = arrival.event.body().len();
+                        window.stats.accepted += 1;
+                        window.stored(size);
+                        let room = window.has_room() && !draining;
+                        if schedule.arrived(number, arrival.key.clone(), room) {
+                            window.push(Job {
+                                number,
+                                event: arrival.event,
+                                origin: arrival.origin,
+                                progress: Progress::new(),
+                                key: arrival.key,
+                            });
+                        }
+                        number += 1;
+                        Ok(Accepted::New)
+                    }
+                    Decision::Copy | Decision::New => Err(Refused::unavailable()),
+                };
+                window.stats.refused += u64::from(answer.is_err());
+                answers.push((arrival.answer, answer));
+            }
+        });
+        for (waiting, answer) in answers {
+            // Who gave up needn't be told.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let due = self.schedule.wake_due(self.clock.now());
+        if due > 0 {
+            self.shared
+                .change(|window| (0..due).for_each(|_| window.due()));
+        }
+    }
+
+    /// Loads what may run, as far as there is room.
+    fn fill(&mut self) {
+        if self.shared.lock().is_failing() {
+            return;
+        }
+        let mut load = self.shared.lock().room();
+        let mut loaded = Loaded::default();
+        let mut looks = 0;
+        loop {
+            let Some(id) = self.schedule.peek() else {
+                looks += 1;
+                if looks > LOOKS {
+                    // Others wait too.
+                    self.mailbox.call();
+                    break;
+                }
+                if self.look_further() {
+                    continue;
+                }
+                break;
+            };
+            let recovered = id <= self.recovered;
+            // Those are marked as running, so no more of them are loaded than can run.
+            if !load.has_room() || (recovered && load.active >= self.max_running) {
+                break;
+            }
+            self.schedule.pop();
+            match self.store.event(id) {
+                Ok(Some(stored)) => {
+                    if let Some(size) = self.sort(stored, recovered, &mut loaded) {
+                        load.took(size);
+                    }
+                }
+                // Somebody deleted it by hand.
+                Ok(None) => self.shared.change(|window| window.died_waiting(0)),
+                Err(error) => {
+                    // What is corrupt stays on disk and mustn't keep the others waiting.
+                    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseCorrupt) {
+                        self.schedule.put_back(id);
+                    }
+                    self.say(error);
+                    break;
+                }
+            }
+        }
+        self.start(loaded);
+    }
+
+    /// Looks at what comes next on disk; false if there is nothing.
+    fn look_further(&mut self) -> bool {
+        let Some(after) = self.schedule.unseen() else {
+            return false;
+        };
+        let heads = match self.store.heads(after, LOOK) {
+            Ok(heads) => heads,
+            Err(error) => {
+                self.say(error);
+                return false;
+            }
+        };
+        let (now, all) = (self.clock.now(), heads.len() < LOOK);
+        for head in heads {
+            if self.schedule.see(head, now) {
+                self.shared.change(super::window::Window::not_due);
+            }
+        }
+        if all {
+            self.schedule.seen_all();
+        }
+        true
+    }
+
+    /// Decides what becomes of a stored event. Returns its size if it is to run.
+    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> Option<usize> {
+        let (id, crashes) = (stored.id, stored.crashes);
+        if crashes >= self.bounds.crashes {
+            let cause = format!("the process ended {crashes} times while it ran");
+            loaded.dead.push((stored, cause));
+            return None;
+        }
+        if crashes > 0 && !self.schedule.try_suspect(id) {
+            return None;
+        }
+        match stored.into_job() {
+            Ok(job) => {
+                if recovered {
+                    loaded.marks.push(id);
+                }
+                let size = job.size();
+                loaded.jobs.push(job);
+                Some(size)
+            }
+            Err((stored, error)) => {
+                let cause = format!("this version can't decode it: {error}");
+                loaded.dead.push((stored, cause));
+                None
+            }
+        }
+    }
+
+    /// Writes what is to be known of what was loaded before it runs, and puts it into the window.
+    fn start(&mut self, loaded: Loaded) {
+        let Loaded { jobs, marks, dead } = loaded;
+        let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.now());
+        let dead: Vec<_> = dead
+            .into_iter()
+            .map(|(stored, cause)| (stored.key.clone(), stored.into_letter(&cause, died_at)))
+            .collect();
+        if !marks.is_empty() || !dead.is_empty() {
+            let (bounds, holds) = (self.bounds, self.holds);
+            let written = self.store.transaction(|store| {
+                for id in &marks {
+                    store.mark(*id, true)?;
+                }
+                let mut dropped = Dropped::default();
+                for (key, letter) in &dead {
+                    bury(store, letter, key.as_ref(), bounds, holds, &mut dropped)?;
+                }
+                Ok(dropped)
+            });
+            match written {
+                Ok(dropped) => {
+                    self.health.well();
+                    self.let_pass(&dropped);
+                }
+                Err(error) => {
+                    self.say(error);
+                    let jobs = jobs.iter().map(|job| job.number);
+                    let dead = dead.iter().map(|(_, letter)| letter.id());
+                    for id in jobs.chain(dead).collect::<Vec<_>>().into_iter().rev() {
+                        self.schedule.put_back(id);
+                        self.schedule.unsuspect(id);
+                    }
+                    return;
+                }
+            }
+        }
+        for (key, letter) in dead {
+            self.mourn(std::slice::from_ref(&letter));
+            let size = letter.body().len();
+            self.shared.change(|window| window.died_waiting(size));
+            self.schedule.clear(letter.id());
+            if !self.holds {
+                self.schedule.release(key.as_ref());
+            }
+            // What it let pass is loaded in the next turn.
+            self.mailbox.call();
+        }
+        self.shared
+            .change(|window| jobs.into_iter().for_each(|job| window.push(job)));
+    }
+
+    /// Leaves on disk what hasn't been started.
+    fn unload(&mut self) {
+        let left = self.shared.change(super::window::Window::unload);
+        let marked: Vec<_> = left
+            .into_iter()
+            .filter(|id| *id <= self.recovered)
+            .collect();
+        if marked.is_empty() {
+            return;
+        }
+        let unmarked = self.store.transaction(|store| {
+            let mut ids = marked.iter();
+            ids.try_for_each(|id| store.mark(*id, false))
+        });
+        if let Err(error) = unmarked {
+            self.say(error);
+        }
+    }
+
+    /// Deletes what has grown too old, in small steps.
+    fn prune(&mut self, idle: bool) {
+        let now = self.clock.now();
+        // Asked for the ids' sake: what is over is forgotten.
+        if idle && self.ids.expire(now) > self.state.forgotten {
+            let up_to = self.ids.forgotten();
+            match self
+                .store
+                .transaction(|store| store.forget(up_to, 4 * STEP))
+            {
+                Ok(true) => self.state.forgotten = up_to,
+                Ok(false) => self.mailbox.call(),
+                Err(error) => self.say(error),
+            }
+        }
+        if now.saturating_sub(self.state.pruned_at) >= millis(PATIENT) {
+            let before = now.saturating_sub(millis(self.bounds.keep_letters));
+            match self.delete_before(before, STEP) {
+                Ok(deleted) if deleted < STEP => self.state.pruned_at = now,
+                Ok(_) => self.mailbox.call(),
+                Err(error) => {
+                    self.state.pruned_at = now;
+                    self.say(error);
+                }
+            }
+        }
+    }
+
+    /// Deletes up to `limit` letters whose event was given up before a time, and returns how many.
+    pub(super) fn delete_before(&mut self, before: u64, limit: usize) -> rusqlite::Result<usize> {
+        let old = self.store.letters_before(before, limit)?;
+        self.delete_letters(&old)
+    }
+
+    /// Deletes letters, and returns how many there were.
+    pub(super) fn delete_letters(&mut self, letters: &[u64]) -> rusqlite::Result<usize> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let exhumed = self.store.transaction(|store| {
+            let exhumed = letters.iter().map(|id| store.exhume(*id));
+            exhumed.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let exhumed: Vec<_> = exhumed.into_iter().flatten().collect();
+        let deleted = exhumed.len();
+        self.let_pass(&Dropped {
+            count: 0,
+            passing: exhumed.into_iter().filter_map(|one| one.held).collect(),
+        });
+        Ok(deleted)
+    }
+
+    fn set_alarm(&mut self) {
+        let now = self.clock.now();
+        let Some(due) = self.schedule.next_due() else {
+            return;
+        };
+        let set = self.state.alarm.as_ref();
+        if set.is_some_and(|(at, _)| *at > now && *at <= due) {
+            return;
+        }
+        if let Some(office) = self.office.upgrade() {
+            let wait = Duration::from_millis(due.saturating_sub(now));
+            self.state.alarm = Some((due, office.alarm(wait)));
+        }
+    }
+
+    /// Says what is wrong with the store.
+    pub(super) fn say(&mut self, error: rusqlite::Error) {
+        let (error, what) = failed(&self.owned.path, error);
+        self.health.say(&error, what);
+    }
+}
+
+/// What was loaded and isn't in the window yet.
+#[derive(Default)]
+struct Loaded {
+    jobs: Vec<Job>,
+    /// Those of them that an earlier process left.
+    marks: Vec<u64>,
+    /// What won't run, and why.
+    dead: Vec<(StoredEvent, String)>,
+}
+
+impl Return {
+    fn due_at(&self) -> u64 {
+        match self.next {
+            Next::Retry(delay) => self.at.saturating_add(millis(delay)),
+            Next::End(_) => self.at,
+        }
+    }
+}
+
+fn write_return(
+    store: &mut Store,
+    returned: &Return,
+    written: &mut Written,
+    bounds: Bounds,
+    holds: bool,
+) -> rusqlite::Result<()> {
+    let Return { job, next, at } = returned;
+    match next {
+        Next::Retry(_) => {
+            let (attempt, ends) = (job.progress.attempts(), job.progress.ends());
+            store.reschedule(job.number, attempt, returned.due_at(), ends)
+        }
+        Next::End(Verdict::Handled | Verdict::Unhandled) => store.delete(job.number, job.size()),
+        Next::End(Verdict::Dead) => {
+            let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
+            let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, died_at);
+            bury(
+                store,
+                &letter,
+                job.key.as_ref(),
+                bounds,
+                holds,
+                &mut written.dropped,
+            )?;
+            written.letters.push(letter);
+            Ok(())
+        }
+    }
+}
+
+/// Keeps a letter, and drops the oldest ones for which there is no room then.
+fn bury(
+    store: &mut Store,
+    letter: &DeadLetter,
+    key: Option<&OrderKey>,
+    bounds: Bounds,
+    holds: bool,
+    dropped: &mut Dropped,
+) -> rusqlite::Result<()> {
+    store.bury(letter, key, holds && key.is_some())?;
+    loop {
+        let totals = store.totals();
+        let over =
+            totals.dead_letters > bounds.letters || totals.dead_letter_bytes > bounds.letter_bytes;
+        let Some(oldest) = (if over { store.oldest_letter()? } else { None }) else {
+            return Ok(());
+        };
+        if let Some(exhumed) = store.exhume(oldest)? {
+            dropped.count += 1;
+            dropped.passing.extend(exhumed.held);
+        }
+    }
+}
