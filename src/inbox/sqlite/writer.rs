@@ -277,7 +277,7 @@ impl Writer {
                 if all_forgotten {
                     self.state.forgotten = up_to;
                 }
-                self.settle(&owed, written);
+                self.settle(&owed, &written);
                 true
             }
             Err(error) => {
@@ -289,7 +289,7 @@ impl Writer {
     }
 
     /// Counts out what has ended, and lets pass what it held back.
-    fn settle(&mut self, owed: &[Return], written: Written) {
+    fn settle(&mut self, owed: &[Return], written: &Written) {
         // Before they are counted, as with every hook.
         self.mourn(&written.letters);
         self.shared.change(|window| {
