@@ -130,6 +130,9 @@ pub use crate::inbox::{
     Accepted, Control, DeadLetterStore, DeadLetters, Drained, Handle, Inbox, IntoInbox,
     MemoryInbox, MemoryInboxBuilder, Refused, RefusedKind,
 };
+#[cfg(feature = "jetstream")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
+pub use crate::inbox::{JetStreamInbox, JetStreamInboxBuilder, StreamSettings};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};

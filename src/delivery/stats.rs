@@ -7,7 +7,7 @@ use super::Verdict;
 /// Every accepted event is counted under exactly one of the others, whenever this is read:
 ///
 /// ```text
-/// accepted + recovered + replayed == handled + unhandled + dead + in_flight
+/// accepted + recovered + replayed == handled + unhandled + dead + handed_over + in_flight
 /// ```
 ///
 /// The counts of requests that never became an event, `malformed`, `unverified`, `overloaded` and
@@ -28,6 +28,9 @@ pub struct Stats {
     pub unhandled: u64,
     /// Events of which a route failed for good.
     pub dead: u64,
+    /// Events that an inbox without deliveries of its own gave to its workers elsewhere, which count
+    /// what becomes of them; see `JetStreamInbox`.
+    pub handed_over: u64,
     /// Events that wait for a place among those in delivery.
     pub waiting: u64,
     /// Events in delivery.
@@ -85,6 +88,7 @@ impl fmt::Display for Stats {
             ("handled", self.handled),
             ("unhandled", self.unhandled),
             ("dead", self.dead),
+            ("handed_over", self.handed_over),
             ("waiting", self.waiting),
             ("running", self.running),
             ("retrying", self.retrying),

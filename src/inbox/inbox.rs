@@ -9,7 +9,7 @@ use crate::runtime::Runtime;
 /// Takes events over from the front door, and sees to it that they are delivered.
 ///
 /// [`MemoryInbox`](crate::MemoryInbox) is the one to start with. A wrapper around another inbox
-/// delegates all three methods.
+/// delegates all four methods.
 ///
 /// # The contract
 ///
@@ -58,6 +58,10 @@ use crate::runtime::Runtime;
 ///     fn handle(&self) -> Handle {
 ///         self.inner.handle()
 ///     }
+///
+///     fn max_body_bytes(&self) -> Option<usize> {
+///         self.inner.max_body_bytes()
+///     }
 /// }
 /// ```
 pub trait Inbox: Clone + Send + Sync + 'static {
@@ -77,6 +81,13 @@ pub trait Inbox: Clone + Send + Sync + 'static {
 
     /// Returns the handle to count, drain and await what was accepted.
     fn handle(&self) -> Handle;
+
+    /// Returns the size of the largest body, in bytes, that it can ever take; `None`, the default, if
+    /// any. The front door answers 413 above this and above its own
+    /// [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). It is asked for each request.
+    fn max_body_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// How an inbox came to own an event.

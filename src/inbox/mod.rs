@@ -5,6 +5,8 @@ mod handle;
 #[allow(clippy::module_inception)] // the trait of the module, in a file of its own like every type
 mod inbox;
 mod into_inbox;
+#[cfg(feature = "jetstream")]
+mod jetstream;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -13,6 +15,8 @@ pub use self::dead_letters::{DeadLetterStore, DeadLetters};
 pub use self::handle::{Control, Drained, Handle};
 pub use self::inbox::{Accepted, Inbox, Refused, RefusedKind};
 pub use self::into_inbox::IntoInbox;
+#[cfg(feature = "jetstream")]
+pub use self::jetstream::{JetStreamInbox, JetStreamInboxBuilder, StreamSettings};
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};

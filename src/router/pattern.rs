@@ -102,6 +102,24 @@ impl Pattern {
         }
     }
 
+    /// Returns the name before the star.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns whether the event type of this very name is taken.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn takes_itself(&self) -> bool {
+        self.scope != Scope::Below
+    }
+
+    /// Returns whether what is below the name is taken.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn takes_below(&self) -> bool {
+        self.scope != Scope::Exact
+    }
+
     /// Returns whether a documented event type is taken. If none is, the pattern is a typo, or
     /// ahead of the specification.
     #[must_use]

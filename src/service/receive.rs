@@ -115,8 +115,8 @@ impl<I: Inbox> Receiver<I> {
     where
         B: Body<Error: Into<BoxError>>,
     {
-        let limit = self.settings.max_body_bytes;
-        let checked = self.check_head(parts, &*body);
+        let limit = self.max_body_bytes();
+        let checked = self.check_head(parts, &*body, limit);
         // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
         let unsent = checked.is_err() && head::expects_continue(&parts.headers);
         let read = match checked {
@@ -143,8 +143,16 @@ impl<I: Inbox> Receiver<I> {
         })
     }
 
+    /// Returns the size of the largest body that is read: whatever is smaller, our own limit or the inbox's.
+    fn max_body_bytes(&self) -> usize {
+        let own = self.settings.max_body_bytes;
+        self.inbox
+            .max_body_bytes()
+            .map_or(own, |inbox| inbox.min(own))
+    }
+
     /// Decides what can be decided before the body is read.
-    fn check_head(&self, parts: &Parts, body: &impl Body) -> Result<(), Reason> {
+    fn check_head(&self, parts: &Parts, body: &impl Body, limit: usize) -> Result<(), Reason> {
         if parts.method != Method::POST {
             return Err(Reason::NotPost);
         }
@@ -155,9 +163,7 @@ impl<I: Inbox> Receiver<I> {
         if head::is_encoded(&parts.headers) {
             return Err(Reason::ContentEncoding);
         }
-        if body.size_hint().lower().max(head::declared(&parts.headers))
-            > self.settings.max_body_bytes as u64
-        {
+        if body.size_hint().lower().max(head::declared(&parts.headers)) > limit as u64 {
             return Err(Reason::TooLarge);
         }
         Ok(())

@@ -1,0 +1,105 @@
+use std::fmt;
+use std::sync::Arc;
+
+use async_nats::jetstream::Context;
+
+use super::front::Front;
+use super::{JetStreamInboxBuilder, publish};
+use crate::event::Event;
+use crate::inbox::{Accepted, Control, Handle, Inbox, Refused};
+use crate::runtime::Runtime;
+
+/// The inbox that keeps accepted events in a stream of NATS JetStream, for
+/// [workers](crate::JetStreamWorker) on any machine.
+///
+/// It answers 200 once the stream has acknowledged the event: with three replicas, once a majority of them
+/// has it. There is no router in it; the workers have that, in this process or in others. Any number of
+/// receivers can stand before one stream: a copy of an event is recognised by whichever of them it reaches.
+/// Its clones are the same inbox.
+///
+/// Connection, credentials and TLS are those of the user's own `async_nats` client. This crate turns on no
+/// provider of cryptography: a client that needs TLS or credentials needs a dependency on `async-nats` with
+/// its default features, or with those that it wants.
+///
+/// It runs on tokio, as that client does.
+///
+/// # Answers
+///
+/// | what happens | answer |
+/// |---|---|
+/// | the stream acknowledges | 200 |
+/// | the stream says that it has the `messageId` | 200, [`Accepted::Duplicate`] |
+/// | the client isn't connected | 503 at once |
+/// | no acknowledgement in [time](JetStreamInboxBuilder::ack_within), or an error | 503 |
+/// | the stream is full, or too many bytes are on their way | 503 |
+/// | a body larger than the server's `max_payload` less 1 KiB, or the stream's `max_msg_size` less that | 413 |
+///
+/// An event that is refused for want of an acknowledgement may be in the stream all the same. The sender's
+/// next try is a copy then, and is answered so.
+///
+/// # Counts and the drain
+///
+/// The [handle](Inbox::handle) counts what was accepted as `handed_over`: what became of it, the workers
+/// know. [`drain`](Handle::drain) refuses all events from then on, copies too, since only the stream could
+/// tell them, and waits for those that are on their way to it. It has no deliveries to tell hooks of.
+///
+/// # Examples
+///
+/// ```no_run
+/// use botisimo_webhooks::{JetStreamInbox, StreamSettings, WebhookLayer};
+///
+/// # async fn receive() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = async_nats::connect("localhost:4222").await?;
+/// let inbox = JetStreamInbox::builder(async_nats::jetstream::new(client))
+///     .stream(StreamSettings::new().replicas(3).create())
+///     .open()
+///     .await?;
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JetStreamInbox {
+    front: Arc<Front>,
+}
+
+impl JetStreamInbox {
+    /// Returns a builder, over the JetStream context of the user's client.
+    pub fn builder(context: Context) -> JetStreamInboxBuilder {
+        JetStreamInboxBuilder::new(context)
+    }
+
+    pub(super) fn over(front: Arc<Front>) -> Self {
+        Self { front }
+    }
+}
+
+impl Inbox for JetStreamInbox {
+    fn accept(
+        &self,
+        event: Event,
+    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+        let front = Arc::clone(&self.front);
+        async move { publish::publish(front, event).await }
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        self.front.runtime()
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::shared(Arc::clone(&self.front) as Arc<dyn Control>)
+    }
+
+    fn max_body_bytes(&self) -> Option<usize> {
+        Some(self.front.max_body_bytes())
+    }
+}
+
+impl fmt::Debug for JetStreamInbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStreamInbox")
+            .field("stats", &self.front.stats())
+            .finish_non_exhaustive()
+    }
+}

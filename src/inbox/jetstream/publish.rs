@@ -1,0 +1,113 @@
+//! The way of an event into the stream.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{PublishAckFuture, PublishError};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::{self, ErrorCode};
+use bytes::Bytes;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use super::front::{Front, Permit};
+use super::headers;
+use super::subjects::encoded;
+use crate::contain::contain;
+use crate::event::Event;
+use crate::inbox::{Accepted, Refused};
+use crate::runtime::Runtime;
+
+type Answer = Result<Accepted, Refused>;
+
+/// Publishes an event, in a task of its own: who asks may leave, and the event is counted all the same.
+pub(super) async fn publish(front: Arc<Front>, event: Event) -> Answer {
+    let permit = front.admit(event.body().len())?;
+    let (tell, told) = oneshot::channel();
+    let publication = Publication {
+        front: Arc::clone(&front),
+        tell: Some(tell),
+    };
+    let runtime = front.runtime();
+    // Where there is no runtime the publication is dropped, and so counts itself as refused.
+    let _ = contain(|| runtime.spawn(Box::pin(run(publication, event, permit))));
+    told.await.unwrap_or_else(|_| Err(Refused::unavailable()))
+}
+
+/// An answer that is owed. Whatever happens, it is given and counted once.
+struct Publication {
+    front: Arc<Front>,
+    tell: Option<oneshot::Sender<Answer>>,
+}
+
+impl Publication {
+    fn answer(&mut self, answer: Answer) {
+        if let Some(tell) = self.tell.take() {
+            self.front.count(&answer);
+            // Whoever has left needn't be told.
+            let _ = tell.send(answer);
+        }
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        self.answer(Err(Refused::unavailable()));
+    }
+}
+
+async fn run(mut publication: Publication, event: Event, permit: Permit) {
+    let front = Arc::clone(&publication.front);
+    let overdue = front.runtime().sleep(front.limits.ack_within);
+    let acknowledged = Box::pin(acknowledged(&front, &event));
+    match select(acknowledged, overdue).await {
+        Either::Left((outcome, _)) => publication.answer(judge(outcome)),
+        Either::Right(((), acknowledged)) => {
+            publication.answer(Err(Refused::unavailable()));
+            if let Ok(ack) = acknowledged.await
+                && !ack.duplicate
+            {
+                front.count(&Ok(Accepted::New));
+            } else {
+                // The client may hold the body for as long as it is cut off: so does the permit.
+                let _ = front.context.client().flush().await;
+            }
+        }
+    }
+    drop(permit);
+}
+
+async fn acknowledged(front: &Front, event: &Event) -> Result<PublishAck, PublishError> {
+    let mut given = HeaderMap::new();
+    headers::set_received_at(&mut given, event.received_at());
+    let message = PublishMessage::build()
+        .payload(Bytes::copy_from_slice(event.body().as_bytes()))
+        .headers(given)
+        .message_id(encoded(event.id()))
+        .expected_stream(&front.stream);
+    let subject = front.subjects.of(event.event_type());
+    let ack: PublishAckFuture = front.context.send_publish(subject, message).await?;
+    ack.await
+}
+
+/// Returns the answer that an acknowledgement, or the want of one, stands for.
+fn judge(outcome: Result<PublishAck, PublishError>) -> Answer {
+    let error = match outcome {
+        Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),
+        Ok(_) => return Ok(Accepted::New),
+        Err(error) => error,
+    };
+    let said = error
+        .source()
+        .and_then(|source| source.downcast_ref::<jetstream::Error>());
+    Err(match said.map(jetstream::Error::error_code) {
+        Some(ErrorCode::STREAM_STORE_FAILED) => Refused::full(),
+        // Another receiver is publishing a copy at this moment.
+        Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
+            Refused::unavailable().retry_after(std::time::Duration::from_secs(1))
+        }
+        _ => Refused::unavailable(),
+    })
+}
