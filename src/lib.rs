@@ -132,7 +132,10 @@ pub use crate::inbox::{
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
-pub use crate::inbox::{JetStreamInbox, JetStreamInboxBuilder, StreamSettings};
+pub use crate::inbox::{
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
+    StreamSettings, WorkerStats,
+};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};

@@ -161,6 +161,42 @@ mod on {
         });
     }
 
+    /// `error` is about the server and the way to it: it holds nothing that was sent.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn pull_failed(route: &str, error: &async_nats::Error) {
+        contained(|| {
+            warn!(target: TARGET, route, %error, "a route's events can't be pulled: trying again");
+        });
+    }
+
+    /// See [`pull_failed`].
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn burial_failed(route: &str, error: &Error) {
+        contained(|| {
+            let source = std::error::Error::source(error).map(tracing::field::display);
+            warn!(target: TARGET, route, %error, source, "trying again");
+        });
+    }
+
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn lagging(route: &str, waited: Duration) {
+        contained(|| {
+            warn!(
+                target: TARGET,
+                route,
+                ?waited,
+                "events wait for longer than half of the time that the stream keeps them: add workers, or they are lost"
+            );
+        });
+    }
+
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn fallback_is_off() {
+        contained(|| {
+            warn!(target: TARGET, "the router has a fallback that gets no events: see `deliver_fallback`");
+        });
+    }
+
     pub(crate) fn hook_panicked(hook: &'static str) {
         contained(|| {
             warn!(target: TARGET, hook, "a hook panicked");
@@ -202,6 +238,14 @@ mod on {
     pub(crate) fn delivered(_: &Event, _: &Report, _: Option<Duration>, _: bool) {}
     pub(crate) fn window_shortened() {}
     pub(crate) fn hook_panicked(_: &'static str) {}
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn pull_failed(_: &str, _: &async_nats::Error) {}
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn burial_failed(_: &str, _: &crate::error::Error) {}
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn lagging(_: &str, _: Duration) {}
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn fallback_is_off() {}
     #[cfg(feature = "sqlite")]
     pub(crate) fn inbox_failing(_: &crate::error::Error) {}
     #[cfg(feature = "sqlite")]
@@ -211,5 +255,7 @@ mod on {
 pub(crate) use self::on::{
     accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
 };
+#[cfg(feature = "jetstream")]
+pub(crate) use self::on::{burial_failed, fallback_is_off, lagging, pull_failed};
 #[cfg(feature = "sqlite")]
 pub(crate) use self::on::{inbox_failing, inbox_recovered};

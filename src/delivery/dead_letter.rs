@@ -29,7 +29,7 @@ enum Remains {
     Event(Event),
     /// A stored body that this version of the crate can't decode.
     #[cfg_attr(
-        not(feature = "sqlite"),
+        not(any(feature = "jetstream", feature = "sqlite")),
         expect(dead_code, reason = "memory holds decoded events")
     )]
     Body(Arc<str>, Error),
@@ -60,7 +60,7 @@ impl DeadLetter {
 
     /// Returns that of a body that was stored. `message_id` stands in for that of a body which this
     /// version can't decode.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "jetstream", feature = "sqlite"))]
     pub(crate) fn stored(
         (id, message_id): (u64, &str),
         body: &str,

@@ -74,6 +74,12 @@ impl RetryPolicy {
         self
     }
 
+    /// Returns how many attempts there are in all.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn attempts(&self) -> u32 {
+        self.max_attempts.get()
+    }
+
     /// Returns whether `attempt` was the last one.
     pub(super) fn is_last(&self, attempt: NonZeroU32) -> bool {
         attempt >= self.max_attempts

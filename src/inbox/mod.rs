@@ -16,7 +16,10 @@ pub use self::handle::{Control, Drained, Handle};
 pub use self::inbox::{Accepted, Inbox, Refused, RefusedKind};
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]
-pub use self::jetstream::{JetStreamInbox, JetStreamInboxBuilder, StreamSettings};
+pub use self::jetstream::{
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
+    StreamSettings, WorkerStats,
+};
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};

@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
     attempt: NonZeroU32,
     /// The routes that need no run, because they finished in earlier attempts.
     finished: Vec<Arc<str>>,
+    /// The one route that may run, where each has a consumer of its own.
+    only: Option<Arc<str>>,
     /// A lock and not atomics: a route writes once, and nothing waits under the lock.
     state: Mutex<State>,
 }
@@ -61,7 +63,17 @@ impl Ledger {
         Self {
             attempt,
             finished,
+            only: None,
             state: Mutex::default(),
+        }
+    }
+
+    /// Returns that of an attempt at one route.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn only(attempt: NonZeroU32, route: Arc<str>) -> Self {
+        Self {
+            only: Some(route),
+            ..Self::new(attempt, Vec::new())
         }
     }
 
@@ -85,7 +97,8 @@ impl Ledger {
     /// again.
     pub(crate) fn wants(&self, route: &str) -> bool {
         let handled = |line: &Line| line.outcome.as_ref().is_some_and(Outcome::is_handled);
-        !self.finished.iter().any(|finished| **finished == *route)
+        self.only.as_deref().is_none_or(|only| only == route)
+            && !self.finished.iter().any(|finished| **finished == *route)
             && !self
                 .state()
                 .lines
@@ -100,7 +113,7 @@ impl Ledger {
 
     /// Returns whether there may be routes that need no run.
     pub(crate) fn is_selective(&self) -> bool {
-        !self.finished.is_empty() || self.state().entries > 0
+        self.only.is_some() || !self.finished.is_empty() || self.state().entries > 0
     }
 
     /// Writes a line for each route that is about to run. `matched` says whether one of the event's

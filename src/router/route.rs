@@ -28,6 +28,12 @@ impl Route {
         &self.name
     }
 
+    /// Returns the route's name, to keep.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// Returns the route's pattern, or `None` for a route of `on_any` or `fallback`.
     #[must_use]
     pub fn pattern(&self) -> Option<&Pattern> {

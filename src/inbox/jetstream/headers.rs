@@ -1,13 +1,155 @@
 //! What goes beside a body: in headers, each of whose values is encoded, or digits.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
 
+use super::subjects::{decoded, encoded};
+use crate::delivery::RouteEnd;
 use crate::runtime::to_millis;
 
 /// When the event was received, in milliseconds since the Unix epoch.
 const RECEIVED: &str = "Botisimo-Received";
+/// When it was given up, likewise.
+const DIED: &str = "Botisimo-Died";
+/// How many attempts there were.
+const ATTEMPTS: &str = "Botisimo-Attempts";
+/// The consumer that a dead letter comes from.
+const CONSUMER: &str = "Botisimo-Consumer";
+/// The one consumer that a replay is meant for.
+const ONLY: &str = "Botisimo-Only";
+/// How a route ended: its name, and after a space the reason if it failed. Once for each route.
+const ROUTE: &str = "Botisimo-Route";
+/// The name of a route that a replay needs no run of. Once for each.
+const DONE: &str = "Botisimo-Done";
+/// Why an event was given up, where no route is the reason.
+const CAUSE: &str = "Botisimo-Cause";
+/// The `messageId` of a body that can't be decoded.
+const ID: &str = "Botisimo-Id";
+
+/// The longest text that goes into a header, in bytes before it is encoded.
+const MAX_TEXT: usize = 1024;
+
+/// What the headers of a dead letter say.
+pub(super) struct Epitaph<'a> {
+    pub(super) consumer: &'a str,
+    pub(super) message_id: Option<&'a str>,
+    pub(super) received_at: SystemTime,
+    pub(super) died_at: SystemTime,
+    pub(super) attempts: u32,
+    pub(super) cause: Option<&'a str>,
+    pub(super) routes: &'a [RouteEnd],
+}
+
+/// The headers of a dead letter as they are read back.
+pub(super) struct Read {
+    pub(super) consumer: String,
+    pub(super) message_id: Option<String>,
+    pub(super) received_at: Option<SystemTime>,
+    pub(super) died_at: Option<SystemTime>,
+    pub(super) attempts: u32,
+    pub(super) cause: Option<String>,
+    pub(super) routes: Vec<RouteEnd>,
+}
+
+impl Epitaph<'_> {
+    /// Returns the headers, of which the texts are cut so that all fit into `room` bytes.
+    pub(super) fn write(&self, room: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        set_received_at(&mut headers, self.received_at);
+        headers.insert(DIED, to_millis(self.died_at).to_string());
+        headers.insert(ATTEMPTS, self.attempts.to_string());
+        headers.insert(CONSUMER, self.consumer);
+        let mut room = room.saturating_sub(width(&headers));
+        let texts = [(ID, self.message_id), (CAUSE, self.cause)];
+        for (name, text) in texts
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text?)))
+        {
+            let value = fitting(text, room.saturating_sub(name.len() + 4));
+            room = room.saturating_sub(name.len() + 4 + value.len());
+            headers.insert(name, value);
+        }
+        for (left, end) in (1..=self.routes.len()).rev().zip(self.routes) {
+            let mut value = encoded(end.route());
+            // Each of those that are left gets its part.
+            let part = (room / left).saturating_sub(ROUTE.len() + 4);
+            if value.len() > part {
+                continue;
+            }
+            if let Some(reason) = end.reason() {
+                let reason = fitting(reason, part.saturating_sub(value.len() + 1));
+                value.push(' ');
+                value.push_str(&reason);
+            }
+            room = room.saturating_sub(ROUTE.len() + 4 + value.len());
+            headers.append(ROUTE, value);
+        }
+        headers
+    }
+}
+
+impl Read {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let text = |name| decoded(headers.get(name)?.as_str());
+        let value = |name| Some(headers.get(name)?.as_str().to_owned());
+        let routes = headers.get_all(ROUTE).filter_map(|value| {
+            let value = value.as_str();
+            let (route, reason) = match value.split_once(' ') {
+                Some((route, reason)) => (route, Some(decoded(reason)?)),
+                None => (value, None),
+            };
+            Some(RouteEnd {
+                route: Arc::from(decoded(route)?),
+                reason: reason.map(Arc::from),
+            })
+        });
+        Self {
+            consumer: value(CONSUMER).unwrap_or_default(),
+            message_id: text(ID),
+            received_at: received_at(headers),
+            died_at: time(headers, DIED),
+            attempts: value(ATTEMPTS)
+                .and_then(|attempts| attempts.parse().ok())
+                .unwrap_or_default(),
+            cause: text(CAUSE),
+            routes: routes.collect(),
+        }
+    }
+}
+
+/// Returns the headers of a letter that is sent round again.
+pub(super) fn replay(letter: &Read) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(received_at) = letter.received_at {
+        set_received_at(&mut headers, received_at);
+    }
+    headers.insert(ONLY, letter.consumer.as_str());
+    let done = letter.routes.iter().filter(|end| end.reason().is_none());
+    done.for_each(|end| headers.append(DONE, encoded(end.route())));
+    headers
+}
+
+/// Returns whether an event is meant for a consumer: always, unless it is a replay for another one.
+pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
+    headers
+        .get(ONLY)
+        .is_none_or(|only| only.as_str() == consumer)
+}
+
+/// Returns the routes that a replay needs no run of.
+pub(super) fn done(headers: &HeaderMap) -> Vec<Arc<str>> {
+    let done = headers.get_all(DONE);
+    done.filter_map(|route| decoded(route.as_str()).map(Arc::from))
+        .collect()
+}
+
+/// Returns the `messageId` by which the stream knows an event.
+pub(super) fn message_id(headers: &HeaderMap) -> Option<String> {
+    decoded(headers.get(NATS_MESSAGE_ID)?.as_str())
+}
 
 pub(super) fn set_received_at(headers: &mut HeaderMap, at: SystemTime) {
     headers.insert(RECEIVED, to_millis(at).to_string());
@@ -17,7 +159,35 @@ pub(super) fn received_at(headers: &HeaderMap) -> Option<SystemTime> {
     time(headers, RECEIVED)
 }
 
-pub(super) fn time(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
+fn time(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
     let millis = headers.get(name)?.as_str().parse().ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
+/// Returns how many bytes headers take on the wire.
+fn width(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values
+            .iter()
+            .map(move |value| name.len() + value.as_str().len() + 4)
+    });
+    lines.sum::<usize>() + 16
+}
+
+/// Returns as much of a text, encoded, as fits into so many bytes.
+fn fitting(text: &str, bytes: usize) -> String {
+    let mut fitting = String::new();
+    for each in text.chars().take(MAX_TEXT) {
+        let next = encoded(each.encode_utf8(&mut [0; 4]));
+        if fitting.len() + next.len() > bytes {
+            break;
+        }
+        fitting.push_str(&next);
+    }
+    if fitting.is_empty() {
+        "=".to_owned()
+    } else {
+        fitting
+    }
 }

@@ -4,15 +4,28 @@
 //! A receiver publishes each event to a stream, under a subject made of its event type, and workers pull
 //! from one durable consumer a route.
 
+mod consumers;
+mod dead_letters;
 mod front;
+mod graves;
 mod headers;
 mod inbox_builder;
 mod jetstream_inbox;
+mod jetstream_worker;
+mod plan;
 mod publish;
+mod pull;
+mod running;
+mod shop;
 mod stream;
 mod stream_settings;
 mod subjects;
+mod worker_builder;
+mod worker_stats;
 
 pub use self::inbox_builder::JetStreamInboxBuilder;
 pub use self::jetstream_inbox::JetStreamInbox;
+pub use self::jetstream_worker::JetStreamWorker;
 pub use self::stream_settings::StreamSettings;
+pub use self::worker_builder::{JetStreamWorkerBuilder, StartAt};
+pub use self::worker_stats::WorkerStats;

@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::graves::Graves;
+use crate::delivery::DeadLetter;
+use crate::error::Error;
+use crate::inbox::DeadLetterStore;
+use crate::router::Pattern;
+use crate::runtime::BoxFuture;
+
+impl DeadLetterStore for Graves {
+    fn list(
+        self: Arc<Self>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
+        Box::pin(async move {
+            let mut letters = Vec::new();
+            let mut from = after.map_or(Some(1), |after| after.checked_add(1));
+            while let Some(id) = from.filter(|_| letters.len() < limit) {
+                let Some(grave) = self.next(id).await? else {
+                    break;
+                };
+                from = grave.letter.id().checked_add(1);
+                letters.push(grave.letter);
+            }
+            Ok(letters)
+        })
+    }
+
+    fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
+        Box::pin(async move { Ok(Graves::get(&self, id).await?.map(|grave| grave.letter)) })
+    }
+
+    fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move {
+            let Some(grave) = Graves::get(&self, id).await? else {
+                return Ok(false);
+            };
+            Graves::replay(&self, &grave).await?;
+            Ok(true)
+        })
+    }
+
+    fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            let (mut from, mut count) = (1, 0);
+            while let Some(grave) = self.next(from).await? {
+                from = grave.letter.id().saturating_add(1);
+                let event = grave.letter.event();
+                if event.is_ok_and(|event| pattern.matches(event.event_type().as_str())) {
+                    Graves::replay(&self, &grave).await?;
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+    }
+
+    fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move { Graves::delete(&self, id).await })
+    }
+
+    fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            // Before the beginning of time there is nothing.
+            let Some(limit) = SystemTime::now().checked_sub(older_than) else {
+                return Ok(0);
+            };
+            let (mut from, mut count) = (1, 0);
+            while let Some(grave) = self.next(from).await? {
+                let id = grave.letter.id();
+                from = id.saturating_add(1);
+                if grave.letter.died_at() < limit && Graves::delete(&self, id).await? {
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+    }
+}

@@ -1,0 +1,189 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::future::{Either, select};
+
+use super::pull::pull;
+use super::shop::{Bench, Shop};
+use super::{JetStreamWorkerBuilder, WorkerStats};
+use crate::delivery::{DeadLetter, Delivery, EventService};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
+use crate::runtime::BoxFuture;
+
+/// Runs the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
+/// another one. Its clones are the same worker, which goes on until it is [drained](JetStreamWorker::drain)
+/// or its runtime ends.
+///
+/// # Groups and routes
+///
+/// Workers of one group share its events: each goes to one of them. Each group gets all events. A group has
+/// one durable consumer a route on the server, named `<group>-<route>`, with one filter: the server knows
+/// what each route has done, delivers again only what failed, and a route that is slow or poisoned stalls
+/// itself alone.
+///
+/// So routes are known by their names, as in every durable inbox: a route that is renamed is a new one, and
+/// begins [where new ones do](JetStreamWorkerBuilder::new_routes); the consumer of the old name stays, and
+/// with it what it hasn't done, until it is deleted by hand (`nats consumer rm`). All workers of a group
+/// should have the same routes; while a new version is rolled out, events of a new route wait for the
+/// workers that have it.
+///
+/// Event types whose subject would be longer than 512 bytes, of which none is documented, go to one more
+/// consumer, `<group>-=long`, which runs all routes that match. When one of them fails, all run again.
+///
+/// # At least once
+///
+/// An event is acknowledged once its route has done its work. If a worker dies in the middle, or is cut off
+/// from the server for longer than [`ack_wait`](JetStreamWorkerBuilder::ack_wait), it is delivered to
+/// another one, which may run what the first had all but finished: make handlers idempotent by
+/// [`Event::id`](crate::Event::id).
+///
+/// # Dead letters
+///
+/// What is given up is published to a stream of its own, named as that of the events and `_DEAD`, and is
+/// acknowledged only once that stream has it. One letter is about one route. It is full at
+/// [`max_bytes`](crate::StreamSettings::max_bytes), and drops the oldest letters then.
+/// [`replay`](DeadLetters::replay) runs that route alone, as a new event with an id of its own.
+///
+/// # Order
+///
+/// Events of one key can't be put in order here: several workers pull from one consumer, and a retry comes
+/// after what followed. Where that matters there is `SqliteInbox`, with `in_order_by`.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use botisimo_webhooks::{Event, EventRouter, JetStreamWorker, StreamSettings};
+///
+/// # async fn work() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = async_nats::connect("localhost:4222").await?;
+/// let router = EventRouter::new()
+///     .on("account.updated", |event: Event| async move { println!("{}", event.id()) });
+/// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "shop")
+///     .stream(StreamSettings::new().replicas(3).create())
+///     .start(router)
+///     .await?;
+/// // … until the process is told to end, then:
+/// let drained = worker.drain(Duration::from_secs(25)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JetStreamWorker {
+    core: Arc<dyn Core>,
+}
+
+/// A worker without the type of its service.
+trait Core: Send + Sync {
+    fn stats(&self) -> WorkerStats;
+
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
+
+    fn graves(&self) -> Arc<dyn DeadLetterStore>;
+
+    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>);
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>);
+}
+
+impl JetStreamWorker {
+    /// Returns a builder, over the JetStream context of the user's client, for a worker of a group. A group
+    /// is 1 to 64 of `A-Z a-z 0-9 _`.
+    pub fn builder(context: Context, group: impl Into<String>) -> JetStreamWorkerBuilder {
+        JetStreamWorkerBuilder::new(context, group.into())
+    }
+
+    pub(super) fn start<S: EventService>(
+        shop: Arc<Shop<S>>,
+        benches: Vec<(Arc<Bench>, PullConsumer)>,
+    ) -> Self {
+        for (bench, consumer) in benches {
+            let pulling = pull(Arc::clone(&shop), bench, consumer);
+            shop.deliverer.runtime.spawn(Box::pin(pulling));
+        }
+        Self { core: shop }
+    }
+
+    /// Returns the counts of this moment.
+    #[must_use]
+    pub fn stats(&self) -> WorkerStats {
+        self.core.stats()
+    }
+
+    /// Takes no more events from now on, then waits until those that run have ended, but no longer than
+    /// `within`, and returns how many are left. What the server still sends is handed back to it at once.
+    ///
+    /// Nothing is cancelled; it takes up to a second, also if nothing runs. It is idempotent: calling it
+    /// twice, or from two tasks, waits for the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the worker takes no more events also when the future is dropped.
+    pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
+        Arc::clone(&self.core).drain(within)
+    }
+
+    /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
+    /// Their ids are the numbers in the stream of dead letters.
+    ///
+    /// A letter of a route that this worker doesn't have can't be replayed by it.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.core.graves())
+    }
+
+    /// Adds a hook that is told of every attempt that ends from now on, before it is counted. See
+    /// [`JetStreamWorkerBuilder::on_delivery`].
+    pub fn on_delivery(&self, hook: impl Fn(&Delivery) + Send + Sync + 'static) {
+        self.core.on_delivery(Arc::new(hook));
+    }
+
+    /// Adds a hook that is told of every event that is given up from now on. See
+    /// [`JetStreamWorkerBuilder::on_dead_letter`].
+    pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
+        self.core.on_dead_letter(Arc::new(hook));
+    }
+}
+
+impl<S: EventService> Core for Shop<S> {
+    fn stats(&self) -> WorkerStats {
+        Self::stats(self)
+    }
+
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(async move {
+            Self::drain(&self);
+            let sleep = self.deliverer.runtime.sleep(within);
+            let idle = Box::pin(self.idle());
+            match select(idle, sleep).await {
+                Either::Left(_) => Drained::new(0),
+                Either::Right(_) => Drained::new(Self::stats(&self).running),
+            }
+        })
+    }
+
+    fn graves(&self) -> Arc<dyn DeadLetterStore> {
+        Arc::clone(&self.graves) as Arc<dyn DeadLetterStore>
+    }
+
+    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
+        let hooks = &self.deliverer.settings.on_delivery;
+        hooks.add(move |delivery| hook(delivery));
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        let hooks = &self.deliverer.settings.on_dead_letter;
+        hooks.add(move |letter| hook(letter));
+    }
+}
+
+impl fmt::Debug for JetStreamWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStreamWorker")
+            .field("stats", &self.core.stats())
+            .finish_non_exhaustive()
+    }
+}

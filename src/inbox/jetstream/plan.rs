@@ -1,0 +1,104 @@
+use std::sync::Arc;
+
+use super::subjects::{Subjects, encoded};
+use crate::outcome::Ledger;
+use crate::router::EventRouter;
+
+/// What stands for a route whose name makes too long a consumer's, before a hash of it. No encoded name begins so.
+const HASHED: &str = "=h";
+
+/// The most bytes of a consumer's name: the server takes 255, and makes the name of a directory of it.
+const MAX_NAME: usize = 200;
+
+/// One consumer of a group, and what it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// The route's name, or that of all events with too long a name.
+    pub(super) name: Arc<str>,
+    pub(super) consumer: String,
+    pub(super) filter: String,
+    pub(super) runs: Runs,
+}
+
+/// Which routes a consumer's events run.
+#[derive(Clone, Debug)]
+pub(super) enum Runs {
+    /// This one.
+    One(Arc<str>),
+    /// The fallback, of this name.
+    Fallback(Arc<str>),
+    /// All that match, but these, which have a consumer that takes every event.
+    Rest(Vec<Arc<str>>),
+}
+
+/// Returns the consumers of a router. The last one is that of the events with too long a name, whose subject fits no route's
+/// filter.
+pub(super) fn plans(
+    router: &EventRouter,
+    group: &str,
+    subjects: &Subjects,
+    fallback: bool,
+) -> Vec<Plan> {
+    let mut unfiltered = Vec::new();
+    let mut plans = Vec::new();
+    for route in router.routes() {
+        let name = route.shared_name();
+        let (filter, runs) = match route.pattern() {
+            Some(pattern) => (subjects.filter(pattern), Runs::One(Arc::clone(&name))),
+            None => {
+                unfiltered.push(Arc::clone(&name));
+                let all = Some(subjects.all());
+                match route.is_fallback() {
+                    true if !fallback => continue,
+                    true => (all, Runs::Fallback(Arc::clone(&name))),
+                    false => (all, Runs::One(Arc::clone(&name))),
+                }
+            }
+        };
+        // Without a filter every event that it takes has too long a name.
+        if let Some(filter) = filter {
+            plans.push(Plan {
+                consumer: consumer(group, &name),
+                name,
+                filter,
+                runs,
+            });
+        }
+    }
+    plans.push(Plan {
+        name: Arc::from("long"),
+        consumer: format!("{group}-=long"),
+        filter: subjects.long(),
+        runs: Runs::Rest(unfiltered),
+    });
+    plans
+}
+
+/// Returns the name of a route's consumer.
+fn consumer(group: &str, route: &str) -> String {
+    let name = format!("{group}-{}", encoded(route));
+    if name.len() <= MAX_NAME {
+        return name;
+    }
+    format!("{group}-{HASHED}{:016x}", hash(route))
+}
+
+/// Hashes by FNV-1a, which stays what it is over versions of this crate and of Rust.
+pub(super) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Plan {
+    /// Returns the ledger of an attempt; the routes of `done` need none.
+    pub(super) fn ledger(&self, attempt: std::num::NonZeroU32, done: Vec<Arc<str>>) -> Arc<Ledger> {
+        Arc::new(match &self.runs {
+            Runs::One(route) | Runs::Fallback(route) => Ledger::only(attempt, Arc::clone(route)),
+            Runs::Rest(unfiltered) => {
+                let finished = unfiltered.iter().cloned().chain(done);
+                Ledger::new(attempt, finished.collect())
+            }
+        })
+    }
+}

@@ -1,0 +1,262 @@
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::future::{Either, select};
+
+use super::graves::Remains;
+use super::headers;
+use super::plan::Runs;
+use super::shop::{Bench, Shop};
+use super::worker_stats::Exit;
+use crate::contain::Contained;
+use crate::delivery::{EventService, Job, Next, Progress};
+use crate::event::Event;
+use crate::outcome::Ledger;
+use crate::telemetry::{self, Origin};
+
+/// How many deliveries beyond those that the policy allows an event gets that never came to an end: its workers
+/// died of it, or were drained. After that it is dead without another attempt.
+const CRASHES: u32 = 5;
+
+/// How often a dead letter is tried to be kept before its event is handed back to the server.
+const BURIALS: u32 = 5;
+
+/// An event that a worker has taken. Whatever happens it leaves the worker once: as its end says, or as handed back when it
+/// is dropped before.
+pub(super) struct Running<S: EventService> {
+    shop: Arc<Shop<S>>,
+    bench: Arc<Bench>,
+    message: Message,
+    left: bool,
+}
+
+/// What the server says of a message.
+struct Delivered {
+    attempt: NonZeroU32,
+    sequence: u64,
+    published: SystemTime,
+}
+
+impl<S: EventService> Running<S> {
+    pub(super) fn new(shop: Arc<Shop<S>>, bench: Arc<Bench>, message: Message) -> Self {
+        shop.enter();
+        Self {
+            shop,
+            bench,
+            message,
+            left: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let exit = if self.shop.is_draining() {
+            self.negative(Duration::ZERO).await;
+            Exit::HandedBack
+        } else {
+            let exit = {
+                let work = pin!(Contained::new(self.work()));
+                let signals = pin!(self.keep());
+                match select(work, signals).await {
+                    Either::Left((exit, _)) => exit.unwrap_or(Exit::Retried),
+                    Either::Right((never, _)) => match never {},
+                }
+            };
+            exit
+        };
+        self.leave(exit);
+    }
+
+    fn leave(&mut self, exit: Exit) {
+        if !std::mem::replace(&mut self.left, true) {
+            self.shop.leave(exit);
+        }
+    }
+
+    /// Tells the server, until it is dropped, that the event is being worked on.
+    async fn keep(&self) -> std::convert::Infallible {
+        loop {
+            self.shop
+                .deliverer
+                .runtime
+                .sleep(self.shop.ack_wait / 3)
+                .await;
+            // What isn't sent is sent next time.
+            let _ = self.message.ack_with(AckKind::Progress).await;
+        }
+    }
+
+    async fn work(&self) -> Exit {
+        let given = self.message.headers.clone().unwrap_or_default();
+        let Some(delivered) = self.delivered() else {
+            // No message of a stream: nobody waits for an acknowledgement.
+            return Exit::Acked;
+        };
+        if !headers::is_meant_for(&given, &self.bench.plan.consumer) {
+            return self.acknowledge(Exit::Acked).await;
+        }
+        self.warn_of_lag(&delivered);
+        let received_at = headers::received_at(&given).unwrap_or(delivered.published);
+        let body = Box::from(&*self.message.payload);
+        let event = match Event::received(body, received_at) {
+            Ok(event) => event,
+            Err(undecoded) => {
+                let body = String::from_utf8_lossy(&undecoded.body).into_owned();
+                let remains = Remains::Body(body, headers::message_id(&given));
+                let cause = format!("it can't be decoded: {}", undecoded.error);
+                let progress = Progress::restored(delivered.attempt, Vec::new());
+                return self
+                    .bury(remains, &delivered, received_at, &progress, Some(cause))
+                    .await;
+            }
+        };
+        if self.is_not_for_the_fallback(&event) {
+            return self.acknowledge(Exit::Acked).await;
+        }
+        let most = self.shop.deliverer.settings.retry.attempts();
+        if delivered.attempt.get() > most.saturating_add(CRASHES) {
+            let times = delivered.attempt.get() - 1;
+            let cause = format!("it was delivered {times} times and never came to an end");
+            let progress = Progress::restored(delivered.attempt, Vec::new());
+            let remains = Remains::Event(event);
+            return self
+                .bury(remains, &delivered, received_at, &progress, Some(cause))
+                .await;
+        }
+        self.attempt(event, &delivered, &given).await
+    }
+
+    async fn attempt(&self, event: Event, delivered: &Delivered, given: &HeaderMap) -> Exit {
+        let deliverer = &self.shop.deliverer;
+        let ledger = self
+            .bench
+            .plan
+            .ledger(delivered.attempt, headers::done(given));
+        let mut job = Job {
+            number: delivered.sequence,
+            origin: Origin::none(),
+            progress: Progress::restored(delivered.attempt, Vec::new()),
+            key: None,
+            event: event.clone(),
+        };
+        let span = job.origin.delivery(&event);
+        let received_at = event.received_at();
+        let next = span
+            .instrument(async {
+                let ledger: Arc<Ledger> = ledger;
+                let report = deliverer.attempt(event, &ledger).await;
+                deliverer.conclude(&mut job, &ledger, &report)
+            })
+            .await;
+        match next {
+            Next::Retry(delay) => {
+                self.negative(delay).await;
+                Exit::Retried
+            }
+            Next::End(_) if job.progress.ends().iter().any(|end| end.reason().is_some()) => {
+                let remains = Remains::Event(job.event);
+                self.bury(remains, delivered, received_at, &job.progress, None)
+                    .await
+            }
+            Next::End(_) => self.acknowledge(Exit::Acked).await,
+        }
+    }
+
+    /// Keeps a dead letter, and only then tells the server that the event is done.
+    async fn bury(
+        &self,
+        remains: Remains,
+        delivered: &Delivered,
+        received_at: SystemTime,
+        progress: &Progress,
+        cause: Option<String>,
+    ) -> Exit {
+        let deliverer = &self.shop.deliverer;
+        let times = (received_at, deliverer.time_of_day());
+        for tries in 0..BURIALS {
+            let buried = self.shop.graves.bury(
+                &remains,
+                (&self.bench.plan.consumer, delivered.sequence),
+                times,
+                progress,
+                cause.as_deref(),
+            );
+            match buried.await {
+                Ok(letter) => {
+                    let exit = self.acknowledge(Exit::Dead).await;
+                    deliverer.settings.on_dead_letter.tell(&letter);
+                    return exit;
+                }
+                Err(error) => {
+                    if tries == 0 {
+                        telemetry::burial_failed(&self.bench.plan.name, &error);
+                    }
+                    let wait = Duration::from_millis(200) * (tries + 1);
+                    deliverer.runtime.sleep(wait).await;
+                }
+            }
+        }
+        self.negative(self.shop.ack_wait).await;
+        Exit::Retried
+    }
+
+    /// Tells the server that the event is done, until it says that it knows. If it doesn't in the time after which it
+    /// would deliver the event again, it will.
+    async fn acknowledge(&self, exit: Exit) -> Exit {
+        let runtime = &self.shop.deliverer.runtime;
+        let begun = runtime.now();
+        while self.message.double_ack().await.is_err() {
+            if runtime.now().saturating_duration_since(begun) >= self.shop.ack_wait {
+                return Exit::Retried;
+            }
+            runtime.sleep(Duration::from_millis(100)).await;
+        }
+        exit
+    }
+
+    /// Hands the event back, to be delivered again after a time. If that gets lost it is after `ack_wait`.
+    async fn negative(&self, delay: Duration) {
+        let delay = (!delay.is_zero()).then_some(delay);
+        let _ = self.message.ack_with(AckKind::Nak(delay)).await;
+    }
+
+    fn delivered(&self) -> Option<Delivered> {
+        let info = self.message.info().ok()?;
+        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
+        Some(Delivered {
+            attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
+            sequence: info.stream_sequence,
+            published: SystemTime::from(info.published),
+        })
+    }
+
+    fn is_not_for_the_fallback(&self, event: &Event) -> bool {
+        let Runs::Fallback(fallback) = &self.bench.plan.runs else {
+            return false;
+        };
+        let taken = self.shop.router.explain(event.event_type().clone());
+        !taken.iter().any(|route| route.name() == &**fallback)
+    }
+
+    fn warn_of_lag(&self, delivered: &Delivered) {
+        let deliverer = &self.shop.deliverer;
+        let waited = deliverer.time_of_day().duration_since(delivered.published);
+        let waited = waited.unwrap_or_default();
+        if waited > self.shop.max_lag
+            && delivered.attempt == NonZeroU32::MIN
+            && self.bench.may_warn(deliverer.runtime.now())
+        {
+            telemetry::lagging(&self.bench.plan.name, waited);
+        }
+    }
+}
+
+impl<S: EventService> Drop for Running<S> {
+    fn drop(&mut self) {
+        // The server delivers it again once `ack_wait` is over.
+        self.leave(Exit::HandedBack);
+    }
+}

@@ -1,0 +1,296 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use tower_service::Service;
+
+use super::consumers::{self, Terms};
+use super::graves::Graves;
+use super::plan::{Plan, plans};
+use super::shop::{Bench, Shop};
+use super::subjects::is_plain;
+use super::{JetStreamWorker, StreamSettings, stream};
+use crate::delivery::{DeadLetter, Deliverer, Delivery, EventService, RetryPolicy, Settings};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::event::Event;
+use crate::outcome::Report;
+use crate::router::EventRouter;
+use crate::runtime::TokioRuntime;
+use crate::telemetry;
+
+/// Where in the stream a route begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// With the oldest event that the stream has.
+    Beginning,
+    /// With the next one that comes.
+    Now,
+}
+
+/// Sets up a [`JetStreamWorker`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct JetStreamWorkerBuilder {
+    context: Context,
+    group: String,
+    stream: StreamSettings,
+    delivery: Settings,
+    max_ack_pending: u32,
+    ack_wait: Duration,
+    fallback: bool,
+    first_start: StartAt,
+    new_routes: StartAt,
+    /// What is otherwise for one route: how many run, and how many are pending.
+    running: HashMap<String, usize>,
+    pending: HashMap<String, u32>,
+}
+
+impl JetStreamWorkerBuilder {
+    pub(super) fn new(context: Context, group: String) -> Self {
+        Self {
+            context,
+            group,
+            stream: StreamSettings::new(),
+            delivery: Settings {
+                max_running: 16,
+                ..Settings::default()
+            },
+            max_ack_pending: 10_000,
+            ack_wait: Duration::from_secs(30),
+            fallback: false,
+            first_start: StartAt::Beginning,
+            new_routes: StartAt::Now,
+            running: HashMap::new(),
+            pending: HashMap::new(),
+        }
+    }
+
+    /// Sets which stream events are in. The default is [`StreamSettings::new`].
+    pub fn stream(mut self, settings: StreamSettings) -> Self {
+        self.stream = settings;
+        self
+    }
+
+    /// Sets how many events of each route this worker runs at once, unless the route has a number
+    /// [of its own](Self::max_running_of). The default is 16. 0 counts as 1.
+    ///
+    /// No more than these are taken from the server: what waits, waits there, for any worker.
+    pub fn max_running(mut self, events: usize) -> Self {
+        self.delivery.max_running = events.max(1);
+        self
+    }
+
+    /// Sets [`max_running`](Self::max_running) for the route of this name.
+    pub fn max_running_of(mut self, route: impl Into<String>, events: usize) -> Self {
+        self.running.insert(route.into(), events.max(1));
+        self
+    }
+
+    /// Sets how many events of each route the server has delivered to the whole group, and not seen
+    /// acknowledged, at the most; unless the route has a number [of its own](Self::max_ack_pending_of). The
+    /// default is 10,000. 0 counts as 1.
+    ///
+    /// Those that wait for their next attempt count, wherever they failed: when this many do, the route
+    /// stands still until one is due. So it has to be more than all workers run at once, by as many as may
+    /// fail within the longest wait of the [`RetryPolicy`].
+    pub fn max_ack_pending(mut self, events: u32) -> Self {
+        self.max_ack_pending = events.max(1);
+        self
+    }
+
+    /// Sets [`max_ack_pending`](Self::max_ack_pending) for the route of this name.
+    pub fn max_ack_pending_of(mut self, route: impl Into<String>, events: u32) -> Self {
+        self.pending.insert(route.into(), events.max(1));
+        self
+    }
+
+    /// Sets after which time without a sign of life an event is delivered to another worker. The default is
+    /// 30 s. A worker gives such a sign three times as often, for as long as its handler runs. Less than
+    /// 100 ms counts as 100 ms.
+    pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
+        self.ack_wait = ack_wait.max(Duration::from_millis(100));
+        self
+    }
+
+    /// Sets how long a route may take in one attempt. The default is 30 s. One that still runs then is
+    /// dropped as [timed out](crate::Outcome::TimedOut).
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.delivery.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets when a route that failed is tried again. The default is [`RetryPolicy::new`]: an event is dead
+    /// after its fifth delivery.
+    ///
+    /// Attempts count deliveries. One that a worker died of counts, and so does one that was handed back by
+    /// a drain; but an event is always tried before it is dead, unless five more deliveries than that came
+    /// to no end.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.delivery.retry = policy;
+        self
+    }
+
+    /// Delivers events to the router's fallback, which by default isn't done: the server can't tell which
+    /// events no other route takes, so all of them come to this worker only to be looked at.
+    pub fn deliver_fallback(mut self) -> Self {
+        self.fallback = true;
+        self
+    }
+
+    /// Sets where the routes of a group begin that is started for the first time. The default is the
+    /// [beginning](StartAt::Beginning), so that nothing is lost that came before it.
+    pub fn first_start(mut self, at: StartAt) -> Self {
+        self.first_start = at;
+        self
+    }
+
+    /// Sets where a route begins that is added to a group later on. The default is [now](StartAt::Now): a
+    /// new mailing shouldn't go out for the events of last week.
+    pub fn new_routes(mut self, at: StartAt) -> Self {
+        self.new_routes = at;
+        self
+    }
+
+    /// Adds a hook that is told of every attempt that ends, before it is counted.
+    ///
+    /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
+    pub fn on_delivery(self, hook: impl Fn(&Delivery) + Send + Sync + 'static) -> Self {
+        self.delivery.on_delivery.add(hook);
+        self
+    }
+
+    /// Adds a hook that is told of every event that is given up by this worker, once it is kept.
+    ///
+    /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
+    pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        self.delivery.on_dead_letter.add(hook);
+        self
+    }
+
+    /// Writes the texts of handlers' errors and panics to the log. By default only the route and the kind
+    /// of failure are logged: the texts are the user's own and may hold what doesn't belong into a log.
+    pub fn log_handler_errors(mut self) -> Self {
+        self.delivery.log_errors = true;
+        self
+    }
+
+    /// Opens the streams and the consumers, creates what isn't there, and begins to work.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Inbox`] if the server can't be asked, if a stream isn't there or doesn't fit, or if a
+    /// consumer that exists isn't as this worker would have it: it is left as it is then, and the text says
+    /// where it differs.
+    ///
+    /// # Panics
+    ///
+    /// If it isn't polled on tokio, which the client needs.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, some of the streams and consumers may have been created; nothing runs.
+    pub async fn start(self, router: EventRouter) -> Result<JetStreamWorker, Error> {
+        self.start_layered(router, |router| router).await
+    }
+
+    /// Does as [`start`](Self::start), with layers of tower around the router.
+    ///
+    /// The router says which consumers there are, and `layer` is called once with it. An attempt calls the
+    /// service with one route in mind: the router in it runs that route alone.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use botisimo_webhooks::{Error, EventRouter, JetStreamWorker};
+    ///
+    /// # async fn work(context: async_nats::jetstream::Context, router: EventRouter) -> Result<(), Error> {
+    /// let worker = JetStreamWorker::builder(context, "shop")
+    ///     .start_layered(router, |router| {
+    ///         tower::ServiceBuilder::new().timeout(Duration::from_secs(5)).service(router)
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_layered<S>(
+        self,
+        router: EventRouter,
+        layer: impl FnOnce(EventRouter) -> S,
+    ) -> Result<JetStreamWorker, Error>
+    where
+        S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+    {
+        let service = layer(router.clone());
+        self.open(router, service).await
+    }
+
+    async fn open<S: EventService>(
+        self,
+        router: EventRouter,
+        service: S,
+    ) -> Result<JetStreamWorker, Error> {
+        self.check(&router)?;
+        let subjects = self.stream.subjects();
+        let plans = plans(&router, &self.group, &subjects, self.fallback);
+        if !self.fallback && router.routes().any(|route| route.is_fallback()) {
+            telemetry::fallback_is_off();
+        }
+        let events = stream::open(&self.context, &self.stream).await?;
+        let names = plans.iter().map(|plan| plan.consumer.clone()).collect();
+        let graves = Graves::open(&self.context, &self.stream, &self.group, names).await?;
+        let terms = Terms {
+            ack_wait: self.ack_wait,
+            first_start: self.first_start,
+            new_routes: self.new_routes,
+        };
+        let pending = |plan: Plan| {
+            let pending = self.pending.get(&*plan.name).copied();
+            (plan, i64::from(pending.unwrap_or(self.max_ack_pending)))
+        };
+        let plans: Vec<_> = plans.into_iter().map(pending).collect();
+        let consumers = consumers::open(&self.context, &events, &plans, &terms).await?;
+        let benches = plans
+            .into_iter()
+            .zip(consumers)
+            .map(|((plan, _), consumer)| {
+                let places = self.running.get(&*plan.name).copied();
+                let places = places.unwrap_or(self.delivery.max_running);
+                (Arc::new(Bench::new(plan, places)), consumer)
+            });
+        let benches: Vec<_> = benches.collect();
+        let max_lag = events.cached_info().config.max_age / 2;
+        let runtime = Arc::new(TokioRuntime::new());
+        let deliverer = Deliverer::new(service, runtime, self.delivery);
+        let graves = Arc::new(graves);
+        let times = (self.ack_wait, max_lag);
+        let shop = Arc::new(Shop::new(deliverer, router, graves, times));
+        Ok(JetStreamWorker::start(shop, benches))
+    }
+
+    /// Refuses what would be a consumer's name of another group, and settings of routes that there are not.
+    fn check(&self, router: &EventRouter) -> Result<(), Error> {
+        let group = &self.group;
+        // The hyphen stands between the group and the route.
+        if !is_plain(group) || group.contains('-') {
+            let text = format!("a group is 1 to 64 of `A-Z a-z 0-9 _`, and {group:?} isn't");
+            return Err(Error::new(ErrorKind::Inbox, text));
+        }
+        for name in self.running.keys().chain(self.pending.keys()) {
+            if !router.routes().any(|route| route.name() == name) {
+                let text = format!("there is no route named {name:?} to set something for");
+                return Err(Error::new(ErrorKind::Route, text));
+            }
+        }
+        Ok(())
+    }
+}
