@@ -64,7 +64,7 @@ impl Graves {
             retention: RetentionPolicy::Limits,
             // The oldest letter goes for a new one, rather than that its route stands still.
             discard: DiscardPolicy::Old,
-            max_bytes: settings.byte_limit(),
+            max_bytes: (settings.byte_limit() / 4).max(1),
             storage: StorageType::File,
             num_replicas: settings.replica_count(),
             // A letter is kept once, also if its event is delivered again before the server knows that it is done.

@@ -43,8 +43,9 @@ use crate::runtime::BoxFuture;
 /// # Dead letters
 ///
 /// What is given up is published to a stream of its own, named as that of the events and `_DEAD`, and is
-/// acknowledged only once that stream has it. One letter is about one route. It is full at
-/// [`max_bytes`](crate::StreamSettings::max_bytes), and drops the oldest letters then.
+/// acknowledged only once that stream has it. One letter is about one route. A stream that is created for
+/// them has a quarter of the [bytes](crate::StreamSettings::max_bytes) of the events', and drops the oldest letters when it
+/// is full.
 /// [`replay`](DeadLetters::replay) runs that route alone, as a new event with an id of its own.
 ///
 /// # Order

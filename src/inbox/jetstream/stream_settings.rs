@@ -91,6 +91,9 @@ impl StreamSettings {
     /// Sets how many bytes a stream that is created holds. The default is 1 GiB. A full one refuses, which
     /// the sender is told by 503.
     ///
+    /// A server sets the bytes aside when it creates a stream, here and for the dead letters a quarter more, and refuses if it
+    /// hasn't as many.
+    ///
     /// Handled events count until they are [too old](StreamSettings::max_age): they are what copies are
     /// recognised by.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
