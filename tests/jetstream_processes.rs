@@ -443,7 +443,7 @@ async fn cluster() -> Vec<Server> {
     let ports: Vec<_> = (0..3).map(|_| (free_port(), free_port())).collect();
     let mut routes = String::new();
     for (_, port) in &ports {
-        write!(routes, "\"nats://127.0.0.1:{port}\" ").unwrap();
+        write!(routes, "\"nats://127.0.0.1:{port}\", ").unwrap();
     }
     let mut servers = Vec::new();
     for (i, (port, cluster)) in ports.iter().enumerate() {

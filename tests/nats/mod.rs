@@ -168,13 +168,13 @@ impl Drop for Server {
     }
 }
 
-pub(crate) async fn connect(url: &str) -> async_nats::Client {
+/// Connects to one of the servers whose URLs are given, with commas between them.
+pub(crate) async fn connect(urls: &str) -> async_nats::Client {
     let options =
         async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
-    options
-        .connect(url)
-        .await
-        .expect("the server takes clients")
+    let urls: Vec<_> = urls.split(',').collect();
+    let connected = options.connect(urls).await;
+    connected.expect("the server takes clients")
 }
 
 const MISSING: &str =
