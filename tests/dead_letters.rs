@@ -511,6 +511,45 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
 }
 
 #[tokio::test]
+async fn a_replay_runs_the_routes_that_match_now() {
+    let fails = |_: Event| async { Err::<(), _>("failed") };
+    let first = EventRouter::new()
+        .on("a", |_: Event| async {})
+        .named("done")
+        .on("a", fails)
+        .named("mended")
+        .on("a", fails)
+        .named("removed");
+    let second = EventRouter::new()
+        .on("a", fails)
+        .named("done")
+        .on("a", |_: Event| async {})
+        .named("mended")
+        .on("a", |_: Event| async {})
+        .named("added");
+    let current = Arc::new(Mutex::new(first));
+    let router = Arc::clone(&current);
+    let service = tower::service_fn(move |event: Event| {
+        let mut router = router.lock().unwrap().clone();
+        tower::Service::call(&mut router, event)
+    });
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .on_delivery(move |delivery| sender.send(delivery.report().to_string()).unwrap())
+        .build(service);
+    accept(&inbox, "a", "1").await;
+    inbox.handle().settled().await;
+    *current.lock().unwrap() = second;
+    let id = all(&inbox).await[0].id();
+    assert!(letters(&inbox).replay(id).await.unwrap());
+    inbox.handle().settled().await;
+    reports.try_recv().unwrap();
+    assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+#[tokio::test]
 async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
     let types = ["a", "a.b", "a.b.c", "a.b.c.d", "a.bc"];
     for (pattern, replayed) in [
