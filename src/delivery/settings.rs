@@ -41,8 +41,10 @@ impl Default for Settings {
 /// The user's closure that says what events are put in order by, if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct OrderBy {
-    key: Option<Arc<dyn Fn(&Event) -> Option<OrderKey> + Send + Sync>>,
+    key: Option<Arc<KeyOf>>,
 }
+
+type KeyOf = dyn Fn(&Event) -> Option<OrderKey> + Send + Sync;
 
 impl OrderBy {
     pub(crate) fn new<K: AsRef<[u8]>>(
