@@ -838,7 +838,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
     let router = EventRouter::new().on("a", move |event: Event| async move {
         match event.id() {
             "x" | "y" | "large" => return Err("bad"),
-            _ => drop(meet.wait().await),
+            _ => _ = meet.wait().await,
         }
         Ok(())
     });
@@ -942,7 +942,7 @@ fn the_order_holds_for_events_that_come_from_many_threads() {
         }
         tokio::task::yield_now().await;
         busy[key].store(false, Ordering::SeqCst);
-        if (number + event.attempt()) % 5 == 0 {
+        if (number + event.attempt()).is_multiple_of(5) {
             Err("bad")
         } else {
             Ok(())
@@ -1294,7 +1294,7 @@ fn quiet() {
     ONCE.call_once(|| {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str() != Some("panicked") {
+            if panic.payload().downcast_ref::<&str>() != Some(&"panicked") {
                 hook(panic);
             }
         }));
