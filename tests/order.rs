@@ -739,6 +739,42 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
     }
 }
 
+#[test]
+fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
+    let (hang, starts) = (Arc::new(AtomicBool::new(true)), Starts::default());
+    let (first, log) = (Arc::clone(&hang), starts.clone());
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        if first.load(Ordering::Relaxed) {
+            pending::<()>().await;
+        }
+    });
+    let inbox = builder().build(router);
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let dropped = runtime();
+    dropped.block_on(async {
+        for id in 0..150 {
+            accept(&inbox, &id.to_string(), Some(&(id % 50).to_string()));
+        }
+        while starts.0.lock().unwrap().len() < 50 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(dropped);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.running, stats.waiting), (50, 0, 100));
+    hang.store(false, Ordering::Relaxed);
+    runtime().block_on(inbox.handle().settled());
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
+}
+
 /// A runtime that can't spawn at first, and has the next event of the key come in while it is asked
 /// to.
 struct Interrupted {
