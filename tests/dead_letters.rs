@@ -40,6 +40,13 @@ async fn names(inbox: &impl Inbox) -> Vec<String> {
     all(inbox).await.iter().map(names).collect()
 }
 
+/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
+async fn settled(inbox: &impl Inbox) {
+    let settled = inbox.handle().settled();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), settled).await;
+    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
+}
+
 /// Each route of a letter, with its reason.
 fn ends(letter: &DeadLetter) -> Vec<(&str, Option<&str>)> {
     let ends = letter.routes().iter();
@@ -200,7 +207,7 @@ async fn only_events_that_died_leave_a_letter() {
     for event_type in ["a", "b", "c"] {
         accept(&inbox, event_type, event_type).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.unhandled, stats.retried), (2, 1, 4));
     assert!(all(&inbox).await.is_empty());
@@ -243,7 +250,7 @@ fn an_event_that_its_runtime_dropped_leaves_a_letter() {
     balanced(&inbox.handle().stats());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
@@ -252,7 +259,7 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
         .build(EventRouter::new().on("a", outage.handler()));
     for id in ["1", "2", "3", "4", "5"] {
         accept(&inbox, "a", id).await;
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     }
     assert_eq!(names(&inbox).await, ["3", "4", "5"]);
     let stats = inbox.handle().stats();
@@ -262,7 +269,7 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
@@ -272,7 +279,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let die = async |id: &str, bytes| {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     };
     for (id, bytes) in [("1", 300), ("2", 300), ("3", 400)] {
         die(id, bytes).await;
@@ -286,7 +293,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     assert!(letters(&inbox).delete(ids[0]).await.unwrap());
     outage.end();
     assert!(letters(&inbox).replay(ids[1]).await.unwrap());
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     outage.0.store(true, Ordering::Relaxed);
     for id in ["5", "6"] {
         die(id, 500).await;
@@ -296,7 +303,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
 }
 
 /// The bug: it drove all others out, and then was dropped itself.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
@@ -306,14 +313,14 @@ async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
     for (id, bytes) in [("1", 500), ("2", 500), ("large", 1001)] {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     }
     assert_eq!(names(&inbox).await, ["1", "2"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead_letters, stats.dead_letters_dropped), (2, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     let outage = Outage::now();
     let told = Arc::new(AtomicU32::new(0));
@@ -328,7 +335,7 @@ async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert!(all(&inbox).await.is_empty());
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -338,7 +345,7 @@ async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     assert_eq!(told.load(Ordering::Relaxed), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pages_follow_each_other_in_the_order_of_acceptance() {
     let gate = Arc::new(Semaphore::new(0));
     let opened = Arc::clone(&gate);
@@ -359,7 +366,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
         tokio::task::yield_now().await;
     }
     opened.add_permits(1);
-    inbox.handle().settled().await;
+    settled(&inbox).await;
 
     let dead = letters(&inbox);
     let (mut pages, mut last) = (Vec::new(), None);
@@ -384,14 +391,14 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
     assert_eq!(next[0].message_id(), "3");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
     let outage = Outage::now();
     let inbox = single(&outage);
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let dead = letters(&inbox);
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
     for (id, name) in ids.iter().zip(["1", "2"]) {
@@ -409,7 +416,7 @@ async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
     balanced(&stats);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more() {
     let gate = Arc::new(Semaphore::new(0));
     let pass = Arc::clone(&gate);
@@ -484,13 +491,13 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
         .build(router);
     let mut ran = || std::iter::from_fn(|| runs.try_recv().ok()).collect::<Vec<_>>();
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(ran(), ["done 1", "fails 1", "permanent 1", "fails 2"]);
 
     // It dies again, with all its routes.
     let first = all(&inbox).await.remove(0);
     assert!(letters(&inbox).replay(first.id()).await.unwrap());
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(ran(), ["fails 1", "permanent 1", "fails 2"]);
     let second = all(&inbox).await.remove(0);
     assert_eq!(ends(&second), ends(&first));
@@ -500,7 +507,7 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
 
     outage.end();
     assert!(letters(&inbox).replay(second.id()).await.unwrap());
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(ran(), ["fails 1", "permanent 1"]);
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -510,7 +517,7 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
     balanced(&stats);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replay_runs_the_routes_that_match_now() {
     let fails = |_: Event| async { Err::<(), _>("failed") };
     let first = EventRouter::new()
@@ -539,17 +546,17 @@ async fn a_replay_runs_the_routes_that_match_now() {
         .on_delivery(move |delivery| sender.send(delivery.report().to_string()).unwrap())
         .build(service);
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     *current.lock().unwrap() = second;
     let id = all(&inbox).await[0].id();
     assert!(letters(&inbox).replay(id).await.unwrap());
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     reports.try_recv().unwrap();
     assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
     let types = ["a", "a.b", "a.b.c", "a.b.c.d", "a.bc"];
     for (pattern, replayed) in [
@@ -567,14 +574,14 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
         for event_type in types {
             accept(&inbox, event_type, event_type).await;
         }
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         outage.end();
         inbox.handle().on_delivery(move |delivery| {
             sender.send(delivery.event().id().to_owned()).unwrap();
         });
         let count = letters(&inbox).replay_matching(&pattern).await.unwrap();
         assert_eq!(count, replayed.len() as u64, "{pattern}");
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         // The oldest first.
         let ran: Vec<_> = std::iter::from_fn(|| ran.try_recv().ok()).collect();
         assert_eq!(ran, replayed, "{pattern}");
@@ -586,23 +593,23 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
     let outage = Outage::now();
     let inbox = single(&outage);
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 3);
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 6, 3));
     assert_eq!(names(&inbox).await, ["1", "2", "3"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
     let outage = Outage::now();
     let router = EventRouter::new()
@@ -616,7 +623,7 @@ async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     for id in ["4", "5", "6"] {
         accept(&inbox, "hang", id).await;
     }
@@ -631,7 +638,7 @@ async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
     balanced(&stats);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_the_rest_stay() {
     let outage = Outage::now();
     let router = EventRouter::new()
@@ -644,7 +651,7 @@ async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_t
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     outage.end();
     accept(&inbox, "hang", "4").await;
     let pattern = Pattern::prefix("a").unwrap();
@@ -661,7 +668,7 @@ async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_t
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replay_is_refused_for_want_of_bytes() {
     let outage = Outage::now();
     let router = EventRouter::new()
@@ -674,9 +681,9 @@ async fn a_replay_is_refused_for_want_of_bytes() {
     let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
     inbox.accept(sized("a", 600)).await.unwrap();
     inbox.accept(sized("a.b", 500)).await.unwrap_err();
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     inbox.accept(sized("a.b", 500)).await.unwrap();
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     inbox.accept(sized("hang", 500)).await.unwrap();
     outage.end();
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
@@ -686,12 +693,12 @@ async fn a_replay_is_refused_for_want_of_bytes() {
     assert_eq!(names(&inbox).await, ["a"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let _ = inbox.handle().drain(Duration::ZERO).await;
     let dead = letters(&inbox);
     let id = all(&inbox).await[0].id();
@@ -713,12 +720,12 @@ async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
     assert!(dead.delete(id).await.unwrap());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let (dead, id) = (letters(&inbox), all(&inbox).await[0].id());
     drop(dead.replay(id));
     drop(dead.delete(id));
@@ -726,7 +733,7 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
     assert_eq!(dead.replay(id).now_or_never().unwrap().ok(), Some(true));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn letters_are_pruned_by_the_time_of_their_death() {
     let wall = Dated::at(0);
     let outage = Outage::now();
@@ -740,7 +747,7 @@ async fn letters_are_pruned_by_the_time_of_their_death() {
     for seconds in [100, 200, 300] {
         wall.set(seconds);
         accept(&inbox, "a", &seconds.to_string()).await;
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     }
     wall.set(400);
     assert_eq!(prune(300).await, 0);
@@ -756,7 +763,7 @@ async fn letters_are_pruned_by_the_time_of_their_death() {
     assert_eq!(stats.dead_letters_dropped, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
     let (first, mut told) = mpsc::unbounded_channel();
     let second = first.clone();
@@ -771,17 +778,17 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
                 .on("b", |_: Event| async {}),
         );
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     inbox
         .handle()
         .on_dead_letter(move |letter| second.send(letter.clone()).unwrap());
     for (event_type, id) in [("b", "2"), ("c", "3"), ("a", "4")] {
         accept(&inbox, event_type, id).await;
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let kept = all(&inbox).await;
     letters(&inbox).replay(kept[0].id()).await.unwrap();
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
     // That of the handle came after the first.
@@ -793,7 +800,7 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
 }
 
 /// The bug: it was told before the letter was kept, and found none.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
     let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
     let (mine, outage) = (Arc::clone(&slot), Outage::now());
@@ -811,12 +818,12 @@ async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
         .build(EventRouter::new().on("a", outage.handler()));
     slot.set(inbox.clone()).unwrap();
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(seen.try_recv(), Ok((Some("1".to_owned()), 0, 1)));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
     for hold in [false, true] {
         let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
@@ -843,14 +850,14 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
         for id in ["1", "2"] {
             accept(&inbox, "a", id).await;
         }
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         let stats = inbox.handle().stats();
         assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 5, 0));
         balanced(&stats);
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_handle_of_a_layer_and_of_an_endpoint_has_the_letters_and_takes_hooks() {
     let router = || EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let inbox = || {
@@ -915,7 +922,7 @@ impl<I: Inbox> Inbox for Wrapper<I> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_around_another_one_passes_the_letters_on() {
     let outage = Outage::now();
     let inbox = Wrapper(Wrapper(single(&outage)));
@@ -933,7 +940,7 @@ async fn an_inbox_around_another_one_passes_the_letters_on() {
             .await
             .unwrap()
     );
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
@@ -964,7 +971,7 @@ fn an_inbox_needs_no_letters() {
 }
 
 /// The bug: a route's end wrote its reason.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
     let router = EventRouter::new()
         .on("a", |_: Event| async { Err::<(), _>("s3cret reason") })
@@ -1012,13 +1019,13 @@ impl std::fmt::Display for Unspeakable {
 
 impl std::error::Error for Unspeakable {}
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::never())
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
@@ -1041,7 +1048,7 @@ async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
     });
     let inbox = MemoryInbox::new(service);
     accept(&inbox, "a", "1").await;
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(
         ends(&all(&inbox).await[0]),
         [("service", None), ("a", Some("dropped"))]
@@ -1117,7 +1124,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
             sender.await.unwrap();
         }
         // The keepers replay or delete what still holds others back.
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {
             keeper.await.unwrap();
@@ -1126,7 +1133,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
         for letter in all(&inbox).await {
             letters(&inbox).delete(letter.id()).await.unwrap();
         }
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     });
     assert!(reader.join().unwrap() > 0);
     let stats = handle.stats();

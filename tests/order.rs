@@ -53,6 +53,13 @@ async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
     letter.unwrap().id()
 }
 
+/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
+async fn settled(inbox: &impl Inbox) {
+    let settled = inbox.handle().settled();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), settled).await;
+    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
+}
+
 /// Lets everything run that can.
 async fn settle() {
     for _ in 0..200 {
@@ -126,7 +133,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
             Some(["x", "y", "z"][number % 3]),
         );
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 60);
     for key in 0..3 {
         let starts = starts.0.lock().unwrap();
@@ -137,7 +144,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
     assert_eq!(most.load(Ordering::Relaxed), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn different_keys_and_events_without_one_run_in_parallel() {
     // Each waits until all are there.
     let meet = Arc::new(Barrier::new(6));
@@ -152,11 +159,11 @@ async fn different_keys_and_events_without_one_run_in_parallel() {
     {
         accept(&inbox, &id.to_string(), key);
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 6);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_key_closure_nothing_is_put_in_order() {
     let meet = Arc::new(Barrier::new(3));
     let router = EventRouter::new().on("a", move |_: Event| async move {
@@ -166,7 +173,7 @@ async fn without_a_key_closure_nothing_is_put_in_order() {
     for id in ["1", "2", "3"] {
         accept(&inbox, id, Some("x"));
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,12 +198,12 @@ async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody
     assert_eq!(starts.take(), ["1", "3", "5"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.retrying, stats.waiting, stats.running), (1, 2, 0));
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["1", "1", "2", "4"]);
     assert_eq!(inbox.handle().stats().handled, 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
     let starts = Starts::default();
     let inbox = builder().build(router(&starts, &bad(&["1", "2"])));
@@ -206,7 +213,7 @@ async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
     let elsewhere = MockRequest::event("b").data("x").to_event();
     inbox.accept(elsewhere).await.unwrap();
     accept(&inbox, "4", Some("x"));
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["1", "2", "3", "4"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
@@ -228,7 +235,7 @@ async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInb
     inbox
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_with_success() {
     let (starts, bad) = (Starts::default(), bad(&["1"]));
     let inbox = held(&starts, &bad).await;
@@ -242,7 +249,7 @@ async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_
     bad.lock().unwrap().clear();
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     // Before those that it held back.
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(is_balanced(&inbox.handle().stats()));
@@ -271,11 +278,11 @@ async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_to
     }
     let id = letter(&inbox, "1").await;
     assert!(letters(&inbox).replay(id).await.unwrap());
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["1", "1", "1", "1", "2"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pass() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1", "2"])).await;
@@ -294,15 +301,15 @@ async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pas
             .await
             .unwrap()
     );
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["3"]);
     // Nothing holds an idle key.
     accept(&inbox, "4", Some("x"));
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["4"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pass() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
@@ -310,11 +317,12 @@ async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pa
     while letters(&inbox).prune(Duration::ZERO).await.unwrap() == 0 {
         tokio::task::yield_now().await;
     }
-    inbox.handle().settled().await;
+    // They need no further push.
+    settle().await;
     assert_eq!(starts.take(), ["2", "3"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_their_keys_pass() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
         |builder| builder.max_dead_letters(1),
@@ -328,7 +336,7 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
         settle().await;
         assert_eq!(starts.take(), ["1"]);
         accept(&inbox, "3", Some("y"));
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         assert_eq!(starts.take(), ["3", "2"]);
         assert_eq!(inbox.handle().stats().dead_letters_dropped, 1);
     }
@@ -341,12 +349,12 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
         let inbox = none.hold_on_dead().build(router(&starts, &bad(&["1"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         assert_eq!(starts.take(), ["1", "2"]);
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn hold_on_dead_does_nothing_for_events_without_a_key() {
     let starts = Starts::default();
     let inbox = builder()
@@ -355,7 +363,7 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
     for id in ["1", "2", "3"] {
         accept(&inbox, id, None);
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(
         letters(&inbox)
@@ -363,11 +371,11 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
             .await
             .unwrap()
     );
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["1"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
     let (starts, bad, gate) = (Starts::default(), bad(&["1"]), Arc::new(Semaphore::new(0)));
     let (log, fails, pass) = (starts.clone(), Arc::clone(&bad), Arc::clone(&gate));
@@ -396,12 +404,12 @@ async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
     settle().await;
     assert_eq!(starts.take(), [""; 0], "the second is still running");
     gate.add_permits(10);
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
 /// The bug: the only way out was to lose the event by deleting it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
         |builder| builder.max_events(3),
@@ -411,7 +419,7 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
         let (starts, bad) = (Starts::default(), bad(&["1", "none"]));
         let inbox = bound(builder().hold_on_dead()).build(router(&starts, &bad));
         accept(&inbox, "none", None);
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         accept(&inbox, "1", Some("x"));
         settle().await;
         for id in ["2", "3", "4"] {
@@ -427,13 +435,13 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
         assert!(letters(&inbox).replay(first).await.unwrap());
         assert_eq!(inbox.handle().stats().in_flight(), 4);
         assert!(inbox.accept(event("5", None)).await.is_err());
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         assert_eq!(starts.take(), ["1", "2", "3", "4"]);
         assert!(is_balanced(&inbox.handle().stats()));
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_key_is_computed_once_for_each_event() {
     let computed = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&computed);
@@ -451,19 +459,19 @@ async fn the_key_is_computed_once_for_each_event() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert!(
         letters(&inbox)
             .replay(letter(&inbox, "1").await)
             .await
             .unwrap()
     );
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().retried, 4);
     assert_eq!(computed.load(Ordering::Relaxed), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
     /// Collects what is logged.
     #[derive(Clone, Default)]
@@ -498,14 +506,14 @@ async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("s3cret"));
     }
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 2);
     let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert_eq!(lines.matches("in_order_by").count(), 2, "{lines}");
     assert!(!lines.contains("s3cret"), "{lines}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
     let gate = Arc::new(Semaphore::new(0));
     let pass = Arc::clone(&gate);
@@ -529,7 +537,7 @@ async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting), (1, 4_999));
     gate.add_permits(5_000);
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 7_000);
 }
 
@@ -570,7 +578,7 @@ async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
                     .unwrap()
             );
         }
-        inbox.handle().settled().await;
+        settled(&inbox).await;
         assert_eq!(inbox.handle().stats().handled, 5_002);
     }
 }
@@ -720,7 +728,7 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
                 let replayed = letters(&inbox).replay_matching(&pattern).await.unwrap();
                 assert_eq!(replayed, 2);
             }
-            inbox.handle().settled().await;
+            settled(&inbox).await;
         });
         let starts = starts.take();
         let of = |ids: &[&str]| {
@@ -799,7 +807,7 @@ impl Runtime for Interrupted {
 
 /// The bug: it counted on the worker of the one before it, which was refused because its worker
 /// couldn't be spawned, and was left without one.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
         let (slot, starts) = (Arc::default(), Starts::default());
@@ -837,7 +845,7 @@ impl Runtime for Abortable {
 }
 
 /// The bug: what waited behind it, for its key or for its place, had no worker any more.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (None, 1)] {
         let starts = Starts::default();
@@ -866,7 +874,7 @@ async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_keys_that_are_let_pass_at_once_get_workers() {
     // One large letter drives out those that hold x and y; both run at once then, and those whose
     // letters are deleted, and those that are pruned.
@@ -894,7 +902,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
     hold().await;
     let large = MockRequest::event("a").message_id("large").data("z");
     inbox.accept(large.padded(1_000).to_event()).await.unwrap();
-    inbox.handle().settled().await;
+    settled(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead_letters_dropped), (2, 2));
 }
@@ -1002,7 +1010,7 @@ fn the_order_holds_for_events_that_come_from_many_threads() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        inbox.handle().settled().await;
+        settled(&inbox).await;
     });
     assert_eq!(wrong.load(Ordering::Relaxed), 0);
     let stats = inbox.handle().stats();
@@ -1417,7 +1425,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
     }
     let stats = inbox.handle().stats();
     assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    inbox.handle().settled().await;
+    settled(&inbox).await;
 }
 
 proptest! {
