@@ -98,7 +98,9 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// If the inbox is full or being drained, or its store fails. The letter stays then.
+    /// If the inbox is full or being drained, or its store fails. The letter stays then. One that
+    /// holds back others, by `hold_on_dead`, is never refused because the inbox is full: it may be
+    /// full of these.
     ///
     /// # Cancel safety
     ///

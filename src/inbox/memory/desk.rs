@@ -33,24 +33,6 @@ impl<S> MemoryDesk<S> {
         }
         changed
     }
-
-    /// Makes a dead letter of an event, and tells the hooks.
-    pub(super) fn letter(&self, job: &Job) -> DeadLetter {
-        let event = job.event.clone();
-        let letter = DeadLetter::new(
-            job.number,
-            event,
-            &job.progress,
-            self.deliverer.time_of_day(),
-        );
-        self.deliverer.settings.on_dead_letter.tell(&letter);
-        letter
-    }
-
-    fn end(&self, job: &Job, verdict: Verdict) {
-        let letter = (verdict == Verdict::Dead).then(|| self.letter(job));
-        self.change(|queue| queue.end(job, verdict, letter));
-    }
 }
 
 impl<S: EventService> MemoryDesk<S> {
@@ -59,6 +41,23 @@ impl<S: EventService> MemoryDesk<S> {
         let changed = self.change(change);
         staff(self);
         changed
+    }
+
+    /// Makes a dead letter of an event that isn't counted yet, keeps it, and tells the hooks.
+    pub(super) fn bury(self: &Arc<Self>, job: &Job) {
+        let (event, died_at) = (job.event.clone(), self.deliverer.time_of_day());
+        let letter = DeadLetter::new(job.number, event, &job.progress, died_at);
+        self.change_and_staff(|queue| queue.bury(letter.clone(), job.key.clone()));
+        self.deliverer.settings.on_dead_letter.tell(&letter);
+    }
+
+    /// Counts the end of an event in delivery. The worker that brought it goes on to the next of its
+    /// key.
+    fn end(self: &Arc<Self>, job: &Job, verdict: Verdict) {
+        if verdict == Verdict::Dead {
+            self.bury(job);
+        }
+        self.change(|queue| queue.end(job, verdict));
     }
 }
 
@@ -87,14 +86,7 @@ impl<S: EventService> Desk for MemoryDesk<S> {
 
     fn concluded(self: Arc<Self>, job: Job, next: Next) {
         match next {
-            Next::End(verdict) => {
-                self.end(&job, verdict);
-                // The worker that brought it goes on to the next of its key; a letter that had to
-                // go for this one may have let another one pass.
-                if verdict == Verdict::Dead {
-                    staff(&self);
-                }
-            }
+            Next::End(verdict) => self.end(&job, verdict),
             Next::Retry(delay) => retry(&self, job, delay),
         }
     }

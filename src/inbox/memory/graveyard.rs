@@ -38,13 +38,17 @@ impl Graveyard {
     }
 
     /// Keeps a letter, and drops the oldest ones for which there is no room then. Returns the keys
-    /// whose next event may pass.
+    /// that those held back which are not kept.
     pub(super) fn bury(&mut self, letter: DeadLetter, key: Option<OrderKey>) -> Vec<OrderKey> {
         let mut passing = Vec::new();
-        if !self.holds {
-            passing.extend(key.clone());
+        let size = letter.body().len();
+        if size > self.plots.bytes {
+            // All others would have to go, and then this one too.
+            self.dropped += 1;
+            passing.extend(key.filter(|_| self.holds));
+            return passing;
         }
-        self.bytes += letter.body().len();
+        self.bytes += size;
         self.letters.insert(letter.id(), Grave { letter, key });
         while self.letters.len() > self.plots.letters || self.bytes > self.plots.bytes {
             let Some((_, oldest)) = self.letters.pop_first() else {
@@ -61,6 +65,17 @@ impl Graveyard {
 
     pub(super) fn get(&self, id: u64) -> Option<&DeadLetter> {
         self.letters.get(&id).map(|grave| &grave.letter)
+    }
+
+    /// Returns whether letters hold back the keys of their events.
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Returns whether there is a letter of this id that holds back a key.
+    pub(super) fn is_holding(&self, id: u64) -> bool {
+        let grave = self.letters.get(&id);
+        self.holds && grave.is_some_and(|grave| grave.key.is_some())
     }
 
     /// Takes a letter out. Returns its key, and whether it held that back.
