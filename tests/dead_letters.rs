@@ -269,6 +269,40 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
     );
 }
 
+/// An old event that is replayed and dies again was the first to go, for its low number.
+#[tokio::test(start_paused = true)]
+async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .max_dead_letters(2)
+        .build(EventRouter::new().on_prefix("a", outage.handler()));
+    for id in ["m-1", "m-2"] {
+        accept(&inbox, "a", id).await;
+        settled(&inbox).await;
+    }
+    let first = all(&inbox).await[0].id();
+    assert!(letters(&inbox).replay(first).await.unwrap());
+    settled(&inbox).await;
+    accept(&inbox, "a", "m-3").await;
+    settled(&inbox).await;
+    assert_eq!(names(&inbox).await, ["m-1", "m-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() {
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), HandlerError>(HandlerError::permanent("é".repeat(1_000)))
+    });
+    let inbox = MemoryInbox::new(router);
+    accept(&inbox, "a", "m-1").await;
+    settled(&inbox).await;
+    let letters = all(&inbox).await;
+    let reason = letters[0].routes()[0].reason().unwrap();
+    assert_eq!(reason.len(), 1024);
+    assert!(reason.starts_with("failed: éé") && reason.ends_with("é"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();

@@ -3,7 +3,7 @@
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock};
@@ -1107,8 +1107,8 @@ struct Model {
     runs: Vec<(usize, u32)>,
     /// Events that run right now.
     running: Vec<usize>,
-    /// The dead that are kept.
-    letters: BTreeSet<usize>,
+    /// The dead that are kept, in the order of their deaths.
+    letters: Vec<usize>,
     dropped: u64,
     counts: BTreeMap<&'static str, u64>,
     wrong: Vec<String>,
@@ -1191,9 +1191,9 @@ impl Model {
                 if !self.rules.hold {
                     self.pass(event);
                 }
-                self.letters.insert(event);
+                self.letters.push(event);
                 while self.letters.len() > self.rules.letters {
-                    let oldest = self.letters.pop_first().unwrap();
+                    let oldest = self.letters.remove(0);
                     self.dropped += 1;
                     self.let_go(oldest);
                 }
@@ -1221,7 +1221,7 @@ impl Model {
     fn replay(&mut self, event: usize) {
         self.count("replayed");
         self.runs[event].1 = 0;
-        self.letters.remove(&event);
+        self.letters.retain(|letter| *letter != event);
         let hold = self.rules.hold;
         match self.lane(event) {
             Some(lane) if hold => lane.begun = false,
@@ -1231,7 +1231,7 @@ impl Model {
     }
 
     fn delete(&mut self, event: usize) {
-        self.letters.remove(&event);
+        self.letters.retain(|letter| *letter != event);
         self.let_go(event);
     }
 
@@ -1353,7 +1353,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
         lanes: HashMap::new(),
         runs: Vec::new(),
         running: Vec::new(),
-        letters: BTreeSet::new(),
+        letters: Vec::new(),
         dropped: 0,
         counts: BTreeMap::new(),
         wrong: Vec::new(),
@@ -1393,7 +1393,8 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
                 }
             }
             Step::ReplayAll => {
-                let before: Vec<_> = model.lock().unwrap().letters.iter().copied().collect();
+                let mut before = model.lock().unwrap().letters.clone();
+                before.sort_unstable();
                 let _ = letters(&inbox)
                     .replay_matching(&Pattern::new("a").unwrap())
                     .await;

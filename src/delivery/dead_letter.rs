@@ -164,7 +164,7 @@ impl RouteEnd {
     }
 
     /// Returns why the route was given up, or `None` if it did its work. The text may hold that of
-    /// the handler's error.
+    /// the handler's error, up to 1,024 bytes in all.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()

@@ -20,6 +20,9 @@ pub(crate) struct Progress {
     waiting: Vec<Arc<str>>,
 }
 
+/// How many bytes of what a handler said are kept.
+const MAX_REASON: usize = 1024;
+
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
@@ -119,6 +122,8 @@ impl Progress {
     pub(crate) fn abandon(&mut self) -> Report {
         let report = Report::dropped(std::mem::take(&mut self.waiting).into_iter());
         self.give_up(&report);
+        // The attempt that it had been counted up for never began.
+        self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
     }
 
@@ -154,7 +159,12 @@ impl RouteEnd {
     fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
         // The text of a handler's error is made by the user's code.
         let reason = contain(|| outcome.to_string());
-        let reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
+        let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
+        // What handlers say may quote a whole payload, and counts against no bound.
+        let end = (0..=MAX_REASON)
+            .rev()
+            .find(|end| reason.is_char_boundary(*end));
+        reason.truncate(end.unwrap_or_default());
         Self {
             route,
             reason: Some(Arc::from(reason)),

@@ -65,7 +65,9 @@ impl DeadLetters {
         Self { store }
     }
 
-    pub(crate) fn into_store(self) -> Arc<dyn DeadLetterStore> {
+    /// Returns the store, for an inbox around another one whose handle is its own.
+    #[must_use]
+    pub fn into_store(self) -> Arc<dyn DeadLetterStore> {
         self.store
     }
 
