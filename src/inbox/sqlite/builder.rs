@@ -286,6 +286,8 @@ impl Opener {
         if holds {
             let held = store.held().map_err(explain)?;
             held.into_iter().for_each(|key| schedule.hold(key));
+        } else {
+            store.transaction(Store::let_go).map_err(explain)?;
         }
         self.shared.change(|window| {
             window.recovered(totals.events, totals.event_bytes);

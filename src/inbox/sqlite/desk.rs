@@ -116,7 +116,9 @@ impl<S: EventService> Office for SqliteDesk<S> {
         let _ = contain(|| {
             let sleep = Contained::new(runtime.sleep(after));
             runtime.spawn(Box::pin(async move {
-                if let Either::Left(_) = select(sleep, canceled).await {
+                // What says that this is still to ring is dropped before it does.
+                let rings = matches!(select(sleep, canceled).await, Either::Left((Ok(()), _)));
+                if rings {
                     mailbox.call();
                 }
             }));

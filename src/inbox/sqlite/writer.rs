@@ -53,7 +53,6 @@ pub(super) trait Office: Send + Sync {
 
 /// The thread that owns the database.
 pub(super) struct Writer {
-    pub(super) owned: Owned,
     pub(super) store: Store,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) shared: Arc<Shared>,
@@ -71,6 +70,8 @@ pub(super) struct Writer {
     /// The events up to here are those of earlier processes.
     pub(super) recovered: u64,
     pub(super) state: State,
+    /// Dropped last: who waits for the file must find it closed.
+    pub(super) owned: Owned,
 }
 
 /// What the writer keeps in mind from one turn to the next.
@@ -120,6 +121,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         // Before the ids, so that a large store doesn't keep its events waiting.
         self.fill();
+        self.set_alarm();
         self.staff();
         self.read_ids();
         while let Some(mail) = self.mailbox.collect(self.patience()) {
@@ -203,9 +205,10 @@ impl Writer {
         } else if admitted.is_empty() {
             self.commit(&[]);
         }
-        self.answer(arrivals, decisions, committed, first);
         let stuck = !self.state.owed.is_empty() || self.health.is_blocked();
+        // Before those who are answered look for what they can put workers to.
         self.shared.change(|window| window.set_failing(stuck));
+        self.answer(arrivals, decisions, committed, first);
     }
 
     /// Decides about each arrival, and remembers the ids of those that are to be written.
@@ -297,8 +300,10 @@ impl Writer {
 
     /// Counts out what has ended, and lets pass what it held back.
     fn settle(&mut self, owed: &[Return], written: &Written) {
-        // Before they are counted, as with every hook.
+        // Before they are counted, as with every hook; and whoever hears that they are dead finds
+        // their letters counted.
         self.mourn(&written.letters);
+        self.let_pass(&written.dropped);
         self.shared.change(|window| {
             for Return { job, next, .. } in owed {
                 match next {
@@ -316,7 +321,6 @@ impl Writer {
                 Next::End(_) => self.schedule.release(job.key.as_ref()),
             }
         }
-        self.let_pass(&written.dropped);
     }
 
     fn mourn(&self, letters: &[DeadLetter]) {
@@ -627,8 +631,10 @@ impl Writer {
         let Some(due) = self.schedule.next_due() else {
             return;
         };
+        // One that has rung, or went down with its runtime, doesn't ring again, whatever the time.
+        let rings = |alarm: &oneshot::Sender<()>| !alarm.is_canceled();
         let set = self.state.alarm.as_ref();
-        if set.is_some_and(|(at, _)| *at > now && *at <= due) {
+        if set.is_some_and(|(at, alarm)| *at > now && *at <= due && rings(alarm)) {
             return;
         }
         if let Some(office) = self.office.upgrade() {
