@@ -289,7 +289,6 @@ async fn the_counts_balance_whenever_they_are_read() {
             }
         })
     };
-    std::panic::set_hook(Box::new(|_| {}));
     let open = || {
         let builder = place.inbox().retry(at_once(2)).max_events(40);
         builder

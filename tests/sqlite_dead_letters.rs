@@ -322,7 +322,6 @@ async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_are_told_before_the_event_is_counted_and_one_that_panics_hurts_nothing() {
-    std::panic::set_hook(Box::new(|_| {}));
     let place = Place::new();
     let (builder, seen) = (place.inbox(), Arc::new(Mutex::new(Vec::new())));
     let inbox = builder

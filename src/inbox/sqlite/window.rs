@@ -58,10 +58,10 @@ impl Room {
         self.loaded == 0 || (self.loaded < self.limits.events && self.bytes < self.limits.bytes)
     }
 
-    /// Takes room for an event that is about to run.
-    pub(super) fn took(&mut self, size: usize) {
+    /// Takes room for an event that was loaded. `runs` says that it is about to run.
+    pub(super) fn took(&mut self, size: usize, runs: bool) {
         self.loaded += 1;
-        self.active += 1;
+        self.active += usize::from(runs);
         self.bytes += size;
     }
 }

@@ -432,8 +432,11 @@ impl Writer {
             self.schedule.pop();
             match self.store.event(id) {
                 Ok(Some(stored)) => {
-                    if let Some(size) = self.sort(stored, recovered, &mut loaded) {
-                        load.took(size);
+                    let size = stored.body.len();
+                    let dead = loaded.dead.len();
+                    let runs = self.sort(stored, recovered, &mut loaded);
+                    if runs || loaded.dead.len() > dead {
+                        load.took(size, runs);
                     }
                 }
                 // Somebody deleted it by hand.
@@ -475,30 +478,29 @@ impl Writer {
         true
     }
 
-    /// Decides what becomes of a stored event. Returns its size if it is to run.
-    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> Option<usize> {
+    /// Decides what becomes of a stored event. Returns whether it is to run.
+    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> bool {
         let (id, crashes) = (stored.id, stored.crashes);
         if crashes >= self.bounds.crashes {
             let cause = format!("the process ended {crashes} times while it ran");
             loaded.dead.push((stored, cause));
-            return None;
+            return false;
         }
         if crashes > 0 && !self.schedule.try_suspect(id) {
-            return None;
+            return false;
         }
         match stored.into_job() {
             Ok(job) => {
                 if recovered {
                     loaded.marks.push(id);
                 }
-                let size = job.size();
                 loaded.jobs.push(job);
-                Some(size)
+                true
             }
             Err((stored, error)) => {
                 let cause = format!("this version can't decode it: {error}");
                 loaded.dead.push((stored, cause));
-                None
+                false
             }
         }
     }
@@ -550,6 +552,10 @@ impl Writer {
             }
             // What it let pass is loaded in the next turn.
             self.mailbox.call();
+        }
+        if !jobs.is_empty() {
+            // Nobody but the writer sees to workers for these.
+            self.state.attended = 0;
         }
         self.shared
             .change(|window| jobs.into_iter().for_each(|job| window.push(job)));
