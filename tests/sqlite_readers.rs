@@ -174,20 +174,27 @@ async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by
     assert_eq!(handle.stats().handled, handle.stats().accepted);
 }
 
-/// The bug: the events that waited when the log was full went on only with the next one that came.
+/// The bug: what waited when the log was full went on a minute after it was emptied, or with the next
+/// that came.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_goes_on_after_a_long_read_though_nothing_comes() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_log_bytes(1 << 20).max_running(1);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
-    let reader = reader(&place);
-    fill(&inbox, "x").await;
     let handle = inbox.handle();
-    let accepted = handle.stats().accepted;
-    assert!(accepted > 2);
-    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    inbox.accept(event("1")).await.unwrap();
+    until(|| log.len() == 1).await;
+    inbox.accept(event("2")).await.unwrap();
+    let reader = reader(&place);
+    inbox.accept(sized("3", 2 << 20)).await.unwrap();
+    // What runs ends all the same, and nothing new is started.
+    gate.add_permits(9);
+    until(|| handle.stats().handled >= 1).await;
+    assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
+    let stats = handle.stats();
+    assert!(stats.waiting + stats.running >= 1, "{stats:?}");
     drop(reader);
-    until(|| handle.stats().handled == accepted).await;
+    until(|| handle.stats().handled == 3).await;
     balanced(&handle.stats());
 }
 
@@ -219,7 +226,7 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
         .await
         .unwrap();
     let handle = inbox.handle();
-    for id in ["1", "2", "3"] {
+    for id in ["1", "2", "3", "x", "y"] {
         inbox.accept(event(id)).await.unwrap();
     }
     until(|| log.len() == 2).await;
@@ -228,23 +235,28 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
     let refused = inbox.accept(event("4")).await.unwrap_err();
     assert_eq!(refused.kind(), RefusedKind::Unavailable);
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
-    // What runs ends, and isn't counted before that is on disk; nothing new is started.
-    gate.add_permits(3);
-    until(|| gate.available_permits() == 1).await;
+    // One ends, whose end can't be written: from when that is known on, nothing new is started.
+    gate.add_permits(1);
+    until(|| log.len() == 3).await;
     assert!(inbox.accept(event("5")).await.is_err());
+    gate.add_permits(2);
+    until(|| gate.available_permits() == 0).await;
+    assert!(inbox.accept(event("6")).await.is_err());
     let stats = handle.stats();
-    assert_eq!((stats.running, stats.waiting, stats.handled), (2, 1, 0));
+    assert_eq!((stats.running, stats.waiting, stats.handled), (3, 2, 0));
+    assert_eq!(log.len(), 3);
     balanced(&stats);
     let letters = handle.dead_letters().unwrap();
     assert!(letters.list(None, 1).await.unwrap().is_empty());
     other.execute_batch("ROLLBACK").unwrap();
+    gate.add_permits(2);
     settled(&handle).await;
-    assert_eq!(log.lines().len(), 3);
+    assert_eq!(log.lines().len(), 5);
     // The refused left nothing behind.
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
     gate.add_permits(1);
     settled(&handle).await;
-    assert_eq!((handle.stats().handled, handle.stats().refused), (4, 2));
+    assert_eq!((handle.stats().handled, handle.stats().refused), (6, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

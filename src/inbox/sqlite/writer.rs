@@ -142,6 +142,11 @@ impl Writer {
             self.read_ids();
         }
         self.state.owed.extend(mail.returns);
+        let blocked = self.health.is_blocked();
+        if blocked {
+            // Before anything is decided, so that what waits goes on once it isn't any more.
+            self.health.checkpoint(self.store.connection());
+        }
         self.write(mail.arrivals);
         let draining = self.shared.lock().is_draining();
         if draining {
@@ -155,7 +160,7 @@ impl Writer {
             self.fill();
         }
         self.prune(idle);
-        if self.health.is_blocked() || (idle && self.health.is_uneasy()) {
+        if idle && !blocked && self.health.is_uneasy() {
             self.health.checkpoint(self.store.connection());
         }
         self.set_alarm();
