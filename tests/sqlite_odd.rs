@@ -15,6 +15,8 @@ use botisimo_webhooks::{
     TokioRuntime,
 };
 use tokio::sync::Semaphore;
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 use disk::{Log, Place, balanced, event, gated, keyed, logging, settled, until};
 
@@ -225,26 +227,8 @@ struct Curious {
     closed: Arc<AtomicU32>,
 }
 
-impl tracing::Subscriber for Curious {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {}
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-
-    fn try_close(&self, _: tracing::span::Id) -> bool {
+impl<S: tracing::Subscriber> Layer<S> for Curious {
+    fn on_close(&self, _: tracing::span::Id, _: layer::Context<'_, S>) {
         let handle = self.handle.lock().unwrap().clone();
         if let Some(handle) = handle
             && std::thread::current().name() == Some("botisimo-inbox")
@@ -253,7 +237,6 @@ impl tracing::Subscriber for Curious {
             let _ = handle.stats();
             panic!("on purpose");
         }
-        true
     }
 }
 
@@ -268,7 +251,7 @@ async fn a_span_that_ends_on_the_inboxs_thread_can_do_no_harm() {
         closed: Arc::clone(&closed),
     };
     *handle.lock().unwrap() = Some(inbox.handle());
-    let dispatch = tracing::Dispatch::new(curious);
+    let dispatch = tracing::Dispatch::new(Registry::default().with(curious));
     for i in 0..10 {
         for copy in 0..2 {
             let accepting = tracing::dispatcher::with_default(&dispatch, || {

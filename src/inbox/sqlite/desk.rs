@@ -14,7 +14,7 @@ use crate::delivery::{
 };
 use crate::event::Event;
 use crate::inbox::{Accepted, Control, DeadLetterStore, Drained, Refused};
-use crate::outcome::Ledger;
+use crate::outcome::{End, Ledger, Outcome};
 use crate::runtime::{BoxFuture, Clock};
 use crate::telemetry::Origin;
 
@@ -92,7 +92,9 @@ impl<S: EventService> Desk for SqliteDesk<S> {
         self.give_back(job, next);
     }
 
-    fn dropped(self: Arc<Self>, job: Job, _: &Arc<Ledger>) {
+    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
+        job.progress
+            .interrupt(&ledger.close(&End::Lost(Outcome::Dropped)));
         // It wasn't the event's fault, and the event is safe: the same attempt is made again, by this
         // process or the next one.
         self.give_back(job, Next::Retry(DROPPED));

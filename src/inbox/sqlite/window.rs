@@ -143,10 +143,10 @@ impl Window {
     }
 
     /// Takes out the events that haven't been started: they wait on disk.
-    pub(super) fn unload(&mut self) -> Vec<u64> {
+    pub(super) fn unload(&mut self) -> VecDeque<Job> {
         let ready = std::mem::take(&mut self.ready);
         self.loaded_bytes -= ready.iter().map(Job::size).sum::<usize>();
-        ready.iter().map(|job| job.number).collect()
+        ready
     }
 
     fn may_start(&self) -> bool {

@@ -10,12 +10,13 @@ use super::schedule::Schedule;
 use super::store::Store;
 use super::stored::StoredEvent;
 use super::window::Shared;
+use crate::contain::{contain, discard};
 use crate::delivery::{
     DeadLetter, Duplicates, Fingerprints, Job, Next, OrderKey, Progress, Verdict,
 };
 use crate::inbox::{Accepted, Refused};
 use crate::runtime::{Clock, millis};
-use crate::telemetry;
+use crate::telemetry::{self, Origin};
 
 /// How many events are looked at in one go, and how often between two turns.
 const LOOK: usize = 256;
@@ -153,7 +154,8 @@ impl Writer {
             self.unload();
         }
         for request in mail.requests {
-            request(self);
+            // It wakes who asked.
+            let _ = contain(|| request(self));
         }
         self.wake_due();
         if !draining {
@@ -293,6 +295,7 @@ impl Writer {
                     self.state.forgotten = up_to;
                 }
                 self.settle(&owed, &written);
+                discard(owed);
                 true
             }
             Err(error) => {
@@ -356,12 +359,15 @@ impl Writer {
     ) {
         let mut number = first;
         let mut answers = Vec::with_capacity(arrivals.len());
+        // A span ends where it is dropped, which is code of the subscriber's: not under the lock.
+        let mut origins = Vec::new();
         let now = self.clock.now();
         let (schedule, ids) = (&mut self.schedule, &mut self.ids);
         self.shared.change(|window| {
             let draining = window.is_draining();
             for (arrival, decision) in arrivals.into_iter().zip(decisions) {
                 let mut pushed = false;
+                let mut origin = Some(arrival.origin);
                 let answer = match decision {
                     Decision::Refused(refused) => Err(refused),
                     // Of one that was taken before, or together with this one.
@@ -379,7 +385,7 @@ impl Writer {
                             window.push(Job {
                                 number,
                                 event: arrival.event,
-                                origin: arrival.origin,
+                                origin: origin.take().unwrap_or_else(Origin::none),
                                 progress: Progress::new(),
                                 key: arrival.key,
                             });
@@ -391,11 +397,13 @@ impl Writer {
                 };
                 window.stats.refused += u64::from(answer.is_err());
                 answers.push((arrival.answer, answer, pushed));
+                origins.extend(origin);
             }
         });
+        discard(origins);
         for (waiting, answer, pushed) in answers {
             // Who gave up needn't be told, and does nothing about it any more.
-            let heard = waiting.send(answer).is_ok();
+            let heard = contain(|| waiting.send(answer)).is_ok_and(|sent| sent.is_ok());
             self.state.attended += usize::from(pushed && heard);
         }
     }
@@ -569,10 +577,9 @@ impl Writer {
     /// Leaves on disk what hasn't been started.
     fn unload(&mut self) {
         let left = self.shared.change(super::window::Window::unload);
-        let marked: Vec<_> = left
-            .into_iter()
-            .filter(|id| *id <= self.recovered)
-            .collect();
+        let ids = left.iter().map(|job| job.number);
+        let marked: Vec<_> = ids.filter(|id| *id <= self.recovered).collect();
+        discard(left);
         if marked.is_empty() {
             return;
         }
