@@ -56,8 +56,8 @@ impl Place {
         self.look().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// Waits until no inbox has the file, and returns a connection to change it.
-    pub async fn closed(&self) -> Connection {
+    /// Waits until no inbox has the file.
+    pub async fn free(&self) {
         let lock = File::options()
             .write(true)
             .create(true)
@@ -65,6 +65,11 @@ impl Place {
             .open(self.folder().join("inbox.db-lock"))
             .unwrap();
         until(|| lock.try_lock().is_ok()).await;
+    }
+
+    /// Waits until no inbox has the file, and returns a connection to change it.
+    pub async fn closed(&self) -> Connection {
+        self.free().await;
         Connection::open(self.path()).unwrap()
     }
 
