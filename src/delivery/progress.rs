@@ -118,6 +118,15 @@ impl Progress {
         }
     }
 
+    /// Takes in what had done its work in an attempt that is made again.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn interrupt(&mut self, report: &Report) {
+        let done = report.routes().iter();
+        let done = done.filter(|each| each.outcome().is_handled());
+        self.ends
+            .extend(done.map(|each| RouteEnd::done(each.name())));
+    }
+
     /// Gives up the routes that wait for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
         let report = Report::dropped(std::mem::take(&mut self.waiting).into_iter());

@@ -59,14 +59,14 @@ impl Health {
 
     /// Returns whether the log has reached its bound.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked >= self.max_log
+        self.blocked > 0 && self.blocked >= self.max_log
     }
 
     /// Takes in how much a commit wrote, and checkpoints the log when it is time.
     pub(super) fn committed(&mut self, bytes: u64, connection: &Connection) {
         // A commit writes whole pages, and a few besides the bodies'.
         self.written += bytes * 3 / 2 + 5 * 4096;
-        if self.written >= CHECKPOINT {
+        if self.written >= CHECKPOINT.min(self.max_log / 2) {
             self.checkpoint(connection);
         }
     }

@@ -104,11 +104,9 @@ impl Schedule {
     /// is that of an old one, so the cursor has passed it. `held` says that its key was its own.
     pub(super) fn replayed(&mut self, id: u64, key: Option<OrderKey>, held: bool) {
         if self.cursor < id {
-            // It will be looked at in its place, as the first of its key: whatever comes behind it does
-            // so too.
-            if let Some(key) = key.filter(|_| held) {
-                self.lines.remove(&key);
-            }
+            // It will be looked at in its place. What it held lets pass who was before it, a letter
+            // once that was replayed; whatever comes behind it hasn't been looked at either.
+            self.release(key.as_ref().filter(|_| held));
             return;
         }
         if held || self.may_pass(key, id) {

@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::file::{caused, fault};
@@ -29,6 +30,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let explain = |error| explain(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY).map_err(explain)?;
+    // What isn't ours keeps its log too, which is moved into it by whoever closes it last.
+    let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep, true).map_err(explain)?;
     let version = version(&connection).map_err(explain)?;
     match version {
         Found::Foreign => {
@@ -42,6 +46,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
             return Err(fault(path, &why));
         }
         Found::Ours(version) => {
+            connection.set_db_config(keep, false).map_err(explain)?;
             configure(&connection, path)?;
             migrate(&mut connection, version).map_err(explain)?;
         }

@@ -146,8 +146,8 @@ impl Store {
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let message_id = row.get_ref(2)?.as_str()?;
-            each(unsigned(row.get(0)?), unsigned(row.get(1)?), message_id);
+            let message_id = String::from_utf8_lossy(row.get_ref(2)?.as_bytes()?);
+            each(unsigned(row.get(0)?), unsigned(row.get(1)?), &message_id);
         }
         Ok(())
     }
@@ -264,6 +264,11 @@ impl Store {
         self.totals.dead_letters += 1;
         self.totals.dead_letter_bytes += size as u64;
         Ok(())
+    }
+
+    /// Has dead letters hold nothing back.
+    pub(super) fn let_go(&mut self) -> rusqlite::Result<usize> {
+        self.run("UPDATE dead_letters SET holds = 0 WHERE holds = 1", [])
     }
 
     /// Returns the keys that dead letters hold back.
