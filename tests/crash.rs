@@ -68,7 +68,7 @@ fn whatever_was_answered_200_runs_and_nothing_runs_again_whose_end_was_committed
     assert_eq!(truth.pending, Vec::<String>::new());
     println!("at the end: {}", counts(&truth, &senders));
     let done = |id: &&String| truth.done.contains_key(*id);
-    let lost = truth.taken(&senders).filter(|id| !done(id)).count();
+    let lost = taken(&senders).filter(|id| !done(id)).count();
     println!("lost {lost}, run twice {}", truth.run_twice());
     assert_eq!(lost, 0);
     let fewest = if rounds > 20 { 1 } else { 0 };
@@ -101,6 +101,7 @@ fn recovered(starting: Starting, truth: &Truth) -> Server {
     server
 }
 
+#[derive(Clone, Copy)]
 enum End {
     Kill,
     /// A kill in the middle of a drain.
@@ -221,6 +222,12 @@ impl Sender {
     }
 }
 
+/// Returns the ids of the events that were answered 200.
+fn taken(senders: &[Sender]) -> impl Iterator<Item = &String> {
+    let taken = senders.iter().flat_map(|sender| &sender.taken);
+    taken.map(|sent| &sent.id)
+}
+
 /// What is known from outside.
 #[derive(Default)]
 struct Truth {
@@ -242,11 +249,6 @@ struct Truth {
 }
 
 impl Truth {
-    fn taken<'a>(&self, senders: &'a [Sender]) -> impl Iterator<Item = &'a String> + use<'a> {
-        let taken = senders.iter().flat_map(|sender| &sender.taken);
-        taken.map(|sent| &sent.id)
-    }
-
     fn run_twice(&self) -> usize {
         self.done.values().filter(|times| **times > 1).count()
     }
@@ -272,7 +274,7 @@ impl Truth {
         let on_disk: HashSet<&String> = pending.iter().collect();
         assert_eq!(on_disk.len(), pending.len(), "an id is on disk twice");
         let remembered: HashSet<String> = remembered.into_iter().collect();
-        for id in self.taken(senders) {
+        for id in taken(senders) {
             let safe = on_disk.contains(id) || self.done.contains_key(id);
             assert!(safe, "{id} was answered 200, didn't run and isn't on disk");
             assert!(remembered.contains(id), "{id} could be taken twice");

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
@@ -71,7 +71,7 @@ async fn run(inbox: PathBuf) {
     let journal = OpenOptions::new().create(true).append(true).open(journal);
     let (journal, gate) = (Arc::new(journal.unwrap()), Arc::new(Semaphore::new(0)));
     let held = Arc::clone(&gate);
-    let router = EventRouter::new().on_any(move |event: Event<Told>| async move {
+    let router = EventRouter::new().on("account.updated", move |event: Event<Told>| async move {
         let told = event.data();
         if told.held {
             let _ = held.acquire().await;
@@ -162,15 +162,20 @@ fn counts(handle: &Handle) -> String {
         })
 }
 
-/// A folder with an inbox, the journal of its handlers and the log of its servers.
+/// A folder with an inbox, the journal of its handlers, and the log of its servers.
 pub(crate) struct Place {
     folder: TempDir,
+    pub(crate) inbox: PathBuf,
+    log: Arc<Mutex<String>>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            inbox: folder.path().join("inbox.db"),
+            folder,
+            log: Arc::default(),
         }
     }
 
@@ -178,12 +183,16 @@ impl Place {
         self.folder.path()
     }
 
-    pub(crate) fn inbox(&self) -> PathBuf {
-        self.folder().join("inbox.db")
+    /// Returns the file beside the inbox whose name ends with a suffix.
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.inbox.clone().into_os_string();
+        name.push(suffix);
+        name.into()
     }
 
+    /// Returns what the servers have logged until now.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.folder().join("log")).unwrap_or_default()
+        self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn journal(&self) -> Vec<Line> {
@@ -200,13 +209,16 @@ impl Place {
     /// Shows a copy of the inbox as a server that was killed left it.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&rusqlite::Connection) -> T) -> T {
         let copies = tempfile::tempdir().unwrap();
-        for name in ["inbox.db", "inbox.db-wal"] {
-            let from = self.folder().join(name);
+        let copy = copies.path().join("inbox.db");
+        for (from, to) in [
+            (self.inbox.clone(), copy.clone()),
+            (self.beside("-wal"), copies.path().join("inbox.db-wal")),
+        ] {
             if from.exists() {
-                fs::copy(from, copies.path().join(name)).unwrap();
+                fs::copy(from, to).unwrap();
             }
         }
-        look(&rusqlite::Connection::open(copies.path().join("inbox.db")).unwrap())
+        look(&rusqlite::Connection::open(copy).unwrap())
     }
 
     pub(crate) fn start(&self) -> Starting {
@@ -215,17 +227,22 @@ impl Place {
 
     /// Starts a server by a command that ends with the path of this binary.
     pub(crate) fn start_by(&self, mut command: Command) -> Starting {
-        let mut log = OpenOptions::new();
-        let log = log.create(true).append(true);
-        let child = command
+        let mut child = command
             .args(["--ignored", "--exact", "server", "--nocapture"])
-            .env("SERVER_INBOX", self.inbox())
+            .env("SERVER_INBOX", &self.inbox)
             .env("SERVER_JOURNAL", self.folder().join("journal"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log.open(self.folder().join("log")).unwrap())
+            // No file: that could be too large too.
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let (logged, log) = (child.stderr.take().unwrap(), Arc::clone(&self.log));
+        thread::spawn(move || {
+            for line in BufReader::new(logged).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
         Starting {
             process: Process { child },
         }

@@ -208,7 +208,7 @@ impl Writer {
             return Vec::new();
         }
         let (now, draining) = (self.clock.now(), self.shared.lock().is_draining());
-        let health = self.health.check();
+        let health = self.health.check(self.store.connection());
         if let Err(error) = &health {
             self.health.say(error, "the inbox takes nothing");
         }
@@ -273,7 +273,7 @@ impl Writer {
                 let size = |arrival: &&Arrival| arrival.event.body().len() as u64;
                 let bytes = admitted.iter().map(size).sum();
                 self.health.committed(bytes, self.store.connection());
-                self.health.well();
+                self.health.well(self.store.connection());
                 if all_forgotten {
                     self.state.forgotten = up_to;
                 }
@@ -511,7 +511,7 @@ impl Writer {
             });
             match written {
                 Ok(dropped) => {
-                    self.health.well();
+                    self.health.well(self.store.connection());
                     self.let_pass(&dropped);
                 }
                 Err(error) => {
