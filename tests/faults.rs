@@ -138,6 +138,31 @@ fn what_is_refused_takes_no_memory() {
     assert!(grown < 16 * MIB, "125 MiB of events took {grown} bytes");
 }
 
+/// The bug: a log that couldn't grow began anew only in a pause.
+#[test]
+fn a_log_that_has_no_more_room_begins_anew_under_load() {
+    let place = Place::new();
+    let server = bounded(&place);
+    limit(&server, Some(MIB));
+    let taken = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for client in 0..4 {
+            let (server, taken) = (&server, &taken);
+            scope.spawn(move || {
+                let mut connection = server.client();
+                for number in 0..100 {
+                    let id = format!("event-{client}-{number}");
+                    connection.post_until_taken(&body(&id, "{}"));
+                    taken.lock().unwrap().push(id);
+                }
+            });
+        }
+    });
+    server.settled();
+    ran_once(&place, &[taken.into_inner().unwrap()]);
+    assert!(logged(&place, FAILING) > 0, "it had room enough");
+}
+
 #[test]
 fn an_inbox_says_that_it_can_t_be_opened_on_a_full_disk() {
     let place = Place::new();

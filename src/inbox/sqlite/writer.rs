@@ -283,6 +283,8 @@ impl Writer {
             Err(error) => {
                 self.state.owed = owed;
                 self.say(error);
+                // A log that can't grow begins anew once all of it is in the database.
+                self.health.checkpoint(self.store.connection());
                 false
             }
         }
