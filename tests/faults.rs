@@ -249,6 +249,73 @@ fn an_inbox_says_that_its_folder_can_t_be_written() {
     send(&server, "event", 1, "{}", 200);
 }
 
+/// The bug: one page that couldn't be read kept all events from running, those before it too.
+#[test]
+fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
+    let place = Place::new();
+    let mut server = place.serving();
+    let held = send(&server, "held", 8, r#"{"held":true}"#, 200);
+    // A larger file isn't checked as a whole when it is opened.
+    let large = format!(r#"{{"padding":"{}"}}"#, "x".repeat(256 << 10));
+    let large = send(&server, "large", 68, &large, 200);
+    let small = send(&server, "small", 200, "{}", 200);
+    server.kill();
+    // Brings all of it from the log to the file.
+    drop(
+        Connection::open(&place.inbox)
+            .and_then(|inbox| inbox.query_row("SELECT count(*) FROM events", [], |_| Ok(()))),
+    );
+    let whole = fs::read(&place.inbox).unwrap();
+    let (at, page) = leaf_with(&whole, "small-100");
+    let file = fs::OpenOptions::new().write(true).open(&place.inbox);
+    let file = file.unwrap();
+    file.write_all_at(&[0x55; 4096], at).unwrap();
+
+    let mut server = place.serving();
+    server.get("/release");
+    let on_page = |id: &String| page.contains(&format!("\"messageId\":\"{id}\""));
+    let hurt = small.iter().filter(|id| on_page(id)).count() as u64;
+    assert!((1..100).contains(&hurt));
+    // And new ones.
+    let mut client = server.client();
+    let new: Vec<_> = (0..5).map(|number| format!("new-{number}")).collect();
+    for id in &new {
+        client.post_until_taken(&body(id, "{}"));
+    }
+    let all = || [&held, &large, &small, &new].into_iter().flatten();
+    until("all others run", || {
+        let ran: HashSet<_> = place.journal().into_iter().map(|line| line.id).collect();
+        all().all(|id| ran.contains(id) || on_page(id))
+    });
+    until("they are counted", || server.stats().in_flight() == hurt);
+    let log = place.log();
+    assert_eq!(logged(&place, "the inbox is damaged"), 1, "{log}");
+    assert!(log.contains("the inbox is corrupt: /"), "{log}");
+    server.kill();
+
+    // Whoever has the page still has all events.
+    let page = &whole[usize::try_from(at).unwrap()..][..4096];
+    file.write_all_at(page, at).unwrap();
+    let server = place.serving();
+    server.get("/release");
+    server.settled();
+    let ran: HashSet<_> = place.journal().into_iter().map(|line| line.id).collect();
+    assert!(all().all(|id| ran.contains(id)));
+}
+
+/// Finds the page of the table of events that has an event of this id, and returns where it begins and its text.
+fn leaf_with(file: &[u8], id: &str) -> (u64, String) {
+    const LEAF: u8 = 0x0D;
+    let wanted = format!("\"messageId\":\"{id}\"");
+    let mut pages = file.chunks(4096).enumerate();
+    let found = pages.find_map(|(number, page)| {
+        let text = String::from_utf8_lossy(page);
+        let here = page[0] == LEAF && text.contains(&wanted);
+        here.then(|| (number as u64 * 4096, text.into_owned()))
+    });
+    found.unwrap()
+}
+
 #[test]
 fn an_inbox_whose_file_is_deleted_delivers_what_it_has_and_takes_nothing_more() {
     let place = Place::new();

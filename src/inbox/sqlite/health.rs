@@ -14,6 +14,9 @@ const CHECKPOINT: u64 = 4 << 20;
 /// A page in the log, and what describes it there.
 const FRAME: u64 = 4096 + 24;
 
+/// What is said of a database that is damaged.
+const CORRUPT: &str = "the inbox is corrupt";
+
 /// How long a checkpoint waits for those who read the log.
 const TRUNCATE: Duration = Duration::from_millis(100);
 
@@ -28,6 +31,8 @@ pub(super) struct Health {
     blocked: u64,
     /// What was said last to be wrong.
     said: Option<&'static str>,
+    /// Whether it was said that the inbox is corrupt.
+    corrupt: bool,
 }
 
 impl Health {
@@ -38,6 +43,7 @@ impl Health {
             written: 0,
             blocked: 0,
             said: None,
+            corrupt: false,
         }
     }
 
@@ -99,7 +105,12 @@ impl Health {
 
     /// Says what is wrong, once for each new thing.
     pub(super) fn say(&mut self, error: &Error, what: &'static str) {
-        if self.said.replace(what) != Some(what) {
+        if what == CORRUPT {
+            // It doesn't pass, whatever else can be read and written.
+            if !std::mem::replace(&mut self.corrupt, true) {
+                telemetry::inbox_corrupt(error);
+            }
+        } else if self.said.replace(what) != Some(what) {
             telemetry::inbox_failing(error);
         }
     }
@@ -149,7 +160,7 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> (Error, &'static st
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another process is writing to the inbox"
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the inbox is corrupt",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => CORRUPT,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => "the inbox can't be written",
         Some(ErrorCode::SystemIoFailure) => "the disk fails",
         _ => "the inbox fails",
