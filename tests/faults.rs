@@ -249,6 +249,29 @@ fn an_inbox_says_that_its_folder_can_t_be_written() {
     send(&server, "event", 1, "{}", 200);
 }
 
+#[test]
+fn an_inbox_whose_file_can_t_be_written_is_left_as_it_is() {
+    let place = Place::new();
+    let mut server = place.start_by(as_nobody(&place)).listening();
+    let ids = send(&server, "event", 5, r#"{"held":true}"#, 200);
+    server.kill();
+    let (file, log) = (&place.inbox, place.beside("-wal"));
+    let before = (fs::read(file).unwrap(), fs::read(&log).unwrap());
+    for (closed, why) in [(file, "no permission to write"), (&log, "can't be written")] {
+        allow(closed, 0o444);
+        let error = place.start_by(as_nobody(&place)).failing();
+        assert!(error.contains(why), "{error}");
+        assert!(error.contains(file.to_str().unwrap()), "{error}");
+        assert!(before == (fs::read(file).unwrap(), fs::read(&log).unwrap()));
+        allow(closed, 0o644);
+    }
+    let server = place.start_by(as_nobody(&place)).listening();
+    assert_eq!(server.stats().of("recovered"), 5);
+    server.get("/release");
+    server.settled();
+    ran_once(&place, &[ids]);
+}
+
 /// The bug: one page that couldn't be read kept all events from running, those before it too.
 #[test]
 fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use super::file::{caused, fault};
 use crate::error::Error;
@@ -29,6 +29,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let explain = |error| explain(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY).map_err(explain)?;
+    if connection.is_readonly(MAIN_DB).map_err(explain)? {
+        return Err(fault(path, "there is no permission to write it"));
+    }
     let version = version(&connection).map_err(explain)?;
     match version {
         Found::Foreign => {
