@@ -70,6 +70,19 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
     assert_eq!(taken.len(), 8 * 60);
 
     let calls = calls(&fs::read_to_string(place.folder().join("trace")).unwrap());
+    let batches = check_order(&place, &calls, &taken);
+    let largest = batches.values().max().unwrap();
+    println!(
+        "{} events in {} batches of up to {largest}: each synced before its 200",
+        taken.len(),
+        batches.len()
+    );
+    assert!(*largest > 1, "there was no load");
+}
+
+/// Checks for each event that its page was written, then synced, and then its 200 written. Returns how many events each sync was for.
+#[track_caller]
+fn check_order(place: &Place, calls: &[Call], taken: &HashSet<String>) -> BTreeMap<usize, usize> {
     let on_log = |call: &&Call| call.file.ends_with("inbox.db-wal");
     let mut written = HashMap::new();
     for write in calls
@@ -83,9 +96,9 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
     }
     let synced = calls.iter().filter(|call| call.is_sync());
     let synced: Vec<_> = synced.filter(on_log).collect();
-    let answered = answers(&calls);
+    let answered = answers(calls);
     let mut batches: BTreeMap<usize, usize> = BTreeMap::new();
-    for id in &taken {
+    for id in taken {
         let (write, answer) = (written[id], answered[id]);
         let sync = synced.iter().find(|sync| sync.begun > write.ended);
         assert!(
@@ -102,13 +115,68 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
         call.is_sync() && call.file == folder && synced[0].begun < call.begun && call.ended < *first
     });
     assert!(entered, "the folder wasn't synced before the first 200");
-    let largest = batches.values().max().unwrap();
-    println!(
-        "{} events in {} batches of up to {largest}: each synced before its 200",
-        taken.len(),
-        batches.len()
+    batches
+}
+
+/// Sends events, each again until it is taken, and returns their ids.
+fn load_until_taken(server: &Server) -> HashSet<String> {
+    let ids = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                scope.spawn(move || {
+                    let ids = (0..25).map(|number| format!("event-{client}-{number}-end"));
+                    let mut connection = server.client();
+                    let send = |id: &String| connection.post_until_taken(&body(id, "{}"));
+                    ids.inspect(send).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let ids = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
+        ids.collect()
+    });
+    server.settled();
+    ids
+}
+
+/// Checks that each of these events has run once, and will not again.
+fn check_ran(place: &Place, server: Server, ids: &HashSet<String>) {
+    server.end();
+    let ran: Vec<_> = place.journal().into_iter().map(|line| line.id).collect();
+    assert_eq!(ran.len(), ids.len());
+    assert_eq!(ids, &ran.into_iter().collect());
+    assert_eq!(place.pending(), Vec::<String>::new());
+}
+
+#[test]
+fn an_event_whose_sync_fails_is_answered_503_and_taken_when_it_comes_again() {
+    let place = Place::new();
+    let fault = "inject=fsync,fdatasync:error=EIO:when=20..40";
+    let server = traced(&place, &["-e", fault]).listening();
+    let ids = load_until_taken(&server);
+    check_ran(&place, server, &ids);
+    let trace = fs::read_to_string(place.folder().join("trace")).unwrap();
+    assert!(trace.contains("(INJECTED)"));
+    check_order(&place, &calls(&trace), &ids);
+    let log = place.log();
+    assert!(log.contains("the disk fails: /"), "{log}");
+    assert!(log.contains("the inbox works again"), "{log}");
+}
+
+#[test]
+fn an_event_whose_sync_takes_too_long_is_answered_503_and_recognised_when_it_comes_again() {
+    let place = Place::new();
+    // Longer than the 3 s of the front door.
+    let fault = "inject=fsync,fdatasync:delay_enter=5000000:when=20";
+    let server = traced(&place, &["-e", fault]).listening();
+    let ids = load_until_taken(&server);
+    let stats = server.stats();
+    assert_eq!(
+        (stats.of("accepted"), stats.of("duplicates") > 0),
+        (100, true)
     );
-    assert!(*largest > 1, "there was no load");
+    check_ran(&place, server, &ids);
 }
 
 #[test]
