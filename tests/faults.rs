@@ -7,8 +7,10 @@ mod server;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
@@ -121,6 +123,54 @@ fn on_a_full_disk_events_are_answered_503_and_are_taken_once_there_is_room() {
     server.end();
     let server = place.serving();
     assert_eq!(server.stats().of("recovered"), 0);
+}
+
+/// The same on a real disk: `SMALL_DISK` is a folder on an empty file system of 16 MiB.
+#[test]
+#[ignore = "it needs a small file system"]
+fn on_a_small_disk_that_is_full_events_are_taken_once_there_is_room() {
+    let disk = PathBuf::from(std::env::var_os("SMALL_DISK").expect("SMALL_DISK isn't set"));
+    let mut place = Place::new();
+    place.inbox = disk.join("inbox.db");
+    let server = place.serving();
+    let mut ids = send(&server, "running", 4, r#"{"held":true}"#, 200);
+    let filler = disk.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    let full = io::copy(&mut io::repeat(1), &mut file).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    drop(file);
+
+    // Some may find room in the log.
+    let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(16 << 10));
+    let mut client = server.client();
+    let mut refused = Vec::new();
+    for number in 0..100 {
+        let id = format!("event-{number}");
+        match client.post(&body(&id, &data)).unwrap() {
+            200 => ids.push(id),
+            status => {
+                assert_eq!(status, 503);
+                refused.push(id);
+            }
+        }
+    }
+    assert!(refused.len() > 50, "it was never full");
+    server.get("/release");
+    until("their work is done", || place.journal().len() == ids.len());
+
+    fs::remove_file(&filler).unwrap();
+    for id in &refused {
+        client.post_until_taken(&body(id, &data));
+    }
+    server.settled();
+    ran_once(&place, &[ids, refused]);
+    let log = place.log();
+    assert!(log.contains("the disk is full: /"), "{log}");
+    assert!(log.contains(RECOVERED), "{log}");
+    server.end();
+    for suffix in ["", "-wal", "-shm", "-lock"] {
+        let _ = fs::remove_file(place.beside(suffix));
+    }
 }
 
 #[test]
