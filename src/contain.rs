@@ -17,6 +17,14 @@ pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
 
+/// Drops things that may hold something of the user's: a span, a waker.
+#[cfg(feature = "sqlite")]
+pub(crate) fn discard<T>(things: impl IntoIterator<Item = T>) {
+    for thing in things {
+        let _ = contain(|| drop(thing));
+    }
+}
+
 /// Reads the payload of a panic and drops it, which may panic too.
 fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
     let message = match (

@@ -2,6 +2,8 @@
 
 use futures_channel::oneshot;
 
+use crate::contain::contain;
+
 /// Who waits for a signal. It holds about twice as many as really wait at the most: those who gave up are forgotten before
 /// it grows.
 #[derive(Debug, Default)]
@@ -30,8 +32,8 @@ impl Waiters {
     /// Gives the signal.
     pub(crate) fn wake(self) {
         for waiting in self.waiting {
-            // Who gave up needn't be told.
-            let _ = waiting.send(());
+            // Who gave up needn't be told; a waker that panics is its own executor's trouble.
+            let _ = contain(|| waiting.send(()));
         }
     }
 }

@@ -196,7 +196,8 @@ impl SqliteInboxBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](SqliteInboxBuilder::open).
+    /// Those of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`] if the runtime panics
+    /// when it is to spawn from that thread.
     pub async fn open_on<S>(self, runtime: impl Runtime, service: S) -> Result<SqliteInbox, Error>
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -205,12 +206,12 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let desk = Arc::new(self.desk(service, runtime));
+        let desk = Arc::new(self.desk(service, Arc::clone(&runtime)));
         let (opened, opening) = oneshot::channel();
         let opener = self.opener(&desk);
         let mailbox = Arc::clone(&desk.mailbox);
         let run = move || {
-            match opener.open() {
+            match able(&*runtime).and_then(|()| opener.open()) {
                 Ok(writer) => {
                     // Whoever gave up has closed the mailbox.
                     let _ = opened.send(Ok(()));
@@ -259,6 +260,14 @@ impl SqliteInboxBuilder {
     }
 }
 
+/// Sees whether a runtime can spawn from this thread: what is accepted would wait for ever otherwise.
+fn able(runtime: &dyn Runtime) -> Result<(), Error> {
+    contain(|| runtime.spawn(Box::pin(async {}))).map_err(|_| {
+        let text = "the runtime can't spawn from a thread of the inbox's own: give it a handle";
+        Error::new(ErrorKind::Inbox, text)
+    })
+}
+
 /// Opens the store, on the thread that will own it.
 struct Opener {
     builder: SqliteInboxBuilder,
@@ -286,6 +295,8 @@ impl Opener {
         if holds {
             let held = store.held().map_err(explain)?;
             held.into_iter().for_each(|key| schedule.hold(key));
+        } else {
+            store.transaction(Store::let_go).map_err(explain)?;
         }
         self.shared.change(|window| {
             window.recovered(totals.events, totals.event_bytes);

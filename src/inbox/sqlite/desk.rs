@@ -14,7 +14,7 @@ use crate::delivery::{
 };
 use crate::event::Event;
 use crate::inbox::{Accepted, Control, DeadLetterStore, Drained, Refused};
-use crate::outcome::Ledger;
+use crate::outcome::{End, Ledger, Outcome};
 use crate::runtime::{BoxFuture, Clock};
 use crate::telemetry::Origin;
 
@@ -92,7 +92,9 @@ impl<S: EventService> Desk for SqliteDesk<S> {
         self.give_back(job, next);
     }
 
-    fn dropped(self: Arc<Self>, job: Job, _: &Arc<Ledger>) {
+    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
+        job.progress
+            .interrupt(&ledger.close(&End::Lost(Outcome::Dropped)));
         // It wasn't the event's fault, and the event is safe: the same attempt is made again, by this
         // process or the next one.
         self.give_back(job, Next::Retry(DROPPED));
@@ -116,7 +118,9 @@ impl<S: EventService> Office for SqliteDesk<S> {
         let _ = contain(|| {
             let sleep = Contained::new(runtime.sleep(after));
             runtime.spawn(Box::pin(async move {
-                if let Either::Left(_) = select(sleep, canceled).await {
+                // What says that this is still to ring is dropped before it does.
+                let rings = matches!(select(sleep, canceled).await, Either::Left((Ok(()), _)));
+                if rings {
                     mailbox.call();
                 }
             }));

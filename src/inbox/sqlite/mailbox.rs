@@ -4,6 +4,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::writer::Writer;
+use crate::contain::discard;
 use crate::delivery::{Fingerprint, Job, Next, OrderKey};
 use crate::event::Event;
 use crate::inbox::{Accepted, Refused};
@@ -88,13 +89,15 @@ impl Mailbox {
         let size = arrival.event.body().len();
         // Unless nobody will see it.
         let mut refused = Some(Refused::unavailable());
+        // What isn't put in is dropped when the lock is free: it ends a span.
+        let mut arrival = Some(arrival);
         self.put(|inner| {
             let waiting = inner.mail.arrivals.len();
             let full = waiting > 0 && (waiting >= MAX_ARRIVALS || inner.bytes + size > MAX_BYTES);
             refused = full.then(Refused::full);
             if !full {
                 inner.bytes += size;
-                inner.mail.arrivals.push(arrival);
+                inner.mail.arrivals.extend(arrival.take());
             }
         });
         refused.map_or(Ok(()), Err)
@@ -125,7 +128,9 @@ impl Mailbox {
         inner.abandoned = true;
         let mail = std::mem::take(&mut inner.mail);
         drop(inner);
-        drop(mail);
+        discard(mail.arrivals);
+        discard(mail.returns);
+        discard(mail.requests);
     }
 
     pub(super) fn is_closed(&self) -> bool {

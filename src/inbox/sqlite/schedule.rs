@@ -62,6 +62,11 @@ impl Schedule {
         }
     }
 
+    /// Leaves out what may be next on disk, since it can't be read.
+    pub(super) fn pass_over(&mut self) {
+        self.cursor += 1;
+    }
+
     /// There is nothing more on disk.
     pub(super) fn seen_all(&mut self) {
         self.cursor = self.last;
@@ -104,11 +109,9 @@ impl Schedule {
     /// is that of an old one, so the cursor has passed it. `held` says that its key was its own.
     pub(super) fn replayed(&mut self, id: u64, key: Option<OrderKey>, held: bool) {
         if self.cursor < id {
-            // It will be looked at in its place, as the first of its key: whatever comes behind it does
-            // so too.
-            if let Some(key) = key.filter(|_| held) {
-                self.lines.remove(&key);
-            }
+            // It will be looked at in its place. What it held lets pass who was before it, a letter
+            // once that was replayed; whatever comes behind it hasn't been looked at either.
+            self.release(key.as_ref().filter(|_| held));
             return;
         }
         if held || self.may_pass(key, id) {

@@ -1,7 +1,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use super::file::{caused, fault};
 use crate::error::Error;
@@ -29,6 +30,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let explain = |error| explain(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY).map_err(explain)?;
+    // What isn't ours keeps its log too, which is moved into it by whoever closes it last.
+    let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep, true).map_err(explain)?;
+    if connection.is_readonly(MAIN_DB).map_err(explain)? {
+        return Err(fault(path, "there is no permission to write it"));
+    }
     let version = version(&connection).map_err(explain)?;
     match version {
         Found::Foreign => {
@@ -42,6 +49,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
             return Err(fault(path, &why));
         }
         Found::Ours(version) => {
+            connection.set_db_config(keep, false).map_err(explain)?;
             configure(&connection, path)?;
             migrate(&mut connection, version).map_err(explain)?;
         }

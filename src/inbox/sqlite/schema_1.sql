@@ -65,12 +65,14 @@ CREATE TABLE totals (
 
 INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0);
 
--- To be read by a person.
+-- To be read by a person. One body that SQLite can't read, because it is nested too deeply for it, doesn't spoil the rest.
 CREATE VIEW pending AS
 SELECT
     id,
-    coalesce(json_extract(body, '$.messageId'), json_extract(body, '$.id')) AS message_id,
-    json_extract(body, '$.eventType') AS event_type,
+    CASE WHEN json_valid(body) THEN
+        coalesce(json_extract(body, '$.messageId'), json_extract(body, '$.id'))
+    END AS message_id,
+    CASE WHEN json_valid(body) THEN json_extract(body, '$.eventType') END AS event_type,
     datetime(received_at / 1000, 'unixepoch') AS received,
     attempt,
     datetime(due_at / 1000, 'unixepoch') AS due,

@@ -146,8 +146,8 @@ impl Store {
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let message_id = row.get_ref(2)?.as_str()?;
-            each(unsigned(row.get(0)?), unsigned(row.get(1)?), message_id);
+            let message_id = String::from_utf8_lossy(row.get_ref(2)?.as_bytes()?);
+            each(unsigned(row.get(0)?), unsigned(row.get(1)?), &message_id);
         }
         Ok(())
     }
@@ -201,12 +201,22 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the heads of up to `limit` events after `id`.
-    pub(super) fn heads(&self, after: u64, limit: usize) -> rusqlite::Result<Vec<Head>> {
-        let sql = "SELECT id, order_key, due_at FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
+    /// Puts the heads of up to `limit` events after `id` into `heads`. If it fails, those are there that
+    /// come before what can't be read.
+    pub(super) fn heads(
+        &self,
+        after: u64,
+        limit: usize,
+        heads: &mut Vec<Head>,
+    ) -> rusqlite::Result<()> {
+        // Not `id > after`: that reads the page of `after` too, which may be corrupt.
+        let sql = "SELECT id, order_key, due_at FROM events WHERE id >= ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let params = params![signed(after), signed(limit as u64)];
-        statement.query_map(params, Head::read)?.collect()
+        let params = params![signed(after.saturating_add(1)), signed(limit as u64)];
+        for head in statement.query_map(params, Head::read)? {
+            heads.push(head?);
+        }
+        Ok(())
     }
 
     pub(super) fn event(&self, id: u64) -> rusqlite::Result<Option<StoredEvent>> {
@@ -264,6 +274,11 @@ impl Store {
         self.totals.dead_letters += 1;
         self.totals.dead_letter_bytes += size as u64;
         Ok(())
+    }
+
+    /// Has dead letters hold nothing back.
+    pub(super) fn let_go(&mut self) -> rusqlite::Result<usize> {
+        self.run("UPDATE dead_letters SET holds = 0 WHERE holds = 1", [])
     }
 
     /// Returns the keys that dead letters hold back.

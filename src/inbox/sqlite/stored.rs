@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,8 @@ pub(super) struct StoredEvent {
     pub(super) attempt: NonZeroU32,
     pub(super) ends: Vec<RouteEnd>,
     pub(super) crashes: u32,
-    pub(super) body: String,
+    /// As it came, which is UTF-8 unless the file was damaged.
+    pub(super) body: Vec<u8>,
 }
 
 impl Head {
@@ -46,23 +48,22 @@ impl StoredEvent {
     pub(super) const COLUMNS: &str = "id, received_at, order_key, attempt, routes, crashes, body";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let routes: Option<String> = row.get(4)?;
+        let routes = row.get_ref(4)?.as_bytes_or_null()?;
         Ok(Self {
             id: number(row, 0)?,
             received_at: number(row, 1)?,
             key: key(row, 2)?,
             attempt: attempt(row.get(3)?),
-            ends: routes.map_or_else(Vec::new, |routes| ends(&routes)),
+            ends: routes.map_or_else(Vec::new, ends),
             crashes: u32::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
-            body: row.get(6)?,
+            body: row.get_ref(6)?.as_bytes()?.to_vec(),
         })
     }
 
     /// Returns the event on its way through its attempts; or, if it can't be decoded, what is wrong
     /// with it.
     pub(super) fn into_job(self) -> Result<Job, (Self, Error)> {
-        let body = self.body.as_bytes().into();
-        match Event::received(body, time(self.received_at)) {
+        match Event::received(self.body.as_slice().into(), time(self.received_at)) {
             Ok(event) => Ok(Job {
                 number: self.id,
                 event,
@@ -79,7 +80,7 @@ impl StoredEvent {
         let received_at = time(self.received_at);
         DeadLetter::stored(
             (self.id, ""),
-            &self.body,
+            &String::from_utf8_lossy(&self.body),
             (received_at, died_at),
             // It was counted up for the attempt that didn't come.
             self.attempt.get() - 1,
@@ -95,17 +96,23 @@ pub(super) const LETTER: &str =
 
 /// Reads a dead letter.
 pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let (routes, body): (String, String) = (row.get(4)?, row.get(7)?);
-    let message_id: String = row.get(6)?;
-    let cause: Option<String> = row.get(5)?;
+    let (routes, body) = (row.get_ref(4)?.as_bytes()?, text(row, 7)?);
+    let message_id = text(row, 6)?;
+    let cause = row.get_ref(5)?.as_bytes_or_null()?;
+    let cause = cause.map(String::from_utf8_lossy);
     Ok(DeadLetter::stored(
         (number(row, 0)?, &message_id),
         &body,
         (time(number(row, 1)?), time(number(row, 2)?)),
         u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX),
-        ends(&routes),
-        cause.map(Arc::from),
+        ends(routes),
+        cause.as_deref().map(Arc::from),
     ))
+}
+
+/// Reads a text, whatever the damage to it: an error would keep all that comes after it.
+fn text<'row>(row: &'row Row<'_>, column: usize) -> rusqlite::Result<Cow<'row, str>> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
 }
 
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
@@ -147,8 +154,8 @@ pub(super) fn routes(ends: &[RouteEnd]) -> String {
 
 /// Reads the finished routes. What isn't as it was written finishes nothing: at worst a route runs
 /// again.
-fn ends(routes: &str) -> Vec<RouteEnd> {
-    let Ok(Value::Array(routes)) = serde_json::from_str(routes) else {
+fn ends(routes: &[u8]) -> Vec<RouteEnd> {
+    let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
         return Vec::new();
     };
     let end = |route: &Value| {

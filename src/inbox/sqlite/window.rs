@@ -58,10 +58,10 @@ impl Room {
         self.loaded == 0 || (self.loaded < self.limits.events && self.bytes < self.limits.bytes)
     }
 
-    /// Takes room for an event that is about to run.
-    pub(super) fn took(&mut self, size: usize) {
+    /// Takes room for an event that was loaded. `runs` says that it is about to run.
+    pub(super) fn took(&mut self, size: usize, runs: bool) {
         self.loaded += 1;
-        self.active += 1;
+        self.active += usize::from(runs);
         self.bytes += size;
     }
 }
@@ -143,10 +143,10 @@ impl Window {
     }
 
     /// Takes out the events that haven't been started: they wait on disk.
-    pub(super) fn unload(&mut self) -> Vec<u64> {
+    pub(super) fn unload(&mut self) -> VecDeque<Job> {
         let ready = std::mem::take(&mut self.ready);
         self.loaded_bytes -= ready.iter().map(Job::size).sum::<usize>();
-        ready.iter().map(|job| job.number).collect()
+        ready
     }
 
     fn may_start(&self) -> bool {

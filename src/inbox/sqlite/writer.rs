@@ -10,12 +10,13 @@ use super::schedule::Schedule;
 use super::store::Store;
 use super::stored::StoredEvent;
 use super::window::Shared;
+use crate::contain::{contain, discard};
 use crate::delivery::{
     DeadLetter, Duplicates, Fingerprints, Job, Next, OrderKey, Progress, Verdict,
 };
 use crate::inbox::{Accepted, Refused};
 use crate::runtime::{Clock, millis};
-use crate::telemetry;
+use crate::telemetry::{self, Origin};
 
 /// How many events are looked at in one go, and how often between two turns.
 const LOOK: usize = 256;
@@ -53,7 +54,6 @@ pub(super) trait Office: Send + Sync {
 
 /// The thread that owns the database.
 pub(super) struct Writer {
-    pub(super) owned: Owned,
     pub(super) store: Store,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) shared: Arc<Shared>,
@@ -71,6 +71,8 @@ pub(super) struct Writer {
     /// The events up to here are those of earlier processes.
     pub(super) recovered: u64,
     pub(super) state: State,
+    /// Dropped last: who waits for the file must find it closed.
+    pub(super) owned: Owned,
 }
 
 /// What the writer keeps in mind from one turn to the next.
@@ -120,6 +122,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         // Before the ids, so that a large store doesn't keep its events waiting.
         self.fill();
+        self.set_alarm();
         self.staff();
         self.read_ids();
         while let Some(mail) = self.mailbox.collect(self.patience()) {
@@ -140,20 +143,26 @@ impl Writer {
             self.read_ids();
         }
         self.state.owed.extend(mail.returns);
+        let blocked = self.health.is_blocked();
+        if blocked {
+            // Before anything is decided, so that what waits goes on once it isn't any more.
+            self.health.checkpoint(self.store.connection());
+        }
         self.write(mail.arrivals);
         let draining = self.shared.lock().is_draining();
         if draining {
             self.unload();
         }
         for request in mail.requests {
-            request(self);
+            // It wakes who asked.
+            let _ = contain(|| request(self));
         }
         self.wake_due();
         if !draining {
             self.fill();
         }
         self.prune(idle);
-        if self.health.is_blocked() || (idle && self.health.is_uneasy()) {
+        if idle && !blocked && self.health.is_uneasy() {
             self.health.checkpoint(self.store.connection());
         }
         self.set_alarm();
@@ -203,9 +212,10 @@ impl Writer {
         } else if admitted.is_empty() {
             self.commit(&[]);
         }
-        self.answer(arrivals, decisions, committed, first);
         let stuck = !self.state.owed.is_empty() || self.health.is_blocked();
+        // Before those who are answered look for what they can put workers to.
         self.shared.change(|window| window.set_failing(stuck));
+        self.answer(arrivals, decisions, committed, first);
     }
 
     /// Decides about each arrival, and remembers the ids of those that are to be written.
@@ -214,7 +224,7 @@ impl Writer {
             return Vec::new();
         }
         let (now, draining) = (self.clock.now(), self.shared.lock().is_draining());
-        let health = self.health.check();
+        let health = self.health.check(self.store.connection());
         if let Err(error) = &health {
             self.health.say(error, "the inbox takes nothing");
         }
@@ -280,25 +290,53 @@ impl Writer {
                 let size = |arrival: &&Arrival| arrival.event.body().len() as u64;
                 let bytes = admitted.iter().map(size).sum();
                 self.health.committed(bytes, self.store.connection());
-                self.health.well();
+                self.health.well(self.store.connection());
                 if all_forgotten {
                     self.state.forgotten = up_to;
                 }
                 self.settle(&owed, &written);
+                discard(owed);
                 true
             }
             Err(error) => {
                 self.state.owed = owed;
+                if is_corrupt(&error) && admitted.is_empty() {
+                    self.commit_each();
+                }
                 self.say(error);
+                // A log that can't grow begins anew once all of it is in the database.
+                self.health.checkpoint(self.store.connection());
                 false
+            }
+        }
+    }
+
+    /// Writes what was handed back one by one. What touches a corrupt page is let go: it has run, and
+    /// will run again with the next process, while those that wait run with this one.
+    fn commit_each(&mut self) {
+        let (bounds, holds) = (self.bounds, self.holds);
+        for returned in std::mem::take(&mut self.state.owed) {
+            let one = std::slice::from_ref(&returned);
+            let written = self
+                .store
+                .transaction(|store| write_returns(store, one, bounds, holds));
+            match written {
+                Ok(written) => self.settle(one, &written),
+                Err(error) if is_corrupt(&error) => self.settle(one, &Written::default()),
+                Err(error) => {
+                    self.say(error);
+                    self.state.owed.push(returned);
+                }
             }
         }
     }
 
     /// Counts out what has ended, and lets pass what it held back.
     fn settle(&mut self, owed: &[Return], written: &Written) {
-        // Before they are counted, as with every hook.
+        // Before they are counted, as with every hook; and whoever hears that they are dead finds
+        // their letters counted.
         self.mourn(&written.letters);
+        self.let_pass(&written.dropped);
         self.shared.change(|window| {
             for Return { job, next, .. } in owed {
                 match next {
@@ -316,7 +354,6 @@ impl Writer {
                 Next::End(_) => self.schedule.release(job.key.as_ref()),
             }
         }
-        self.let_pass(&written.dropped);
     }
 
     fn mourn(&self, letters: &[DeadLetter]) {
@@ -347,12 +384,15 @@ impl Writer {
     ) {
         let mut number = first;
         let mut answers = Vec::with_capacity(arrivals.len());
+        // A span ends where it is dropped, which is code of the subscriber's: not under the lock.
+        let mut origins = Vec::new();
         let now = self.clock.now();
         let (schedule, ids) = (&mut self.schedule, &mut self.ids);
         self.shared.change(|window| {
             let draining = window.is_draining();
             for (arrival, decision) in arrivals.into_iter().zip(decisions) {
                 let mut pushed = false;
+                let mut origin = Some(arrival.origin);
                 let answer = match decision {
                     Decision::Refused(refused) => Err(refused),
                     // Of one that was taken before, or together with this one.
@@ -370,7 +410,7 @@ impl Writer {
                             window.push(Job {
                                 number,
                                 event: arrival.event,
-                                origin: arrival.origin,
+                                origin: origin.take().unwrap_or_else(Origin::none),
                                 progress: Progress::new(),
                                 key: arrival.key,
                             });
@@ -382,11 +422,13 @@ impl Writer {
                 };
                 window.stats.refused += u64::from(answer.is_err());
                 answers.push((arrival.answer, answer, pushed));
+                origins.extend(origin);
             }
         });
+        discard(origins);
         for (waiting, answer, pushed) in answers {
             // Who gave up needn't be told, and does nothing about it any more.
-            let heard = waiting.send(answer).is_ok();
+            let heard = contain(|| waiting.send(answer)).is_ok_and(|sent| sent.is_ok());
             self.state.attended += usize::from(pushed && heard);
         }
     }
@@ -428,19 +470,23 @@ impl Writer {
             self.schedule.pop();
             match self.store.event(id) {
                 Ok(Some(stored)) => {
-                    if let Some(size) = self.sort(stored, recovered, &mut loaded) {
-                        load.took(size);
+                    let size = stored.body.len();
+                    let dead = loaded.dead.len();
+                    let runs = self.sort(stored, recovered, &mut loaded);
+                    if runs || loaded.dead.len() > dead {
+                        load.took(size, runs);
                     }
                 }
                 // Somebody deleted it by hand.
                 Ok(None) => self.shared.change(|window| window.died_waiting(0)),
                 Err(error) => {
-                    // What is corrupt stays on disk and mustn't keep the others waiting.
-                    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseCorrupt) {
-                        self.schedule.put_back(id);
-                    }
+                    let corrupt = is_corrupt(&error);
                     self.say(error);
-                    break;
+                    if !corrupt {
+                        self.schedule.put_back(id);
+                        break;
+                    }
+                    // It stays on disk and mustn't keep the others waiting.
                 }
             }
         }
@@ -452,49 +498,53 @@ impl Writer {
         let Some(after) = self.schedule.unseen() else {
             return false;
         };
-        let heads = match self.store.heads(after, LOOK) {
-            Ok(heads) => heads,
-            Err(error) => {
-                self.say(error);
-                return false;
-            }
-        };
+        let mut heads = Vec::new();
+        let looked = self.store.heads(after, LOOK, &mut heads);
         let (now, all) = (self.clock.now(), heads.len() < LOOK);
         for head in heads {
             if self.schedule.see(head, now) {
                 self.shared.change(super::window::Window::not_due);
             }
         }
-        if all {
-            self.schedule.seen_all();
+        match looked {
+            Ok(()) if all => self.schedule.seen_all(),
+            Ok(()) => {}
+            Err(error) => {
+                let corrupt = is_corrupt(&error);
+                self.say(error);
+                if corrupt {
+                    // What is on that page stays there and mustn't keep the others waiting.
+                    self.schedule.pass_over();
+                }
+                return corrupt;
+            }
         }
         true
     }
 
-    /// Decides what becomes of a stored event. Returns its size if it is to run.
-    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> Option<usize> {
+    /// Decides what becomes of a stored event. Returns whether it is to run.
+    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> bool {
         let (id, crashes) = (stored.id, stored.crashes);
         if crashes >= self.bounds.crashes {
             let cause = format!("the process ended {crashes} times while it ran");
             loaded.dead.push((stored, cause));
-            return None;
+            return false;
         }
         if crashes > 0 && !self.schedule.try_suspect(id) {
-            return None;
+            return false;
         }
         match stored.into_job() {
             Ok(job) => {
                 if recovered {
                     loaded.marks.push(id);
                 }
-                let size = job.size();
                 loaded.jobs.push(job);
-                Some(size)
+                true
             }
             Err((stored, error)) => {
                 let cause = format!("this version can't decode it: {error}");
                 loaded.dead.push((stored, cause));
-                None
+                false
             }
         }
     }
@@ -521,7 +571,7 @@ impl Writer {
             });
             match written {
                 Ok(dropped) => {
-                    self.health.well();
+                    self.health.well(self.store.connection());
                     self.let_pass(&dropped);
                 }
                 Err(error) => {
@@ -547,6 +597,10 @@ impl Writer {
             // What it let pass is loaded in the next turn.
             self.mailbox.call();
         }
+        if !jobs.is_empty() {
+            // Nobody but the writer sees to workers for these.
+            self.state.attended = 0;
+        }
         self.shared
             .change(|window| jobs.into_iter().for_each(|job| window.push(job)));
     }
@@ -554,10 +608,9 @@ impl Writer {
     /// Leaves on disk what hasn't been started.
     fn unload(&mut self) {
         let left = self.shared.change(super::window::Window::unload);
-        let marked: Vec<_> = left
-            .into_iter()
-            .filter(|id| *id <= self.recovered)
-            .collect();
+        let ids = left.iter().map(|job| job.number);
+        let marked: Vec<_> = ids.filter(|id| *id <= self.recovered).collect();
+        discard(left);
         if marked.is_empty() {
             return;
         }
@@ -627,8 +680,10 @@ impl Writer {
         let Some(due) = self.schedule.next_due() else {
             return;
         };
+        // One that has rung, or went down with its runtime, doesn't ring again, whatever the time.
+        let rings = |alarm: &oneshot::Sender<()>| !alarm.is_canceled();
         let set = self.state.alarm.as_ref();
-        if set.is_some_and(|(at, _)| *at > now && *at <= due) {
+        if set.is_some_and(|(at, alarm)| *at > now && *at <= due && rings(alarm)) {
             return;
         }
         if let Some(office) = self.office.upgrade() {
@@ -642,6 +697,10 @@ impl Writer {
         let (error, what) = failed(&self.owned.path, error);
         self.health.say(&error, what);
     }
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
 }
 
 /// What was loaded and isn't in the window yet.
