@@ -61,6 +61,7 @@
 //! | secrets | [`SharedSecret`], [`Verify`] |
 //! | bounds, timeouts, retries, order, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
 //! | events that outlive the process | `SqliteInbox`, `SqliteInboxBuilder` (feature `sqlite`) |
+//! | more than one machine | `JetStreamInbox`, `JetStreamWorker`, `StreamSettings` (feature `jetstream`) |
 //! | events that were given up | [`DeadLetters`], [`DeadLetter`] |
 //! | counts, drain at shutdown | [`Handle`], [`Stats`] |
 //! | an inbox or an executor of your own | [`Inbox`], [`Runtime`] |
@@ -82,14 +83,15 @@
 //! # What is not
 //!
 //! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
-//!   crash loses what was accepted and not yet delivered. `SqliteInbox` loses nothing.
+//!   crash loses what was accepted and not yet delivered. `SqliteInbox` loses nothing, nor does
+//!   `JetStreamInbox`.
 //! - A handler can see an event twice: its attempts, a crash right after it, a copy after the window
 //!   of the ids, 24 h and 100,000 in memory, 7 days and 1,000,000 on disk. Make handlers idempotent
 //!   by [`Event::id`].
 //! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What
 //!   is dead after that is kept among the [`DeadLetters`], the newest 1,000 in memory.
 //! - Deliveries run in parallel, unless they are put in
-//!   [order by key](MemoryInboxBuilder::in_order_by).
+//!   [order by key](MemoryInboxBuilder::in_order_by), which isn't to be had on JetStream.
 //! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
 //!   `panic = "abort"` nothing can isolate a panic.
 //! - Botisimo signs nothing. Without a [`SharedSecret`] anyone who knows the URL can send events.
@@ -102,6 +104,7 @@
 //! | `tokio` | [`TokioRuntime`], and inboxes that use it without being told | yes |
 //! | `tracing` | logs, and the request's span carried into its handlers | yes |
 //! | `sqlite` | `SqliteInbox`, which keeps events on disk; builds SQLite, so it needs a C compiler | no |
+//! | `jetstream` | `JetStreamInbox` and `JetStreamWorker`, which stand on NATS JetStream; turns on `tokio` | no |
 //! | `testing` | mock requests and a harness for the tests of handlers | no |
 //!
 //! Each works alone, and none at all does too: on another executor implement [`Runtime`].

@@ -63,7 +63,7 @@ impl Server {
                 return None;
             }
             if let Ok(client) = async_nats::connect(self.url()).await
-                && jetstream::new(client).query_account().await.is_ok()
+                && answers(&jetstream::new(client)).await
             {
                 return Some(self);
             }
@@ -107,7 +107,7 @@ impl Server {
         until(
             "the server answers again",
             async || match async_nats::connect(self.url()).await {
-                Ok(client) => jetstream::new(client).query_account().await.is_ok(),
+                Ok(client) => answers(&jetstream::new(client)).await,
                 Err(_) => false,
             },
         )
@@ -118,7 +118,7 @@ impl Server {
     pub(crate) async fn hang(&self, context: &Context) {
         self.signal("STOP");
         until("the server hangs", async || {
-            let asked = context.query_account();
+            let asked = answers(context);
             tokio::time::timeout(Duration::from_millis(200), asked)
                 .await
                 .is_err()
@@ -166,6 +166,12 @@ impl Drop for Server {
             let _ = process.wait();
         }
     }
+}
+
+/// Returns whether JetStream answers; not by `query_account`, which can't read what older servers say.
+async fn answers(context: &Context) -> bool {
+    let asked = context.request::<_, _, serde_json::Value>("INFO", &());
+    asked.await.is_ok()
 }
 
 /// Connects to one of the servers whose URLs are given, with commas between them.

@@ -1,0 +1,96 @@
+//! Webhooks over several processes: some receive them, some run their handlers, and a stream of NATS JetStream is between
+//! them.
+//!
+//! ```text
+//! nats-server -js -sd /tmp/botisimo-nats
+//! cargo run --example jetstream --features jetstream -- receive
+//! cargo run --example jetstream --features jetstream -- work
+//! curl -i http://127.0.0.1:3000/webhooks/botisimo -H 'content-type: application/json' \
+//!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "poll.created", "data": {"question": "cats or dogs?", "seconds": 20}}'
+//! ```
+//!
+//! Start as many of both as you like, each receiver with an `ADDR` of its own. Kill the worker within these 20 s: another one
+//! runs the poll's handler, 30 s after the last sign of life. `NATS_URL` is where the servers are, with commas between
+//! them, and `REPLICAS` on how many of them an event is before it is answered.
+
+mod common;
+
+use std::env;
+use std::error::Error;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context};
+use axum::Router;
+use axum::routing::get;
+use botisimo_webhooks::{
+    EventRouter, JetStreamInbox, JetStreamWorker, SharedSecret, StreamSettings, WebhookLayer,
+};
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> Outcome {
+    common::log_to_stderr();
+    match env::args().nth(1).as_deref() {
+        Some("receive") => receive().await,
+        Some("work") => work().await,
+        _ => Err("say `receive` or `work`".into()),
+    }
+}
+
+async fn connect() -> Result<Context, Box<dyn Error + Send + Sync>> {
+    let urls = env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".to_owned());
+    // Credentials, TLS and the like are set here.
+    let client = async_nats::connect(urls.split(',').collect::<Vec<_>>()).await;
+    let client = client.map_err(|error| format!("no server at {urls}: {error}; set NATS_URL"))?;
+    Ok(jetstream::new(client))
+}
+
+/// Both roles have to agree on this.
+fn stream() -> Result<StreamSettings, Box<dyn Error + Send + Sync>> {
+    let replicas = env::var("REPLICAS").unwrap_or_else(|_| "1".to_owned());
+    let settings = StreamSettings::new().replicas(replicas.parse()?);
+    Ok(settings.max_bytes(256 << 20).create())
+}
+
+async fn receive() -> Outcome {
+    let inbox = JetStreamInbox::builder(connect().await?).stream(stream()?);
+    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", inbox.open().await?);
+    if let Some(secret) = common::secret() {
+        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
+    }
+    let handle = webhooks.handle();
+    let app = Router::new()
+        .route("/", get(async || "this is the app\n"))
+        .layer(webhooks);
+
+    let (stopped, overdue) = common::shutdown(&handle)?;
+    let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
+    tokio::select! {
+        served = server.into_future() => served?,
+        () = overdue => {}
+    }
+    println!("{}", handle.stats());
+    Ok(())
+}
+
+async fn work() -> Outcome {
+    let router = EventRouter::new()
+        .on_prefix("connection.stream.started", common::went_live)
+        .on("account.updated", common::refresh)
+        .on("poll.*", common::poll);
+    let stop = common::stop_signal()?;
+    let worker = JetStreamWorker::builder(connect().await?, "example")
+        .stream(stream()?)
+        .start(router)
+        .await?;
+    println!("working");
+    stop.await;
+    let drained = worker.drain(Duration::from_secs(20)).await;
+    println!("drained: {} left", drained.left);
+    println!("{}", worker.stats());
+    for letter in worker.dead_letters().list(None, 10).await? {
+        println!("{letter}");
+    }
+    Ok(())
+}
