@@ -49,7 +49,7 @@ struct InFlight {
 impl Front {
     pub(super) fn new(
         context: Context,
-        settings: StreamSettings,
+        settings: &StreamSettings,
         limits: Limits,
         max_message_size: Option<usize>,
     ) -> Self {

@@ -69,7 +69,7 @@ impl JetStreamInboxBuilder {
         let config = &stream.cached_info().config;
         let front = Front::new(
             self.context,
-            self.stream,
+            &self.stream,
             self.limits,
             usize::try_from(config.max_message_size).ok(),
         );

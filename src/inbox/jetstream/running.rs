@@ -57,17 +57,20 @@ impl<S: EventService> Running<S> {
             self.negative(Duration::ZERO).await;
             Exit::HandedBack
         } else {
-            let exit = {
-                let work = pin!(Contained::new(self.work()));
-                let signals = pin!(self.keep());
-                match select(work, signals).await {
-                    Either::Left((exit, _)) => exit.unwrap_or(Exit::Retried),
-                    Either::Right((never, _)) => match never {},
-                }
-            };
-            exit
+            self.worked().await
         };
         self.leave(exit);
+    }
+
+    /// Does the work, and has the server wait meanwhile.
+    async fn worked(&self) -> Exit {
+        let work = pin!(Contained::new(self.work()));
+        let signals = pin!(self.keep());
+        match select(work, signals).await {
+            // What is the user's own is contained where it is called; the server will deliver it again.
+            Either::Left((exit, _)) => exit.unwrap_or(Exit::Retried),
+            Either::Right((never, _)) => match never {},
+        }
     }
 
     fn leave(&mut self, exit: Exit) {

@@ -1,0 +1,168 @@
+//! The laws of [`Inbox::accept`](crate::Inbox::accept).
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use super::runs::{Runs, event};
+use super::{Candidate, Terms};
+use crate::inbox::{Accepted, Inbox, RefusedKind};
+use crate::router::EventRouter;
+use crate::testing::MockRequest;
+
+/// What is accepted comes to its handlers once and unchanged, whatever its event type and its id are.
+pub async fn events_are_delivered_as_they_came(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on_any(runs.noting("any"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    let long = "\u{1}".repeat(255);
+    let names = [
+        "account.updated",
+        "a",
+        ".",
+        "a..b",
+        "*",
+        ">",
+        "a.*",
+        "$",
+        " ",
+        "a b",
+        "\u{a0}",
+        "\u{2003}",
+        "\r\n",
+        "\0",
+        "é",
+        "🦀",
+        &long,
+    ];
+    let sent: Vec<_> = names
+        .iter()
+        .map(|name| {
+            MockRequest::event(*name)
+                .message_id(name)
+                .data("é \\ \" \u{1}")
+        })
+        .map(|request| request.to_event())
+        .collect();
+    for event in &sent {
+        opened.take(event.clone()).await;
+    }
+    opened
+        .until("all have run", || runs.count("any") >= sent.len())
+        .await;
+    assert_eq!(runs.count("any"), sent.len(), "each runs once");
+    for event in sent {
+        let all = runs.all();
+        let ran = all.iter().find(|run| run.event.id() == event.id());
+        let ran = ran.unwrap_or_else(|| panic!("{event:?} hasn't run"));
+        assert_eq!(ran.event.body(), event.body());
+        assert_eq!(ran.event.event_type(), event.event_type());
+        assert_eq!(ran.event.attempt(), 1);
+        let apart = match ran.event.received_at().duration_since(event.received_at()) {
+            Ok(apart) => apart,
+            Err(error) => error.duration(),
+        };
+        assert!(
+            apart < Duration::from_millis(2),
+            "the time of receipt is kept"
+        );
+    }
+}
+
+/// A copy of what the inbox owns is a duplicate, before and after it has been handled, and isn't run; also if no
+/// route takes it.
+pub async fn copies_are_taken_once(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    for event_type in ["a", "unhandled"] {
+        let copy = || event(event_type, event_type);
+        opened.take(copy()).await;
+        assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
+        opened.until("it has run", || runs.count("a") >= 1).await;
+        assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
+        // The id alone makes a copy.
+        let other = event("a.other", event_type);
+        assert_eq!(opened.inbox.accept(other).await, Ok(Accepted::Duplicate));
+    }
+    opened.until("nothing more runs", || true).await;
+    assert_eq!(runs.attempts("a"), [1]);
+    assert_eq!(opened.inbox.handle().stats().duplicates, 6);
+}
+
+/// Of copies that come at the same time one is new, and the others are duplicates or refused for a moment.
+pub async fn of_concurrent_copies_one_is_taken(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    let copies = (0..50).map(|_| opened.inbox.accept(event("a", "1")));
+    let answers = join_all(copies).await;
+    let new = answers
+        .iter()
+        .filter(|answer| **answer == Ok(Accepted::New));
+    assert_eq!(new.count(), 1, "{answers:?}");
+    for answer in answers {
+        if let Err(refused) = answer {
+            assert_eq!(refused.kind(), RefusedKind::Unavailable);
+        }
+    }
+    opened.until("it has run", || runs.count("a") >= 1).await;
+    assert_eq!(runs.attempts("a"), [1]);
+}
+
+/// It is the first poll that takes an event.
+pub async fn an_accept_that_was_never_polled_takes_nothing(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    drop(opened.inbox.accept(event("a", "1")));
+    opened.assert_balanced();
+    opened.take(event("a", "1")).await;
+    opened.until("it has run", || runs.count("a") >= 1).await;
+    assert_eq!(runs.attempts("a"), [1]);
+}
+
+/// Whoever drops the future after its first poll gives up the answer only: the event is taken in the end, or it is as
+/// if it had never come.
+pub async fn an_accept_that_is_dropped_is_all_or_nothing(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    let ids: Vec<_> = (0..10).map(|id| id.to_string()).collect();
+    for id in &ids {
+        drop(opened.inbox.accept(event("a", id)).now_or_never());
+    }
+    for id in &ids {
+        // As the sender does that got no answer.
+        let mut answer = opened.inbox.accept(event("a", id)).await;
+        while answer.is_err() {
+            opened.inbox.runtime().sleep(Duration::from_millis(5)).await;
+            answer = opened.inbox.accept(event("a", id)).await;
+        }
+    }
+    opened
+        .until("all have run", || runs.count("a") >= ids.len())
+        .await;
+    assert_eq!(runs.count("a"), ids.len(), "each runs once");
+}
+
+/// A drain refuses what is new, and waits for what isn't. It may be repeated.
+pub async fn new_events_are_refused_after_a_drain(candidate: &impl Candidate) {
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let opened = candidate.open(router, Terms::new(1)).await;
+    opened.take(event("a", "1")).await;
+    let handle = opened.inbox.handle();
+    for _ in 0..2 {
+        let drained = handle.drain(Duration::from_secs(30)).await;
+        assert_eq!(drained.left, 0);
+    }
+    let answer = opened.inbox.accept(event("a", "2")).await;
+    let refused = answer.expect_err("a drained inbox takes nothing new");
+    assert_eq!(refused.kind(), RefusedKind::Draining);
+    opened
+        .until("the first has run", || runs.count("a") >= 1)
+        .await;
+    assert_eq!(runs.count("a"), 1, "the second doesn't");
+}
