@@ -20,7 +20,7 @@ pub(crate) const PATH: &str = "/webhooks/botisimo";
 pub(crate) struct Ran(Arc<AtomicU64>);
 
 impl Ran {
-    fn one(&self) {
+    pub(crate) fn one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -41,27 +41,30 @@ pub(crate) fn app<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/", get(|| async { "home" }))
 }
 
-/// By this crate: three lines, and two routes that an event doesn't reach.
+/// By this crate: three lines.
 pub(crate) fn ours(ran: &Ran) -> Router {
+    app().layer(WebhookLayer::new(PATH, router(ran)))
+}
+
+/// A route that an event of the benchmarks reaches, and two that it doesn't.
+pub(crate) fn router(ran: &Ran) -> EventRouter {
     let ran = ran.clone();
-    let router = EventRouter::new()
+    EventRouter::new()
         .on_prefix("connection.stream.started", move |_: Event| async move {
             ran.one();
         })
         .on("account.updated", |_: Event| async {})
-        .on("poll.*", |_: Event| async {});
-    app().layer(WebhookLayer::new(PATH, router))
+        .on("poll.*", |_: Event| async {})
 }
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope {
+pub(crate) struct Envelope {
+    pub(crate) message_id: String,
     #[allow(dead_code)] // decoded like the others
-    message_id: String,
-    #[allow(dead_code)]
     timestamp: u64,
-    event_type: String,
-    data: Value,
+    pub(crate) event_type: String,
+    pub(crate) data: Value,
 }
 
 /// By hand, as the first version of such a receiver is mostly written: without bounds, isolation,

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::telemetry;
 
 /// How much is written between two checkpoints.
-const CHECKPOINT: u64 = 4 << 20;
+const CHECKPOINT: u64 = 16 << 20;
 
 /// A page in the log, and what describes it there.
 const FRAME: u64 = 4096 + 24;

@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::SqliteInboxBuilder;
 use super::desk::SqliteDesk;
-use crate::delivery::EventService;
+use crate::delivery::{EventService, staff};
 #[cfg(feature = "tokio")]
 use crate::error::{BoxError, Error};
 use crate::event::Event;
@@ -98,7 +98,22 @@ trait Core: Control {
         answer: oneshot::Sender<Result<Accepted, Refused>>,
     ) -> Result<(), Refused>;
 
+    /// Puts workers to what is ready.
+    fn staff(self: Arc<Self>);
+
     fn runtime(&self) -> Arc<dyn Runtime>;
+}
+
+/// Waits for an event's acceptance, and sees to it then that there is a worker for it, also where
+/// nobody waits any more: a task is spawned for less from here than from the writer's thread.
+struct Attendant {
+    core: Arc<dyn Core>,
+}
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        Arc::clone(&self.core).staff();
+    }
 }
 
 impl SqliteInbox {
@@ -138,7 +153,7 @@ impl Inbox for SqliteInbox {
         async move {
             let (answer, answered) = oneshot::channel();
             core.arrive(event, answer)?;
-            drop(core);
+            let _attendant = Attendant { core };
             // Nobody answers where the writer has ended.
             answered
                 .await
@@ -162,6 +177,10 @@ impl<S: EventService> Core for SqliteDesk<S> {
         answer: oneshot::Sender<Result<Accepted, Refused>>,
     ) -> Result<(), Refused> {
         self.arrive(event, answer)
+    }
+
+    fn staff(self: Arc<Self>) {
+        staff(&self);
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

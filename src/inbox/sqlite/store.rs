@@ -102,32 +102,40 @@ impl Store {
         self.connection.prepare_cached(sql)?.execute(params)
     }
 
-    /// Adds an event, and returns its id.
-    pub(super) fn insert(
+    /// Adds events, whose ids are those from [`next_id`](Totals::next_id) on.
+    pub(super) fn insert<'a>(
         &mut self,
-        event: &Event,
-        key: Option<&OrderKey>,
-    ) -> rusqlite::Result<u64> {
-        let id = self.totals.next_id;
-        self.run(
-            "INSERT INTO events (id, received_at, order_key, body) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                signed(id),
+        events: impl Iterator<Item = (&'a Event, Option<&'a OrderKey>)>,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO events (id, received_at, order_key, body) VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let totals = &mut self.totals;
+        for (event, key) in events {
+            statement.execute(params![
+                signed(totals.next_id),
                 signed(to_millis(event.received_at())),
                 key.map(|key| &key[..]),
                 event.body()
-            ],
-        )?;
-        self.totals.next_id += 1;
-        self.totals.events += 1;
-        self.totals.event_bytes += event.body().len() as u64;
-        Ok(id)
+            ])?;
+            totals.next_id += 1;
+            totals.events += 1;
+            totals.event_bytes += event.body().len() as u64;
+        }
+        Ok(())
     }
 
-    /// Remembers an event's id.
-    pub(super) fn remember(&mut self, id: u64, at: u64, message_id: &str) -> rusqlite::Result<()> {
+    /// Remembers the ids of events, the first of which has the number `first`.
+    pub(super) fn remember<'a>(
+        &mut self,
+        first: u64,
+        at: u64,
+        message_ids: impl Iterator<Item = &'a str>,
+    ) -> rusqlite::Result<()> {
         let sql = "INSERT INTO message_ids (id, accepted_at, message_id) VALUES (?1, ?2, ?3)";
-        self.run(sql, params![signed(id), signed(at), message_id])?;
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for (id, message_id) in (first..).zip(message_ids) {
+            statement.execute(params![signed(id), signed(at), message_id])?;
+        }
         Ok(())
     }
 
@@ -152,11 +160,29 @@ impl Store {
     }
 
     /// Deletes an event whose body has `size` bytes.
-    pub(super) fn delete(&mut self, id: u64, size: usize) -> rusqlite::Result<()> {
-        let deleted = self.run("DELETE FROM events WHERE id = ?1", [signed(id)])?;
+    fn delete(&mut self, id: u64, size: usize) -> rusqlite::Result<()> {
+        self.delete_range(id, id, size as u64)
+    }
+
+    /// Deletes events, whose bodies have the sizes that stand beside their ids.
+    pub(super) fn delete_all(&mut self, events: &mut [(u64, usize)]) -> rusqlite::Result<()> {
+        // Events that were accepted one after another mostly end together: one statement for each run
+        // of ids, and not one for each event.
+        events.sort_unstable();
+        for run in events.chunk_by(|(one, _), (next, _)| one + 1 == *next) {
+            let (first, last) = (run[0].0, run[run.len() - 1].0);
+            let size = run.iter().map(|(_, size)| *size as u64).sum();
+            self.delete_range(first, last, size)?;
+        }
+        Ok(())
+    }
+
+    fn delete_range(&mut self, first: u64, last: u64, size: u64) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM events WHERE id BETWEEN ?1 AND ?2";
+        let deleted = self.run(sql, [signed(first), signed(last)])?;
+        self.totals.events = self.totals.events.saturating_sub(deleted as u64);
         if deleted > 0 {
-            self.totals.events = self.totals.events.saturating_sub(1);
-            self.totals.event_bytes = self.totals.event_bytes.saturating_sub(size as u64);
+            self.totals.event_bytes = self.totals.event_bytes.saturating_sub(size);
         }
         Ok(())
     }

@@ -137,6 +137,11 @@ impl Window {
         self.ready.push_back(job);
     }
 
+    /// Returns how many events wait for a worker.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Takes out the events that haven't been started: they wait on disk.
     pub(super) fn unload(&mut self) -> Vec<u64> {
         let ready = std::mem::take(&mut self.ready);

@@ -88,6 +88,8 @@ pub(super) struct State {
     alarm: Option<(u64, oneshot::Sender<()>)>,
     /// When old letters were looked for.
     pruned_at: u64,
+    /// How many events went into the window whose acceptors see to it that there are workers.
+    attended: usize,
 }
 
 /// What becomes of an arrival.
@@ -158,8 +160,12 @@ impl Writer {
         self.staff();
     }
 
-    fn staff(&self) {
-        if let Some(office) = self.office.upgrade() {
+    /// Puts workers to what is ready, unless those who wait for its acceptance do.
+    fn staff(&mut self) {
+        let attended = std::mem::take(&mut self.state.attended);
+        if self.shared.lock().ready() > attended
+            && let Some(office) = self.office.upgrade()
+        {
             office.staff();
         }
     }
@@ -253,15 +259,16 @@ impl Writer {
         let (remembers, up_to) = (self.remembers, self.ids.forgotten());
         let mut all_forgotten = false;
         let written = self.store.transaction(|store| {
-            let mut written = Written::default();
-            for returned in &owed {
-                write_return(store, returned, &mut written, bounds, holds)?;
-            }
-            for arrival in admitted {
-                let id = store.insert(&arrival.event, arrival.key.as_ref())?;
-                if remembers {
-                    store.remember(id, now, arrival.event.id())?;
-                }
+            let written = write_returns(store, &owed, bounds, holds)?;
+            let first = store.totals().next_id;
+            let events = admitted.iter();
+            store.insert(events.map(|arrival| (&arrival.event, arrival.key.as_ref())))?;
+            if remembers {
+                store.remember(
+                    first,
+                    now,
+                    admitted.iter().map(|arrival| arrival.event.id()),
+                )?;
             }
             if forgettable {
                 all_forgotten = store.forget(up_to, STEP.max(2 * admitted.len()))?;
@@ -277,7 +284,7 @@ impl Writer {
                 if all_forgotten {
                     self.state.forgotten = up_to;
                 }
-                self.settle(&owed, written);
+                self.settle(&owed, &written);
                 true
             }
             Err(error) => {
@@ -298,24 +305,23 @@ impl Writer {
     fn commit_each(&mut self) {
         let (bounds, holds) = (self.bounds, self.holds);
         for returned in std::mem::take(&mut self.state.owed) {
-            let written = self.store.transaction(|store| {
-                let mut written = Written::default();
-                write_return(store, &returned, &mut written, bounds, holds)?;
-                Ok(written)
-            });
+            let returned = [returned];
+            let written = self
+                .store
+                .transaction(|store| write_returns(store, &returned, bounds, holds));
             match written {
-                Ok(written) => self.settle(&[returned], written),
-                Err(error) if is_corrupt(&error) => self.settle(&[returned], Written::default()),
+                Ok(written) => self.settle(&returned, &written),
+                Err(error) if is_corrupt(&error) => self.settle(&returned, &Written::default()),
                 Err(error) => {
                     self.say(error);
-                    self.state.owed.push(returned);
+                    self.state.owed.extend(returned);
                 }
             }
         }
     }
 
     /// Counts out what has ended, and lets pass what it held back.
-    fn settle(&mut self, owed: &[Return], written: Written) {
+    fn settle(&mut self, owed: &[Return], written: &Written) {
         // Before they are counted, as with every hook.
         self.mourn(&written.letters);
         self.shared.change(|window| {
@@ -371,6 +377,7 @@ impl Writer {
         self.shared.change(|window| {
             let draining = window.is_draining();
             for (arrival, decision) in arrivals.into_iter().zip(decisions) {
+                let mut pushed = false;
                 let answer = match decision {
                     Decision::Refused(refused) => Err(refused),
                     // Of one that was taken before, or together with this one.
@@ -383,7 +390,8 @@ impl Writer {
                         window.stats.accepted += 1;
                         window.stored(size);
                         let room = window.has_room() && !draining;
-                        if schedule.arrived(number, arrival.key.clone(), room) {
+                        pushed = schedule.arrived(number, arrival.key.clone(), room);
+                        if pushed {
                             window.push(Job {
                                 number,
                                 event: arrival.event,
@@ -398,12 +406,13 @@ impl Writer {
                     Decision::Copy | Decision::New => Err(Refused::unavailable()),
                 };
                 window.stats.refused += u64::from(answer.is_err());
-                answers.push((arrival.answer, answer));
+                answers.push((arrival.answer, answer, pushed));
             }
         });
-        for (waiting, answer) in answers {
-            // Who gave up needn't be told.
-            let _ = waiting.send(answer);
+        for (waiting, answer, pushed) in answers {
+            // Who gave up needn't be told, and does nothing about it any more.
+            let heard = waiting.send(answer).is_ok();
+            self.state.attended += usize::from(pushed && heard);
         }
     }
 
@@ -689,35 +698,35 @@ impl Return {
     }
 }
 
-fn write_return(
+fn write_returns(
     store: &mut Store,
-    returned: &Return,
-    written: &mut Written,
+    owed: &[Return],
     bounds: Bounds,
     holds: bool,
-) -> rusqlite::Result<()> {
-    let Return { job, next, at } = returned;
-    match next {
-        Next::Retry(_) => {
-            let (attempt, ends) = (job.progress.attempts(), job.progress.ends());
-            store.reschedule(job.number, attempt, returned.due_at(), ends)
-        }
-        Next::End(Verdict::Handled | Verdict::Unhandled) => store.delete(job.number, job.size()),
-        Next::End(Verdict::Dead) => {
-            let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
-            let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, died_at);
-            bury(
-                store,
-                &letter,
-                job.key.as_ref(),
-                bounds,
-                holds,
-                &mut written.dropped,
-            )?;
-            written.letters.push(letter);
-            Ok(())
+) -> rusqlite::Result<Written> {
+    let mut written = Written::default();
+    let mut done = Vec::with_capacity(owed.len());
+    for returned in owed {
+        let Return { job, next, at } = returned;
+        match next {
+            Next::Retry(_) => {
+                let (attempt, ends) = (job.progress.attempts(), job.progress.ends());
+                store.reschedule(job.number, attempt, returned.due_at(), ends)?;
+            }
+            Next::End(Verdict::Handled | Verdict::Unhandled) => {
+                done.push((job.number, job.size()));
+            }
+            Next::End(Verdict::Dead) => {
+                let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
+                let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, died_at);
+                let key = job.key.as_ref();
+                bury(store, &letter, key, bounds, holds, &mut written.dropped)?;
+                written.letters.push(letter);
+            }
         }
     }
+    store.delete_all(&mut done)?;
+    Ok(written)
 }
 
 /// Keeps a letter, and drops the oldest ones for which there is no room then.
