@@ -59,7 +59,9 @@
 //! | where the layer goes in axum, hyper, tonic | [`WebhookLayer`], [`Endpoint`] |
 //! | every answer, and why | [`Reason`] |
 //! | secrets | [`SharedSecret`], [`Verify`] |
-//! | bounds, timeouts, retries, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
+//! | bounds, timeouts, retries, order, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
+//! | events that outlive the process | `SqliteInbox`, `SqliteInboxBuilder` (feature `sqlite`) |
+//! | events that were given up | [`DeadLetters`], [`DeadLetter`] |
 //! | counts, drain at shutdown | [`Handle`], [`Stats`] |
 //! | an inbox or an executor of your own | [`Inbox`], [`Runtime`] |
 //! | tests of your handlers | the module `testing` |
@@ -80,14 +82,14 @@
 //! # What is not
 //!
 //! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
-//!   crash loses what was accepted and not yet delivered.
+//!   crash loses what was accepted and not yet delivered. `SqliteInbox` loses nothing.
+//! - A handler can see an event twice: its attempts, a crash right after it, a copy after the window
+//!   of the ids, 24 h and 100,000 in memory, 7 days and 1,000,000 on disk. Make handlers idempotent
+//!   by [`Event::id`].
 //! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What
-//!   is dead after that isn't kept: the hook of [`on_delivery`](MemoryInboxBuilder::on_delivery) is
-//!   where to keep it.
-//! - Copies of an event are recognised by its `messageId`, within a window, 24 h and 100,000 ids
-//!   unless set, and by [`MemoryInbox`] not across a restart. Where that isn't enough, make
-//!   handlers idempotent by [`Event::id`].
-//! - Events are not put in order: deliveries run in parallel.
+//!   is dead after that is kept among the [`DeadLetters`], the newest 1,000 in memory.
+//! - Deliveries run in parallel, unless they are put in
+//!   [order by key](MemoryInboxBuilder::in_order_by).
 //! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
 //!   `panic = "abort"` nothing can isolate a panic.
 //! - Botisimo signs nothing. Without a [`SharedSecret`] anyone who knows the URL can send events.
@@ -99,6 +101,7 @@
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and inboxes that use it without being told | yes |
 //! | `tracing` | logs, and the request's span carried into its handlers | yes |
+//! | `sqlite` | `SqliteInbox`, which keeps events on disk; builds SQLite, so it needs a C compiler | no |
 //! | `testing` | mock requests and a harness for the tests of handlers | no |
 //!
 //! Each works alone, and none at all does too: on another executor implement [`Runtime`].
@@ -142,6 +145,6 @@ pub use crate::service::{
 };
 
 /// The README's examples, compiled and run as tests.
-#[cfg(all(doctest, feature = "tokio", feature = "testing"))]
+#[cfg(all(doctest, feature = "sqlite", feature = "testing", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

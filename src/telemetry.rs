@@ -155,6 +155,14 @@ mod on {
     }
 
     #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_corrupt(error: &Error) {
+        contained(|| {
+            let source = std::error::Error::source(error).map(tracing::field::display);
+            error!(target: TARGET, %error, source, "the inbox is damaged: events that can't be read aren't delivered, those that can't be written are answered 503");
+        });
+    }
+
+    #[cfg(feature = "sqlite")]
     pub(crate) fn inbox_recovered() {
         contained(|| {
             info!(target: TARGET, "the inbox works again");
@@ -205,6 +213,8 @@ mod on {
     #[cfg(feature = "sqlite")]
     pub(crate) fn inbox_failing(_: &crate::error::Error) {}
     #[cfg(feature = "sqlite")]
+    pub(crate) fn inbox_corrupt(_: &crate::error::Error) {}
+    #[cfg(feature = "sqlite")]
     pub(crate) fn inbox_recovered() {}
 }
 
@@ -212,4 +222,4 @@ pub(crate) use self::on::{
     accepted, delivered, hook_panicked, rejected, suspect_route, unverified, window_shortened,
 };
 #[cfg(feature = "sqlite")]
-pub(crate) use self::on::{inbox_failing, inbox_recovered};
+pub(crate) use self::on::{inbox_corrupt, inbox_failing, inbox_recovered};

@@ -422,6 +422,71 @@ async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
+/// Delivers an event by one version of a router first, and from the second attempt on by another.
+async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stats) {
+    let service = tower::service_fn(move |event: Event| {
+        let router = if event.attempt() == 1 {
+            &first
+        } else {
+            &second
+        };
+        tower::Service::call(&mut router.clone(), event)
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().settled().await;
+    (reports(&log), inbox.handle().stats())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_renamed_between_attempts_may_run_twice_a_removed_one_ends_none_is_lost() {
+    let first = EventRouter::new()
+        .on("a", fails_before(1))
+        .named("old name")
+        .on_prefix("a", fails_before(1))
+        .named("done")
+        .on_any(fails_before(u32::MAX))
+        .named("old name of one that failed")
+        .on_any(fails_before(u32::MAX))
+        .named("fails")
+        .on_any(fails_before(u32::MAX))
+        .named("removed");
+    let second = EventRouter::new()
+        .on("a", fails_before(1))
+        .named("new name")
+        .on_prefix("a", fails_before(u32::MAX))
+        .named("done")
+        .on_any(fails_before(1))
+        .named("new name of one that failed")
+        .on_any(fails_before(2))
+        .named("fails")
+        .on_any(fails_before(1))
+        .named("added");
+    let (reports, stats) = versions(first, second).await;
+    assert_eq!(
+        reports[1..],
+        [
+            "new name handled, new name of one that failed handled, fails failed: not yet, \
+             added handled",
+            "fails handled"
+        ]
+    );
+    assert_eq!((stats.handled, stats.dead, stats.in_flight()), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_waiting_routes_are_all_removed_ends() {
+    let first = EventRouter::new()
+        .on("a", fails_before(1))
+        .on_any(fails_before(u32::MAX))
+        .named("removed");
+    let second = EventRouter::new().on("a", fails_before(1));
+    let (reports, stats) = versions(first, second).await;
+    assert_eq!(reports, ["a handled, removed failed: not yet", "no route"]);
+    assert_eq!((stats.handled, stats.in_flight()), (1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
     let runs = Arc::new(AtomicU32::new(0));

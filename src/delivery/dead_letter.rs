@@ -36,7 +36,7 @@ enum Remains {
 }
 
 /// How a route of an event ended: it did its work, or it won't be tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RouteEnd {
     pub(crate) route: Arc<str>,
     /// Absent if the route did its work.
@@ -164,10 +164,20 @@ impl RouteEnd {
     }
 
     /// Returns why the route was given up, or `None` if it did its work. The text may hold that of
-    /// the handler's error.
+    /// the handler's error, up to 1,024 bytes in all.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+}
+
+/// Writes everything but what the handler said.
+impl fmt::Debug for RouteEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteEnd")
+            .field("route", &self.route)
+            .field("failed", &self.reason.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{RetryPolicy, RouteEnd, Verdict};
 use crate::contain::contain;
-use crate::outcome::{Ledger, Outcome, Report};
+use crate::outcome::{Ledger, Outcome, Report, RouteReport};
 
 /// How far an event has come: which attempt is next, and which of its routes need none.
 ///
@@ -19,6 +19,9 @@ pub(crate) struct Progress {
     /// The routes that failed in the last attempt and will be tried again.
     waiting: Vec<Arc<str>>,
 }
+
+/// How many bytes of what a handler said are kept.
+const MAX_REASON: usize = 1024;
 
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +73,12 @@ impl Progress {
                     waiting.push(each.name());
                     asked = asked.max(delay);
                 }
-                Retry::Done => self.ends.push(RouteEnd::done(each.name())),
-                Retry::Wanted(_) | Retry::Futile => {
-                    self.ends
-                        .push(RouteEnd::failed(each.name(), each.outcome()));
-                }
+                Retry::Done | Retry::Wanted(_) | Retry::Futile => self.finish(each, report),
             }
         }
         if last {
             // None of their own: what kept the event from them is the reason.
-            let outcome = report.routes().first().map(|each| each.outcome().clone());
+            let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let waiting = waiting.drain(..);
             self.ends
@@ -98,12 +97,25 @@ impl Progress {
     pub(crate) fn give_up(&mut self, report: &Report) -> Verdict {
         self.waiting.clear();
         for each in report.routes() {
-            self.ends.push(match each.outcome() {
-                Outcome::Handled => RouteEnd::done(each.name()),
-                outcome => RouteEnd::failed(each.name(), outcome),
-            });
+            self.finish(each, report);
         }
         self.verdict(report)
+    }
+
+    /// Writes how a route of a report ended.
+    fn finish(&mut self, route: &RouteReport, report: &Report) {
+        let end = match route.outcome() {
+            Outcome::Handled => RouteEnd::done(route.name()),
+            outcome => RouteEnd::failed(route.name(), outcome),
+        };
+        // A service without a router is no route of its own: where a layer keeps the event from the
+        // routes that wait, each attempt has it again.
+        let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
+        match known.find(|known| known.route == end.route) {
+            None => self.ends.push(end),
+            Some(known) if end.reason.is_some() => *known = end,
+            Some(_) => {}
+        }
     }
 
     /// Takes in what had done its work in an attempt that is made again.
@@ -119,6 +131,8 @@ impl Progress {
     pub(crate) fn abandon(&mut self) -> Report {
         let report = Report::dropped(std::mem::take(&mut self.waiting).into_iter());
         self.give_up(&report);
+        // The attempt that it had been counted up for never began.
+        self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
     }
 
@@ -154,7 +168,12 @@ impl RouteEnd {
     fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
         // The text of a handler's error is made by the user's code.
         let reason = contain(|| outcome.to_string());
-        let reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
+        let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
+        // What handlers say may quote a whole payload, and counts against no bound.
+        let end = (0..=MAX_REASON)
+            .rev()
+            .find(|end| reason.is_char_boundary(*end));
+        reason.truncate(end.unwrap_or_default());
         Self {
             route,
             reason: Some(Arc::from(reason)),

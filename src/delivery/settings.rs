@@ -41,8 +41,10 @@ impl Default for Settings {
 /// The user's closure that says what events are put in order by, if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct OrderBy {
-    key: Option<Arc<dyn Fn(&Event) -> Option<OrderKey> + Send + Sync>>,
+    key: Option<Arc<KeyOf>>,
 }
+
+type KeyOf = dyn Fn(&Event) -> Option<OrderKey> + Send + Sync;
 
 impl OrderBy {
     pub(crate) fn new<K: AsRef<[u8]>>(
@@ -137,7 +139,9 @@ macro_rules! settings {
         ///
         /// What is held back counts against the bounds: watch
         /// [`on_dead_letter`](Self::on_dead_letter). A dead letter that is dropped because there
-        /// are too many lets the next of its key pass.
+        /// are too many lets the next of its key pass. What is held back hasn't ended:
+        /// [`settled`](crate::Handle::settled) waits for it, and so does a
+        /// [`drain`](crate::Handle::drain), for its whole time.
         pub fn hold_on_dead(mut self) -> Self {
             self.delivery.hold_on_dead = true;
             self

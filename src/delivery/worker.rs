@@ -73,8 +73,14 @@ impl<D: Desk> Place<D> {
 
 impl<D: Desk> Drop for Place<D> {
     fn drop(&mut self) {
-        if !self.retired {
-            self.desk.retire(self.begun);
+        if self.retired {
+            return;
+        }
+        self.desk.retire(self.begun);
+        // The runtime may have dropped this one worker only: what it leaves behind is for others. One
+        // that never began was dropped by a runtime that would drop the next as well.
+        if self.begun {
+            staff(&self.desk);
         }
     }
 }

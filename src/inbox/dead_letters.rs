@@ -65,7 +65,9 @@ impl DeadLetters {
         Self { store }
     }
 
-    pub(crate) fn into_store(self) -> Arc<dyn DeadLetterStore> {
+    /// Returns the store, for an inbox around another one whose handle is its own.
+    #[must_use]
+    pub fn into_store(self) -> Arc<dyn DeadLetterStore> {
         self.store
     }
 
@@ -98,7 +100,9 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// If the inbox is full or being drained, or its store fails. The letter stays then.
+    /// If the inbox is full or being drained, or its store fails. The letter stays then. One that
+    /// holds back others, by `hold_on_dead`, is never refused because the inbox is full: it may be
+    /// full of these.
     ///
     /// # Cancel safety
     ///

@@ -78,7 +78,7 @@ impl MemoryInboxBuilder {
         self
     }
 
-    /// Sets how many dead letters are kept. The default is 1,000. Past it the oldest are dropped, and
+    /// Sets how many dead letters are kept. The default is 1,000. Past it those dead for the longest time are dropped, and
     /// counted as `dead_letters_dropped`. With 0 none is kept.
     pub fn max_dead_letters(mut self, letters: usize) -> Self {
         self.plots.letters = letters;

@@ -1,11 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::queue::Queue;
-use super::retrying::retry;
-use crate::delivery::{
-    DeadLetter, Deliverer, Desk, EventService, Fingerprints, Hire, Job, Next, Verdict, staff,
-};
-use crate::outcome::Ledger;
+use crate::delivery::{DeadLetter, Deliverer, EventService, Fingerprints, Job, staff};
 use crate::runtime::Clock;
 
 /// What the inbox and its workers share.
@@ -33,24 +29,6 @@ impl<S> MemoryDesk<S> {
         }
         changed
     }
-
-    /// Makes a dead letter of an event, and tells the hooks.
-    pub(super) fn letter(&self, job: &Job) -> DeadLetter {
-        let event = job.event.clone();
-        let letter = DeadLetter::new(
-            job.number,
-            event,
-            &job.progress,
-            self.deliverer.time_of_day(),
-        );
-        self.deliverer.settings.on_dead_letter.tell(&letter);
-        letter
-    }
-
-    fn end(&self, job: &Job, verdict: Verdict) {
-        let letter = (verdict == Verdict::Dead).then(|| self.letter(job));
-        self.change(|queue| queue.end(job, verdict, letter));
-    }
 }
 
 impl<S: EventService> MemoryDesk<S> {
@@ -60,48 +38,12 @@ impl<S: EventService> MemoryDesk<S> {
         staff(self);
         changed
     }
-}
 
-impl<S: EventService> Desk for MemoryDesk<S> {
-    type Service = S;
-
-    fn deliverer(&self) -> &Deliverer<S> {
-        &self.deliverer
-    }
-
-    fn hire(&self) -> Option<Hire> {
-        self.queue().hire()
-    }
-
-    fn was_dropped(&self, hire: Hire) -> bool {
-        self.queue().crew.was_dropped(hire)
-    }
-
-    fn retire(&self, begun: bool) {
-        self.queue().crew.retire(begun);
-    }
-
-    fn next(&self) -> Option<Job> {
-        self.queue().next()
-    }
-
-    fn concluded(self: Arc<Self>, job: Job, next: Next) {
-        match next {
-            Next::End(verdict) => {
-                self.end(&job, verdict);
-                // The worker that brought it goes on to the next of its key; a letter that had to
-                // go for this one may have let another one pass.
-                if verdict == Verdict::Dead {
-                    staff(&self);
-                }
-            }
-            Next::Retry(delay) => retry(&self, job, delay),
-        }
-    }
-
-    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
-        if let Next::End(verdict) = self.deliverer.give_up(&mut job, ledger) {
-            self.end(&job, verdict);
-        }
+    /// Makes a dead letter of an event that isn't counted yet, keeps it, and tells the hooks.
+    pub(super) fn bury(self: &Arc<Self>, job: &Job) {
+        let (event, died_at) = (job.event.clone(), self.deliverer.time_of_day());
+        let letter = DeadLetter::new(job.number, event, &job.progress, died_at);
+        self.change_and_staff(|queue| queue.bury(letter.clone(), job.key.clone()));
+        self.deliverer.settings.on_dead_letter.tell(&letter);
     }
 }

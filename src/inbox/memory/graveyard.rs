@@ -15,12 +15,17 @@ pub(super) struct Graveyard {
     /// Whether a letter holds back what comes after it.
     holds: bool,
     letters: BTreeMap<u64, Grave>,
+    /// Their ids, in the order in which their events were given up.
+    deaths: BTreeMap<u64, u64>,
+    /// How many events were given up so far, which numbers their deaths.
+    buried: u64,
     bytes: usize,
     /// How many had to go for others.
     dropped: u64,
 }
 
 struct Grave {
+    death: u64,
     letter: DeadLetter,
     /// What its event was put in order by.
     key: Option<OrderKey>,
@@ -32,29 +37,36 @@ impl Graveyard {
             plots,
             holds,
             letters: BTreeMap::new(),
+            deaths: BTreeMap::new(),
+            buried: 0,
             bytes: 0,
             dropped: 0,
         }
     }
 
-    /// Keeps a letter, and drops the oldest ones for which there is no room then. Returns the keys
-    /// whose next event may pass.
+    /// Keeps a letter, and drops those that are dead for the longest time if there is no room then. Returns the keys
+    /// that those held back which are not kept.
     pub(super) fn bury(&mut self, letter: DeadLetter, key: Option<OrderKey>) -> Vec<OrderKey> {
         let mut passing = Vec::new();
-        if !self.holds {
-            passing.extend(key.clone());
+        let size = letter.body().len();
+        if size > self.plots.bytes {
+            // All others would have to go, and then this one too.
+            self.dropped += 1;
+            passing.extend(key.filter(|_| self.holds));
+            return passing;
         }
-        self.bytes += letter.body().len();
-        self.letters.insert(letter.id(), Grave { letter, key });
+        self.bytes += size;
+        self.buried += 1;
+        let (id, death) = (letter.id(), self.buried);
+        self.deaths.insert(death, id);
+        self.letters.insert(id, Grave { death, letter, key });
         while self.letters.len() > self.plots.letters || self.bytes > self.plots.bytes {
-            let Some((_, oldest)) = self.letters.pop_first() else {
+            let Some((_, oldest)) = self.deaths.first_key_value() else {
                 break;
             };
             self.dropped += 1;
-            self.bytes -= oldest.letter.body().len();
-            if self.holds {
-                passing.extend(oldest.key);
-            }
+            let (key, held) = self.take(*oldest);
+            passing.extend(key.filter(|_| held));
         }
         passing
     }
@@ -63,11 +75,23 @@ impl Graveyard {
         self.letters.get(&id).map(|grave| &grave.letter)
     }
 
+    /// Returns whether letters hold back the keys of their events.
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Returns whether there is a letter of this id that holds back a key.
+    pub(super) fn is_holding(&self, id: u64) -> bool {
+        let grave = self.letters.get(&id);
+        self.holds && grave.is_some_and(|grave| grave.key.is_some())
+    }
+
     /// Takes a letter out. Returns its key, and whether it held that back.
     pub(super) fn take(&mut self, id: u64) -> (Option<OrderKey>, bool) {
         let Some(grave) = self.letters.remove(&id) else {
             return (None, false);
         };
+        self.deaths.remove(&grave.death);
         self.bytes -= grave.letter.body().len();
         let held = self.holds && grave.key.is_some();
         (grave.key, held)

@@ -150,6 +150,8 @@ impl<S: EventService> Core for MemoryDesk<S> {
             let spawned = spawn(&self);
             let withdrawn = self.change(|queue| queue.confirm(id, number, hire, spawned));
             if withdrawn.is_some() {
+                // What came behind it in the meantime was promised the worker that it didn't get.
+                staff(&self);
                 return Err(Refused::unavailable());
             }
             staff(&self);

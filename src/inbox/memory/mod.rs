@@ -4,6 +4,7 @@
 
 mod builder;
 mod dead_letters;
+mod deliveries;
 mod desk;
 mod graveyard;
 mod memory_inbox;

@@ -4,7 +4,7 @@ use super::graveyard::Graveyard;
 use crate::delivery::{
     Crew, DeadLetter, Duplicates, Fingerprint, Hire, Job, Line, OrderKey, Progress, Stats, Verdict,
 };
-use crate::inbox::Refused;
+use crate::inbox::{Refused, RefusedKind};
 use crate::telemetry::Origin;
 use crate::waiters::Waiters;
 use std::time::Duration;
@@ -161,30 +161,31 @@ impl Queue {
     }
 
     /// Counts the end of a job in delivery.
-    pub(super) fn end(&mut self, job: &Job, verdict: Verdict, letter: Option<DeadLetter>) {
+    pub(super) fn end(&mut self, job: &Job, verdict: Verdict) {
         self.crew.done();
-        self.leave(job, verdict, letter);
+        self.leave(job, verdict);
     }
 
     /// Counts the end of a job between two attempts.
-    pub(super) fn give_up(&mut self, job: &Job, letter: Option<DeadLetter>) {
+    pub(super) fn give_up(&mut self, job: &Job) {
         self.retrying -= 1;
-        self.leave(job, Verdict::Dead, letter);
+        self.leave(job, Verdict::Dead);
     }
 
-    fn leave(&mut self, job: &Job, verdict: Verdict, letter: Option<DeadLetter>) {
+    fn leave(&mut self, job: &Job, verdict: Verdict) {
         self.bytes -= job.size();
         self.stats.end(verdict);
-        let Some(letter) = letter else {
-            return self.line.release(job.key.as_ref());
-        };
-        // Whoever isn't held by this letter passes, and so do those behind what has to go for it.
-        let passing = self.dead.bury(letter, job.key.clone());
-        self.release(passing);
+        // Else the key is its letter's.
+        if verdict != Verdict::Dead || !self.dead.holds() {
+            self.line.release(job.key.as_ref());
+        }
     }
 
-    fn release(&mut self, keys: Vec<OrderKey>) {
-        keys.iter().for_each(|key| self.line.release(Some(key)));
+    /// Keeps the letter of a job that is given up and not counted yet, and lets pass what those held
+    /// back that have to go for it.
+    pub(super) fn bury(&mut self, letter: DeadLetter, key: Option<OrderKey>) {
+        let passing = self.dead.bury(letter, key);
+        passing.iter().for_each(|key| self.line.release(Some(key)));
     }
 
     /// Counts a job from its worker to the wait for its next attempt. Returns what is received when
@@ -213,7 +214,13 @@ impl Queue {
         let (size, event) = (letter.body().len(), letter.event().cloned());
         let Ok(event) = event else { return Ok(false) };
         let progress = Progress::replayed(letter.routes());
-        self.room(size)?;
+        if let Err(refused) = self.room(size) {
+            // The room may be taken by those that it holds back: nothing else would ever make any.
+            let full = refused.kind() == RefusedKind::Full;
+            if !full || !self.dead.is_holding(id) {
+                return Err(refused);
+            }
+        }
         self.bytes += size;
         self.stats.replayed += 1;
         let (key, held) = self.dead.take(id);

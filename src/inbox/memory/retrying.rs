@@ -51,8 +51,7 @@ impl<S: EventService> Drop for Retrying<S> {
             return;
         };
         self.desk.deliverer.abandon(&mut job);
-        let letter = self.desk.letter(&job);
-        self.desk
-            .change_and_staff(|queue| queue.give_up(&job, Some(letter)));
+        self.desk.bury(&job);
+        self.desk.change_and_staff(|queue| queue.give_up(&job));
     }
 }

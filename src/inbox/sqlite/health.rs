@@ -14,6 +14,9 @@ const CHECKPOINT: u64 = 16 << 20;
 /// A page in the log, and what describes it there.
 const FRAME: u64 = 4096 + 24;
 
+/// What is said of a database that is damaged.
+const CORRUPT: &str = "the inbox is corrupt";
+
 /// How long a checkpoint waits for those who read the log.
 const TRUNCATE: Duration = Duration::from_millis(100);
 
@@ -28,6 +31,8 @@ pub(super) struct Health {
     blocked: u64,
     /// What was said last to be wrong.
     said: Option<&'static str>,
+    /// Whether it was said that the inbox is corrupt.
+    corrupt: bool,
 }
 
 impl Health {
@@ -38,12 +43,14 @@ impl Health {
             written: 0,
             blocked: 0,
             said: None,
+            corrupt: false,
         }
     }
 
     /// Returns why events can't be taken now, though the database would.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self, connection: &Connection) -> Result<(), Error> {
         if let Some(path) = self.identity.moved() {
+            empty_log(connection);
             let text = format!(
                 "{} was deleted, moved or replaced while it was open: what is written now would be lost",
                 path.display()
@@ -64,6 +71,9 @@ impl Health {
 
     /// Takes in how much a commit wrote, and checkpoints the log when it is time.
     pub(super) fn committed(&mut self, bytes: u64, connection: &Connection) {
+        if self.identity.moved().is_some() {
+            empty_log(connection);
+        }
         // A commit writes whole pages, and a few besides the bodies'.
         self.written += bytes * 3 / 2 + 5 * 4096;
         if self.written >= CHECKPOINT.min(self.max_log / 2) {
@@ -80,12 +90,10 @@ impl Health {
         };
         // Readers that come one after another never keep a checkpoint from its end, and still have the
         // log grow: it begins anew only once nobody reads it.
-        if log.bytes >= self.max_log / 2 {
-            let _ = connection.busy_timeout(TRUNCATE);
-            if let Ok(truncated) = run(connection, "PRAGMA wal_checkpoint(TRUNCATE)") {
-                log = truncated;
-            }
-            let _ = connection.busy_timeout(BUSY);
+        if log.bytes >= self.max_log / 2
+            && let Some(truncated) = empty_log(connection)
+        {
+            log = truncated;
         }
         self.blocked = if log.done { 0 } else { log.bytes };
     }
@@ -97,14 +105,19 @@ impl Health {
 
     /// Says what is wrong, once for each new thing.
     pub(super) fn say(&mut self, error: &Error, what: &'static str) {
-        if self.said.replace(what) != Some(what) {
+        if what == CORRUPT {
+            // It doesn't pass, whatever else can be read and written.
+            if !std::mem::replace(&mut self.corrupt, true) {
+                telemetry::inbox_corrupt(error);
+            }
+        } else if self.said.replace(what) != Some(what) {
             telemetry::inbox_failing(error);
         }
     }
 
     /// Says that nothing is wrong any more.
-    pub(super) fn well(&mut self) {
-        if self.said.is_some() && self.check().is_ok() {
+    pub(super) fn well(&mut self, connection: &Connection) {
+        if self.said.is_some() && self.check(connection).is_ok() {
             self.said = None;
             telemetry::inbox_recovered();
         }
@@ -116,6 +129,18 @@ struct Log {
     bytes: u64,
     /// Whether all of it is in the database.
     done: bool,
+}
+
+/// Moves what is in the log to the database and cuts it to nothing, if its readers let that be.
+///
+/// Where one of the two files has been moved it is what saves the other: from a log that isn't there
+/// any more the next process would learn nothing, and that of the old file it would take for one of
+/// the file that is in its place.
+fn empty_log(connection: &Connection) -> Option<Log> {
+    let _ = connection.busy_timeout(TRUNCATE);
+    let log = run(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let _ = connection.busy_timeout(BUSY);
+    log.ok()
 }
 
 fn run(connection: &Connection, checkpoint: &str) -> rusqlite::Result<Log> {
@@ -135,7 +160,7 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> (Error, &'static st
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another process is writing to the inbox"
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the inbox is corrupt",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => CORRUPT,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => "the inbox can't be written",
         Some(ErrorCode::SystemIoFailure) => "the disk fails",
         _ => "the inbox fails",

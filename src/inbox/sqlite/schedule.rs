@@ -62,6 +62,11 @@ impl Schedule {
         }
     }
 
+    /// Leaves out what may be next on disk, since it can't be read.
+    pub(super) fn pass_over(&mut self) {
+        self.cursor += 1;
+    }
+
     /// There is nothing more on disk.
     pub(super) fn seen_all(&mut self) {
         self.cursor = self.last;

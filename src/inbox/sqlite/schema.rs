@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use super::file::{caused, fault};
 use crate::error::Error;
@@ -33,6 +33,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     // What isn't ours keeps its log too, which is moved into it by whoever closes it last.
     let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     connection.set_db_config(keep, true).map_err(explain)?;
+    if connection.is_readonly(MAIN_DB).map_err(explain)? {
+        return Err(fault(path, "there is no permission to write it"));
+    }
     let version = version(&connection).map_err(explain)?;
     match version {
         Found::Foreign => {

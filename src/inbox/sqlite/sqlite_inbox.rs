@@ -64,8 +64,12 @@ use crate::runtime::Runtime;
 ///
 /// When the disk is full or slow, or somebody else writes to the file, events are answered 503,
 /// handlers that run finish and nothing new is started; it goes on by itself when the disk does.
-/// What is wrong is logged. A file that is deleted under it is answered 503 until the process is
-/// started anew.
+/// What is wrong is logged.
+///
+/// When its file is deleted, moved or replaced under it, or the log, it delivers what it has, and
+/// events are answered 503 until the process is started anew. Where the file is damaged, events that
+/// can't be read stay in it and aren't delivered, while all others are; one whose end can't be
+/// written runs again at the next start. `.recover` of `sqlite3` may read more.
 ///
 /// # Examples
 ///

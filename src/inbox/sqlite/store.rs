@@ -201,12 +201,22 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the heads of up to `limit` events after `id`.
-    pub(super) fn heads(&self, after: u64, limit: usize) -> rusqlite::Result<Vec<Head>> {
-        let sql = "SELECT id, order_key, due_at FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
+    /// Puts the heads of up to `limit` events after `id` into `heads`. If it fails, those are there that
+    /// come before what can't be read.
+    pub(super) fn heads(
+        &self,
+        after: u64,
+        limit: usize,
+        heads: &mut Vec<Head>,
+    ) -> rusqlite::Result<()> {
+        // Not `id > after`: that reads the page of `after` too, which may be corrupt.
+        let sql = "SELECT id, order_key, due_at FROM events WHERE id >= ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let params = params![signed(after), signed(limit as u64)];
-        statement.query_map(params, Head::read)?.collect()
+        let params = params![signed(after.saturating_add(1)), signed(limit as u64)];
+        for head in statement.query_map(params, Head::read)? {
+            heads.push(head?);
+        }
+        Ok(())
     }
 
     pub(super) fn event(&self, id: u64) -> rusqlite::Result<Option<StoredEvent>> {

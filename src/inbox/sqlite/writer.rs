@@ -224,7 +224,7 @@ impl Writer {
             return Vec::new();
         }
         let (now, draining) = (self.clock.now(), self.shared.lock().is_draining());
-        let health = self.health.check();
+        let health = self.health.check(self.store.connection());
         if let Err(error) = &health {
             self.health.say(error, "the inbox takes nothing");
         }
@@ -290,7 +290,7 @@ impl Writer {
                 let size = |arrival: &&Arrival| arrival.event.body().len() as u64;
                 let bytes = admitted.iter().map(size).sum();
                 self.health.committed(bytes, self.store.connection());
-                self.health.well();
+                self.health.well(self.store.connection());
                 if all_forgotten {
                     self.state.forgotten = up_to;
                 }
@@ -300,8 +300,33 @@ impl Writer {
             }
             Err(error) => {
                 self.state.owed = owed;
+                if is_corrupt(&error) && admitted.is_empty() {
+                    self.commit_each();
+                }
                 self.say(error);
+                // A log that can't grow begins anew once all of it is in the database.
+                self.health.checkpoint(self.store.connection());
                 false
+            }
+        }
+    }
+
+    /// Writes what was handed back one by one. What touches a corrupt page is let go: it has run, and
+    /// will run again with the next process, while those that wait run with this one.
+    fn commit_each(&mut self) {
+        let (bounds, holds) = (self.bounds, self.holds);
+        for returned in std::mem::take(&mut self.state.owed) {
+            let one = std::slice::from_ref(&returned);
+            let written = self
+                .store
+                .transaction(|store| write_returns(store, one, bounds, holds));
+            match written {
+                Ok(written) => self.settle(one, &written),
+                Err(error) if is_corrupt(&error) => self.settle(one, &Written::default()),
+                Err(error) => {
+                    self.say(error);
+                    self.state.owed.push(returned);
+                }
             }
         }
     }
@@ -455,12 +480,13 @@ impl Writer {
                 // Somebody deleted it by hand.
                 Ok(None) => self.shared.change(|window| window.died_waiting(0)),
                 Err(error) => {
-                    // What is corrupt stays on disk and mustn't keep the others waiting.
-                    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseCorrupt) {
-                        self.schedule.put_back(id);
-                    }
+                    let corrupt = is_corrupt(&error);
                     self.say(error);
-                    break;
+                    if !corrupt {
+                        self.schedule.put_back(id);
+                        break;
+                    }
+                    // It stays on disk and mustn't keep the others waiting.
                 }
             }
         }
@@ -472,21 +498,26 @@ impl Writer {
         let Some(after) = self.schedule.unseen() else {
             return false;
         };
-        let heads = match self.store.heads(after, LOOK) {
-            Ok(heads) => heads,
-            Err(error) => {
-                self.say(error);
-                return false;
-            }
-        };
+        let mut heads = Vec::new();
+        let looked = self.store.heads(after, LOOK, &mut heads);
         let (now, all) = (self.clock.now(), heads.len() < LOOK);
         for head in heads {
             if self.schedule.see(head, now) {
                 self.shared.change(super::window::Window::not_due);
             }
         }
-        if all {
-            self.schedule.seen_all();
+        match looked {
+            Ok(()) if all => self.schedule.seen_all(),
+            Ok(()) => {}
+            Err(error) => {
+                let corrupt = is_corrupt(&error);
+                self.say(error);
+                if corrupt {
+                    // What is on that page stays there and mustn't keep the others waiting.
+                    self.schedule.pass_over();
+                }
+                return corrupt;
+            }
         }
         true
     }
@@ -540,7 +571,7 @@ impl Writer {
             });
             match written {
                 Ok(dropped) => {
-                    self.health.well();
+                    self.health.well(self.store.connection());
                     self.let_pass(&dropped);
                 }
                 Err(error) => {
@@ -666,6 +697,10 @@ impl Writer {
         let (error, what) = failed(&self.owned.path, error);
         self.health.say(&error, what);
     }
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
 }
 
 /// What was loaded and isn't in the window yet.
