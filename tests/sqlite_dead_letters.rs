@@ -89,7 +89,8 @@ async fn they_are_listed_by_pages_with_all_there_is_to_know_also_by_the_next_pro
             .duration_since(letter.received_at())
             .unwrap();
         assert!(age < Duration::from_millis(1));
-        assert!(letter.died_at() >= letter.received_at());
+        // By two clocks, each to the millisecond.
+        assert!(letter.died_at() + Duration::from_millis(2) >= letter.received_at());
         let got = letters.get(letter.id()).await.unwrap().unwrap();
         assert_eq!(got.message_id(), letter.message_id());
     }
@@ -473,4 +474,77 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     until(|| looks.1.lock().unwrap().is_some()).await;
     assert_eq!(*looks.1.lock().unwrap(), Some((1, 1)));
     assert!(settling.now_or_never().is_some());
+}
+
+/// It was the first to go, for its low number.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
+    let place = Place::new();
+    let runtime = ByHand::new();
+    let builder = place.inbox().max_dead_letters(2);
+    let inbox = builder
+        .open_on(runtime.clone(), failing(&Log::default()))
+        .await
+        .unwrap();
+    for event in events(0..2) {
+        inbox.accept(event).await.unwrap();
+        settled(&inbox.handle()).await;
+        runtime.advance(Duration::from_secs(1));
+    }
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    settled(&inbox.handle()).await;
+    runtime.advance(Duration::from_secs(1));
+    inbox.accept(event("3")).await.unwrap();
+    settled(&inbox.handle()).await;
+    assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
+}
+
+/// It had all others dropped, and then was itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
+    let place = Place::new();
+    let builder = place.inbox().max_dead_letter_bytes(500);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    for (id, bytes) in [("1", 200), ("2", 600), ("3", 200)] {
+        inbox.accept(sized(id, bytes)).await.unwrap();
+        settled(&inbox.handle()).await;
+    }
+    assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.dead_letters_dropped), (3, 1));
+    balanced(&stats);
+}
+
+/// Nothing but its deletion let the others pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
+    let (place, log) = (Place::new(), Log::default());
+    let healed = Arc::new(AtomicBool::new(false));
+    let (well, ran) = (Arc::clone(&healed), log.clone());
+    let router = EventRouter::new().on_any(move |event: Event| async move {
+        ran.write(event.id().to_owned());
+        if well.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("no")
+        }
+    });
+    let builder = place.inbox().retry(at_once(1)).max_events(2);
+    let inbox = builder
+        .in_order_by(|_| Some("one key"))
+        .hold_on_dead()
+        .open(router)
+        .await
+        .unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    settled(&inbox.handle()).await;
+    healed.store(true, Ordering::Relaxed);
+    for id in ["2", "3"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    assert_eq!(inbox.accept(event("4")).await, Err(Refused::full()));
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    settled(&inbox.handle()).await;
+    assert_eq!(log.lines(), ["1", "1", "2", "3"]);
+    balanced(&inbox.handle().stats());
 }

@@ -7,7 +7,7 @@ mod disk;
 use std::sync::Arc;
 use std::time::Duration;
 
-use botisimo_webhooks::{Event, EventRouter, Inbox, SqliteInbox};
+use botisimo_webhooks::{BoxFuture, Event, EventRouter, Inbox, Runtime, SqliteInbox};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -166,6 +166,46 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
     settled(&inbox.handle()).await;
     assert_eq!(log.len(), 100);
     assert_eq!(inbox.handle().drain(LONG).await.left, 0);
+}
+
+/// Also where a handler ends at that moment, whose worker would go on to the next event.
+#[tokio::test]
+async fn nothing_is_started_from_when_a_drain_begins() {
+    for _ in 0..20 {
+        let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+        let builder = place.inbox().max_running(1);
+        let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+        for id in 0..20 {
+            inbox.accept(event(&id.to_string())).await.unwrap();
+        }
+        until(|| log.len() == 1).await;
+        gate.add_permits(20);
+        assert_eq!(inbox.handle().drain(LONG).await.left, 19);
+        assert_eq!(log.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
+    /// A runtime that has shut down.
+    struct Gone;
+
+    impl Runtime for Gone {
+        fn spawn(&self, _: BoxFuture<()>) {}
+
+        fn sleep(&self, _: Duration) -> BoxFuture<()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    let place = place(20, 0).await;
+    let builder = place.inbox().max_running(4);
+    let inbox = builder.open_on(Gone, EventRouter::new()).await.unwrap();
+    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    until(|| marked() == 4).await;
+    assert_eq!(inbox.handle().drain(LONG).await.left, 20);
+    assert_eq!(marked(), 0);
+    balanced(&inbox.handle().stats());
 }
 
 #[tokio::test(flavor = "multi_thread")]

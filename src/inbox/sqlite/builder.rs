@@ -1,5 +1,5 @@
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -8,18 +8,11 @@ use tower_service::Service;
 
 use super::SqliteInbox;
 use super::desk::SqliteDesk;
-use super::file::Owned;
-use super::health::{Health, failed};
-use super::mailbox::Mailbox;
-use super::schedule::Schedule;
-use super::schema;
-use super::store::Store;
+use super::opener::{Opener, Setup};
 use super::window::{Shared, Window, WindowLimits};
-use super::writer::{Bounds, Office, State, Writer};
+use super::writer::Bounds;
 use crate::contain::contain;
-use crate::delivery::{
-    Crew, Deliverer, Duplicates, EventService, Fingerprints, Settings, settings,
-};
+use crate::delivery::{Crew, Deliverer, Settings, settings};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -29,13 +22,8 @@ use crate::runtime::{Clock, Runtime};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SqliteInboxBuilder {
-    path: PathBuf,
-    wait_for_owner: Duration,
-    bounds: Bounds,
-    max_log: u64,
+    setup: Setup,
     window: WindowLimits,
-    max_ids: usize,
-    duplicate_window: Duration,
     delivery: Settings,
 }
 
@@ -43,24 +31,26 @@ impl SqliteInboxBuilder {
     pub(super) fn new(path: &Path) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
-            path: path.to_owned(),
-            wait_for_owner: Duration::ZERO,
-            bounds: Bounds {
-                events: 1_000_000,
-                bytes: 1 << 30,
-                letters: 100_000,
-                letter_bytes: 256 << 20,
-                keep_letters: DAY * 30,
-                crashes: 3,
+            setup: Setup {
+                path: path.to_owned(),
+                wait_for_owner: Duration::ZERO,
+                bounds: Bounds {
+                    events: 1_000_000,
+                    bytes: 1 << 30,
+                    letters: 100_000,
+                    letter_bytes: 256 << 20,
+                    keep_letters: DAY * 30,
+                    crashes: 3,
+                },
+                max_log: 64 << 20,
+                max_ids: 1_000_000,
+                duplicate_window: DAY * 7,
             },
-            max_log: 64 << 20,
             window: WindowLimits {
                 events: 1024,
                 bytes: 16 << 20,
                 unwritten: 512,
             },
-            max_ids: 1_000_000,
-            duplicate_window: DAY * 7,
             delivery: Settings::default(),
         }
     }
@@ -72,14 +62,14 @@ impl SqliteInboxBuilder {
     /// With a rolling deployment the new process is started before the old one has ended: 30 s are
     /// time enough for that to drain.
     pub fn wait_for_owner(mut self, wait: Duration) -> Self {
-        self.wait_for_owner = wait;
+        self.setup.wait_for_owner = wait;
         self
     }
 
     /// Sets how many events are held at once, in memory and on disk. The default is 1,000,000. The
     /// next one is refused.
     pub fn max_events(mut self, events: u64) -> Self {
-        self.bounds.events = events;
+        self.setup.bounds.events = events;
         self
     }
 
@@ -88,7 +78,7 @@ impl SqliteInboxBuilder {
     /// The file is somewhat larger than these, the dead letters' and the ids that are remembered
     /// together, and doesn't shrink when they do: SQLite fills the room again.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.bounds.bytes = bytes;
+        self.setup.bounds.bytes = bytes;
         self
     }
 
@@ -110,7 +100,7 @@ impl SqliteInboxBuilder {
     /// Sets how large the log beside the database may be while somebody reads from it and keeps it
     /// from being emptied. The default is 64 MiB. Past it events are answered 503.
     pub fn max_log_bytes(mut self, bytes: u64) -> Self {
-        self.max_log = bytes;
+        self.setup.max_log = bytes;
         self
     }
 
@@ -118,34 +108,34 @@ impl SqliteInboxBuilder {
     /// to the next: a copy that comes within this time is answered 200 and not run again. The
     /// default is 7 days, because the sender tries for days. With zero nothing is remembered.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
-        self.duplicate_window = window;
+        self.setup.duplicate_window = window;
         self
     }
 
     /// Sets how many ids are remembered at most. The default is 1,000,000, at some 70 bytes of
     /// memory each. Past it the oldest are forgotten before their time, which is warned of once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
-        self.max_ids = ids;
+        self.setup.max_ids = ids;
         self
     }
 
     /// Sets how many dead letters are kept. The default is 100,000. Past it the oldest are dropped,
     /// and counted as `dead_letters_dropped`. With 0 none is kept.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
-        self.bounds.letters = letters;
+        self.setup.bounds.letters = letters;
         self
     }
 
     /// Sets how many bytes the bodies of all dead letters may have. The default is 256 MiB. Past it
     /// the oldest are dropped.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
-        self.bounds.letter_bytes = bytes;
+        self.setup.bounds.letter_bytes = bytes;
         self
     }
 
     /// Sets for how long dead letters are kept. The default is 30 days.
     pub fn keep_dead_letters_for(mut self, time: Duration) -> Self {
-        self.bounds.keep_letters = time;
+        self.setup.bounds.keep_letters = time;
         self
     }
 
@@ -154,7 +144,7 @@ impl SqliteInboxBuilder {
     ///
     /// Only events that were found at the start are counted, so a bad one has run once more.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
-        self.bounds.crashes = crashes.max(1);
+        self.setup.bounds.crashes = crashes.max(1);
         self
     }
 
@@ -206,12 +196,19 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let desk = Arc::new(self.desk(service, Arc::clone(&runtime)));
+        let crew = Crew::new(self.delivery.max_running);
+        let desk = Arc::new(SqliteDesk {
+            mailbox: Arc::default(),
+            shared: Arc::new(Shared::new(Window::new(self.window, crew))),
+            clock: Arc::new(Clock::new(Arc::clone(&runtime))),
+            fingerprints: Arc::default(),
+            deliverer: Deliverer::new(service, runtime, self.delivery),
+        });
         let (opened, opening) = oneshot::channel();
-        let opener = self.opener(&desk);
+        let opener = Opener::new(self.setup, &desk);
         let mailbox = Arc::clone(&desk.mailbox);
         let run = move || {
-            match able(&*runtime).and_then(|()| opener.open()) {
+            match opener.open() {
                 Ok(writer) => {
                     // Whoever gave up has closed the mailbox.
                     let _ = opened.send(Ok(()));
@@ -234,92 +231,5 @@ impl SqliteInboxBuilder {
         let gone = || Error::new(ErrorKind::Inbox, "the inbox's thread has ended");
         opening.await.unwrap_or_else(|_| Err(gone()))?;
         Ok(SqliteInbox::start(desk))
-    }
-
-    fn desk<S: EventService>(&self, service: S, runtime: Arc<dyn Runtime>) -> SqliteDesk<S> {
-        let crew = Crew::new(self.delivery.max_running);
-        SqliteDesk {
-            mailbox: Arc::default(),
-            shared: Arc::new(Shared::new(Window::new(self.window, crew))),
-            clock: Arc::new(Clock::new(Arc::clone(&runtime))),
-            fingerprints: Arc::default(),
-            deliverer: Deliverer::new(service, runtime, self.delivery.clone()),
-        }
-    }
-
-    fn opener<S: EventService>(self, desk: &Arc<SqliteDesk<S>>) -> Opener {
-        let office: Weak<dyn Office> = Arc::<SqliteDesk<S>>::downgrade(desk);
-        Opener {
-            builder: self,
-            mailbox: Arc::clone(&desk.mailbox),
-            shared: Arc::clone(&desk.shared),
-            clock: Arc::clone(&desk.clock),
-            fingerprints: Arc::clone(&desk.fingerprints),
-            office,
-        }
-    }
-}
-
-/// Sees whether a runtime can spawn from this thread: what is accepted would wait for ever otherwise.
-fn able(runtime: &dyn Runtime) -> Result<(), Error> {
-    contain(|| runtime.spawn(Box::pin(async {}))).map_err(|_| {
-        let text = "the runtime can't spawn from a thread of the inbox's own: give it a handle";
-        Error::new(ErrorKind::Inbox, text)
-    })
-}
-
-/// Opens the store, on the thread that will own it.
-struct Opener {
-    builder: SqliteInboxBuilder,
-    mailbox: Arc<Mailbox>,
-    shared: Arc<Shared>,
-    clock: Arc<Clock>,
-    fingerprints: Arc<Fingerprints>,
-    office: Weak<dyn Office>,
-}
-
-impl Opener {
-    fn open(self) -> Result<Writer, Error> {
-        let builder = self.builder;
-        let path = &*builder.path;
-        let wanted = || !self.mailbox.is_closed();
-        let owned = Owned::acquire(path, builder.wait_for_owner, wanted)?;
-        let connection = schema::open(path)?;
-        let explain = |error| failed(path, error).0;
-        let mut store = Store::new(connection).map_err(explain)?;
-        store.transaction(Store::count_crashes).map_err(explain)?;
-        let totals = store.totals();
-        let last = totals.next_id.saturating_sub(1);
-        let mut schedule = Schedule::new(last);
-        let holds = builder.delivery.hold_on_dead;
-        if holds {
-            let held = store.held().map_err(explain)?;
-            held.into_iter().for_each(|key| schedule.hold(key));
-        } else {
-            store.transaction(Store::let_go).map_err(explain)?;
-        }
-        self.shared.change(|window| {
-            window.recovered(totals.events, totals.event_bytes);
-            window.stats.dead_letters = totals.dead_letters;
-        });
-        let remembers = builder.max_ids > 0 && !builder.duplicate_window.is_zero();
-        Ok(Writer {
-            health: Health::new(path, builder.max_log),
-            owned,
-            store,
-            mailbox: self.mailbox,
-            shared: self.shared,
-            office: self.office,
-            clock: self.clock,
-            bounds: builder.bounds,
-            holds,
-            max_running: builder.delivery.max_running,
-            ids: Duplicates::new(builder.max_ids, builder.duplicate_window),
-            remembers,
-            fingerprints: self.fingerprints,
-            schedule,
-            recovered: last,
-            state: State::default(),
-        })
     }
 }

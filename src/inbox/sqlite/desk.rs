@@ -6,7 +6,7 @@ use futures_util::future::{Either, select};
 
 use super::mailbox::{Arrival, Mailbox, Return};
 use super::window::Shared;
-use super::writer::Office;
+use super::writer::{Office, Writer};
 use crate::contain::{Contained, contain};
 use crate::delivery::{
     DeadLetter, Deliverer, Delivery, Desk, EventService, Fingerprints, Hire, Job, Next, Stats,
@@ -23,7 +23,7 @@ const DROPPED: Duration = Duration::from_secs(1);
 
 /// What the inbox, its workers and its writer share.
 pub(super) struct SqliteDesk<S> {
-    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox<Writer>>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Arc<Clock>,
     pub(super) fingerprints: Arc<Fingerprints>,

@@ -167,3 +167,8 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> (Error, &'static st
     };
     (caused(path, what, error), what)
 }
+
+/// Returns whether part of the database is damaged.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}

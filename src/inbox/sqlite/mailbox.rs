@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::writer::Writer;
 use crate::contain::discard;
 use crate::delivery::{Fingerprint, Job, Next, OrderKey};
 use crate::event::Event;
@@ -17,15 +16,15 @@ const MAX_ARRIVALS: usize = 4096;
 const MAX_BYTES: usize = 16 << 20;
 
 /// What waits for the writer, which takes all of it at once.
-#[derive(Default)]
-pub(super) struct Mailbox {
-    inner: Mutex<Inner>,
+///
+/// `W` is who collects the mail, and answers the requests in it.
+pub(super) struct Mailbox<W> {
+    inner: Mutex<Inner<W>>,
     filled: Condvar,
 }
 
-#[derive(Default)]
-struct Inner {
-    mail: Mail,
+struct Inner<W> {
+    mail: Mail<W>,
     /// Bytes of the arrivals' bodies.
     bytes: usize,
     /// Whether the writer is to look round: an attempt is due, or the inbox is drained.
@@ -38,11 +37,10 @@ struct Inner {
 }
 
 /// What was in the mailbox.
-#[derive(Default)]
-pub(super) struct Mail {
+pub(super) struct Mail<W> {
     pub(super) arrivals: Vec<Arrival>,
     pub(super) returns: Vec<Return>,
-    pub(super) requests: Vec<Request>,
+    pub(super) requests: Vec<Request<W>>,
 }
 
 /// An event that wants to be accepted.
@@ -63,14 +61,14 @@ pub(super) struct Return {
 }
 
 /// A question to the store, answered on its thread.
-pub(super) type Request = Box<dyn FnOnce(&mut Writer) + Send>;
+pub(super) type Request<W> = Box<dyn FnOnce(&mut W) + Send>;
 
-impl Mailbox {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl<W> Mailbox<W> {
+    fn inner(&self) -> MutexGuard<'_, Inner<W>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, put: impl FnOnce(&mut Inner)) {
+    fn put(&self, put: impl FnOnce(&mut Inner<W>)) {
         let mut inner = self.inner();
         if inner.abandoned {
             // What isn't put in is dropped, and whoever waits for an answer to it is told by that.
@@ -108,7 +106,7 @@ impl Mailbox {
         self.put(|inner| inner.mail.returns.push(returned));
     }
 
-    pub(super) fn request(&self, request: Request) {
+    pub(super) fn request(&self, request: Request<W>) {
         self.put(|inner| inner.mail.requests.push(request));
     }
 
@@ -139,7 +137,7 @@ impl Mailbox {
 
     /// Waits until there is something, or for `patience`, and takes it all. Returns `None` once
     /// nothing will come any more.
-    pub(super) fn collect(&self, patience: Duration) -> Option<Mail> {
+    pub(super) fn collect(&self, patience: Duration) -> Option<Mail<W>> {
         let mut inner = self.inner();
         if inner.is_empty() && !inner.closed {
             inner.waiting = true;
@@ -158,12 +156,38 @@ impl Mailbox {
     }
 }
 
-impl Inner {
+impl<W> Inner<W> {
     fn is_empty(&self) -> bool {
         let mail = &self.mail;
         !self.called
             && mail.arrivals.is_empty()
             && mail.returns.is_empty()
             && mail.requests.is_empty()
+    }
+}
+
+impl<W> Default for Mailbox<W> {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                mail: Mail::default(),
+                bytes: 0,
+                called: false,
+                closed: false,
+                abandoned: false,
+                waiting: false,
+            }),
+            filled: Condvar::new(),
+        }
+    }
+}
+
+impl<W> Default for Mail<W> {
+    fn default() -> Self {
+        Self {
+            arrivals: Vec::new(),
+            returns: Vec::new(),
+            requests: Vec::new(),
+        }
     }
 }

@@ -12,11 +12,19 @@
 //! and [`schedule`] says what is loaded next. Only a [`window`] of the events is in memory.
 
 mod builder;
+mod commit;
 mod dead_letters;
 mod desk;
+mod events_table;
 mod file;
 mod health;
+mod ids_table;
+mod letters;
+mod letters_table;
+mod load;
 mod mailbox;
+mod opener;
+mod prune;
 mod schedule;
 mod schema;
 mod sqlite_inbox;
