@@ -268,23 +268,23 @@ async fn a_setting_of_a_stream_that_doesnt_fit_is_named() {
     let cases: [(&str, Spoil); 13] = [
         ("", |_| {}),
         ("subjects must be", |c| {
-            c.subjects = vec!["botisimo.a.>".to_owned()]
+            c.subjects = vec!["botisimo.a.>".to_owned()];
         }),
         ("subjects must be", |c| c.subjects.push("other".to_owned())),
         ("retention must be limits", |c| {
-            c.retention = RetentionPolicy::Interest
+            c.retention = RetentionPolicy::Interest;
         }),
         ("retention must be limits", |c| {
-            c.retention = RetentionPolicy::WorkQueue
+            c.retention = RetentionPolicy::WorkQueue;
         }),
         ("discard must be new", |c| c.discard = DiscardPolicy::Old),
         ("max_bytes must be set", |c| c.max_bytes = -1),
         ("max_msgs_per_subject must be unlimited", |c| {
-            c.max_messages_per_subject = 1
+            c.max_messages_per_subject = 1;
         }),
         ("max_age must be set", |c| c.max_age = Duration::ZERO),
         ("duplicate_window must be max_age", |c| {
-            c.duplicate_window = DAY / 2
+            c.duplicate_window = DAY / 2;
         }),
         ("storage must be file", |c| c.storage = StorageType::Memory),
         ("no_ack must be off", |c| c.no_ack = true),
