@@ -39,6 +39,28 @@ fn services_layers_and_builders_can_be_cloned_and_shared() {
     shared::<MockRequest>();
 }
 
+#[cfg(feature = "jetstream")]
+#[test]
+fn what_stands_on_jetstream_can_be_cloned_and_shared() {
+    use botisimo_webhooks::{
+        JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
+        StreamSettings, WorkerStats,
+    };
+
+    shared::<JetStreamInbox>();
+    shared::<JetStreamInboxBuilder>();
+    shared::<JetStreamWorker>();
+    shared::<JetStreamWorkerBuilder>();
+    shared::<StreamSettings>();
+    shared::<StartAt>();
+    shared::<WorkerStats>();
+    let futures = |inbox: JetStreamInboxBuilder, worker: JetStreamWorkerBuilder| {
+        sent(&inbox.open());
+        sent(&worker.start(EventRouter::new()));
+    };
+    let _ = futures;
+}
+
 #[test]
 fn values_can_be_cloned_and_shared() {
     shared::<Event>();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod nats;
+mod subscriber;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -76,6 +77,20 @@ impl Runs {
             runs.add(route, &event);
             std::future::ready(())
         }
+    }
+}
+
+/// What is logged.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -277,6 +292,56 @@ async fn hostile_event_types_and_ids_are_handled_once_and_nothing_disconnects() 
         let connects = &context.client().statistics().connects;
         assert_eq!(connects.load(Ordering::Relaxed), 1);
     }
+}
+
+#[tokio::test]
+async fn of_a_thousand_copies_through_two_receivers_one_is_handled() {
+    let server = Server::start().await;
+    let contexts = [server.context().await, server.context().await];
+    let inboxes = [inbox(&contexts[0]).await, inbox(&contexts[1]).await];
+    let runs = Runs::default();
+    let worker = worker(&contexts[0]).start(EventRouter::new().on_any(runs.noting("any")));
+    let worker = worker.await.unwrap();
+    let copy = MockRequest::event("a").message_id("1").to_event();
+    let copies = (0..1000).map(|i| inboxes[i % 2].accept(copy.clone()));
+    futures_util::future::join_all(copies).await;
+    send(&inboxes[0], "a", "2").await;
+    settled(&worker, 2).await;
+    let ids: Vec<_> = runs.all().into_iter().map(|run| run.1).collect();
+    assert_eq!(ids, ["1", "2"]);
+    assert_eq!(worker.stats().taken, 2);
+}
+
+#[tokio::test]
+async fn that_events_wait_for_long_is_warned_of() {
+    let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let written = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || Written(Arc::clone(&written)));
+    let _guard = subscriber::set(subscriber.finish());
+    let server = Server::start().await;
+    let context = server.context().await;
+    let short = StreamSettings::new()
+        .max_age(Duration::from_secs(3))
+        .create();
+    let builder = JetStreamInbox::builder(context.clone()).stream(short.clone());
+    let inbox = builder.open().await.unwrap();
+    send(&inbox, "a", "1").await;
+    let sent = std::time::Instant::now();
+    until("it has waited", async || {
+        sent.elapsed() > Duration::from_millis(1600)
+    })
+    .await;
+    let runs = Runs::default();
+    let worker = worker(&context).stream(short);
+    let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
+    let worker = worker.await.unwrap();
+    settled(&worker, 1).await;
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let warnings = log
+        .matches("events wait for longer than half of the time")
+        .count();
+    assert_eq!(warnings, 1, "{log}");
 }
 
 #[tokio::test]
