@@ -170,3 +170,49 @@ async fn what_a_client_that_is_not_connected_is_given_it_keeps() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_space_of_unicode_in_a_stored_subject_drops_its_consumers_connection() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    stream(&context, Config::default()).await;
+    // With headers; without any it is read otherwise.
+    let message = PublishMessage::build().payload("x".into()).message_id("1");
+    let publish = context.send_publish("s.a\u{2003}b", message).await;
+    publish.unwrap().await.unwrap();
+    let client = server.connect().await;
+    let consumer: PullConsumer = async_nats::jetstream::new(client.clone())
+        .create_consumer_on_stream(durable(), "S")
+        .await
+        .unwrap();
+    let _messages = consumer.fetch().max_messages(1).messages().await.unwrap();
+    let connects = &client.statistics().connects;
+    until("it has connected again", async || {
+        connects.load(Ordering::Relaxed) > 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_that_is_dropped_leaves_those_that_it_had_fetched_stuck() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let stream = stream(&context, Config::default()).await;
+    for id in 0..10 {
+        publish(&context, &id.to_string()).await;
+    }
+    let consumer: PullConsumer = stream.create_consumer(durable()).await.unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    messages
+        .next()
+        .await
+        .unwrap()
+        .unwrap()
+        .double_ack()
+        .await
+        .unwrap();
+    drop(messages);
+    assert_eq!(consumer.get_info().await.unwrap().num_ack_pending, 9);
+    let again = consumer.fetch().max_messages(10).messages().await.unwrap();
+    assert_eq!(again.count().await, 0);
+}
