@@ -2,8 +2,9 @@
 //! by side in one run: `cargo bench --bench loopback`.
 //!
 //! Each server is a process on a core of its own, and so is the load, where the machine has two cores
-//! and `taskset`. `-- SECONDS CONNECTIONS…` sets how long each is measured and with how many
-//! connections.
+//! and `taskset`: so the thread that writes to the disk shares the core of the one that serves.
+//! `-- SECONDS CONNECTIONS…` sets how long each is measured and with how many connections; with `free`
+//! before that the servers may use all cores, of which the load has one too.
 
 mod common;
 
@@ -64,19 +65,28 @@ fn main() -> Result<(), Fault> {
             connections.parse()?,
             Duration::from_millis(millis.parse()?),
         ),
-        ["--bench"] => compare(Duration::from_secs(4), &[32, 64, 256]),
-        [seconds, connections @ .., "--bench"] => {
-            let connections: Result<Vec<usize>, _> =
-                connections.iter().map(|count| count.parse()).collect();
-            compare(Duration::from_secs_f64(seconds.parse()?), &connections?)
-        }
+        ["free", arguments @ .., "--bench"] => bench(None, arguments),
+        [arguments @ .., "--bench"] => bench(Some(0), arguments),
         // As a test: each server once, for a moment.
-        _ => compare(Duration::from_millis(200), &[4]),
+        _ => compare(Some(0), Duration::from_millis(200), &[4]),
     }
 }
 
+/// `core` is that of the servers, unless they may use all.
+fn bench(core: Option<usize>, arguments: &[&str]) -> Result<(), Fault> {
+    let [seconds, connections @ ..] = arguments else {
+        return compare(core, Duration::from_secs(4), &[32, 64, 256]);
+    };
+    let connections: Result<Vec<usize>, _> = connections.iter().map(|n| n.parse()).collect();
+    compare(
+        core,
+        Duration::from_secs_f64(seconds.parse()?),
+        &connections?,
+    )
+}
+
 /// Measures every server with each number of connections, and prints one table.
-fn compare(time: Duration, connections: &[usize]) -> Result<(), Fault> {
+fn compare(core: Option<usize>, time: Duration, connections: &[usize]) -> Result<(), Fault> {
     println!("{}", machine());
     println!("fsync of 4 KiB: {:.0} µs\n", fsync()?.as_secs_f64() * 1e6);
     for &connections in connections {
@@ -87,7 +97,7 @@ fn compare(time: Duration, connections: &[usize]) -> Result<(), Fault> {
         );
         let mut first = None;
         for (name, what, path) in SERVERS {
-            let measured = measure(name, path, connections, time)?;
+            let measured = measure(core, name, path, connections, time)?;
             let base = *first.get_or_insert(measured.per_second);
             println!(
                 "{name:<8} {:>10.0} {:>12.2} {:>8.3}  {what}",
@@ -111,9 +121,15 @@ struct Measured {
     cpu: Duration,
 }
 
-fn measure(name: &str, path: &str, connections: usize, time: Duration) -> Result<Measured, Fault> {
+fn measure(
+    core: Option<usize>,
+    name: &str,
+    path: &str,
+    connections: usize,
+    time: Duration,
+) -> Result<Measured, Fault> {
     let folder = Folder::new(name)?;
-    let mut server = spawn(0, &["server", name, folder.path()])?;
+    let mut server = spawn(core, &["server", name, folder.path()])?;
     let stdout = server.0.stdout.take().ok_or("no output")?;
     let mut address = String::new();
     BufReader::new(stdout).read_line(&mut address)?;
@@ -122,7 +138,10 @@ fn measure(name: &str, path: &str, connections: usize, time: Duration) -> Result
     let millis = |time: Duration| time.as_millis().to_string();
     let run = |time: Duration| -> Result<(u64, Duration), Fault> {
         let connections = connections.to_string();
-        let mut load = spawn(1, &["load", address, path, &connections, &millis(time)])?;
+        let mut load = spawn(
+            Some(1),
+            &["load", address, path, &connections, &millis(time)],
+        )?;
         let mut said = String::new();
         let stdout = load.0.stdout.take().ok_or("no output")?;
         BufReader::new(stdout).read_line(&mut said)?;
@@ -152,20 +171,22 @@ impl Drop for Running {
     }
 }
 
-/// Starts this program again, on a core of its own.
-fn spawn(core: usize, arguments: &[&str]) -> Result<Running, Fault> {
+/// Starts this program again, on a core of its own if it isn't to use all.
+fn spawn(core: Option<usize>, arguments: &[&str]) -> Result<Running, Fault> {
     let program = env::current_exe()?;
     let cores = thread::available_parallelism()?.get();
     let pinned = Command::new("taskset")
         .arg("--version")
         .stdout(Stdio::null())
         .status();
-    let mut command = if cores > 1 && pinned.is_ok_and(|status| status.success()) {
-        let mut command = Command::new("taskset");
-        command.arg("-c").arg(core.to_string()).arg(program);
-        command
-    } else {
-        Command::new(program)
+    let core = core.filter(|_| cores > 1 && pinned.is_ok_and(|status| status.success()));
+    let mut command = match core {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.arg("-c").arg(core.to_string()).arg(program);
+            command
+        }
+        None => Command::new(program),
     };
     let child = command
         .args(arguments)
