@@ -512,6 +512,56 @@ async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
 }
 
 #[tokio::test]
+async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_failed_one_is_replayed()
+ {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, mended) = (Runs::default(), Arc::new(AtomicU32::new(0)));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let router = EventRouter::new()
+        .on("a.*", runs.noting("good"))
+        .on_prefix("a", |event: Event| async move {
+            failing.add("bad", &event);
+            match flag.load(Ordering::Relaxed) {
+                0 => Err(HandlerError::permanent("no")),
+                _ => Ok(()),
+            }
+        })
+        .named("bad")
+        .on("b", runs.noting("other"))
+        .on_any(runs.noting("any"));
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    let long = format!("a.{}", "\u{1}".repeat(250));
+    send(&inbox, &long, "1").await;
+    settled(&worker, 2).await;
+    let dead = worker.dead_letters();
+    let letters = dead.list(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    let ends: BTreeMap<_, _> = letters[0]
+        .routes()
+        .iter()
+        .map(|end| (end.route(), end.reason()))
+        .collect();
+    assert_eq!(
+        ends,
+        BTreeMap::from([("a.*", None), ("bad", Some("failed: no"))])
+    );
+    mended.store(1, Ordering::Relaxed);
+    assert!(dead.replay(letters[0].id()).await.unwrap());
+    settled(&worker, 4).await;
+    assert_eq!(runs.of("bad").len(), 2);
+    assert_eq!(
+        (
+            runs.of("good").len(),
+            runs.of("any").len(),
+            runs.of("other").len()
+        ),
+        (1, 1, 0)
+    );
+}
+
+#[tokio::test]
 async fn letters_are_pruned_by_age() {
     let server = Server::start().await;
     let context = server.context().await;

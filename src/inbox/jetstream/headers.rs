@@ -20,9 +20,10 @@ const ATTEMPTS: &str = "Botisimo-Attempts";
 const CONSUMER: &str = "Botisimo-Consumer";
 /// The one consumer that a replay is meant for.
 const ONLY: &str = "Botisimo-Only";
-/// How a route ended: its name, and after a space the reason if it failed. Once for each route.
-const ROUTE: &str = "Botisimo-Route";
-/// The name of a route that a replay needs no run of. Once for each.
+/// How the routes ended, with commas between them: each one's name, and after a space the reason if it failed. One header,
+/// since of several of the same name the client reads one where it gets a message by its number.
+const ROUTES: &str = "Botisimo-Routes";
+/// The names of the routes that a replay needs no run of, with commas between them.
 const DONE: &str = "Botisimo-Done";
 /// Why an event was given up, where no route is the reason.
 const CAUSE: &str = "Botisimo-Cause";
@@ -72,10 +73,12 @@ impl Epitaph<'_> {
             room = room.saturating_sub(name.len() + 4 + value.len());
             headers.insert(name, value);
         }
+        let mut room = room.saturating_sub(ROUTES.len() + 4);
+        let mut ends = Vec::with_capacity(self.routes.len());
         for (left, end) in (1..=self.routes.len()).rev().zip(self.routes) {
             let mut value = encoded(end.route());
-            // Each of those that are left gets its part.
-            let part = (room / left).saturating_sub(ROUTE.len() + 4);
+            // Each of those that are left gets its part, and a comma.
+            let part = (room / left).saturating_sub(1);
             if value.len() > part {
                 continue;
             }
@@ -84,9 +87,10 @@ impl Epitaph<'_> {
                 value.push(' ');
                 value.push_str(&reason);
             }
-            room = room.saturating_sub(ROUTE.len() + 4 + value.len());
-            headers.append(ROUTE, value);
+            room = room.saturating_sub(value.len() + 1);
+            ends.push(value);
         }
+        headers.insert(ROUTES, ends.join(","));
         headers
     }
 }
@@ -95,14 +99,16 @@ impl Read {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name| decoded(headers.get(name)?.as_str());
         let value = |name| Some(headers.get(name)?.as_str().to_owned());
-        let routes = headers.get_all(ROUTE).filter_map(|value| {
-            let value = value.as_str();
-            let (route, reason) = match value.split_once(' ') {
+        let routes = value(ROUTES).unwrap_or_default();
+        let routes = routes.split(',').filter_map(|end| {
+            let (route, reason) = match end.split_once(' ') {
                 Some((route, reason)) => (route, Some(decoded(reason)?)),
-                None => (value, None),
+                None => (end, None),
             };
+            // A route without a name is written as `=`.
+            let named = !route.is_empty();
             Some(RouteEnd {
-                route: Arc::from(decoded(route)?),
+                route: decoded(route).filter(|_| named)?.into(),
                 reason: reason.map(Arc::from),
             })
         });
@@ -128,7 +134,10 @@ pub(super) fn replay(letter: &Read) -> HeaderMap {
     }
     headers.insert(ONLY, letter.consumer.as_str());
     let done = letter.routes.iter().filter(|end| end.reason().is_none());
-    done.for_each(|end| headers.append(DONE, encoded(end.route())));
+    let done: Vec<_> = done.map(|end| encoded(end.route())).collect();
+    if !done.is_empty() {
+        headers.insert(DONE, done.join(","));
+    }
     headers
 }
 
@@ -141,8 +150,10 @@ pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
 
 /// Returns the routes that a replay needs no run of.
 pub(super) fn done(headers: &HeaderMap) -> Vec<Arc<str>> {
-    let done = headers.get_all(DONE);
-    done.filter_map(|route| decoded(route.as_str()).map(Arc::from))
+    let done = headers.get(DONE).map_or("", |done| done.as_str());
+    done.split(',')
+        .filter(|route| !route.is_empty())
+        .filter_map(|route| decoded(route).map(Arc::from))
         .collect()
 }
 

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishAckFuture, PublishError};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::{self, ErrorCode};
@@ -62,19 +62,23 @@ async fn run(mut publication: Publication, event: Event, permit: Permit) {
     let front = Arc::clone(&publication.front);
     let overdue = front.runtime().sleep(front.limits.ack_within);
     let acknowledged = Box::pin(acknowledged(&front, &event));
-    match select(acknowledged, overdue).await {
-        Either::Left((outcome, _)) => publication.answer(judge(outcome)),
+    let outcome = match select(acknowledged, overdue).await {
+        Either::Left((outcome, _)) => {
+            publication.answer(judge(&outcome));
+            outcome
+        }
         Either::Right(((), acknowledged)) => {
             publication.answer(Err(Refused::unavailable()));
-            if let Ok(ack) = acknowledged.await
-                && !ack.duplicate
-            {
+            let outcome = acknowledged.await;
+            if let Ok(Accepted::New) = judge(&outcome) {
                 front.count(&Ok(Accepted::New));
-            } else {
-                // The client may hold the body for as long as it is cut off: so does the permit.
-                let _ = front.context.client().flush().await;
             }
+            outcome
         }
+    };
+    if outcome.is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
+        // The client may hold the body for as long as it is cut off: so does the permit.
+        let _ = front.context.client().flush().await;
     }
     drop(permit);
 }
@@ -93,7 +97,7 @@ async fn acknowledged(front: &Front, event: &Event) -> Result<PublishAck, Publis
 }
 
 /// Returns the answer that an acknowledgement, or the want of one, stands for.
-fn judge(outcome: Result<PublishAck, PublishError>) -> Answer {
+fn judge(outcome: &Result<PublishAck, PublishError>) -> Answer {
     let error = match outcome {
         Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),
         Ok(_) => return Ok(Accepted::New),
