@@ -22,10 +22,9 @@ impl<T> Hooks<T> {
         }
     }
 
-    pub(crate) fn add(&self, hook: impl Fn(&T) + Send + Sync + 'static) {
+    pub(crate) fn add(&self, hook: Hook<T>) {
         let mut hooks = self.hooks.write().unwrap_or_else(PoisonError::into_inner);
-        let added: Hook<T> = Arc::new(hook);
-        *hooks = hooks.iter().cloned().chain([added]).collect();
+        *hooks = hooks.iter().cloned().chain([hook]).collect();
     }
 
     pub(crate) fn tell(&self, news: &T) {

@@ -153,7 +153,7 @@ macro_rules! settings {
             self,
             hook: impl Fn(&crate::delivery::Delivery) + Send + Sync + 'static,
         ) -> Self {
-            self.delivery.on_delivery.add(hook);
+            self.delivery.on_delivery.add(std::sync::Arc::new(hook));
             self
         }
 
@@ -163,7 +163,7 @@ macro_rules! settings {
             self,
             hook: impl Fn(&crate::delivery::DeadLetter) + Send + Sync + 'static,
         ) -> Self {
-            self.delivery.on_dead_letter.add(hook);
+            self.delivery.on_dead_letter.add(std::sync::Arc::new(hook));
             self
         }
 

@@ -97,7 +97,7 @@ macro_rules! settings {
         /// It runs before the answer is sent, so it must not block. If it panics, that is logged
         /// and hurts nothing.
         pub fn on_rejection(mut self, hook: impl Fn(&Rejection) + Send + Sync + 'static) -> Self {
-            self.settings().hooks.add(hook);
+            self.settings().hooks.add(Arc::new(hook));
             self
         }
 

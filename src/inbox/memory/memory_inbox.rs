@@ -198,13 +198,11 @@ impl<S: EventService> Control for MemoryDesk<S> {
     }
 
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        let hooks = &self.deliverer.settings.on_delivery;
-        hooks.add(move |delivery| hook(delivery));
+        self.deliverer.settings.on_delivery.add(hook);
     }
 
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
-        let hooks = &self.deliverer.settings.on_dead_letter;
-        hooks.add(move |letter| hook(letter));
+        self.deliverer.settings.on_dead_letter.add(hook);
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {

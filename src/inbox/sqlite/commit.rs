@@ -1,22 +1,14 @@
 use std::time::{Duration, SystemTime};
 
+use super::arrivals::Decision;
 use super::health::is_corrupt;
 use super::letters::{Dropped, bury};
 use super::mailbox::{Arrival, Return};
 use super::store::Store;
 use super::writer::{Bounds, STEP, Writer};
-use crate::contain::{contain, discard};
-use crate::delivery::{DeadLetter, Job, Next, Progress, Verdict};
-use crate::inbox::{Accepted, Refused};
+use crate::contain::discard;
+use crate::delivery::{DeadLetter, Next, Verdict};
 use crate::runtime::millis;
-use crate::telemetry::{self, Origin};
-
-/// What becomes of an arrival.
-enum Decision {
-    New,
-    Copy,
-    Refused(Refused),
-}
 
 /// What a transaction did to events that were handed back.
 #[derive(Default)]
@@ -49,46 +41,6 @@ impl Writer {
         // Before those who are answered look for what they can put workers to.
         self.shared.change(|window| window.set_failing(stuck));
         self.answer(arrivals, decisions, committed, first);
-    }
-
-    /// Decides about each arrival, and remembers the ids of those that are to be written.
-    fn decide(&mut self, arrivals: &[Arrival]) -> Vec<Decision> {
-        if arrivals.is_empty() {
-            return Vec::new();
-        }
-        let (now, draining) = (self.clock.now(), self.shared.lock().is_draining());
-        let health = self.health.check(self.store.connection());
-        if let Err(error) = &health {
-            self.health.say(error, "the inbox takes nothing");
-        }
-        let usable = health.is_ok() && self.state.ids_read;
-        let mut totals = self.store.totals();
-        let mut decide = |arrival: &Arrival| {
-            if self.ids.contains(arrival.id, now) {
-                return Decision::Copy;
-            }
-            if draining {
-                return Decision::Refused(Refused::draining());
-            }
-            if !usable {
-                return Decision::Refused(Refused::unavailable());
-            }
-            let size = arrival.event.body().len() as u64;
-            let (events, bytes) = (self.bounds.events, self.bounds.bytes);
-            // One event is always taken: to refuse an event for ever would get the endpoint disabled.
-            if totals.events > 0 && (totals.events >= events || totals.event_bytes + size > bytes) {
-                return Decision::Refused(Refused::full());
-            }
-            let forgot = !self.ids.insert(arrival.id, totals.next_id, now);
-            if forgot && !std::mem::replace(&mut self.state.forgetful, true) {
-                telemetry::window_shortened();
-            }
-            totals.next_id += 1;
-            totals.events += 1;
-            totals.event_bytes += size;
-            Decision::New
-        };
-        arrivals.iter().map(&mut decide).collect()
     }
 
     /// Writes what was handed back and what arrived, in one transaction; false if that fails.
@@ -186,65 +138,6 @@ impl Writer {
                 Next::End(Verdict::Dead) if self.holds => {}
                 Next::End(_) => self.schedule.release(job.key.as_ref()),
             }
-        }
-    }
-
-    /// Tells those who wait what became of their events, and puts what may run into the window.
-    fn answer(
-        &mut self,
-        arrivals: Vec<Arrival>,
-        decisions: Vec<Decision>,
-        committed: bool,
-        first: u64,
-    ) {
-        let mut number = first;
-        let mut answers = Vec::with_capacity(arrivals.len());
-        // A span ends where it is dropped, which is code of the subscriber's: not under the lock.
-        let mut origins = Vec::new();
-        let now = self.clock.now();
-        let (schedule, ids) = (&mut self.schedule, &mut self.ids);
-        self.shared.change(|window| {
-            let draining = window.is_draining();
-            for (arrival, decision) in arrivals.into_iter().zip(decisions) {
-                let mut pushed = false;
-                let mut origin = Some(arrival.origin);
-                let answer = match decision {
-                    Decision::Refused(refused) => Err(refused),
-                    // Of one that was taken before, or together with this one.
-                    Decision::Copy if committed || ids.contains(arrival.id, now) => {
-                        window.stats.duplicates += 1;
-                        Ok(Accepted::Duplicate)
-                    }
-                    Decision::New if committed => {
-                        let size = arrival.event.body().len();
-                        window.stats.accepted += 1;
-                        window.stored(size);
-                        let room = window.has_room() && !draining;
-                        pushed = schedule.arrived(number, arrival.key.clone(), room);
-                        if pushed {
-                            window.push(Job {
-                                number,
-                                event: arrival.event,
-                                origin: origin.take().unwrap_or_else(Origin::none),
-                                progress: Progress::new(),
-                                key: arrival.key,
-                            });
-                        }
-                        number += 1;
-                        Ok(Accepted::New)
-                    }
-                    Decision::Copy | Decision::New => Err(Refused::unavailable()),
-                };
-                window.stats.refused += u64::from(answer.is_err());
-                answers.push((arrival.answer, answer, pushed));
-                origins.extend(origin);
-            }
-        });
-        discard(origins);
-        for (waiting, answer, pushed) in answers {
-            // Who gave up needn't be told, and does nothing about it any more.
-            let heard = contain(|| waiting.send(answer)).is_ok_and(|sent| sent.is_ok());
-            self.state.attended += usize::from(pushed && heard);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! One thread owns the database: [`writer`] takes all that waits in its mailbox into one transaction,
 //! and [`schedule`] says what is loaded next. Only a [`window`] of the events is in memory.
 
+mod arrivals;
 mod builder;
 mod commit;
 mod dead_letters;
