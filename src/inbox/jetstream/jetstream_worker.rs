@@ -172,12 +172,12 @@ impl<S: EventService> Core for Shop<S> {
 
     fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
         let hooks = &self.deliverer.settings.on_delivery;
-        hooks.add(move |delivery| hook(delivery));
+        hooks.add(hook);
     }
 
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
         let hooks = &self.deliverer.settings.on_dead_letter;
-        hooks.add(move |letter| hook(letter));
+        hooks.add(hook);
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod consumers;
 mod dead_letters;
+mod delivered;
+mod ending;
 mod front;
 mod graves;
 mod headers;

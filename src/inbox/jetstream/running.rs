@@ -1,12 +1,13 @@
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::future::{Either, select};
 
+use super::delivered::Delivered;
 use super::graves::Remains;
 use super::headers;
 use super::plan::Runs;
@@ -22,23 +23,13 @@ use crate::telemetry::{self, Origin};
 /// died of it, or were drained. After that it is dead without another attempt.
 const CRASHES: u32 = 5;
 
-/// How often a dead letter is tried to be kept before its event is handed back to the server.
-const BURIALS: u32 = 5;
-
 /// An event that a worker has taken. Whatever happens it leaves the worker once: as its end says, or as handed back when it
 /// is dropped before.
 pub(super) struct Running<S: EventService> {
-    shop: Arc<Shop<S>>,
-    bench: Arc<Bench>,
-    message: Message,
+    pub(super) shop: Arc<Shop<S>>,
+    pub(super) bench: Arc<Bench>,
+    pub(super) message: Message,
     left: bool,
-}
-
-/// What the server says of a message.
-struct Delivered {
-    attempt: NonZeroU32,
-    sequence: u64,
-    published: SystemTime,
 }
 
 impl<S: EventService> Running<S> {
@@ -94,7 +85,7 @@ impl<S: EventService> Running<S> {
 
     async fn work(&self) -> Exit {
         let given = self.message.headers.clone().unwrap_or_default();
-        let Some(delivered) = self.delivered() else {
+        let Some(delivered) = Delivered::of(&self.message) else {
             // No message of a stream: nobody waits for an acknowledgement.
             return Exit::Acked;
         };
@@ -166,74 +157,6 @@ impl<S: EventService> Running<S> {
             }
             Next::End(_) => self.acknowledge(Exit::Acked).await,
         }
-    }
-
-    /// Keeps a dead letter, and only then tells the server that the event is done.
-    async fn bury(
-        &self,
-        remains: Remains,
-        delivered: &Delivered,
-        received_at: SystemTime,
-        progress: &Progress,
-        cause: Option<String>,
-    ) -> Exit {
-        let deliverer = &self.shop.deliverer;
-        let times = (received_at, deliverer.time_of_day());
-        for tries in 0..BURIALS {
-            let buried = self.shop.graves.bury(
-                &remains,
-                (&self.bench.plan.consumer, delivered.sequence),
-                times,
-                progress,
-                cause.as_deref(),
-            );
-            match buried.await {
-                Ok(letter) => {
-                    let exit = self.acknowledge(Exit::Dead).await;
-                    deliverer.settings.on_dead_letter.tell(&letter);
-                    return exit;
-                }
-                Err(error) => {
-                    if tries == 0 {
-                        telemetry::burial_failed(&self.bench.plan.name, &error);
-                    }
-                    let wait = Duration::from_millis(200) * (tries + 1);
-                    deliverer.runtime.sleep(wait).await;
-                }
-            }
-        }
-        self.negative(self.shop.ack_wait).await;
-        Exit::Retried
-    }
-
-    /// Tells the server that the event is done, until it says that it knows. If it doesn't in the time after which it
-    /// would deliver the event again, it will.
-    async fn acknowledge(&self, exit: Exit) -> Exit {
-        let runtime = &self.shop.deliverer.runtime;
-        let begun = runtime.now();
-        while self.message.double_ack().await.is_err() {
-            if runtime.now().saturating_duration_since(begun) >= self.shop.ack_wait {
-                return Exit::Retried;
-            }
-            runtime.sleep(Duration::from_millis(100)).await;
-        }
-        exit
-    }
-
-    /// Hands the event back, to be delivered again after a time. If that gets lost it is after `ack_wait`.
-    async fn negative(&self, delay: Duration) {
-        let delay = (!delay.is_zero()).then_some(delay);
-        let _ = self.message.ack_with(AckKind::Nak(delay)).await;
-    }
-
-    fn delivered(&self) -> Option<Delivered> {
-        let info = self.message.info().ok()?;
-        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
-        Some(Delivered {
-            attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
-            sequence: info.stream_sequence,
-            published: SystemTime::from(info.published),
-        })
     }
 
     fn is_not_for_the_fallback(&self, event: &Event) -> bool {

@@ -157,7 +157,7 @@ impl JetStreamWorkerBuilder {
     ///
     /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
     pub fn on_delivery(self, hook: impl Fn(&Delivery) + Send + Sync + 'static) -> Self {
-        self.delivery.on_delivery.add(hook);
+        self.delivery.on_delivery.add(Arc::new(hook));
         self
     }
 
@@ -165,7 +165,7 @@ impl JetStreamWorkerBuilder {
     ///
     /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
     pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
-        self.delivery.on_dead_letter.add(hook);
+        self.delivery.on_dead_letter.add(Arc::new(hook));
         self
     }
 

@@ -1,0 +1,24 @@
+use std::num::NonZeroU32;
+use std::time::SystemTime;
+
+use async_nats::jetstream::Message;
+
+/// What the server says of a message that it delivers.
+pub(super) struct Delivered {
+    pub(super) attempt: NonZeroU32,
+    pub(super) sequence: u64,
+    pub(super) published: SystemTime,
+}
+
+impl Delivered {
+    /// Returns it, unless the message is none of a stream.
+    pub(super) fn of(message: &Message) -> Option<Self> {
+        let info = message.info().ok()?;
+        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
+        Some(Self {
+            attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
+            sequence: info.stream_sequence,
+            published: SystemTime::from(info.published),
+        })
+    }
+}

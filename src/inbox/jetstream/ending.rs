@@ -1,0 +1,75 @@
+//! How the work on an event ends: acknowledged, among the dead letters, or back with the server.
+
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::AckKind;
+
+use super::delivered::Delivered;
+use super::graves::Remains;
+use super::running::Running;
+use super::worker_stats::Exit;
+use crate::delivery::{EventService, Progress};
+use crate::telemetry;
+
+/// How often a dead letter is tried to be kept before its event is handed back to the server.
+const BURIALS: u32 = 5;
+
+impl<S: EventService> Running<S> {
+    /// Keeps a dead letter, and only then tells the server that the event is done.
+    pub(super) async fn bury(
+        &self,
+        remains: Remains,
+        delivered: &Delivered,
+        received_at: SystemTime,
+        progress: &Progress,
+        cause: Option<String>,
+    ) -> Exit {
+        let deliverer = &self.shop.deliverer;
+        let times = (received_at, deliverer.time_of_day());
+        for tries in 0..BURIALS {
+            let buried = self.shop.graves.bury(
+                &remains,
+                (&self.bench.plan.consumer, delivered.sequence),
+                times,
+                progress,
+                cause.as_deref(),
+            );
+            match buried.await {
+                Ok(letter) => {
+                    let exit = self.acknowledge(Exit::Dead).await;
+                    deliverer.settings.on_dead_letter.tell(&letter);
+                    return exit;
+                }
+                Err(error) => {
+                    if tries == 0 {
+                        telemetry::burial_failed(&self.bench.plan.name, &error);
+                    }
+                    let wait = Duration::from_millis(200) * (tries + 1);
+                    deliverer.runtime.sleep(wait).await;
+                }
+            }
+        }
+        self.negative(self.shop.ack_wait).await;
+        Exit::Retried
+    }
+
+    /// Tells the server that the event is done, until it says that it knows. If it doesn't in the time after which it
+    /// would deliver the event again, it will.
+    pub(super) async fn acknowledge(&self, exit: Exit) -> Exit {
+        let runtime = &self.shop.deliverer.runtime;
+        let begun = runtime.now();
+        while self.message.double_ack().await.is_err() {
+            if runtime.now().saturating_duration_since(begun) >= self.shop.ack_wait {
+                return Exit::Retried;
+            }
+            runtime.sleep(Duration::from_millis(100)).await;
+        }
+        exit
+    }
+
+    /// Hands the event back, to be delivered again after a time. If that gets lost it is after `ack_wait`.
+    pub(super) async fn negative(&self, delay: Duration) {
+        let delay = (!delay.is_zero()).then_some(delay);
+        let _ = self.message.ack_with(AckKind::Nak(delay)).await;
+    }
+}
