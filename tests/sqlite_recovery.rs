@@ -208,6 +208,26 @@ async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
     balanced(&inbox.handle().stats());
 }
 
+/// A deployment whose drain takes too long, three times, made a dead letter of an event that only runs
+/// for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_a_drain_isnt_suspected_of_a_crash() {
+    let (place, log, gate) = (
+        place(3, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
+    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    until(|| log.len() == 3).await;
+    assert_eq!(marked(), 3);
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    until(|| marked() == 0).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.running, stats.waiting), (3, 0));
+    gate.add_permits(3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked() {
     let (place, log, gate) = (

@@ -99,10 +99,15 @@ impl Store {
             .optional()
     }
 
-    /// Marks an event that an earlier process left as one that runs, or takes the mark off.
-    pub(super) fn mark(&mut self, id: u64, marked: bool) -> rusqlite::Result<()> {
-        let sql = "UPDATE events SET marked = ?2 WHERE id = ?1";
-        self.run(sql, params![signed(id), marked])?;
+    /// Marks an event that an earlier process left as one that runs.
+    pub(super) fn mark(&mut self, id: u64) -> rusqlite::Result<()> {
+        self.run("UPDATE events SET marked = 1 WHERE id = ?1", [signed(id)])?;
+        Ok(())
+    }
+
+    /// Takes all marks off.
+    pub(super) fn unmark_all(&mut self) -> rusqlite::Result<()> {
+        self.run("UPDATE events SET marked = 0 WHERE marked = 1", [])?;
         Ok(())
     }
 

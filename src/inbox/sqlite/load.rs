@@ -2,6 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use super::health::is_corrupt;
 use super::letters::{Dropped, bury};
+use super::store::Store;
 use super::stored::StoredEvent;
 use super::window::Window;
 use super::writer::Writer;
@@ -143,7 +144,7 @@ impl Writer {
             let (bounds, holds) = (self.bounds, self.holds);
             let written = self.store.transaction(|store| {
                 for id in &marks {
-                    store.mark(*id, true)?;
+                    store.mark(*id)?;
                 }
                 let mut dropped = Dropped::default();
                 for (key, letter) in &dead {
@@ -187,21 +188,16 @@ impl Writer {
             .change(|window| jobs.into_iter().for_each(|job| window.push(job)));
     }
 
-    /// Leaves on disk what hasn't been started.
+    /// Leaves on disk what hasn't been started. From now on the process ends on purpose: what still
+    /// runs then hasn't crashed it.
     pub(super) fn unload(&mut self) {
-        let left = self.shared.change(Window::unload);
-        let ids = left.iter().map(|job| job.number);
-        let marked: Vec<_> = ids.filter(|id| *id <= self.recovered).collect();
-        discard(left);
-        if marked.is_empty() {
+        discard(self.shared.change(Window::unload));
+        if self.state.unmarked {
             return;
         }
-        let unmarked = self.store.transaction(|store| {
-            let mut ids = marked.iter();
-            ids.try_for_each(|id| store.mark(*id, false))
-        });
-        if let Err(error) = unmarked {
-            self.say(error);
+        match self.store.transaction(Store::unmark_all) {
+            Ok(()) => self.state.unmarked = true,
+            Err(error) => self.say(error),
         }
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct State {
     pub(super) alarm: Option<(u64, oneshot::Sender<()>)>,
     /// When old letters were looked for.
     pub(super) pruned_at: u64,
+    /// Whether the marks were taken off, because the process is to end.
+    pub(super) unmarked: bool,
     /// How many events went into the window whose acceptors see to it that there are workers.
     pub(super) attended: usize,
 }
