@@ -64,8 +64,9 @@ pub trait Control: Send + Sync + 'static {
 #[non_exhaustive]
 #[must_use]
 pub struct Drained {
-    /// Events that were accepted and hadn't ended when the time was over. They go on for as long
-    /// as the process does.
+    /// Events that were accepted and hadn't ended when the drain was over. Those in memory go on for
+    /// as long as the process does; those of an inbox that outlives it are delivered after the next
+    /// start.
     pub left: u64,
 }
 
@@ -96,11 +97,15 @@ impl Handle {
     /// Refuses new events with 503 from now on, then waits until those that run or wait have ended,
     /// but no longer than `within`, and returns how many are left.
     ///
+    /// An inbox that outlives the process, such as that on disk, begins nothing any more and waits
+    /// for what runs; the rest is delivered after the next start, and is among what is left.
+    ///
     /// Nothing is cancelled. It is idempotent: calling it twice, or from two tasks, waits for the
     /// same. Call it while the server still runs, so that the sender is told 503 and tries
     /// again, where a closed port would cost the event.
     ///
-    /// Copies of events that were accepted are answered 200 all the while.
+    /// Copies of events that were accepted are answered 200 all the while, but by an inbox that
+    /// would have to ask elsewhere, as that on JetStream.
     ///
     /// Shutting the server down is another matter: the graceful shutdowns of axum, hyper and tonic
     /// wait for their connections for ever, so give them a time limit of their own.
