@@ -822,3 +822,27 @@ async fn a_drain_that_can_t_be_timed_doesnt_wait() {
     inbox.accept(event("a")).await.unwrap();
     assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 1);
 }
+
+/// It filled up: a worker delivered one event a turn, however many senders had theirs in between.
+#[tokio::test]
+async fn an_inbox_keeps_up_with_more_senders_than_workers() {
+    let inbox = MemoryInbox::builder()
+        .max_running(4)
+        .max_events(1_000)
+        .build(EventRouter::new().on("account.updated", |_: Event| async {}));
+    let senders = (0..100).map(|_| {
+        let inbox = inbox.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let event = MockRequest::event("account.updated").to_event();
+                assert_eq!(inbox.accept(event).await, Ok(Accepted::New));
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for sender in senders.collect::<Vec<_>>() {
+        sender.await.unwrap();
+    }
+    inbox.handle().settled().await;
+    assert_eq!(inbox.handle().stats().handled, 5_000);
+}

@@ -14,6 +14,9 @@ pub(crate) struct Crew {
     dropped: u64,
 }
 
+/// The most events that a worker delivers in one go.
+const LONGEST_TURN: usize = 32;
+
 /// A worker that is to be spawned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hire {
@@ -57,6 +60,13 @@ impl Crew {
         } else {
             self.workers -= 1;
         }
+    }
+
+    /// Returns how many events a worker delivers before it lets others have the thread: one, and its
+    /// share of those that wait. So what comes in while all others have their turn is gone after the
+    /// next, however many they are.
+    pub(crate) fn turn(&self, ready: usize) -> usize {
+        (1 + ready / self.limit).min(LONGEST_TURN)
     }
 
     /// Counts a worker that is done with its event.

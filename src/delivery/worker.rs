@@ -25,6 +25,9 @@ pub(crate) trait Desk: Send + Sync + 'static {
     /// lock, so that nothing can be put in line for one that is about to leave.
     fn next(&self) -> Option<Job>;
 
+    /// See [`Crew::turn`](super::Crew::turn).
+    fn turn(&self) -> usize;
+
     /// Takes an event back after an attempt: `next` follows.
     fn concluded(self: Arc<Self>, job: Job, next: Next);
 
@@ -88,13 +91,18 @@ impl<D: Desk> Drop for Place<D> {
 /// Delivers the events that wait, one after another, until none does.
 async fn work<D: Desk>(mut place: Place<D>) {
     place.begun = true;
+    let mut delivered = 0;
     while let Some(job) = place.next() {
         let running = Running::new(Arc::clone(&place.desk), job);
         // What is the user's own is contained where it is called. This is for the rest, drops and
         // subscribers: the next event must not suffer for this one.
         let _ = Contained::new(running.run()).await;
+        delivered += 1;
         // A queue that never empties must not keep the thread from the others.
-        yield_now().await;
+        if delivered >= place.desk.turn() {
+            delivered = 0;
+            yield_now().await;
+        }
     }
 }
 

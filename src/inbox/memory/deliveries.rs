@@ -28,6 +28,10 @@ impl<S: EventService> Desk for MemoryDesk<S> {
         self.queue().next()
     }
 
+    fn turn(&self) -> usize {
+        self.queue().turn()
+    }
+
     fn concluded(self: Arc<Self>, job: Job, next: Next) {
         match next {
             Next::End(verdict) => self.end(&job, verdict),

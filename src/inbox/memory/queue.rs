@@ -160,6 +160,11 @@ impl Queue {
         job
     }
 
+    /// See [`Crew::turn`].
+    pub(super) fn turn(&self) -> usize {
+        self.crew.turn(self.line.ready())
+    }
+
     /// Counts the end of a job in delivery.
     pub(super) fn end(&mut self, job: &Job, verdict: Verdict) {
         self.crew.done();

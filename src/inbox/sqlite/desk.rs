@@ -88,6 +88,11 @@ impl<S: EventService> Desk for SqliteDesk<S> {
         self.shared.lock().next()
     }
 
+    fn turn(&self) -> usize {
+        let window = self.shared.lock();
+        window.crew.turn(window.ready())
+    }
+
     fn concluded(self: Arc<Self>, job: Job, next: Next) {
         self.give_back(job, next);
     }
