@@ -200,8 +200,11 @@ async fn a_body_over_the_servers_limit_is_413() {
 #[tokio::test]
 async fn a_drain_refuses_and_waits_for_what_is_on_its_way() {
     let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = open(&context).await;
+    let mut context = server.context().await;
+    context.set_timeout(nats::PATIENCE);
+    let inbox = JetStreamInbox::builder(context.clone()).ack_within(nats::PATIENCE);
+    let inbox = inbox.stream(StreamSettings::new().create()).open().await;
+    let inbox = inbox.unwrap();
     server.hang(&context).await;
     let accepting = tokio::spawn(inbox.accept(event("m-1")));
     until("it is on its way", async || {

@@ -6,9 +6,11 @@ mod disk;
 
 use std::time::Duration;
 
-use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, RetryPolicy, SqliteInbox};
+use botisimo_webhooks::{
+    Event, EventRouter, HandlerError, Inbox, Report, RetryPolicy, SqliteInbox,
+};
 
-use disk::{ByHand, LONG, Log, Place, balanced, event, logging, settled, until};
+use disk::{ByHand, LONG, Log, Place, at_once, balanced, event, logging, settled, until};
 
 /// A handler that logs its runs as `name#attempt`, and ends as `ends` says.
 fn route<R>(
@@ -295,4 +297,41 @@ async fn what_was_handled_doesnt_run_again() {
         settled(&inbox.handle()).await;
         assert_eq!(log.len(), 20);
     }
+}
+
+/// What waited was known in memory only: the event counted as handled, and its route never ran again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_that_wait() {
+    let (place, log) = (Place::new(), Log::default());
+    let ran = log.clone();
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        ran.run(&event);
+        Err::<(), _>("not yet")
+    });
+    // As a breaker that has opened.
+    let service = tower::service_fn(move |event: Event| {
+        let mut router = router.clone();
+        async move {
+            if event.attempt() == 1 {
+                tower::Service::call(&mut router, event).await
+            } else {
+                Ok(Report::new())
+            }
+        }
+    });
+    let inbox = place.inbox().retry(at_once(3)).open(service).await.unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    settled(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.dead, stats.retried), (0, 1, 2));
+    assert_eq!(log.lines(), ["1#1"]);
+    let letters = inbox.handle().dead_letters().unwrap();
+    let letters = letters.list(None, 9).await.unwrap();
+    let failed: Vec<_> = letters[0]
+        .routes()
+        .iter()
+        .filter(|end| end.reason().is_some())
+        .map(|end| end.route().to_owned())
+        .collect();
+    assert_eq!(failed, ["the routes that were left"]);
 }

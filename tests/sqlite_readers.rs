@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Accepted, EventRouter, Inbox, Refused, RefusedKind, SqliteInbox};
+use botisimo_webhooks::{Accepted, EventRouter, Inbox, Pattern, Refused, RefusedKind, SqliteInbox};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -257,4 +257,28 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
     gate.add_permits(1);
     settled(&handle).await;
     assert_eq!((handle.stats().handled, handle.stats().refused), (6, 3));
+}
+
+/// Only what arrived was counted: with deaths and replays alone the log grew without a bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn deaths_and_replays_count_against_the_log() {
+    let place = Place::new();
+    let builder = place.inbox().max_log_bytes(2 << 20);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    let handle = inbox.handle();
+    for id in 0..150 {
+        inbox.accept(sized(&id.to_string(), 20_000)).await.unwrap();
+    }
+    settled(&handle).await;
+    let dead = handle.dead_letters().unwrap();
+    for _ in 0..4 {
+        let all = Pattern::prefix("a").unwrap();
+        assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
+        settled(&handle).await;
+    }
+    // 3 MB of letters, five times over; a step of the replays is written at once.
+    assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));
+    let stats = handle.stats();
+    assert_eq!((stats.replayed, stats.dead), (600, 750));
+    balanced(&stats);
 }

@@ -130,6 +130,16 @@ impl Duplicates {
         !full
     }
 
+    /// Remembers an id that a store has, unless its window is over.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn recall(&mut self, id: Fingerprint, number: u64, since: u64, now: u64) {
+        if now.saturating_sub(since) < self.window {
+            self.insert(id, number, since);
+        } else {
+            self.forgotten = number;
+        }
+    }
+
     /// Forgets an id whose event wasn't taken after all.
     pub(crate) fn remove(&mut self, id: Fingerprint) {
         if self.remembered.remove(&id)

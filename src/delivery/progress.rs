@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::{RetryPolicy, RouteEnd, Verdict};
 use crate::contain::contain;
+#[cfg(feature = "sqlite")]
+use crate::outcome::SERVICE;
 use crate::outcome::{Ledger, Outcome, Report, RouteReport};
 
 /// How far an event has come: which attempt is next, and which of its routes need none.
@@ -23,6 +25,10 @@ pub(crate) struct Progress {
 /// How many bytes of what a handler said are kept.
 const MAX_REASON: usize = 1024;
 
+/// What stands for routes that wait and whose names weren't kept. They are those that match when the
+/// event runs again.
+const OTHERS: &str = "the routes that were left";
+
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
@@ -35,23 +41,24 @@ pub(crate) enum Next {
 impl Progress {
     /// Returns that of an event before its first attempt.
     pub(crate) fn new() -> Self {
-        Self::restored(NonZeroU32::MIN, Vec::new())
+        Self::restored(NonZeroU32::MIN, Vec::new(), false)
     }
 
     /// Returns that of an event whose next attempt is `attempt`, and of whose routes those of `ends`
-    /// need none.
-    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteEnd>) -> Self {
+    /// need none. `routed` says that others wait, whose names weren't kept.
+    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteEnd>, routed: bool) -> Self {
+        let others = routed.then(|| Arc::from(OTHERS));
         Self {
             attempt,
             ends,
-            waiting: Vec::new(),
+            waiting: others.into_iter().collect(),
         }
     }
 
     /// Returns that of a dead letter that is sent round again: what did its work needs no run.
     pub(crate) fn replayed(ends: &[RouteEnd]) -> Self {
         let done = ends.iter().filter(|end| end.reason.is_none());
-        Self::restored(NonZeroU32::MIN, done.cloned().collect())
+        Self::restored(NonZeroU32::MIN, done.cloned().collect(), false)
     }
 
     /// Returns the ledger of the next attempt.
@@ -139,6 +146,12 @@ impl Progress {
     /// Returns the number of the next attempt, or of the last one if none follows.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempt.get()
+    }
+
+    /// Returns whether routes of a router wait for the next attempt.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_routed(&self) -> bool {
+        self.waiting.iter().any(|route| **route != *SERVICE)
     }
 
     /// Returns the finished routes.

@@ -141,7 +141,7 @@ macro_rules! settings {
         /// [`on_dead_letter`](Self::on_dead_letter). A dead letter that is dropped because there
         /// are too many lets the next of its key pass. What is held back hasn't ended:
         /// [`settled`](crate::Handle::settled) waits for it, and so does a
-        /// [`drain`](crate::Handle::drain), for its whole time.
+        /// [`drain`](crate::Handle::drain) of the inbox in memory, for its whole time.
         pub fn hold_on_dead(mut self) -> Self {
             self.delivery.hold_on_dead = true;
             self

@@ -14,4 +14,6 @@ pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
 pub(crate) use self::ledger::{End, Entry, Ledger};
 pub use self::outcome::Outcome;
+#[cfg(feature = "sqlite")]
+pub(crate) use self::report::SERVICE;
 pub use self::report::{Report, RouteReport};

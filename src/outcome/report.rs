@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::Outcome;
 
 /// The name under which a service counts that calls no router.
-const SERVICE: &str = "service";
+pub(crate) const SERVICE: &str = "service";
 
 /// What became of an event in one attempt: each route that it reached, with its outcome.
 ///

@@ -48,7 +48,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a task to its end, in parallel with others where the executor has threads.
     ///
     /// A task that the executor drops before its end, because it shuts down for instance, is
-    /// counted: its event is dead.
+    /// counted: its event is dead, or with an inbox that outlives the process tried again.
     ///
     /// # Panics
     ///

@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, Context};
 use tempfile::TempDir;
 
 /// How long anything may take that takes a server.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server, with a directory that outlives its process.
 pub(crate) struct Server {

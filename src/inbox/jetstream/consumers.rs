@@ -203,6 +203,20 @@ fn differences(found: &consumer::Config, wanted: &pull::Config) -> Vec<String> {
         "false".to_owned(),
     );
     compare(
+        "mem_storage",
+        found.memory_storage.to_string(),
+        "false".to_owned(),
+    );
+    // None of its own are those of the stream.
+    compare(
+        "num_replicas",
+        found.num_replicas.to_string(),
+        "0".to_owned(),
+    );
+    compare("max_batch", count(found.max_batch), "0".to_owned());
+    compare("max_bytes", count(found.max_bytes), "0".to_owned());
+    compare("rate_limit", found.rate_limit.to_string(), "0".to_owned());
+    compare(
         "inactive_threshold",
         seconds(found.inactive_threshold),
         seconds(Duration::ZERO),

@@ -44,11 +44,19 @@ impl DeadLetterStore for Graves {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
+            // Those of now: one that is dead again in the meantime has had its turn.
+            let last = self.last().await?;
             let (mut from, mut count) = (1, 0);
             while let Some(grave) = self.next(from).await? {
+                if grave.letter.id() > last {
+                    break;
+                }
                 from = grave.letter.id().saturating_add(1);
                 let event = grave.letter.event();
-                if event.is_ok_and(|event| pattern.matches(event.event_type().as_str())) {
+                // Those of routes that other workers have are for these.
+                if self.is_ours(&grave)
+                    && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
+                {
                     Graves::replay(&self, &grave).await?;
                     count += 1;
                 }

@@ -58,13 +58,23 @@ impl<S: EventService> Running<S> {
     pub(super) async fn acknowledge(&self, exit: Exit) -> Exit {
         let runtime = &self.shop.deliverer.runtime;
         let begun = runtime.now();
-        while self.message.double_ack().await.is_err() {
+        while !self.is_acknowledged().await {
             if runtime.now().saturating_duration_since(begun) >= self.shop.ack_wait {
                 return Exit::Retried;
             }
             runtime.sleep(Duration::from_millis(100)).await;
         }
         exit
+    }
+
+    /// Tells the server that the event is done, and returns whether it answered. The client's own double
+    /// acknowledgement takes it for an answer that nobody is there to answer, as while a leader is elected.
+    async fn is_acknowledged(&self) -> bool {
+        let Some(reply) = self.message.reply.clone() else {
+            return false;
+        };
+        let client = self.shop.graves.client();
+        client.request(reply, "+ACK".into()).await.is_ok()
     }
 
     /// Hands the event back, to be delivered again after a time. If that gets lost it is after `ack_wait`.

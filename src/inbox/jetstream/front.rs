@@ -46,6 +46,14 @@ struct InFlight {
     idle: Waiters,
 }
 
+impl InFlight {
+    /// Returns what one more publication and those under way count besides their bodies.
+    fn overhead(&self) -> usize {
+        let publications = usize::try_from(self.publications).unwrap_or(usize::MAX);
+        publications.saturating_add(1).saturating_mul(OVERHEAD)
+    }
+}
+
 impl Front {
     pub(super) fn new(
         context: Context,
@@ -85,7 +93,13 @@ impl Front {
         {
             // The client would buffer what it can't send, and never could send what is too large.
             Some(Refused::unavailable())
-        } else if state.publications > 0 && state.bytes.saturating_add(bytes) > self.limits.bytes {
+        } else if state.publications > 0
+            && state
+                .bytes
+                .saturating_add(bytes)
+                .saturating_add(state.overhead())
+                > self.limits.bytes
+        {
             Some(Refused::full())
         } else {
             None

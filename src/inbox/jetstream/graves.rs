@@ -77,11 +77,16 @@ impl Graves {
             || found.retention != RetentionPolicy::Limits
             || found.no_ack
             || found.sealed
+            || found.storage != StorageType::File
+            || found.num_replicas < settings.replica_count()
+            || found.max_messages_per_subject > 0
         {
             let name = settings.dead_stream_name();
             let text = format!(
-                "the stream {name} doesn't fit: its subjects must include {all:?}, its retention must be limits, and it must \
-                 neither be sealed nor without acknowledgements"
+                "the stream {name} doesn't fit: its subjects must include {all:?}, its retention must be limits, its \
+                 storage file, its replicas at least {}, without a limit a subject, and it must neither be sealed nor \
+                 without acknowledgements",
+                settings.replica_count()
             );
             return Err(Error::new(ErrorKind::Inbox, text));
         }
@@ -95,6 +100,23 @@ impl Graves {
             consumers,
             replayed: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn client(&self) -> async_nats::Client {
+        self.context.client()
+    }
+
+    /// Returns the number of the last letter of now.
+    pub(super) async fn last(&self) -> Result<u64, Error> {
+        let info = self.stream.get_info().await;
+        let info =
+            info.map_err(|error| failed("dead letters can't be counted".to_owned(), error))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Returns whether the letter is of a route that this worker has.
+    pub(super) fn is_ours(&self, grave: &Grave) -> bool {
+        self.consumers.contains(&grave.read.consumer)
     }
 
     pub(super) fn replayed(&self) -> u64 {
@@ -193,7 +215,7 @@ impl Graves {
     /// Sends a letter's event round again, for its own consumer alone.
     pub(super) async fn replay(&self, grave: &Grave) -> Result<(), Error> {
         let consumer = &grave.read.consumer;
-        if !self.consumers.contains(consumer) {
+        if !self.is_ours(grave) {
             let text = format!("this worker has no route with the consumer {consumer}");
             return Err(Error::new(ErrorKind::Inbox, text));
         }

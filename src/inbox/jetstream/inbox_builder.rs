@@ -44,8 +44,8 @@ impl JetStreamInboxBuilder {
         self
     }
 
-    /// Sets how many bytes of bodies may be on their way to the stream at once. The default is 64 MiB. Past
-    /// it events are refused as if the inbox were full.
+    /// Sets how many bytes of bodies may be on their way to the stream at once, each of which counts 1 KiB
+    /// more. The default is 64 MiB. Past it events are refused as if the inbox were full.
     ///
     /// What isn't acknowledged in time goes on counting for as long as the client holds it: it has no bound
     /// of its own.

@@ -130,7 +130,8 @@ impl JetStreamWorker {
     /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
     /// Their ids are the numbers in the stream of dead letters.
     ///
-    /// A letter of a route that this worker doesn't have can't be replayed by it.
+    /// A letter of a route that this worker doesn't have can't be replayed by it: `replay` says so, and
+    /// `replay_matching` passes it over.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.core.graves())
@@ -158,7 +159,11 @@ impl<S: EventService> Core for Shop<S> {
         Box::pin(async move {
             Self::drain(&self);
             let sleep = self.deliverer.runtime.sleep(within);
-            let idle = Box::pin(self.idle());
+            let idle = Box::pin(async {
+                self.idle().await;
+                // What was handed back is on its way to the server, and not in this process any more.
+                let _ = self.graves.client().flush().await;
+            });
             match select(idle, sleep).await {
                 Either::Left(_) => Drained::new(0),
                 Either::Right(_) => Drained::new(Self::stats(&self).running),

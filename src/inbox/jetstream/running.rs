@@ -101,7 +101,7 @@ impl<S: EventService> Running<S> {
                 let body = String::from_utf8_lossy(&undecoded.body).into_owned();
                 let remains = Remains::Body(body, headers::message_id(&given));
                 let cause = format!("it can't be decoded: {}", undecoded.error);
-                let progress = Progress::restored(delivered.attempt, Vec::new());
+                let progress = Progress::restored(delivered.attempt, Vec::new(), false);
                 return self
                     .bury(remains, &delivered, received_at, &progress, Some(cause))
                     .await;
@@ -114,7 +114,7 @@ impl<S: EventService> Running<S> {
         if delivered.attempt.get() > most.saturating_add(CRASHES) {
             let times = delivered.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never came to an end");
-            let progress = Progress::restored(delivered.attempt, Vec::new());
+            let progress = Progress::restored(delivered.attempt, Vec::new(), false);
             let remains = Remains::Event(event);
             return self
                 .bury(remains, &delivered, received_at, &progress, Some(cause))
@@ -132,7 +132,7 @@ impl<S: EventService> Running<S> {
         let mut job = Job {
             number: delivered.sequence,
             origin: Origin::none(),
-            progress: Progress::restored(delivered.attempt, Vec::new()),
+            progress: Progress::restored(delivered.attempt, Vec::new(), false),
             key: None,
             event: event.clone(),
         };

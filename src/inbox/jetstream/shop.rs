@@ -131,7 +131,7 @@ impl Bench {
     pub(super) fn new(plan: Plan, places: usize) -> Self {
         Self {
             plan,
-            places: Arc::new(Semaphore::new(places)),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             warned: Mutex::new(None),
         }
     }

@@ -37,6 +37,7 @@ impl Writer {
         } else if admitted.is_empty() {
             self.commit(&[]);
         }
+        self.count_written();
         let stuck = !self.state.owed.is_empty() || self.health.is_blocked();
         // Before those who are answered look for what they can put workers to.
         self.shared.change(|window| window.set_failing(stuck));
@@ -72,9 +73,6 @@ impl Writer {
         });
         match written {
             Ok(written) => {
-                let size = |arrival: &&Arrival| arrival.event.body().len() as u64;
-                let bytes = admitted.iter().map(size).sum();
-                self.health.committed(bytes, self.store.connection());
                 self.health.well(self.store.connection());
                 if all_forgotten {
                     self.state.forgotten = up_to;
@@ -107,12 +105,28 @@ impl Writer {
                 .transaction(|store| write_returns(store, one, bounds, holds));
             match written {
                 Ok(written) => self.settle(one, &written),
-                Err(error) if is_corrupt(&error) => self.settle(one, &Written::default()),
+                Err(error) if is_corrupt(&error) => {
+                    // There is no letter that could hold its key.
+                    let dropped = Dropped {
+                        count: 0,
+                        passing: returned
+                            .job
+                            .key
+                            .clone()
+                            .filter(|_| holds)
+                            .into_iter()
+                            .collect(),
+                    };
+                    let letters = Vec::new();
+                    self.settle(one, &Written { letters, dropped });
+                }
                 Err(error) => {
                     self.say(error);
                     self.state.owed.push(returned);
+                    continue;
                 }
             }
+            discard([returned]);
         }
     }
 
@@ -163,8 +177,7 @@ fn write_returns(
         let Return { job, next, at } = returned;
         match next {
             Next::Retry(_) => {
-                let (attempt, ends) = (job.progress.attempts(), job.progress.ends());
-                store.reschedule(job.number, attempt, returned.due_at(), ends)?;
+                store.reschedule(job.number, &job.progress, returned.due_at())?;
             }
             Next::End(Verdict::Handled | Verdict::Unhandled) => {
                 done.push((job.number, job.size()));

@@ -2,7 +2,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::store::Store;
 use super::stored::{Head, StoredEvent, routes, signed};
-use crate::delivery::{OrderKey, RouteEnd};
+use crate::delivery::{OrderKey, Progress};
 use crate::event::Event;
 use crate::runtime::to_millis;
 
@@ -26,6 +26,8 @@ impl Store {
             totals.next_id += 1;
             totals.events += 1;
             totals.event_bytes += event.body().len() as u64;
+            // Whole pages, most of which hold several.
+            self.written += event.body().len() as u64 * 3 / 2;
         }
         Ok(())
     }
@@ -62,13 +64,22 @@ impl Store {
     pub(super) fn reschedule(
         &mut self,
         id: u64,
-        attempt: u32,
+        progress: &Progress,
         due_at: u64,
-        ends: &[RouteEnd],
     ) -> rusqlite::Result<()> {
+        let ends = progress.ends();
         let routes = (!ends.is_empty()).then(|| routes(ends));
-        let sql = "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, marked = 0, crashes = 0 WHERE id = ?1";
-        self.run(sql, params![signed(id), attempt, signed(due_at), routes])?;
+        let sql = "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, routed = ?5, marked = 0, crashes = 0 WHERE id = ?1";
+        self.run(
+            sql,
+            params![
+                signed(id),
+                progress.attempts(),
+                signed(due_at),
+                routes,
+                progress.is_routed()
+            ],
+        )?;
         Ok(())
     }
 
@@ -97,6 +108,14 @@ impl Store {
         statement
             .query_row([signed(id)], StoredEvent::read)
             .optional()
+    }
+
+    /// Returns what an event is put in order by, without reading its body.
+    pub(super) fn key(&self, id: u64) -> rusqlite::Result<Option<OrderKey>> {
+        let sql = "SELECT order_key FROM events WHERE id = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let key = statement.query_row([signed(id)], |row| row.get::<_, Option<Vec<u8>>>(0));
+        Ok(key.optional()?.flatten().map(OrderKey::from))
     }
 
     /// Marks an event that an earlier process left as one that runs.

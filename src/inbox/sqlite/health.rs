@@ -69,13 +69,12 @@ impl Health {
         self.blocked > 0 && self.blocked >= self.max_log
     }
 
-    /// Takes in how much a commit wrote, and checkpoints the log when it is time.
+    /// Takes in how much was written, and checkpoints the log when it is time.
     pub(super) fn committed(&mut self, bytes: u64, connection: &Connection) {
         if self.identity.moved().is_some() {
             empty_log(connection);
         }
-        // A commit writes whole pages, and a few besides the bodies'.
-        self.written += bytes * 3 / 2 + 5 * 4096;
+        self.written += bytes;
         if self.written >= CHECKPOINT.min(self.max_log / 2) {
             self.checkpoint(connection);
         }

@@ -1,9 +1,12 @@
-use super::store::Store;
+use super::store::{Store, Totals};
 use super::writer::{Bounds, STEP, Writer};
 use crate::delivery::{DeadLetter, OrderKey};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::Refused;
 use crate::router::Pattern;
+
+/// How many bytes of letters are replayed in one go; the last one may go over it.
+const STEP_BYTES: usize = 16 << 20;
 
 /// The letters that had to go for others.
 #[derive(Default)]
@@ -56,42 +59,16 @@ impl Writer {
         Ok(deleted)
     }
 
+    /// Replays a letter; false if there is none of this id.
     pub(super) fn replay(&mut self, id: u64) -> Result<bool, Error> {
         let Some(letter) = self.store.letter(id).map_err(failed)? else {
             return Ok(false);
         };
-        let size = letter.body().len();
-        let totals = self.store.totals();
-        let full = totals.events > 0
-            && (totals.events >= self.bounds.events
-                || totals.event_bytes + size as u64 > self.bounds.bytes);
-        if self.shared.lock().is_draining() {
-            return Err(refused(Refused::draining()));
-        }
-        // The room may be taken by those that it holds back: nothing else would ever make any.
-        if full && !self.store.is_holding(id).map_err(failed)? {
-            return Err(refused(Refused::full()));
-        }
-        let now = self.clock.now();
-        let resurrected = self
-            .store
-            .transaction(|store| store.resurrect(&letter, now))
-            .map_err(failed)?;
-        let Some((key, exhumed)) = resurrected else {
-            return Ok(false);
-        };
-        self.shared.change(|window| {
-            window.stats.replayed += 1;
-            window.stored(size);
-        });
-        let held = exhumed.held.is_some();
-        self.schedule.replayed(id, key, held);
-        // What it held is its own now.
-        self.let_pass(&Dropped::default());
-        Ok(true)
+        Ok(self.replay_all(&[letter])? > 0)
     }
 
-    /// Replays those of the next letters that match and were given up by a time. Returns how many, and after which to go on.
+    /// Replays those of the next letters that match and were given up by a time. Returns how many,
+    /// and after which to go on.
     pub(super) fn replay_step(
         &mut self,
         after: Option<u64>,
@@ -99,14 +76,80 @@ impl Writer {
         pattern: &Pattern,
     ) -> Result<(u64, Option<u64>), Error> {
         let letters = self.store.letter_types(after, STEP).map_err(failed)?;
-        let last = letters.last().map(|(id, ..)| *id);
-        let mut replayed = 0;
+        let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
         for (id, event_type, died_at) in letters {
+            last = Some(id);
             if died_at <= until && pattern.matches(&event_type) {
-                replayed += u64::from(self.replay(id)?);
+                let letter = self.store.letter(id).map_err(failed)?;
+                bytes += letter.as_ref().map_or(0, |letter| letter.body().len());
+                chosen.extend(letter);
+            }
+            if bytes >= STEP_BYTES {
+                break;
             }
         }
-        Ok((replayed, last))
+        Ok((self.replay_all(&chosen)?, last))
+    }
+
+    /// Makes events of letters again in one transaction, as far as there is room, and returns how
+    /// many.
+    ///
+    /// # Errors
+    ///
+    /// If there is none for one of them; those before it are on their way then.
+    fn replay_all(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
+        let mut room = self.store.totals();
+        let mut refusal = None;
+        let mut admitted = 0;
+        for letter in letters {
+            let size = letter.body().len() as u64;
+            if let Err(refused) = self.may_replay(letter, room) {
+                refusal = Some(refused);
+                break;
+            }
+            room.events += 1;
+            room.event_bytes += size;
+            admitted += 1;
+        }
+        let now = self.clock.now();
+        let resurrected = self.store.transaction(|store| {
+            let letters = letters[..admitted].iter();
+            let each = letters.map(|letter| Ok((letter, store.resurrect(letter, now)?)));
+            each.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let mut replayed = 0;
+        for (letter, resurrected) in resurrected.map_err(failed)? {
+            let Some((key, exhumed)) = resurrected else {
+                continue;
+            };
+            replayed += 1;
+            self.shared.change(|window| {
+                window.stats.replayed += 1;
+                window.stored(letter.body().len());
+            });
+            // What it held is its own now.
+            let held = exhumed.held.is_some();
+            self.schedule.replayed(letter.id(), key, held);
+        }
+        self.let_pass(&Dropped::default());
+        refusal.map_or(Ok(replayed), Err)
+    }
+
+    fn may_replay(&self, letter: &DeadLetter, held: Totals) -> Result<(), Error> {
+        if self.shared.lock().is_draining() {
+            return Err(refused(Refused::draining()));
+        }
+        if self.health.is_blocked() {
+            return Err(refused(Refused::unavailable()));
+        }
+        let (size, bounds) = (letter.body().len() as u64, self.bounds);
+        let full = held.events > 0
+            && (held.events >= bounds.events || held.event_bytes + size > bounds.bytes);
+        // The room may be taken by those that it holds back: nothing else would ever make any.
+        if full && !self.store.is_holding(letter.id()).map_err(failed)? {
+            return Err(refused(Refused::full()));
+        }
+        Ok(())
     }
 }
 

@@ -61,7 +61,10 @@ impl Writer {
                     }
                 }
                 // Somebody deleted it by hand.
-                Ok(None) => self.shared.change(|window| window.died_waiting(0)),
+                Ok(None) => {
+                    self.shared.change(|window| window.died_waiting(0));
+                    self.schedule.pass_by(None);
+                }
                 Err(error) => {
                     let corrupt = is_corrupt(&error);
                     self.say(error);
@@ -70,6 +73,8 @@ impl Writer {
                         break;
                     }
                     // It stays on disk and mustn't keep the others waiting.
+                    let key = self.store.key(id).unwrap_or_default();
+                    self.schedule.pass_by(key.as_ref());
                 }
             }
         }

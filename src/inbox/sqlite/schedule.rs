@@ -106,7 +106,7 @@ impl Schedule {
     }
 
     /// Puts an event that was replayed among those that may run, or behind others of its key. Its id
-    /// is that of an old one, so the cursor has passed it. `held` says that its key was its own.
+    /// is that of an old one, so the cursor has mostly passed it. `held` says that its key was its own.
     pub(super) fn replayed(&mut self, id: u64, key: Option<OrderKey>, held: bool) {
         if self.cursor < id {
             // It will be looked at in its place. What it held lets pass who was before it, a letter
@@ -183,6 +183,16 @@ impl Schedule {
     pub(super) fn unsuspect(&mut self, id: u64) {
         if self.suspect == Some(id) {
             self.suspect = None;
+        }
+    }
+
+    /// Passes over an event that can't be read: what stands behind it goes on.
+    pub(super) fn pass_by(&mut self, key: Option<&OrderKey>) {
+        self.release(key);
+        if self.suspect.is_none()
+            && let Some(next) = self.suspects.pop_front()
+        {
+            self.next.push_front(next);
         }
     }
 

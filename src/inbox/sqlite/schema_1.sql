@@ -11,6 +11,8 @@ CREATE TABLE events (
     due_at INTEGER,
     -- The routes that need no further run, as JSON: [{"route": "a"}, {"route": "b", "failed": "why"}].
     routes TEXT,
+    -- 1 if routes of it failed and are to be tried again: whatever is around the router can't end it.
+    routed INTEGER NOT NULL DEFAULT 0,
     -- 1 while an event that an earlier process left unfinished runs.
     marked INTEGER NOT NULL DEFAULT 0,
     -- How many processes ended while it was marked.

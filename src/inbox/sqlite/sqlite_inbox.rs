@@ -31,7 +31,11 @@ use crate::runtime::Runtime;
 /// - The process ended, by a crash or a kill, after the handler ran and before that was on disk. A
 ///   [`drain`](Handle::drain) before the end leaves no such event.
 /// - The route was renamed while the event waited for its next attempt.
-/// - The sender sent a copy later than [`duplicate_window`](SqliteInboxBuilder::duplicate_window).
+/// - The runtime dropped it while the handler ran: the same attempt is made again after 1 s, by this
+///   process or the next one.
+/// - A layer around the router failed or timed out after the handler.
+/// - The sender sent a copy later than [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or
+///   after [more ids](SqliteInboxBuilder::max_remembered_ids) than are remembered.
 ///
 /// # At the start
 ///
@@ -42,12 +46,12 @@ use crate::runtime::Runtime;
 ///
 /// # The file
 ///
-/// It is yours to look into while the inbox works, with `sqlite3`. Don't change what is in it while
-/// it is open.
+/// It is yours to look into while the inbox works, with `sqlite3`. Don't change what is in it, also
+/// not while it is closed: sums are kept beside the rows.
 ///
 /// | table | a row is | columns |
 /// |---|---|---|
-/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (those that need no run, as JSON), `marked` and `crashes`, `body` (as it came) |
+/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (those that need no run, as JSON), `routed`, `marked` and `crashes`, `body` (as it came) |
 /// | `pending` | the same, to read: a view | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
 /// | `dead_letters` | an event that was given up | `id`, `message_id`, `event_type`, `received_at`, `died_at`, `attempts`, `routes` (with what `failed`), `cause`, `order_key`, `holds`, `body` |
 /// | `message_ids` | an id by which copies are recognised | `id`, `accepted_at`, `message_id` |

@@ -8,6 +8,8 @@ use super::stored::{signed, unsigned};
 pub(super) struct Store {
     pub(super) connection: Connection,
     pub(super) totals: Totals,
+    /// About how many bytes were written since that was asked last.
+    pub(super) written: u64,
 }
 
 /// What is in the tables.
@@ -35,7 +37,11 @@ impl Store {
                 dead_letter_bytes: number(4)?,
             })
         })?;
-        Ok(Self { connection, totals })
+        Ok(Self {
+            connection,
+            totals,
+            written: 0,
+        })
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -44,6 +50,11 @@ impl Store {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Returns about how many bytes were written since this was asked last.
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// Runs `change` in a transaction, which is on disk when this returns. If it fails nothing has
@@ -57,6 +68,8 @@ impl Store {
         let changed = change(self).and_then(|changed| {
             self.write_totals(before)?;
             self.run("COMMIT", [])?;
+            // A commit writes a few pages besides those of the bodies.
+            self.written += 5 * 4096;
             Ok(changed)
         });
         if changed.is_err() {

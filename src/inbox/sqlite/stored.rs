@@ -28,6 +28,7 @@ pub(super) struct StoredEvent {
     pub(super) attempt: NonZeroU32,
     pub(super) ends: Vec<RouteEnd>,
     pub(super) crashes: u32,
+    routed: bool,
     /// As it came, which is UTF-8 unless the file was damaged.
     pub(super) body: Vec<u8>,
 }
@@ -45,7 +46,8 @@ impl Head {
 
 impl StoredEvent {
     /// The columns that [`read`](StoredEvent::read) takes.
-    pub(super) const COLUMNS: &str = "id, received_at, order_key, attempt, routes, crashes, body";
+    pub(super) const COLUMNS: &str =
+        "id, received_at, order_key, attempt, routes, crashes, routed, body";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
@@ -56,7 +58,8 @@ impl StoredEvent {
             attempt: attempt(row.get(3)?),
             ends: routes.map_or_else(Vec::new, ends),
             crashes: u32::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
-            body: row.get_ref(6)?.as_bytes()?.to_vec(),
+            routed: row.get(6)?,
+            body: row.get_ref(7)?.as_bytes()?.to_vec(),
         })
     }
 
@@ -68,7 +71,7 @@ impl StoredEvent {
                 number: self.id,
                 event,
                 origin: Origin::none(),
-                progress: Progress::restored(self.attempt, self.ends),
+                progress: Progress::restored(self.attempt, self.ends, self.routed),
                 key: self.key,
             }),
             Err(undecoded) => Err((self, undecoded.error)),
@@ -82,8 +85,8 @@ impl StoredEvent {
             (self.id, ""),
             &String::from_utf8_lossy(&self.body),
             (received_at, died_at),
-            // It was counted up for the attempt that didn't come.
-            self.attempt.get() - 1,
+            // It was counted up for an attempt that didn't come, unless the process ended in it.
+            self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
             Some(Arc::from(cause)),
         )

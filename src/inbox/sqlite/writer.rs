@@ -134,6 +134,7 @@ impl Writer {
             self.fill();
         }
         self.prune(idle);
+        self.count_written();
         if idle && !blocked && self.health.is_uneasy() {
             self.health.checkpoint(self.store.connection());
         }
@@ -151,10 +152,18 @@ impl Writer {
         }
     }
 
+    /// Counts what was written against the bound of the log.
+    pub(super) fn count_written(&mut self) {
+        let bytes = self.store.take_written();
+        if bytes > 0 {
+            self.health.committed(bytes, self.store.connection());
+        }
+    }
+
     fn read_ids(&mut self) {
-        let (ids, fingerprints) = (&mut self.ids, &self.fingerprints);
+        let (ids, fingerprints, now) = (&mut self.ids, &self.fingerprints, self.clock.now());
         let read = self.store.remembered(|number, at, id| {
-            ids.insert(fingerprints.of(id), number, at);
+            ids.recall(fingerprints.of(id), number, at, now);
         });
         match read {
             Ok(()) => self.state.ids_read = true,
