@@ -106,8 +106,8 @@ impl DeadLetters {
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the event may be replayed also when the future is dropped; it either is a
-    /// letter or is on its way, never both.
+    /// Once polled, the event may be replayed also when the future is dropped. It either is a letter
+    /// or is on its way; on JetStream it may be both then, until it is replayed or deleted again.
     pub async fn replay(&self, id: u64) -> Result<bool, Error> {
         Arc::clone(&self.store).replay(id).await
     }

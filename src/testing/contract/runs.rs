@@ -1,6 +1,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
+
 use super::Opened;
 use crate::event::Event;
 use crate::inbox::{Accepted, Inbox};
@@ -79,7 +81,12 @@ impl<I: Inbox> Opened<I> {
             assert!(waited < PATIENCE, "not within {PATIENCE:?}: {what}");
             runtime.sleep(Duration::from_millis(5)).await;
         }
-        (self.settled)().await;
+        let over = runtime.sleep(PATIENCE);
+        let settled = select((self.settled)(), over).await;
+        assert!(
+            matches!(settled, Either::Left(_)),
+            "it settles within {PATIENCE:?}, once {what}"
+        );
         self.assert_balanced();
     }
 
