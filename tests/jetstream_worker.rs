@@ -1089,3 +1089,101 @@ async fn hooks_are_told_of_each_attempt() {
     );
     assert_eq!(told[1], "a 1 handled: a handled");
 }
+
+#[tokio::test]
+async fn a_retry_is_handed_back_with_its_delay() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::retry_after(Duration::from_secs(7), "not now"))
+    });
+    let inbox = inbox(&context).await;
+    let _worker = worker(&context).start(router).await.unwrap();
+    let acks = context
+        .client()
+        .subscribe("$JS.ACK.BOTISIMO.shop-a.>")
+        .await;
+    let mut acks = acks.unwrap();
+    send(&inbox, "a", "1").await;
+    let handed_back = loop {
+        let ack = tokio::time::timeout(nats::PATIENCE, acks.next()).await;
+        let ack = String::from_utf8(ack.unwrap().unwrap().payload.to_vec()).unwrap();
+        if ack.starts_with("-NAK") {
+            break ack;
+        }
+    };
+    assert!(handed_back.contains("7000000000"), "{handed_back}");
+}
+
+#[tokio::test]
+async fn an_event_is_done_only_once_its_dead_letter_is_kept() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).ack_wait(Duration::from_secs(1));
+    let worker = worker.start(router).await.unwrap();
+    let dead = context.get_stream("BOTISIMO_DEAD").await.unwrap();
+    let config = dead.cached_info().config.clone();
+    context.delete_stream("BOTISIMO_DEAD").await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("its letter couldn't be kept", async || {
+        worker.stats().retried >= 1
+    })
+    .await;
+    assert_eq!((worker.stats().dead, worker.stats().acked), (0, 0));
+    context.create_stream(config).await.unwrap();
+    until("its letter is kept", async || worker.stats().dead == 1).await;
+    let letters = worker.dead_letters().list(None, 9).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    balanced(&worker.stats());
+}
+
+/// The client's own double acknowledgement took it for an answer that nobody is there to answer.
+#[tokio::test]
+async fn an_acknowledgement_that_nobody_answers_is_none() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
+    let (waiting, started) = (Arc::clone(&gate), runs.clone());
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        started.add("a", &event);
+        waiting.notified().await;
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).ack_wait(Duration::from_secs(1));
+    let worker = worker.start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    let events = context.get_stream("BOTISIMO").await.unwrap();
+    events.delete_consumer("shop-a").await.unwrap();
+    gate.notify_one();
+    until("it is given up", async || worker.stats().running == 0).await;
+    let stats = worker.stats();
+    assert_eq!((stats.acked, stats.retried), (0, 1), "{stats:?}");
+    balanced(&stats);
+}
+
+/// It never returned: each letter that it sent round came back as another one.
+#[tokio::test]
+async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    for id in ["1", "2", "3"] {
+        send(&inbox, "a", id).await;
+    }
+    until("all are dead", async || worker.stats().dead == 3).await;
+    let letters = worker.dead_letters();
+    let pattern = Pattern::new("a").unwrap();
+    let replayed = letters.replay_matching(&pattern);
+    let replayed = tokio::time::timeout(nats::PATIENCE, replayed).await;
+    assert_eq!(replayed.unwrap().unwrap(), 3);
+    until("all are dead again", async || worker.stats().dead == 6).await;
+}
