@@ -106,14 +106,15 @@ impl Writer {
             match written {
                 Ok(written) => self.settle(one, &written),
                 Err(error) if is_corrupt(&error) => {
-                    // There is no letter that could hold its key.
+                    // There is no letter that could hold its key. Else it is released as ever.
+                    let unheld = holds && matches!(returned.next, Next::End(Verdict::Dead));
                     let dropped = Dropped {
                         count: 0,
                         passing: returned
                             .job
                             .key
                             .clone()
-                            .filter(|_| holds)
+                            .filter(|_| unheld)
                             .into_iter()
                             .collect(),
                     };
