@@ -36,9 +36,7 @@ impl Writer {
                 return Decision::Refused(Refused::unavailable());
             }
             let size = arrival.event.body().len() as u64;
-            let (events, bytes) = (self.bounds.events, self.bounds.bytes);
-            // One event is always taken: to refuse an event for ever would get the endpoint disabled.
-            if totals.events > 0 && (totals.events >= events || totals.event_bytes + size > bytes) {
+            if self.bounds.are_reached(totals, size) {
                 return Decision::Refused(Refused::full());
             }
             let forgot = !self.ids.insert(arrival.id, totals.next_id, now);

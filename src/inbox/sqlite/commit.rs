@@ -1,10 +1,9 @@
-use std::time::{Duration, SystemTime};
-
 use super::arrivals::Decision;
 use super::health::is_corrupt;
 use super::letters::{Dropped, bury};
 use super::mailbox::{Arrival, Return};
 use super::store::Store;
+use super::stored::time;
 use super::writer::{Bounds, STEP, Writer};
 use crate::contain::discard;
 use crate::delivery::{DeadLetter, Next, Verdict};
@@ -184,7 +183,7 @@ fn write_returns(
                 done.push((job.number, job.size()));
             }
             Next::End(Verdict::Dead) => {
-                let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
+                let died_at = time(*at);
                 let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, died_at);
                 let key = job.key.as_ref();
                 bury(store, &letter, key, bounds, holds, &mut written.dropped)?;

@@ -15,7 +15,7 @@ impl Store {
     ) -> rusqlite::Result<()> {
         let sql = "INSERT INTO events (id, received_at, order_key, body) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let totals = &mut self.totals;
+        let (totals, mut bytes) = (&mut self.totals, 0);
         for (event, key) in events {
             statement.execute(params![
                 signed(totals.next_id),
@@ -26,9 +26,10 @@ impl Store {
             totals.next_id += 1;
             totals.events += 1;
             totals.event_bytes += event.body().len() as u64;
-            // Whole pages, most of which hold several.
-            self.written += event.body().len() as u64 * 3 / 2;
+            bytes += event.body().len();
         }
+        drop(statement);
+        self.wrote(bytes);
         Ok(())
     }
 

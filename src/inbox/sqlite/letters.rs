@@ -142,9 +142,7 @@ impl Writer {
         if self.health.is_blocked() {
             return Err(refused(Refused::unavailable()));
         }
-        let (size, bounds) = (letter.body().len() as u64, self.bounds);
-        let full = held.events > 0
-            && (held.events >= bounds.events || held.event_bytes + size > bounds.bytes);
+        let full = self.bounds.are_reached(held, letter.body().len() as u64);
         // The room may be taken by those that it holds back: nothing else would ever make any.
         if full && !self.store.is_holding(letter.id()).map_err(failed)? {
             return Err(refused(Refused::full()));

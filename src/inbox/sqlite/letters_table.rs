@@ -46,7 +46,7 @@ impl Store {
         )?;
         self.totals.dead_letters += 1;
         self.totals.dead_letter_bytes += size as u64;
-        self.written += size as u64 * 3 / 2;
+        self.wrote(size);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Store {
         };
         self.totals.events += 1;
         self.totals.event_bytes += letter.body().len() as u64;
-        self.written += letter.body().len() as u64 * 3 / 2;
+        self.wrote(letter.body().len());
         Ok(Some((key.map(OrderKey::from), exhumed)))
     }
 }

@@ -1,9 +1,7 @@
-use std::time::{Duration, SystemTime};
-
 use super::health::is_corrupt;
 use super::letters::{Dropped, bury};
 use super::store::Store;
-use super::stored::StoredEvent;
+use super::stored::{StoredEvent, time};
 use super::window::Window;
 use super::writer::Writer;
 use crate::contain::discard;
@@ -140,7 +138,7 @@ impl Writer {
     /// Writes what is to be known of what was loaded before it runs, and puts it into the window.
     fn start(&mut self, loaded: Loaded) {
         let Loaded { jobs, marks, dead } = loaded;
-        let died_at = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.now());
+        let died_at = time(self.clock.now());
         let dead: Vec<_> = dead
             .into_iter()
             .map(|(stored, cause)| (stored.key.clone(), stored.into_letter(&cause, died_at)))

@@ -52,6 +52,11 @@ impl Store {
         &self.connection
     }
 
+    /// Takes in that a body of `size` bytes was written: pages are whole, and mostly hold several.
+    pub(super) fn wrote(&mut self, size: usize) {
+        self.written += size as u64 * 3 / 2;
+    }
+
     /// Returns about how many bytes were written since this was asked last.
     pub(super) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)

@@ -142,7 +142,8 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn time(millis: u64) -> SystemTime {
+/// Returns a time that is stored, or shown by the inbox's clock.
+pub(super) fn time(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 

@@ -7,7 +7,7 @@ use super::file::Owned;
 use super::health::{Health, failed};
 use super::mailbox::{Mail, Mailbox, Return};
 use super::schedule::Schedule;
-use super::store::Store;
+use super::store::{Store, Totals};
 use super::window::Shared;
 use crate::contain::contain;
 use crate::delivery::{DeadLetter, Duplicates, Fingerprints};
@@ -30,6 +30,14 @@ pub(super) struct Bounds {
     pub(super) letter_bytes: u64,
     pub(super) keep_letters: Duration,
     pub(super) crashes: u32,
+}
+
+impl Bounds {
+    /// Returns whether one more event of `size` bytes has no room beside what is there. One event is
+    /// always taken: to refuse an event for ever would get the endpoint disabled.
+    pub(super) fn are_reached(&self, there: Totals, size: u64) -> bool {
+        there.events > 0 && (there.events >= self.events || there.event_bytes + size > self.bytes)
+    }
 }
 
 /// The inbox's other half, as its writer sees it.
