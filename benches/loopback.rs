@@ -18,16 +18,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use botisimo_webhooks::{SqliteInbox, WebhookLayer};
+use axum::{Json, Router};
+use botisimo_webhooks::{EventRouter, SqliteInbox};
 use bytes::Bytes;
-use common::{Envelope, PATH, Ran, app, by_hand, event, ours, router};
+use common::{Envelope, Home, PATH, Ran, by_hand, event, ours, router};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -50,8 +51,8 @@ const SERVERS: [(&str, &str, &str); 7] = [
         "by hand on axum: one insert and commit a request",
         PATH,
     ),
-    ("home", "GET / of axum, without the layer", "/"),
-    ("through", "GET / of axum, through the layer", "/"),
+    ("home", "GET /, without the layer", "/"),
+    ("through", "GET /, through the layer", "/"),
 ];
 
 fn main() -> Result<(), Fault> {
@@ -273,49 +274,54 @@ fn server(name: &str, folder: &Path) -> Result<(), Fault> {
             process::exit(0);
         });
         let ran = Ran::default();
-        let service = match name {
-            "bare" => return bare(listener).await,
-            "memory" | "through" => ours(&ran),
-            "axum" => by_hand(&ran),
-            "home" => app(),
+        match name {
+            "bare" => serve(listener, service_fn(bare)).await,
+            "memory" => serve(listener, hyper(ours(router(&ran)))).await,
+            "axum" => serve(listener, hyper(by_hand(&ran))).await,
             "sqlite" => {
                 let inbox = SqliteInbox::open(folder.join("inbox.db"), router(&ran)).await?;
-                app().layer(WebhookLayer::new(PATH, inbox))
+                serve(listener, hyper(ours(inbox))).await
             }
-            "commit" => commit(&ran, folder)?,
-            other => return Err(format!("no server {other}").into()),
-        };
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let service = TowerToHyperService::new(service.clone());
-            tokio::spawn(async move {
-                let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
-            });
+            "commit" => serve(listener, hyper(commit(&ran, folder)?)).await,
+            "home" => serve(listener, hyper(Home)).await,
+            "through" => serve(listener, hyper(ours(EventRouter::new()))).await,
+            other => Err(format!("no server {other}").into()),
         }
     })
 }
 
-async fn bare(listener: TcpListener) -> Result<(), Fault> {
-    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
-        request.into_body().collect().await?;
-        Ok(Response::default())
-    }
+async fn bare(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    request.into_body().collect().await?;
+    Ok(Response::default())
+}
+
+/// Returns a service of tower as one of hyper.
+fn hyper<S>(service: S) -> TowerToHyperService<S> {
+    TowerToHyperService::new(service)
+}
+
+/// The same server for all of them.
+async fn serve<S, B>(listener: TcpListener, service: S) -> Result<(), Fault>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<Fault>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<Fault>> + Send + 'static,
+{
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        let service = service.clone();
         tokio::spawn(async move {
-            let http = hyper::server::conn::http1::Builder::new();
-            let _ = http
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
-                .await;
+            let http = http1::Builder::new();
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 /// What it takes by hand not to lose an event: a table with a unique id, and a commit before the 200.
-fn commit(ran: &Ran, folder: &Path) -> Result<axum::Router, Fault> {
+fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
     type Shared = (Arc<Mutex<rusqlite::Connection>>, Ran);
 
     async fn receive(
@@ -344,7 +350,7 @@ fn commit(ran: &Ran, folder: &Path) -> Result<axum::Router, Fault> {
          CREATE TABLE events (id TEXT PRIMARY KEY, type TEXT, data TEXT);",
     )?;
     let shared: Shared = (Arc::new(Mutex::new(database)), ran.clone());
-    Ok(app().route(PATH, post(receive)).with_state(shared))
+    Ok(Router::new().route(PATH, post(receive)).with_state(shared))
 }
 
 // The load.

@@ -5,11 +5,17 @@
 
 mod common;
 
-use botisimo_webhooks::{Event, EventRouter};
-use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
-use serde_json::Value;
+use std::convert::Infallible;
 
-use common::{Ran, deliver, event};
+use axum::http::{Request, Response};
+use botisimo_webhooks::{Event, EventRouter};
+use bytes::Bytes;
+use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
+use http_body_util::Full;
+use serde_json::Value;
+use tower::Service;
+
+use common::{Ran, by_hand, deliver, event, ours};
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -42,7 +48,7 @@ fn lookup_of_another_name(bencher: Bencher<'_, '_>, routes: usize) {
     bencher.bench(|| black_box(router.matches(black_box(&event_type))));
 }
 
-const SIZES: [usize; 3] = [450, 20_000, 1_000_000];
+const SIZES: [usize; 3] = [600, 20_000, 1_000_000];
 
 #[divan::bench(args = SIZES)]
 fn decode_an_event(bencher: Bencher<'_, '_>, size: usize) {
@@ -60,7 +66,10 @@ fn decode_a_tree_of_values(bencher: Bencher<'_, '_>, size: usize) {
         .bench(|| serde_json::from_str::<Value>(black_box(&body)));
 }
 
-fn accept(bencher: Bencher<'_, '_>, mut service: axum::Router, ran: &Ran) {
+fn accept<S, B>(bencher: Bencher<'_, '_>, mut service: S, ran: &Ran)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -68,7 +77,7 @@ fn accept(bencher: Bencher<'_, '_>, mut service: axum::Router, ran: &Ran) {
     let mut id = 0;
     let next = || {
         id += 1;
-        event(id, 450)
+        event(id, 600)
     };
     bencher
         .with_inputs(next)
@@ -78,11 +87,11 @@ fn accept(bencher: Bencher<'_, '_>, mut service: axum::Router, ran: &Ran) {
 #[divan::bench]
 fn from_request_to_handler_by_this_crate(bencher: Bencher<'_, '_>) {
     let ran = Ran::default();
-    accept(bencher, common::ours(&ran), &ran);
+    accept(bencher, ours(common::router(&ran)), &ran);
 }
 
 #[divan::bench]
 fn from_request_to_handler_by_hand(bencher: Bencher<'_, '_>) {
     let ran = Ran::default();
-    accept(bencher, common::by_hand(&ran), &ran);
+    accept(bencher, by_hand(&ran), &ran);
 }

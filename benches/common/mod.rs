@@ -1,17 +1,22 @@
 //! The same job twice: by this crate, and as it is written by hand on axum.
 #![allow(dead_code)] // each benchmark uses its part
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
-use axum::routing::{get, post};
+use axum::routing::post;
 use axum::{Json, Router};
-use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
+use botisimo_webhooks::{Event, EventRouter, IntoInbox, Webhook, WebhookLayer};
+use bytes::Bytes;
+use http_body_util::Full;
 use serde_json::Value;
-use tower::Service;
+use tower::{Layer, Service};
 
 pub(crate) const PATH: &str = "/webhooks/botisimo";
 
@@ -36,14 +41,27 @@ impl Ran {
     }
 }
 
-/// The service that the webhooks are added to.
-pub(crate) fn app<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/", get(|| async { "home" }))
+/// The service that the webhooks are added to: it answers at once.
+#[derive(Clone)]
+pub(crate) struct Home;
+
+impl<B> Service<Request<B>> for Home {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        ready(Ok(Response::new(Body::empty())))
+    }
 }
 
-/// By this crate: three lines.
-pub(crate) fn ours(ran: &Ran) -> Router {
-    app().layer(WebhookLayer::new(PATH, router(ran)))
+/// By this crate, around a service that does nothing else.
+pub(crate) fn ours<I: IntoInbox>(inbox: I) -> Webhook<Home, I::Inbox> {
+    WebhookLayer::new(PATH, inbox).layer(Home)
 }
 
 /// A route that an event of the benchmarks reaches, and two that it doesn't.
@@ -86,7 +104,9 @@ pub(crate) fn by_hand(ran: &Ran) -> Router {
         std::hint::black_box(&data);
         ran.one();
     }
-    app().route(PATH, post(receive)).with_state(ran.clone())
+    Router::new()
+        .route(PATH, post(receive))
+        .with_state(ran.clone())
 }
 
 /// An event of about `size` bytes, whose `data` is a list of small objects.
@@ -100,19 +120,20 @@ pub(crate) fn event(id: u64, size: usize) -> String {
     )
 }
 
-pub(crate) fn request(path: &str, body: String) -> Request<Body> {
-    let request = Request::post(path)
+pub(crate) fn request(body: String) -> Request<Full<Bytes>> {
+    let request = Request::post(PATH)
         .header("content-type", "application/json")
         .header("content-length", body.len());
-    request.body(Body::from(body)).expect("a good request")
+    request.body(Full::from(body)).expect("a good request")
 }
 
 /// Sends one event, and waits until its handler ran.
-pub(crate) async fn deliver(service: &mut Router, ran: &Ran, body: String) -> Response<Body> {
+pub(crate) async fn deliver<S, B>(service: &mut S, ran: &Ran, body: String) -> Response<B>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+{
     let before = ran.count();
-    let response = Service::call(service, request(PATH, body))
-        .await
-        .unwrap_or_else(|never| match never {});
+    let response = service.call(request(body)).await;
     ran.reaches(before + 1).await;
-    response
+    response.unwrap_or_else(|never| match never {})
 }

@@ -44,9 +44,9 @@ impl<S> Deliverer<S> {
 
     /// Takes in that an attempt ended as `report` says: returns what follows, once the log and the
     /// hooks know it.
-    pub(crate) fn conclude(&self, job: &mut Job, ledger: &Arc<Ledger>, report: &Report) -> Next {
+    pub(crate) fn conclude(&self, job: &mut Job, ledger: &Arc<Ledger>, report: Report) -> Next {
         let policy = &self.settings.retry;
-        let next = job.progress.advance(report, policy, job.event.id());
+        let next = job.progress.advance(&report, policy, job.event.id());
         self.tell(job, ledger, report, next);
         next
     }
@@ -56,7 +56,7 @@ impl<S> Deliverer<S> {
         // What had finished counts; for the rest there is no later.
         let report = ledger.close(&End::Lost(Outcome::Dropped));
         let next = Next::End(job.progress.give_up(&report));
-        self.tell(job, ledger, &report, next);
+        self.tell(job, ledger, report, next);
         next
     }
 
@@ -64,7 +64,7 @@ impl<S> Deliverer<S> {
     pub(crate) fn abandon(&self, job: &mut Job) {
         let ledger = job.progress.ledger();
         let report = job.progress.abandon();
-        self.tell(job, &ledger, &report, Next::End(Verdict::Dead));
+        self.tell(job, &ledger, report, Next::End(Verdict::Dead));
     }
 
     /// Returns the time of day, also where the runtime can't.
@@ -74,9 +74,9 @@ impl<S> Deliverer<S> {
 
     /// Tells the log and the hooks of an attempt that ended. Nothing of theirs can keep the attempt
     /// from being counted.
-    fn tell(&self, job: &Job, ledger: &Arc<Ledger>, report: &Report, next: Next) {
+    fn tell(&self, job: &Job, ledger: &Arc<Ledger>, report: Report, next: Next) {
         let event = job.event.clone().with_ledger(Arc::clone(ledger));
-        let delivery = Delivery::new(event, report.clone(), next);
+        let delivery = Delivery::new(event, report, next);
         let (event, report) = (delivery.event(), delivery.report());
         telemetry::delivered(event, report, delivery.retry_in(), self.settings.log_errors);
         self.settings.on_delivery.tell(&delivery);

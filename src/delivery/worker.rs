@@ -136,7 +136,7 @@ impl<D: Desk> Running<D> {
             let next = self
                 .desk
                 .deliverer()
-                .conclude(&mut job, &self.ledger, &report);
+                .conclude(&mut job, &self.ledger, report);
             Arc::clone(&self.desk).concluded(job, next);
         };
         span.instrument(delivery).await;

@@ -92,7 +92,15 @@ impl<'a> Found<'a> {
 
 /// Reads a string of 1 to 255 bytes.
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    let Text(text) = serde_json::from_str(value.get()).ok()?;
+    let written = value.get();
+    let quoted = written.strip_prefix('"')?.strip_suffix('"')?;
+    let text = if quoted.contains('\\') {
+        let Text(text) = serde_json::from_str(written).ok()?;
+        text
+    } else {
+        // What is JSON and has no escapes stands there as it is.
+        Cow::Borrowed(quoted)
+    };
     (1..=MAX_TEXT).contains(&text.len()).then_some(text)
 }
 

@@ -79,7 +79,7 @@ macro_rules! event_types {
         /// The documented names, in the order of the specification.
         static NAMES: [&str; COUNT] = [$($name),*];
 
-        /// The places of the documented names, in the order of the names.
+        /// The places of the documented names, in the order that they are searched in.
         static SORTED: [u8; COUNT] = names::sorted(&[$($name),*]);
     };
 }

@@ -142,7 +142,7 @@ impl<S: EventService> Running<S> {
             .instrument(async {
                 let ledger: Arc<Ledger> = ledger;
                 let report = deliverer.attempt(event, &ledger).await;
-                deliverer.conclude(&mut job, &ledger, &report)
+                deliverer.conclude(&mut job, &ledger, report)
             })
             .await;
         match next {
