@@ -13,6 +13,7 @@ use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
 use http_body_util::Full;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tower::Service;
 
 use common::{Ran, by_hand, deliver, event, ours};
@@ -63,7 +64,27 @@ fn decode_a_tree_of_values(bencher: Bencher<'_, '_>, size: usize) {
     let body = event(1, size);
     bencher
         .counter(BytesCount::of_str(&body))
-        .bench(|| serde_json::from_str::<Value>(black_box(&body)));
+        .bench(|| serde_json::from_slice::<Value>(black_box(body.as_bytes())));
+}
+
+/// What a user would write for this one event, who trusts that no text has escapes.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // decoded and dropped
+struct Borrowed<'a> {
+    message_id: &'a str,
+    timestamp: i64,
+    event_type: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[divan::bench(args = SIZES)]
+fn decode_a_borrowed_struct(bencher: Bencher<'_, '_>, size: usize) {
+    let body = event(1, size);
+    bencher
+        .counter(BytesCount::of_str(&body))
+        .bench(|| serde_json::from_str::<Borrowed<'_>>(black_box(&body)).map(drop));
 }
 
 fn accept<S, B>(bencher: Bencher<'_, '_>, mut service: S, ran: &Ran)
