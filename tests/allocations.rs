@@ -1,17 +1,19 @@
 //! What costs no allocation: requests that pass through, and the way to a documented event type's
-//! routes.
+//! routes. And what an event costs, on its way and while it waits.
 //!
 //! Allocations are counted for each thread on its own.
 #![cfg(feature = "tokio")]
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Event, EventRouter, EventType, SharedSecret, WebhookLayer};
+use botisimo_webhooks::{
+    Accepted, Event, EventRouter, EventType, Inbox, MemoryInbox, SharedSecret, WebhookLayer,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -101,4 +103,75 @@ fn parsing_and_finding_a_documented_event_type_allocate_nothing() {
         measure(|| drop(EventType::from("planet.discovered"))).count_total,
         0
     );
+}
+
+/// Accepts an event.
+fn accept(inbox: &MemoryInbox, number: usize, body: &str) {
+    let body = body.replacen("00000000", &format!("{number:08}"), 1);
+    let event = Event::from_bytes(body).expect("a good event");
+    let mut accept = pin!(inbox.accept(event));
+    let accepted = accept
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(accepted, Poll::Ready(Ok(Accepted::New))));
+}
+
+#[test]
+fn an_event_that_waits_costs_less_than_300_bytes_beyond_its_body() {
+    const EVENTS: usize = 100_000;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    // Nothing runs on it while it isn't blocked on.
+    let _entered = runtime.enter();
+    let inbox = MemoryInbox::builder()
+        .max_events(EVENTS)
+        .build(EventRouter::new().on_any(|_: Event| async {}));
+    let data = "x".repeat(500);
+    let body = format!(
+        r#"{{"messageId":"00000000","timestamp":1,"eventType":"account.updated","data":"{data}"}}"#
+    );
+
+    let held = measure(|| (0..EVENTS).for_each(|number| accept(&inbox, number, &body)));
+    assert_eq!(inbox.handle().stats().waiting, EVENTS as u64);
+    let held = usize::try_from(held.bytes_current).expect("more is allocated than freed");
+    let each = held / EVENTS - body.len();
+    println!("{each} bytes each beyond the body");
+    assert!(each < 300, "{each}");
+    // What is counted is what is there: an id, an event and its place in the line have a size.
+    assert!(each > 100, "{each}");
+}
+
+#[test]
+fn from_a_request_to_the_end_of_its_delivery_there_are_eleven_allocations() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let layer = WebhookLayer::new(
+        "/webhooks/botisimo",
+        EventRouter::new().on("account.updated", |_: Event| async {}),
+    );
+    let (handle, service) = (layer.handle(), layer.layer(Inner));
+    let deliver = |id: &str| {
+        let request = MockRequest::event("account.updated").message_id(id);
+        let request = request.build::<Full<Bytes>>();
+        let measured = measure(|| {
+            runtime.block_on(async { send(&service, request) });
+            // The worker that was spawned for it has its turn. tokio's own `yield_now` allocates.
+            let mut turns = 0..2;
+            runtime.block_on(poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                turns.next().map_or(Poll::Ready(()), |_| Poll::Pending)
+            }));
+        });
+        assert_eq!(handle.stats().in_flight(), 0);
+        measured.count_total
+    };
+    // Lines, ids and the runtime's own queue have their room after the first.
+    deliver("m-0");
+    // The front's future; the body, and what owns it; its place in the line; the worker's future and
+    // its task; the attempt's ledger, and the route's line in it; the handler's future; the report of
+    // the router, and that of the attempt. Data with brackets in it costs one more.
+    assert_eq!(deliver("m-1"), 11);
+    assert_eq!(deliver("m-2"), 11);
 }

@@ -10,16 +10,16 @@ use super::{Job, OrderKey};
 /// way. A key whose last event has ended leaves no trace.
 #[derive(Default)]
 pub(crate) struct Line {
-    ready: VecDeque<Job>,
+    ready: VecDeque<Box<Job>>,
     /// Who waits behind the first event of each key.
-    followers: HashMap<OrderKey, VecDeque<Job>>,
+    followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
     /// How many wait behind another one, over all keys.
     held_back: usize,
 }
 
 impl Line {
     /// Puts a new event at the end.
-    pub(crate) fn push(&mut self, job: Job) {
+    pub(crate) fn push(&mut self, job: Box<Job>) {
         let Some(key) = &job.key else {
             return self.ready.push_back(job);
         };
@@ -36,12 +36,12 @@ impl Line {
     }
 
     /// Puts an event at the end that is the first of its key, or has none.
-    pub(crate) fn push_first(&mut self, job: Job) {
+    pub(crate) fn push_first(&mut self, job: Box<Job>) {
         self.ready.push_back(job);
     }
 
     /// Takes the oldest event that may run.
-    pub(crate) fn pop(&mut self) -> Option<Job> {
+    pub(crate) fn pop(&mut self) -> Option<Box<Job>> {
         self.ready.pop_front()
     }
 
@@ -61,16 +61,15 @@ impl Line {
     }
 
     /// Takes an event out, wherever it is, if it hasn't been taken.
-    pub(crate) fn remove(&mut self, number: u64) -> Option<Job> {
-        let is_it = |job: &Job| job.number == number;
-        if let Some(place) = self.ready.iter().position(is_it) {
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
+        let find = |line: &VecDeque<Box<Job>>| line.iter().position(|job| job.number == number);
+        if let Some(place) = find(&self.ready) {
             let job = self.ready.remove(place)?;
             self.release(job.key.as_ref());
             return Some(job);
         }
         let mut lines = self.followers.values_mut();
-        let (line, place) =
-            lines.find_map(|line| line.iter().position(is_it).map(|place| (line, place)))?;
+        let (line, place) = lines.find_map(|line| find(line).map(|place| (line, place)))?;
         self.held_back -= 1;
         line.remove(place)
     }

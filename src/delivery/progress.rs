@@ -16,9 +16,17 @@ use crate::outcome::{Ledger, Outcome, Report, RouteReport};
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    /// The finished routes.
+    /// Absent while there is nothing to remember: most events end with their first attempt, and those
+    /// that wait for it may be many.
+    routes: Option<Box<Routes>>,
+}
+
+/// What is known of an event's routes.
+#[derive(Clone, Debug, Default)]
+struct Routes {
+    /// The finished ones.
     ends: Vec<RouteEnd>,
-    /// The routes that failed in the last attempt and will be tried again.
+    /// Those that failed in the last attempt and will be tried again.
     waiting: Vec<Arc<str>>,
 }
 
@@ -41,17 +49,21 @@ pub(crate) enum Next {
 impl Progress {
     /// Returns that of an event before its first attempt.
     pub(crate) fn new() -> Self {
-        Self::restored(NonZeroU32::MIN, Vec::new(), false)
+        Self {
+            attempt: NonZeroU32::MIN,
+            routes: None,
+        }
     }
 
     /// Returns that of an event whose next attempt is `attempt`, and of whose routes those of `ends`
     /// need none. `routed` says that others wait, whose names weren't kept.
     pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteEnd>, routed: bool) -> Self {
         let others = routed.then(|| Arc::from(OTHERS));
+        let waiting: Vec<_> = others.into_iter().collect();
+        let nothing = ends.is_empty() && waiting.is_empty();
         Self {
             attempt,
-            ends,
-            waiting: others.into_iter().collect(),
+            routes: (!nothing).then(|| Box::new(Routes { ends, waiting })),
         }
     }
 
@@ -63,15 +75,19 @@ impl Progress {
 
     /// Returns the ledger of the next attempt.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
-        let finished = self.ends.iter().map(|end| Arc::clone(&end.route));
+        let finished = self.ends().iter().map(|end| Arc::clone(&end.route));
         Arc::new(Ledger::new(self.attempt, finished.collect()))
     }
 
     /// Takes in what an attempt at the event of this id came to.
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
+        if self.routes.is_none() && report.is_success() {
+            return Next::End(self.verdict(report));
+        }
         let last = policy.is_last(self.attempt);
         let mut asked = None;
-        let mut waiting = std::mem::take(&mut self.waiting);
+        let routes = self.routes.get_or_insert_default();
+        let mut waiting = std::mem::take(&mut routes.waiting);
         // A layer that kept the event from the router has done nothing for the routes that wait.
         waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
@@ -80,7 +96,7 @@ impl Progress {
                     waiting.push(each.name());
                     asked = asked.max(delay);
                 }
-                Retry::Done | Retry::Wanted(_) | Retry::Futile => self.finish(each, report),
+                Retry::Done | Retry::Wanted(_) | Retry::Futile => routes.finish(each, report),
             }
         }
         if last {
@@ -88,11 +104,11 @@ impl Progress {
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let waiting = waiting.drain(..);
-            self.ends
-                .extend(waiting.map(|route| RouteEnd::failed(route, &outcome)));
+            let ends = waiting.map(|route| RouteEnd::failed(route, &outcome));
+            routes.ends.extend(ends);
         }
-        self.waiting = waiting;
-        if self.waiting.is_empty() {
+        routes.waiting = waiting;
+        if routes.waiting.is_empty() {
             return Next::End(self.verdict(report));
         }
         let wait = policy.wait(self.attempt, id, asked);
@@ -102,27 +118,12 @@ impl Progress {
 
     /// Takes in what an attempt came to after which there is none, whatever the policy.
     pub(crate) fn give_up(&mut self, report: &Report) -> Verdict {
-        self.waiting.clear();
+        let routes = self.routes.get_or_insert_default();
+        routes.waiting.clear();
         for each in report.routes() {
-            self.finish(each, report);
+            routes.finish(each, report);
         }
         self.verdict(report)
-    }
-
-    /// Writes how a route of a report ended.
-    fn finish(&mut self, route: &RouteReport, report: &Report) {
-        let end = match route.outcome() {
-            Outcome::Handled => RouteEnd::done(route.name()),
-            outcome => RouteEnd::failed(route.name(), outcome),
-        };
-        // A service without a router is no route of its own: where a layer keeps the event from the
-        // routes that wait, each attempt has it again.
-        let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
-        match known.find(|known| known.route == end.route) {
-            None => self.ends.push(end),
-            Some(known) if end.reason.is_some() => *known = end,
-            Some(_) => {}
-        }
     }
 
     /// Takes in what had done its work in an attempt that is made again.
@@ -130,13 +131,16 @@ impl Progress {
     pub(crate) fn interrupt(&mut self, report: &Report) {
         let done = report.routes().iter();
         let done = done.filter(|each| each.outcome().is_handled());
-        self.ends
+        let routes = self.routes.get_or_insert_default();
+        routes
+            .ends
             .extend(done.map(|each| RouteEnd::done(each.name())));
     }
 
     /// Gives up the routes that wait for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
-        let report = Report::dropped(std::mem::take(&mut self.waiting).into_iter());
+        let routes = self.routes.get_or_insert_default();
+        let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());
         self.give_up(&report);
         // The attempt that it had been counted up for never began.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
@@ -151,21 +155,40 @@ impl Progress {
     /// Returns whether routes of a router wait for the next attempt.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_routed(&self) -> bool {
-        self.waiting.iter().any(|route| **route != *SERVICE)
+        let mut waiting = self.routes.iter().flat_map(|routes| &routes.waiting);
+        waiting.any(|route| **route != *SERVICE)
     }
 
     /// Returns the finished routes.
     pub(crate) fn ends(&self) -> &[RouteEnd] {
-        &self.ends
+        self.routes.as_ref().map_or(&[], |routes| &routes.ends)
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        if self.ends.iter().any(|end| end.reason.is_some()) {
+        if self.ends().iter().any(|end| end.reason.is_some()) {
             Verdict::Dead
         } else if report.is_unhandled() {
             Verdict::Unhandled
         } else {
             Verdict::Handled
+        }
+    }
+}
+
+impl Routes {
+    /// Writes how a route of a report ended.
+    fn finish(&mut self, route: &RouteReport, report: &Report) {
+        let end = match route.outcome() {
+            Outcome::Handled => RouteEnd::done(route.name()),
+            outcome => RouteEnd::failed(route.name(), outcome),
+        };
+        // A service without a router is no route of its own: where a layer keeps the event from the
+        // routes that wait, each attempt has it again.
+        let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
+        match known.find(|known| known.route == end.route) {
+            None => self.ends.push(end),
+            Some(known) if end.reason.is_some() => *known = end,
+            Some(_) => {}
         }
     }
 }

@@ -23,16 +23,16 @@ pub(crate) trait Desk: Send + Sync + 'static {
 
     /// Gives a worker its next event. If there is none the worker is counted out under the same
     /// lock, so that nothing can be put in line for one that is about to leave.
-    fn next(&self) -> Option<Job>;
+    fn next(&self) -> Option<Box<Job>>;
 
     /// See [`Crew::turn`](super::Crew::turn).
     fn turn(&self) -> usize;
 
     /// Takes an event back after an attempt: `next` follows.
-    fn concluded(self: Arc<Self>, job: Job, next: Next);
+    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next);
 
     /// Takes an event back whose attempt was dropped by the runtime.
-    fn dropped(self: Arc<Self>, job: Job, ledger: &Arc<Ledger>);
+    fn dropped(self: Arc<Self>, job: Box<Job>, ledger: &Arc<Ledger>);
 }
 
 /// Spawns the workers that are needed, as long as the runtime can.
@@ -67,7 +67,7 @@ struct Place<D: Desk> {
 }
 
 impl<D: Desk> Place<D> {
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self) -> Option<Box<Job>> {
         let next = self.desk.next();
         self.retired = next.is_none();
         next
@@ -112,11 +112,11 @@ struct Running<D: Desk> {
     desk: Arc<D>,
     ledger: Arc<Ledger>,
     /// Taken when the attempt has ended.
-    job: Option<Job>,
+    job: Option<Box<Job>>,
 }
 
 impl<D: Desk> Running<D> {
-    fn new(desk: Arc<D>, job: Job) -> Self {
+    fn new(desk: Arc<D>, job: Box<Job>) -> Self {
         Self {
             desk,
             ledger: job.progress.ledger(),

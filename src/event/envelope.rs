@@ -13,8 +13,8 @@ pub(super) struct Envelope {
     id: Id,
     pub(super) event_type: EventType,
     pub(super) timestamp: i64,
-    /// Absent if the envelope has no `data`.
-    data: Option<Range<usize>>,
+    /// Empty if the envelope has no `data`: no value of JSON is.
+    data: Range<usize>,
     pub(super) received_at: SystemTime,
 }
 
@@ -59,7 +59,7 @@ impl Envelope {
         };
         let event_type = EventType::from(&*members.event_type);
         let timestamp = members.timestamp;
-        let data = members.data.map(|data| place(&body, data));
+        let data = members.data.map_or(0..0, |data| place(&body, data));
         Ok(Self {
             body,
             id,
@@ -78,9 +78,9 @@ impl Envelope {
     }
 
     pub(super) fn data(&self) -> &str {
-        match &self.data {
-            Some(range) => &self.body[range.clone()],
-            None => "null",
+        match &self.body[self.data.clone()] {
+            "" => "null",
+            data => data,
         }
     }
 }

@@ -24,7 +24,7 @@ impl<S: EventService> Desk for MemoryDesk<S> {
         self.queue().crew.retire(begun);
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Box<Job>> {
         self.queue().next()
     }
 
@@ -32,14 +32,14 @@ impl<S: EventService> Desk for MemoryDesk<S> {
         self.queue().turn()
     }
 
-    fn concluded(self: Arc<Self>, job: Job, next: Next) {
+    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next) {
         match next {
             Next::End(verdict) => self.end(&job, verdict),
             Next::Retry(delay) => retry(&self, job, delay),
         }
     }
 
-    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
+    fn dropped(self: Arc<Self>, mut job: Box<Job>, ledger: &Arc<Ledger>) {
         if let Next::End(verdict) = self.deliverer.give_up(&mut job, ledger) {
             self.end(&job, verdict);
         }

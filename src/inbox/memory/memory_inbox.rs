@@ -136,13 +136,13 @@ impl<S: EventService> Core for MemoryDesk<S> {
             Admission::New { number, forgot } => (number, forgot),
             Admission::Copy => return Ok(Accepted::Duplicate),
         };
-        let job = Job {
+        let job = Box::new(Job {
             number,
             event,
             origin,
             progress: Progress::new(),
             key,
-        };
+        });
         let hire = queue.push(job, id);
         drop(queue);
         // Where there is a worker already, it will come to this event.

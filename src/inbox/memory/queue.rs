@@ -120,7 +120,7 @@ impl Queue {
 
     /// Puts an admitted event in line. Returns the worker that is to be spawned for it and then
     /// confirmed, if it needs one.
-    pub(super) fn push(&mut self, job: Job, id: Fingerprint) -> Option<Hire> {
+    pub(super) fn push(&mut self, job: Box<Job>, id: Fingerprint) -> Option<Hire> {
         self.line.push(job);
         let hire = self.hire()?;
         self.tentative.push(id);
@@ -135,7 +135,7 @@ impl Queue {
         number: u64,
         hire: Hire,
         spawned: bool,
-    ) -> Option<Job> {
+    ) -> Option<Box<Job>> {
         self.tentative.retain(|tentative| *tentative != id);
         if spawned && !self.crew.was_dropped(hire) {
             return None;
@@ -154,7 +154,7 @@ impl Queue {
     }
 
     /// Gives a worker its next job. If there is none, its place is free.
-    pub(super) fn next(&mut self) -> Option<Job> {
+    pub(super) fn next(&mut self) -> Option<Box<Job>> {
         let job = self.line.pop();
         self.crew.took(job.is_some());
         job
@@ -206,7 +206,7 @@ impl Queue {
     }
 
     /// Puts a job in line for its next attempt.
-    pub(super) fn requeue(&mut self, job: Job) {
+    pub(super) fn requeue(&mut self, job: Box<Job>) {
         self.retrying -= 1;
         self.line.push_first(job);
     }
@@ -229,13 +229,13 @@ impl Queue {
         self.bytes += size;
         self.stats.replayed += 1;
         let (key, held) = self.dead.take(id);
-        let job = Job {
+        let job = Box::new(Job {
             number: id,
             event,
             origin: Origin::none(),
             progress,
             key,
-        };
+        });
         if held {
             // Its key is its own, and those behind it still are.
             self.line.push_first(job);

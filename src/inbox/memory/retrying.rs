@@ -9,7 +9,7 @@ use crate::contain::{Contained, contain};
 use crate::delivery::{EventService, Job};
 
 /// Lets an event wait for its next attempt, in a task of its own, so that it holds no worker.
-pub(super) fn retry<S: EventService>(desk: &Arc<MemoryDesk<S>>, job: Job, delay: Duration) {
+pub(super) fn retry<S: EventService>(desk: &Arc<MemoryDesk<S>>, job: Box<Job>, delay: Duration) {
     let hurry = desk.change(Queue::retry);
     let mut retrying = Retrying {
         desk: Arc::clone(desk),
@@ -34,7 +34,7 @@ pub(super) fn retry<S: EventService>(desk: &Arc<MemoryDesk<S>>, job: Job, delay:
 struct Retrying<S: EventService> {
     desk: Arc<MemoryDesk<S>>,
     /// Taken when the wait is over.
-    job: Option<Job>,
+    job: Option<Box<Job>>,
 }
 
 impl<S: EventService> Retrying<S> {

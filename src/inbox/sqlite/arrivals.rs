@@ -84,13 +84,13 @@ impl Writer {
                         let room = window.has_room() && !draining;
                         pushed = schedule.arrived(number, arrival.key.clone(), room);
                         if pushed {
-                            window.push(Job {
+                            window.push(Box::new(Job {
                                 number,
                                 event: arrival.event,
                                 origin: origin.take().unwrap_or_else(Origin::none),
                                 progress: Progress::new(),
                                 key: arrival.key,
-                            });
+                            }));
                         }
                         number += 1;
                         Ok(Accepted::New)

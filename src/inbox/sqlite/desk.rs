@@ -51,7 +51,7 @@ impl<S> SqliteDesk<S> {
         arrived
     }
 
-    fn give_back(&self, job: Job, next: Next) {
+    fn give_back(&self, job: Box<Job>, next: Next) {
         let at = self.clock.now();
         self.shared.change(super::window::Window::hand_back);
         self.mailbox.give_back(Return { job, next, at });
@@ -84,7 +84,7 @@ impl<S: EventService> Desk for SqliteDesk<S> {
         self.shared.lock().crew.retire(begun);
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Box<Job>> {
         self.shared.lock().next()
     }
 
@@ -93,11 +93,11 @@ impl<S: EventService> Desk for SqliteDesk<S> {
         window.crew.turn(window.ready())
     }
 
-    fn concluded(self: Arc<Self>, job: Job, next: Next) {
+    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next) {
         self.give_back(job, next);
     }
 
-    fn dropped(self: Arc<Self>, mut job: Job, ledger: &Arc<Ledger>) {
+    fn dropped(self: Arc<Self>, mut job: Box<Job>, ledger: &Arc<Ledger>) {
         job.progress
             .interrupt(&ledger.close(&End::Lost(Outcome::Dropped)));
         // It wasn't the event's fault, and the event is safe: the same attempt is made again, by this

@@ -188,7 +188,7 @@ impl Writer {
             self.state.attended = 0;
         }
         self.shared
-            .change(|window| jobs.into_iter().for_each(|job| window.push(job)));
+            .change(|window| jobs.into_iter().for_each(|job| window.push(Box::new(job))));
     }
 
     /// Leaves on disk what hasn't been started. From now on the process ends on purpose: what still

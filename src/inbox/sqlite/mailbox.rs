@@ -54,7 +54,7 @@ pub(super) struct Arrival {
 
 /// An event after an attempt.
 pub(super) struct Return {
-    pub(super) job: Job,
+    pub(super) job: Box<Job>,
     pub(super) next: Next,
     /// When it ended, by the inbox's clock.
     pub(super) at: u64,

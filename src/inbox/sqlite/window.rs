@@ -12,7 +12,7 @@ use crate::waiters::Waiters;
 /// once its end is on disk.
 pub(super) struct Window {
     limits: WindowLimits,
-    ready: VecDeque<Job>,
+    ready: VecDeque<Box<Job>>,
     pub(super) crew: Crew,
     /// Events that were handed back and whose end isn't on disk yet.
     unwritten: usize,
@@ -132,7 +132,7 @@ impl Window {
     }
 
     /// Puts in an event that waited on disk, or was just accepted, and is counted as waiting.
-    pub(super) fn push(&mut self, job: Job) {
+    pub(super) fn push(&mut self, job: Box<Job>) {
         self.loaded_bytes += job.size();
         self.ready.push_back(job);
     }
@@ -143,9 +143,9 @@ impl Window {
     }
 
     /// Takes out the events that haven't been started: they wait on disk.
-    pub(super) fn unload(&mut self) -> VecDeque<Job> {
+    pub(super) fn unload(&mut self) -> VecDeque<Box<Job>> {
         let ready = std::mem::take(&mut self.ready);
-        self.loaded_bytes -= ready.iter().map(Job::size).sum::<usize>();
+        self.loaded_bytes -= ready.iter().map(|job| job.size()).sum::<usize>();
         ready
     }
 
@@ -160,7 +160,7 @@ impl Window {
         self.crew.hire(self.ready.len())
     }
 
-    pub(super) fn next(&mut self) -> Option<Job> {
+    pub(super) fn next(&mut self) -> Option<Box<Job>> {
         let job = self.may_start().then(|| self.ready.pop_front()).flatten();
         self.crew.took(job.is_some());
         self.waiting -= u64::from(job.is_some());
