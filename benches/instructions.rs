@@ -1,87 +1,181 @@
-//! One job and nothing else, to count its instructions:
+//! How many instructions things take: `cargo bench --bench instructions`, with valgrind.
 //!
-//! ```sh
-//! cargo bench --bench instructions --no-run     # prints the path of the program
-//! for job in request ours hand home through; do for n in 1000 2000; do
-//!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM $job $n 2>&1 | grep Collected
-//! done; done
-//! ```
-//!
-//! The difference of the two lines of a job, by 1,000, is the count of one request. `ours` and `hand`
-//! go from making a request to the handler that ran, and `request` only makes it: it is to be taken
-//! off. `through` is a request that passes through the layer, `home` the same without it.
-#![allow(clippy::exit)] // how a program tells of wrong arguments
+//! Unlike times they are the same in each run, whatever else the machine does. A job is this program
+//! again, under callgrind, which does the job so many times and half as often: so neither the start
+//! nor what is set up once is counted.
 
 mod common;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::hint::black_box;
+use std::process::Command;
 
 use axum::http::{Request, Response};
-use botisimo_webhooks::EventRouter;
+use botisimo_webhooks::{Event, EventRouter, EventType};
 use bytes::Bytes;
 use http_body_util::{Empty, Full};
+use serde_json::Value;
 use tower::Service;
 
-use common::{Home, Ran, by_hand, deliver, event, ours, request, router};
+use common::{Borrowed, Home, Ran, by_hand, deliver, event, ours, request, router, routes};
 
-/// The size of an event's body, in bytes.
+type Fault = Box<dyn Error + Send + Sync>;
+
+/// The size of an event's body on its way, in bytes.
 const SIZE: usize = 600;
 
-fn main() {
-    let arguments: Vec<_> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
-    let (job, count) = match arguments.as_slice() {
-        [job, count] => (job.as_str(), count.parse().expect("how often is a number")),
-        // As `cargo bench` and `cargo test --benches` run it.
-        _ => ("ours", 10),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(run(job, count));
-}
+const SIZES: [usize; 3] = [600, 20_000, 1_000_000];
+const ROUTES: [usize; 3] = [10, 1_000, 10_000];
 
-async fn run(job: &str, count: u64) {
-    let ran = Ran::default();
-    match job {
-        "request" => (0..count).for_each(|id| drop(black_box(request(event(id, SIZE))))),
-        "ours" => deliver_all(ours(router(&ran)), &ran, count).await,
-        "hand" => deliver_all(by_hand(&ran), &ran, count).await,
-        "home" => pass_all(Home, count).await,
-        "through" => pass_all(ours(EventRouter::new()), count).await,
-        _ => {
-            eprintln!("which job? request, ours, hand, home or through, and how often");
-            std::process::exit(2);
-        }
+fn main() -> Result<(), Fault> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["--bench"] => compare(),
+        [job, size, times] => run(job, size.parse()?, times.parse()?),
+        // As a test: each job once.
+        _ => [
+            "request", "ours", "hand", "home", "through", "event", "tree", "borrowed",
+        ]
+        .into_iter()
+        .map(|job| (job, SIZE))
+        .chain([("documented", 10), ("other", 10)])
+        .try_for_each(|(job, size)| run(job, size, 1)),
     }
 }
 
-async fn deliver_all<S, B>(mut service: S, ran: &Ran, count: u64)
+/// Prints what each job takes, beside what it is compared with.
+fn compare() -> Result<(), Fault> {
+    // Making the request is no part of the way.
+    let made = count("request", SIZE, 1_000)?;
+    let ours = count("ours", SIZE, 1_000)? - made;
+    let hand = count("hand", SIZE, 1_000)? - made;
+    println!("from a request of {SIZE} B to the handler that ran");
+    println!("  by this crate       {ours:>10}");
+    println!(
+        "  by hand on axum     {hand:>10}  ratio {:.3}",
+        ratio(ours, hand)
+    );
+    let home = count("home", 0, 1_000)?;
+    let through = count("through", 0, 1_000)?;
+    println!("another request through the layer, beyond the service itself");
+    println!("                      {:>10}", through - home);
+    println!("decoding, beside a tree of values and a borrowed struct");
+    for size in SIZES {
+        let times = 2_000_000 / size as u64;
+        let event = count("event", size, times)?;
+        let (tree, borrowed) = (count("tree", size, times)?, count("borrowed", size, times)?);
+        println!(
+            "  {size:>9} B         {event:>10}  {:.1} times fewer, {:.2} times as many",
+            ratio(tree, event),
+            ratio(event, borrowed),
+        );
+    }
+    println!("finding the routes of a documented event type, and of another name");
+    for size in ROUTES {
+        let (documented, other) = (
+            count("documented", size, 10_000)?,
+            count("other", size, 10_000)?,
+        );
+        println!("  among {size:>6}        {documented:>10} {other:>10}");
+    }
+    Ok(())
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    a as f64 / b as f64
+}
+
+/// Returns how many instructions it takes to do a job once more.
+fn count(job: &str, size: usize, times: u64) -> Result<u64, Fault> {
+    let (once, twice) = (collect(job, size, times)?, collect(job, size, 2 * times)?);
+    Ok((twice - once) / times)
+}
+
+fn collect(job: &str, size: usize, times: u64) -> Result<u64, Fault> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args([job, &size.to_string(), &times.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    let (_, collected) = collected.ok_or_else(|| format!("no count of {job}: {said}"))?;
+    Ok(collected.trim().parse()?)
+}
+
+fn run(job: &str, size: usize, times: u64) -> Result<(), Fault> {
+    let ran = Ran::default();
+    match job {
+        "request" => repeat(times, |id| request(event(id, size))),
+        "ours" => deliver_all(ours(router(&ran)), &ran, size, times),
+        "hand" => deliver_all(by_hand(&ran), &ran, size, times),
+        "home" => pass_all(Home, times),
+        "through" => pass_all(ours(EventRouter::new()), times),
+        "event" => decode(size, times, |body| Event::from_bytes(body)),
+        "tree" => decode(size, times, |body| {
+            serde_json::from_slice::<Value>(body.as_bytes())
+        }),
+        "borrowed" => decode(size, times, |body| {
+            serde_json::from_slice::<Borrowed<'_>>(body.as_bytes()).map(drop)
+        }),
+        "documented" => find("connection.stream.started.twitch", size, times),
+        "other" => find("connection.stream.started.elsewhere", size, times),
+        other => return Err(format!("no job {other}").into()),
+    }
+    Ok(())
+}
+
+fn repeat<T>(times: u64, mut job: impl FnMut(u64) -> T) {
+    (0..times).for_each(|number| drop(black_box(job(number))));
+}
+
+fn decode<T>(size: usize, times: u64, decode: impl Fn(&str) -> T) {
+    let body = event(1, size);
+    repeat(times, |_| decode(black_box(&body)));
+}
+
+fn find(event_type: &str, among: usize, times: u64) {
+    let (router, event_type) = (routes(among), EventType::from(event_type));
+    repeat(times, |_| router.matches(black_box(&event_type)));
+}
+
+fn deliver_all<S, B>(mut service: S, ran: &Ran, size: usize, times: u64)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
 {
-    for id in 0..count {
-        let response = deliver(&mut service, ran, event(id, SIZE)).await;
-        assert!(response.status().is_success());
-    }
+    block_on(async {
+        for id in 0..times {
+            let response = deliver(&mut service, ran, event(id, size)).await;
+            assert!(response.status().is_success());
+        }
+    });
 }
 
-async fn pass_all<S, B>(mut service: S, count: u64)
+fn pass_all<S, B>(mut service: S, times: u64)
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
 {
-    for _ in 0..count {
-        let request = Request::get("/")
-            .body(Empty::new())
-            .expect("a good request");
-        let response = service
-            .call(black_box(request))
-            .await
-            .unwrap_or_else(|never| match never {});
-        assert!(black_box(response).status().is_success());
-    }
+    block_on(async {
+        for _ in 0..times {
+            let request = Request::get("/")
+                .body(Empty::new())
+                .expect("a good request");
+            let response = service.call(black_box(request)).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            assert!(black_box(response).status().is_success());
+        }
+    });
+}
+
+fn block_on(job: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(job);
 }

@@ -8,15 +8,14 @@ mod common;
 use std::convert::Infallible;
 
 use axum::http::{Request, Response};
-use botisimo_webhooks::{Event, EventRouter};
+use botisimo_webhooks::Event;
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box, counter::BytesCount};
 use http_body_util::Full;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tower::Service;
 
-use common::{Ran, by_hand, deliver, event, ours};
+use common::{Borrowed, Ran, by_hand, deliver, event, ours, router};
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -25,26 +24,16 @@ fn main() {
     divan::main();
 }
 
-/// A router of `routes` routes, of which an event reaches two.
-fn router(routes: usize) -> EventRouter {
-    let all = EventRouter::new()
-        .on_prefix("connection.stream.started", |_: Event| async {})
-        .on_any(|_: Event| async {});
-    (2..routes).fold(all, |router, i| {
-        router.on(format!("service{}.thing{i}.*", i % 97), |_: Event| async {})
-    })
-}
-
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn lookup_of_a_documented_type(bencher: Bencher<'_, '_>, routes: usize) {
-    let router = router(routes);
+    let router = common::routes(routes);
     let event_type = "connection.stream.started.twitch".into();
     bencher.bench(|| black_box(router.matches(black_box(&event_type))));
 }
 
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn lookup_of_another_name(bencher: Bencher<'_, '_>, routes: usize) {
-    let router = router(routes);
+    let router = common::routes(routes);
     let event_type = "connection.stream.started.elsewhere".into();
     bencher.bench(|| black_box(router.matches(black_box(&event_type))));
 }
@@ -65,18 +54,6 @@ fn decode_a_tree_of_values(bencher: Bencher<'_, '_>, size: usize) {
     bencher
         .counter(BytesCount::of_str(&body))
         .bench(|| serde_json::from_slice::<Value>(black_box(body.as_bytes())));
-}
-
-/// What a user would write for this one event, who trusts that no text has escapes.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(dead_code)] // decoded and dropped
-struct Borrowed<'a> {
-    message_id: &'a str,
-    timestamp: i64,
-    event_type: &'a str,
-    #[serde(borrow)]
-    data: &'a RawValue,
 }
 
 #[divan::bench(args = SIZES)]
@@ -108,7 +85,7 @@ where
 #[divan::bench]
 fn from_request_to_handler_by_this_crate(bencher: Bencher<'_, '_>) {
     let ran = Ran::default();
-    accept(bencher, ours(common::router(&ran)), &ran);
+    accept(bencher, ours(router(&ran)), &ran);
 }
 
 #[divan::bench]

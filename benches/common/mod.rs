@@ -16,6 +16,7 @@ use botisimo_webhooks::{Event, EventRouter, IntoInbox, Webhook, WebhookLayer};
 use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tower::{Layer, Service};
 
 pub(crate) const PATH: &str = "/webhooks/botisimo";
@@ -73,6 +74,28 @@ pub(crate) fn router(ran: &Ran) -> EventRouter {
         })
         .on("account.updated", |_: Event| async {})
         .on("poll.*", |_: Event| async {})
+}
+
+/// A router of `count` routes, of which an event reaches two.
+pub(crate) fn routes(count: usize) -> EventRouter {
+    let all = EventRouter::new()
+        .on_prefix("connection.stream.started", |_: Event| async {})
+        .on_any(|_: Event| async {});
+    (2..count).fold(all, |router, i| {
+        router.on(format!("service{}.thing{i}.*", i % 97), |_: Event| async {})
+    })
+}
+
+/// What a user would write for this one event, who trusts that no text has escapes.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // decoded and dropped
+pub(crate) struct Borrowed<'a> {
+    message_id: &'a str,
+    timestamp: i64,
+    event_type: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 #[derive(serde::Deserialize)]
