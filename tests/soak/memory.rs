@@ -1,48 +1,17 @@
-//! Everything at once over several threads and runtimes: each accepted event runs, and ends once.
-//!
-//! `SOAK_SECONDS=60 cargo test --test soak` takes longer over it.
-#![cfg(feature = "tokio")]
-#![allow(clippy::unwrap_used)]
+//! An inbox in memory, of a round's own: over several threads and runtimes each accepted event runs,
+//! and ends once.
 
 use std::collections::HashMap;
-use std::future::pending;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Handle, HandlerError, HandlerResult, Inbox, MemoryInbox,
-    RetryPolicy, Stats,
-};
+use botisimo_webhooks::{Accepted, Event, EventRouter, Inbox, MemoryInbox, RetryPolicy};
 use futures_util::FutureExt;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
-/// Bounds what would hang for ever.
-const BOUND: Duration = Duration::from_secs(20);
-
-/// Law 2.
-#[track_caller]
-fn balanced(stats: &Stats) {
-    let came = stats.accepted + stats.recovered + stats.replayed;
-    let ended = stats.handled + stats.unhandled + stats.dead;
-    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
-}
-
-/// Draws numbers; the same ones for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        // Splitmix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
+use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, settled};
 
 /// What became of each id.
 #[derive(Default)]
@@ -63,58 +32,6 @@ struct Fate {
 impl Fates {
     fn note(&self, id: &str, note: impl FnOnce(&mut Fate)) {
         note(self.0.lock().unwrap().entry(id.to_owned()).or_default());
-    }
-}
-
-/// Panics, and is not written about.
-struct Purpose;
-
-fn on_purpose() -> ! {
-    std::panic::panic_any(Purpose)
-}
-
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            on_purpose();
-        }
-    }
-}
-
-/// A handler that does another bad thing with each event and attempt.
-async fn misbehave(event: Event) -> HandlerResult {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (event.id(), event.attempt()).hash(&mut hasher);
-    match hasher.finish() % 10 {
-        0 => Err(HandlerError::new("failed")),
-        1 => on_purpose(),
-        2 => {
-            tokio::task::yield_now().await;
-            on_purpose()
-        }
-        3 => pending().await,
-        4 => {
-            let _bomb = Bomb;
-            pending().await
-        }
-        5 => {
-            drop(Bomb);
-            Ok(())
-        }
-        6 => tokio::spawn(async {
-            tokio::task::yield_now().await;
-            Ok(())
-        })
-        .await
-        .map_err(HandlerError::new)?,
-        7 => Err(HandlerError::permanent("failed")),
-        8 => {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }
 
@@ -178,25 +95,7 @@ async fn send(inbox: MemoryInbox, fates: Arc<Fates>, mut dice: Dice, end: Instan
     }
 }
 
-fn runtime(threads: usize) -> Runtime {
-    let mut builder = Builder::new_multi_thread();
-    builder
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-async fn settled(handle: &Handle) -> Stats {
-    let settled = tokio::time::timeout(BOUND, handle.settled()).await;
-    settled.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
-    let stats = handle.stats();
-    balanced(&stats);
-    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    stats
-}
-
-fn round(seed: u64, main: &Runtime) {
+pub(crate) fn round(seed: u64, main: &Runtime) {
     let mut dice = Dice(seed);
     let fates = Arc::<Fates>::default();
     let inbox = inbox(&mut dice, &fates);
@@ -264,24 +163,4 @@ fn round(seed: u64, main: &Runtime) {
         assert!(noted && ends == 1 && ran, "seed {seed}, {id}: {fate:?}");
     }
     assert_eq!(stats.accepted, fates.len() as u64, "seed {seed}");
-}
-
-#[test]
-fn every_event_that_is_taken_runs_and_ends_once_whatever_happens() {
-    let written = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !panic.payload().is::<Purpose>() {
-            written(panic);
-        }
-    }));
-    let seconds = std::env::var("SOAK_SECONDS").map_or(2, |text| text.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let main = runtime(4);
-    let mut rounds = 0;
-    while Instant::now() < end {
-        round(RandomState::new().hash_one(rounds), &main);
-        rounds += 1;
-    }
-    println!("{rounds} rounds");
-    assert!(rounds > 0);
 }
