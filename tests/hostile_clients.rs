@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 /// The limit of a body and of all bodies at once: one good event needs the whole budget.
 const LIMIT: usize = 32 << 10;
-const ACK: Duration = Duration::from_millis(300);
+const ACK: Duration = Duration::from_secs(1);
 /// How late an answer may be on a busy machine.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -152,6 +152,14 @@ fn statuses(answers: impl AsRef<[u8]>) -> Vec<u16> {
     heads.collect()
 }
 
+/// An event with this data, as it stands in JSON, and an id of its own.
+fn data(data: impl AsRef<str>) -> Vec<u8> {
+    let (data, id) = (data.as_ref(), data.as_ref().len());
+    let event =
+        format!(r#"{{"messageId":"data {id}","timestamp":1,"eventType":"a","data":{data}}}"#);
+    event.into_bytes()
+}
+
 fn body(id: &str) -> Vec<u8> {
     MockRequest::event("a").message_id(id).body_bytes().to_vec()
 }
@@ -262,6 +270,52 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
             post(&format!("x: {}\r\n", "y".repeat(1 << 20)), &own),
             &[&[431]],
         ),
+        (
+            "deep nesting",
+            post("", &data("[".repeat(10_000) + &"]".repeat(10_000))),
+            &[&[200]],
+        ),
+        (
+            "nesting that never ends",
+            post("", &data("[".repeat(10_000))),
+            &[&[400]],
+        ),
+        (
+            "a huge number",
+            post("", &data(format!("-{}e{0}", "9".repeat(5_000)))),
+            &[&[200]],
+        ),
+        (
+            "half of a surrogate pair in data",
+            post("", &data(r#""\ud800""#)),
+            &[&[200]],
+        ),
+        (
+            "half of a surrogate pair in an id",
+            post(
+                "",
+                br#"{"messageId":"\udc00","timestamp":1,"eventType":"a"}"#,
+            ),
+            &[&[400]],
+        ),
+        (
+            "no UTF-8",
+            post(
+                "",
+                b"{\"messageId\":\"\xff\",\"timestamp\":1,\"eventType\":\"a\"}",
+            ),
+            &[&[400]],
+        ),
+        (
+            "a byte order mark",
+            post("", &["\u{feff}".as_bytes(), &own].concat()),
+            &[&[400]],
+        ),
+        (
+            "who waits for a 100",
+            post("expect: 100-continue\r\n", &body("expects")),
+            &[&[100, 200]],
+        ),
         ("nothing", Vec::new(), &[&[]]),
         ("no HTTP", vec![0; 100], &[&[400]]),
     ];
@@ -290,6 +344,28 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
     for id in ["p1", "p2", "p3", "p4"] {
         assert!(ran.iter().any(|each| each == id), "{id}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
+    let mut server = Server::start().await;
+    let (mut read, mut write) = server.connect().await.into_split();
+    let head = framed("transfer-encoding: chunked\r\n", b"");
+    let writing = tokio::spawn(async move {
+        write.write_all(&head).await?;
+        loop {
+            write.write_all(b"1\r\n \r\n").await?;
+            tokio::time::sleep(ACK / 100).await;
+        }
+        #[allow(unreachable_code)] // the type of the block
+        std::io::Result::Ok(())
+    });
+    let mut answer = Vec::new();
+    let reading = async { while read.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(LATE, reading).await.expect("an end");
+    assert_eq!(statuses(&answer), [408]);
+    assert!(writing.await.unwrap().is_err(), "the connection is closed");
+    server.check("a body without end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
