@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 /// The limit of a body and of all bodies at once: one good event needs the whole budget.
 const LIMIT: usize = 32 << 10;
 const ACK: Duration = Duration::from_secs(1);
+/// How long the server waits for a head: the layer sees a request once its head is there.
+const HEAD: Duration = Duration::from_secs(2);
 /// How late an answer may be on a busy machine.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -46,7 +48,10 @@ impl Server {
         let mut connections = JoinSet::new();
         connections.spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new());
+            server
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD);
             server.http2().timer(TokioTimer::new());
             let mut connections = JoinSet::new();
             loop {
@@ -347,17 +352,35 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_never_ends_is_given_up_by_a_server_with_a_timer() {
+    let mut server = Server::start().await;
+    let (mut read, mut write) = server.connect().await.into_split();
+    let writing = tokio::spawn(async move {
+        write.write_all(b"POST / HTTP/1.1\r\n").await?;
+        for i in 0.. {
+            write.write_all(format!("x-{i}: y\r\n").as_bytes()).await?;
+            tokio::time::sleep(HEAD / 20).await;
+        }
+        std::io::Result::Ok(())
+    });
+    let mut answer = Vec::new();
+    let reading = async { while read.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(LATE, reading).await.expect("an end");
+    assert!(writing.await.unwrap().is_err(), "the connection is closed");
+    server.check("a head without end").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
     let mut server = Server::start().await;
     let (mut read, mut write) = server.connect().await.into_split();
     let head = framed("transfer-encoding: chunked\r\n", b"");
     let writing = tokio::spawn(async move {
         write.write_all(&head).await?;
-        loop {
+        for _ in 0.. {
             write.write_all(b"1\r\n \r\n").await?;
             tokio::time::sleep(ACK / 100).await;
         }
-        #[allow(unreachable_code)] // the type of the block
         std::io::Result::Ok(())
     });
     let mut answer = Vec::new();
