@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 
 /// The limit of a body and of all bodies at once: one good event needs the whole budget.
 const LIMIT: usize = 32 << 10;
-const ACK: Duration = Duration::from_millis(300);
+const ACK: Duration = Duration::from_secs(1);
+/// How long the server waits for a head: the layer sees a request once its head is there.
+const HEAD: Duration = Duration::from_secs(2);
 /// How late an answer may be on a busy machine.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -46,7 +48,10 @@ impl Server {
         let mut connections = JoinSet::new();
         connections.spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new());
+            server
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD);
             server.http2().timer(TokioTimer::new());
             let mut connections = JoinSet::new();
             loop {
@@ -150,6 +155,14 @@ fn statuses(answers: impl AsRef<[u8]>) -> Vec<u16> {
     // A head of which only a part has come is none yet.
     let heads = heads.filter_map(|head| head.get(..3)?.parse().ok());
     heads.collect()
+}
+
+/// An event with this data, as it stands in JSON, and an id of its own.
+fn data(data: impl AsRef<str>) -> Vec<u8> {
+    let (data, id) = (data.as_ref(), data.as_ref().len());
+    let event =
+        format!(r#"{{"messageId":"data {id}","timestamp":1,"eventType":"a","data":{data}}}"#);
+    event.into_bytes()
 }
 
 fn body(id: &str) -> Vec<u8> {
@@ -262,6 +275,52 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
             post(&format!("x: {}\r\n", "y".repeat(1 << 20)), &own),
             &[&[431]],
         ),
+        (
+            "deep nesting",
+            post("", &data("[".repeat(10_000) + &"]".repeat(10_000))),
+            &[&[200]],
+        ),
+        (
+            "nesting that never ends",
+            post("", &data("[".repeat(10_000))),
+            &[&[400]],
+        ),
+        (
+            "a huge number",
+            post("", &data(format!("-{}e{0}", "9".repeat(5_000)))),
+            &[&[200]],
+        ),
+        (
+            "half of a surrogate pair in data",
+            post("", &data(r#""\ud800""#)),
+            &[&[200]],
+        ),
+        (
+            "half of a surrogate pair in an id",
+            post(
+                "",
+                br#"{"messageId":"\udc00","timestamp":1,"eventType":"a"}"#,
+            ),
+            &[&[400]],
+        ),
+        (
+            "no UTF-8",
+            post(
+                "",
+                b"{\"messageId\":\"\xff\",\"timestamp\":1,\"eventType\":\"a\"}",
+            ),
+            &[&[400]],
+        ),
+        (
+            "a byte order mark",
+            post("", &["\u{feff}".as_bytes(), &own].concat()),
+            &[&[400]],
+        ),
+        (
+            "who waits for a 100",
+            post("expect: 100-continue\r\n", &body("expects")),
+            &[&[100, 200]],
+        ),
         ("nothing", Vec::new(), &[&[]]),
         ("no HTTP", vec![0; 100], &[&[400]]),
     ];
@@ -290,6 +349,46 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
     for id in ["p1", "p2", "p3", "p4"] {
         assert!(ran.iter().any(|each| each == id), "{id}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_never_ends_is_given_up_by_a_server_with_a_timer() {
+    let mut server = Server::start().await;
+    let (mut read, mut write) = server.connect().await.into_split();
+    let writing = tokio::spawn(async move {
+        write.write_all(b"POST / HTTP/1.1\r\n").await?;
+        for i in 0.. {
+            write.write_all(format!("x-{i}: y\r\n").as_bytes()).await?;
+            tokio::time::sleep(HEAD / 20).await;
+        }
+        std::io::Result::Ok(())
+    });
+    let mut answer = Vec::new();
+    let reading = async { while read.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(LATE, reading).await.expect("an end");
+    assert!(writing.await.unwrap().is_err(), "the connection is closed");
+    server.check("a head without end").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
+    let mut server = Server::start().await;
+    let (mut read, mut write) = server.connect().await.into_split();
+    let head = framed("transfer-encoding: chunked\r\n", b"");
+    let writing = tokio::spawn(async move {
+        write.write_all(&head).await?;
+        for _ in 0.. {
+            write.write_all(b"1\r\n \r\n").await?;
+            tokio::time::sleep(ACK / 100).await;
+        }
+        std::io::Result::Ok(())
+    });
+    let mut answer = Vec::new();
+    let reading = async { while read.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(LATE, reading).await.expect("an end");
+    assert_eq!(statuses(&answer), [408]);
+    assert!(writing.await.unwrap().is_err(), "the connection is closed");
+    server.check("a body without end").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,6 +35,18 @@ use crate::router::EventRouter;
 /// concurrency limit or a rate limit isn't, and a webhook that can't be called can't be answered.
 /// Put `load_shed` around the limit, or mount an [`Endpoint`], which is always ready, beside it.
 ///
+/// # What is the server's
+///
+/// The clock of [`ack_within`](WebhookLayer::ack_within) runs from the moment when a request's head is
+/// there. Before that it is for the server to say how long a client may take, and how many there may be:
+///
+/// - hyper ends a head that comes too slowly where it has a timer, `timer(TokioTimer::new())`, after its
+///   `header_read_timeout` of 30 s. Without one, as with `axum::serve`, it waits for ever: then let a proxy
+///   do it, or serve as `examples/hyper.rs` does.
+/// - hyper answers 431 to more than 100 headers, and to a head that is too large for its buffer.
+/// - A connection takes some kilobytes, whether or not it asks for anything. Nothing here counts them: the
+///   limit on open files does, or a proxy.
+///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
 /// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer
 ///

@@ -1,0 +1,103 @@
+//! What the rounds share: chance, handlers that misbehave, and what must hold whatever they do.
+
+use std::future::pending;
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use botisimo_webhooks::{Event, Handle, HandlerError, HandlerResult, Stats};
+use tokio::runtime::{Builder, Runtime};
+
+/// Bounds what would hang for ever.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+/// Law 2.
+#[track_caller]
+pub(crate) fn balanced(stats: &Stats) {
+    let came = stats.accepted + stats.recovered + stats.replayed;
+    let ended = stats.handled + stats.unhandled + stats.dead;
+    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
+}
+
+/// Draws numbers; the same ones for the same seed.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        // Splitmix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+/// Panics, and is not written about.
+pub(crate) struct Purpose;
+
+pub(crate) fn on_purpose() -> ! {
+    std::panic::panic_any(Purpose)
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            on_purpose();
+        }
+    }
+}
+
+/// A handler that does another bad thing with each event and attempt.
+pub(crate) async fn misbehave(event: Event) -> HandlerResult {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (event.id(), event.attempt()).hash(&mut hasher);
+    match hasher.finish() % 10 {
+        0 => Err(HandlerError::new("failed")),
+        1 => on_purpose(),
+        2 => {
+            tokio::task::yield_now().await;
+            on_purpose()
+        }
+        3 => pending().await,
+        4 => {
+            let _bomb = Bomb;
+            pending().await
+        }
+        5 => {
+            drop(Bomb);
+            Ok(())
+        }
+        6 => tokio::spawn(async {
+            tokio::task::yield_now().await;
+            Ok(())
+        })
+        .await
+        .map_err(HandlerError::new)?,
+        7 => Err(HandlerError::permanent("failed")),
+        8 => {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn runtime(threads: usize) -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+pub(crate) async fn settled(handle: &Handle) -> Stats {
+    let settled = tokio::time::timeout(BOUND, handle.settled()).await;
+    settled.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
+    stats
+}

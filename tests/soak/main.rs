@@ -1,0 +1,59 @@
+//! Everything at once, again and again: handlers that panic, hang and fail, clients that leave, copies, a
+//! full inbox, drains and restarts. Every event that is taken ends, the counts are right all the time,
+//! and memory stays as it is.
+//!
+//! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` takes longer over it.
+#![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used)]
+
+mod disk;
+mod faults;
+#[path = "../disk/mod.rs"]
+mod files;
+mod memory;
+mod resident;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use faults::{Purpose, runtime};
+use resident::Resident;
+
+/// Does rounds, each from a seed of its own, until the time is over.
+fn soak(name: &str, mut round: impl FnMut(u64)) {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let written = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !panic.payload().is::<Purpose>() {
+                written(panic);
+            }
+        }));
+    });
+    let seconds = std::env::var("SOAK_SECONDS").map_or(2, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut rounds, mut resident) = (0_u64, Resident::default());
+    while Instant::now() < end {
+        round(RandomState::new().hash_one(rounds));
+        resident.sample();
+        rounds += 1;
+    }
+    println!("{name}: {rounds} rounds, {resident}");
+    assert!(rounds > 0);
+    resident.assert_flat();
+}
+
+#[test]
+fn every_event_that_is_taken_runs_and_ends_once_whatever_happens() {
+    let main = runtime(4);
+    soak("in memory", |seed| memory::round(seed, &main));
+}
+
+#[test]
+fn every_event_that_is_answered_200_ends_through_drains_and_restarts() {
+    let main = runtime(2);
+    let mut soaked = disk::Soak::new();
+    soak("on disk", |seed| soaked.round(seed, &main));
+    println!("on disk: {soaked}");
+}
