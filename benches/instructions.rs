@@ -11,14 +11,14 @@ use std::error::Error;
 use std::hint::black_box;
 use std::process::Command;
 
-use axum::http::{Request, Response};
-use botisimo_webhooks::{Event, EventRouter, EventType};
+use axum::http::{Method, Request, Response};
+use botisimo_webhooks::{Event, EventRouter, EventType, SharedSecret, WebhookLayer};
 use bytes::Bytes;
 use http_body_util::{Empty, Full};
 use serde_json::Value;
-use tower::Service;
+use tower::{Layer, Service};
 
-use common::{Borrowed, Home, Ran, by_hand, deliver, event, ours, request, router, routes};
+use common::{Borrowed, Home, PATH, Ran, by_hand, deliver, event, ours, request, router, routes};
 
 type Fault = Box<dyn Error + Send + Sync>;
 
@@ -26,6 +26,7 @@ type Fault = Box<dyn Error + Send + Sync>;
 const SIZE: usize = 600;
 
 const SIZES: [usize; 3] = [600, 20_000, 1_000_000];
+const REFUSED: [usize; 4] = [400, 401, 405, 413];
 const ROUTES: [usize; 3] = [10, 1_000, 10_000];
 
 fn main() -> Result<(), Fault> {
@@ -61,6 +62,13 @@ fn compare() -> Result<(), Fault> {
     let through = count("through", 0, 1_000)?;
     println!("another request through the layer, beyond the service itself");
     println!("                      {:>10}", through - home);
+    println!("refusing a request of {SIZE} B");
+    for status in REFUSED {
+        println!(
+            "  by {status}              {:>10}",
+            count("refuse", status, 1_000)? - made
+        );
+    }
     println!("decoding, beside a tree of values and a borrowed struct");
     for size in SIZES {
         let times = 2_000_000 / size as u64;
@@ -116,6 +124,7 @@ fn run(job: &str, size: usize, times: u64) -> Result<(), Fault> {
         "hand" => deliver_all(by_hand(&ran), &ran, size, times),
         "home" => pass_all(Home, times),
         "through" => pass_all(ours(EventRouter::new()), times),
+        "refuse" => refuse(size, times),
         "event" => decode(size, times, |body| Event::from_bytes(body)),
         "tree" => decode(size, times, |body| {
             serde_json::from_slice::<Value>(body.as_bytes())
@@ -152,6 +161,29 @@ where
         for id in 0..times {
             let response = deliver(&mut service, ran, event(id, size)).await;
             assert!(response.status().is_success());
+        }
+    });
+}
+
+/// Sends what is answered with this status.
+fn refuse(status: usize, times: u64) {
+    let layer = WebhookLayer::new(PATH, EventRouter::new());
+    let layer = match status {
+        401 => layer.verify(SharedSecret::in_query("token", "secret")),
+        413 => layer.max_body_bytes(SIZE / 2),
+        _ => layer,
+    };
+    let mut service = layer.layer(Home);
+    block_on(async {
+        for id in 0..times {
+            let end = if status == 400 { "}" } else { "" };
+            let mut request = request(event(id, SIZE) + end);
+            if status == 405 {
+                *request.method_mut() = Method::PUT;
+            }
+            let response = service.call(request).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            assert_eq!(usize::from(response.status().as_u16()), status);
         }
     });
 }

@@ -120,6 +120,7 @@ mod outcome;
 mod router;
 mod runtime;
 mod service;
+mod sync;
 mod telemetry;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]

@@ -874,3 +874,10 @@ async fn a_body_of_any_buffer_is_read() {
     let request = request.map(|_| StreamBody::new(futures_util::stream::iter([frame])).boxed());
     assert_eq!(ask(&Endpoint::new(idle()), request).await.status(), 200);
 }
+
+#[test]
+fn a_reason_is_written_as_its_text_and_padded() {
+    let text = Reason::NotPost.as_str();
+    assert_eq!(Reason::NotPost.to_string(), text);
+    assert_eq!(format!("{:>30}", Reason::NotPost), format!("{text:>30}"));
+}

@@ -475,6 +475,28 @@ mod log {
     }
 }
 
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
+    let (log, _guard) = capture();
+    let webhooks =
+        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", SECRET));
+    let request = MockRequest::event("a.b\nWARN forged: a line")
+        .message_id("m-1\r\nERROR forged: another")
+        .query("token", SECRET);
+    assert_eq!(
+        ask(&webhooks, request.build::<Script>()).await.status(),
+        200
+    );
+    webhooks.handle().settled().await;
+
+    let log = log.text();
+    assert!(log.matches("forged").count() > 1, "{log}");
+    for line in log.lines() {
+        assert!(line.contains("botisimo_webhooks"), "{line:?} in {log}");
+    }
+}
+
 /// The bug: a secret with a `+`, as base64 has it, pasted into the URL as it is, was taken for one
 /// with a space.
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::{End, HandlerError, Ledger, Outcome, Report};
 use crate::runtime::Runtime;
+use crate::sync::Mutex;
 
 /// Makes one attempt at an event: readies a clone of the service, calls it, and returns what
 /// `ledger` says at the end.

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tower_service::Service;
@@ -9,6 +9,7 @@ use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::{End, Ledger, Outcome, Report};
 use crate::runtime::Runtime;
+use crate::sync::Mutex;
 use crate::telemetry;
 
 /// What an inbox delivers to. A name for the bounds, which the public functions write out.

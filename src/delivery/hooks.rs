@@ -1,7 +1,8 @@
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use crate::contain::contain;
+use crate::sync::RwLock;
 use crate::telemetry;
 
 /// The user's closures that are told of each `T`. One that panics hurts neither the others nor what

@@ -180,7 +180,7 @@ event_types! {
 
 /// A name of an event type that the specification doesn't list. It is never the name of a
 /// documented one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UndocumentedType(Arc<str>);
 
 impl UndocumentedType {

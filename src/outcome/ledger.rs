@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures_channel::oneshot;
 
 use super::{Outcome, Report, RouteReport};
+use crate::sync::{Mutex, MutexGuard};
 use crate::waiters::Waiters;
 
 /// What the routes of one attempt did, written as it happens.

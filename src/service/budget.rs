@@ -1,5 +1,6 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sync::{AtomicUsize, Ordering};
 
 /// The bytes of all bodies that are being read, or wait for the inbox's answer.
 #[derive(Debug, Default)]
@@ -50,5 +51,39 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+#[cfg(all(test, shuttle))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Budget;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn permits_together_never_pass_the_limit_and_give_everything_back() {
+        shuttle::check_random(
+            || {
+                let budget = Arc::new(Budget::default());
+                let threads = [3, 4, 5].map(|bytes| {
+                    let budget = Arc::clone(&budget);
+                    shuttle::thread::spawn(move || {
+                        let mut permit = budget.permit(10);
+                        let grown = [permit.grow(bytes), permit.grow(bytes)];
+                        assert!(budget.used.load(Ordering::Relaxed) <= 10);
+                        if grown[0] {
+                            permit.release();
+                        }
+                        permit.grow(bytes);
+                    })
+                });
+                for thread in threads {
+                    thread.join().expect("it holds");
+                }
+                assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+            },
+            5_000,
+        );
     }
 }

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tower_service::Service;
@@ -12,6 +12,7 @@ use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::runtime::{Clock, Runtime};
+use crate::sync::Mutex;
 
 /// Sets up a [`MemoryInbox`].
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::queue::Queue;
 use crate::delivery::{DeadLetter, Deliverer, EventService, Fingerprints, Job, staff};
 use crate::runtime::Clock;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What the inbox and its workers share.
 pub(super) struct MemoryDesk<S> {

@@ -7,6 +7,8 @@ mod dead_letters;
 mod deliveries;
 mod desk;
 mod graveyard;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod memory_inbox;
 mod queue;
 mod retrying;

@@ -1,0 +1,177 @@
+//! Models: threads that accept, deliver, drain and leave, in thousands of orders of their steps. An event
+//! that is left without a worker, or a waiter whom nobody tells, is a deadlock that is found.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::thread;
+
+use super::{MemoryInbox, MemoryInboxBuilder};
+use crate::delivery::{RetryPolicy, Stats};
+use crate::event::Event;
+use crate::inbox::{Accepted, Handle, Inbox, Refused};
+use crate::outcome::HandlerError;
+use crate::router::EventRouter;
+use crate::runtime::{BoxFuture, Runtime};
+
+/// Tries orders at random, and those with few switches first, which find most.
+fn check(model: fn()) {
+    shuttle::check_random(model, 2_000);
+    shuttle::check_pct(model, 2_000, 3);
+}
+
+/// Runs each task on a thread of its own; of the first ones so many can't be spawned, or are dropped.
+#[derive(Default)]
+struct Threads {
+    failing: AtomicUsize,
+    dropping: AtomicUsize,
+}
+
+fn counts_down(count: &AtomicUsize) -> bool {
+    let less = |count: usize| count.checked_sub(1);
+    count
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        .is_ok()
+}
+
+impl Runtime for Threads {
+    fn spawn(&self, task: BoxFuture<()>) {
+        assert!(!counts_down(&self.failing), "the runtime has shut down");
+        if !counts_down(&self.dropping) {
+            thread::spawn(|| block_on(task));
+        }
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(async { thread::yield_now() })
+    }
+
+    /// The time stands still: a model is the same each time.
+    fn now(&self) -> Instant {
+        static START: OnceLock<Instant> = OnceLock::new();
+        *START.get_or_init(Instant::now)
+    }
+}
+
+fn builder() -> MemoryInboxBuilder {
+    let retry = RetryPolicy::new().max_attempts(2);
+    MemoryInbox::builder().max_running(1).retry(retry)
+}
+
+/// Starts a thread that accepts the events of these ids.
+fn accepting(
+    inbox: &MemoryInbox,
+    ids: &'static [&str],
+) -> thread::JoinHandle<Vec<Result<Accepted, Refused>>> {
+    let inbox = inbox.clone();
+    thread::spawn(move || {
+        let accept = |id: &&str| {
+            let body = format!(r#"{{"messageId":"{id}","timestamp":1,"eventType":"a"}}"#);
+            let event = Event::from_bytes(body).expect("a good event");
+            block_on(inbox.accept(event))
+        };
+        ids.iter().map(accept).collect()
+    })
+}
+
+fn news(answers: &[Result<Accepted, Refused>]) -> u64 {
+    let new = |answer: &&Result<_, _>| matches!(answer, Ok(Accepted::New));
+    answers.iter().filter(new).count() as u64
+}
+
+/// Waits until nothing is in flight, and returns the counts.
+fn settled(handle: &Handle) -> Stats {
+    block_on(handle.settled());
+    let stats = handle.stats();
+    let ended = stats.handled + stats.unhandled + stats.dead;
+    assert_eq!((stats.accepted, stats.in_flight()), (ended, 0), "{stats:?}");
+    stats
+}
+
+fn noop() -> EventRouter {
+    EventRouter::new().on("a", |_: Event| async {})
+}
+
+#[test]
+fn every_event_finds_a_worker_also_one_that_comes_as_the_last_leaves() {
+    check(|| {
+        let inbox = builder().build_on(Threads::default(), noop());
+        let threads = [accepting(&inbox, &["1", "2"]), accepting(&inbox, &["3"])];
+        let answers = threads.map(|thread| thread.join().expect("it accepts"));
+        assert_eq!(answers.iter().map(|answers| news(answers)).sum::<u64>(), 3);
+        assert_eq!(settled(&inbox.handle()).handled, 3);
+    });
+}
+
+#[test]
+fn a_copy_is_never_answered_for_an_event_that_isnt_taken_after_all() {
+    check(|| {
+        let runtime = Threads {
+            failing: AtomicUsize::new(1),
+            ..Threads::default()
+        };
+        let inbox = builder().build_on(runtime, noop());
+        let threads = [accepting(&inbox, &["1"]), accepting(&inbox, &["1"])];
+        let answers = threads.map(|thread| thread.join().expect("it accepts").remove(0));
+        let new = news(&answers);
+        let copies = answers
+            .iter()
+            .filter(|answer| **answer == Ok(Accepted::Duplicate));
+        assert!(copies.count() == 0 || new == 1, "{answers:?}");
+        assert_eq!(settled(&inbox.handle()).handled, new);
+    });
+}
+
+#[test]
+fn a_runtime_that_drops_a_worker_costs_nobody_who_was_told_that_his_event_is_taken() {
+    check(|| {
+        let runtime = Threads {
+            dropping: AtomicUsize::new(1),
+            ..Threads::default()
+        };
+        let inbox = builder().build_on(runtime, noop());
+        let threads = [accepting(&inbox, &["1"]), accepting(&inbox, &["2", "3"])];
+        let answers = threads.map(|thread| thread.join().expect("it accepts"));
+        let new = answers.iter().map(|answers| news(answers)).sum::<u64>();
+        assert_eq!(settled(&inbox.handle()).handled, new);
+    });
+}
+
+#[test]
+fn a_drain_misses_no_event_and_lets_none_in_after_it() {
+    check(|| {
+        let inbox = builder().build_on(Threads::default(), noop());
+        let (handle, accepting) = (inbox.handle(), accepting(&inbox, &["1", "2"]));
+        let left = block_on(handle.drain(Duration::MAX)).left;
+        let accepted = handle.stats().accepted;
+        let answers = accepting.join().expect("it accepts");
+        assert_eq!(accepted, news(&answers), "{left} were left");
+        assert_eq!(settled(&handle).handled, accepted);
+    });
+}
+
+#[test]
+fn what_waits_for_its_next_attempt_is_told_of_a_drain() {
+    check(|| {
+        let failed = Arc::new(AtomicUsize::new(0));
+        let router = EventRouter::new().on("a", move |_: Event| async move {
+            match failed.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(HandlerError::new("once")),
+                _ => Ok(()),
+            }
+        });
+        let inbox = builder().build_on(Threads::default(), router);
+        let handle = inbox.handle();
+        let answers = accepting(&inbox, &["1"]).join().expect("it accepts");
+        assert_eq!(news(&answers), 1);
+        let drain = thread::spawn({
+            let handle = handle.clone();
+            move || block_on(handle.drain(Duration::MAX)).left
+        });
+        let stats = settled(&handle);
+        assert_eq!((stats.handled, stats.retried), (1, 1));
+        drain.join().expect("it drains");
+    });
+}
