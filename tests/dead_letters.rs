@@ -1041,6 +1041,23 @@ async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
     );
 }
 
+/// The bug: both wrote the sender's texts as they came, line breaks and all.
+#[tokio::test]
+async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_named() {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let write = Arc::clone(&written);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::never())
+        .on_delivery(move |delivery| write.lock().unwrap().push(delivery.to_string()))
+        .build(EventRouter::new().on_any(|_: Event| async { Err::<(), _>("no") }));
+    accept(&inbox, "a\r\nWARN b", "1\n\u{1b}[31m2 é").await;
+    settled(&inbox).await;
+    let letter = all(&inbox).await.remove(0).to_string();
+    let named = r"a\r\nWARN b 1\n\u{1b}[31m2 é dead";
+    assert_eq!(*written.lock().unwrap(), [format!("{named}: * failed: no")]);
+    assert_eq!(letter, format!("{named} after 1 attempt: * failed: no"));
+}
+
 /// An error that can't be written.
 #[derive(Debug)]
 struct Unspeakable;

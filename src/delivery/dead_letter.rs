@@ -195,13 +195,14 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// Writes `account.updated m-1 dead after 5 attempts: refresh failed: connection refused`.
+/// Writes `account.updated m-1 dead after 5 attempts: refresh failed: connection refused`, and what the sender named
+/// with its special characters escaped.
 impl fmt::Display for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Ok(event) = self.event() {
-            write!(f, "{} ", event.event_type())?;
+            write!(f, "{} ", event.event_type().as_str().escape_debug())?;
         }
-        let (id, attempts) = (&self.message_id, self.attempts);
+        let (id, attempts) = (self.message_id.escape_debug(), self.attempts);
         let plural = if attempts == 1 { "" } else { "s" };
         write!(f, "{id} dead after {attempts} attempt{plural}")?;
         let mut colon = ": ";

@@ -64,10 +64,12 @@ impl Delivery {
     }
 }
 
-/// Writes `account.updated m-1 handled: route handled`.
+/// Writes `account.updated m-1 handled: route handled`, and what the sender named with its special characters escaped.
 impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ", self.event.event_type(), self.event.id())?;
+        // Whoever can send events chooses these: a line break would begin a line of the user's log.
+        let event_type = self.event.event_type().as_str().escape_debug();
+        write!(f, "{event_type} {} ", self.event.id().escape_debug())?;
         match self.next {
             Next::End(verdict) => write!(f, "{verdict}")?,
             Next::Retry(wait) => write!(f, "to be tried again in {wait:.1?}")?,
