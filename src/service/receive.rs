@@ -78,7 +78,7 @@ impl<I: Inbox> Receiver<I> {
             match taken.await {
                 Ok(Ok(status)) => Reply::new(status, ""),
                 Ok(Err(rejection)) => receiver.reject(&rejection),
-                Err(_) => receiver.reject(&closing(Reason::Panicked.into(), version)),
+                Err(_) => receiver.reject(&closing(Rejection::because(Reason::Panicked), version)),
             }
         }
     }
@@ -96,7 +96,8 @@ impl<I: Inbox> Receiver<I> {
         let settings = &self.settings;
         let mut permit = self.front.bodies.permit(settings.max_body_bytes_in_flight);
         let bytes = self.read(parts, body, &mut permit, deadline).await?;
-        self.verify(|verify| verify.verify_body(parts, &bytes))?;
+        self.verify(|verify| verify.verify_body(parts, &bytes))
+            .map_err(Rejection::because)?;
         let event = Event::received(bytes, self.runtime.wall())
             .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
         let status = self.matched(&event)?;
@@ -135,7 +136,7 @@ impl<I: Inbox> Receiver<I> {
                 drain(body, limit, deadline).await
             }
         };
-        let rejection = Box::<Rejection>::from(reason);
+        let rejection = Rejection::because(reason);
         Err(if ended {
             rejection
         } else {
@@ -190,7 +191,7 @@ impl<I: Inbox> Receiver<I> {
                 if status.is_success() {
                     return Ok(*status);
                 }
-                let rejection = Box::<Rejection>::from(Reason::Unmatched).with_status(*status);
+                let rejection = Rejection::because(Reason::Unmatched).with_status(*status);
                 Err(rejection.with_event(Some(event.clone())))
             }
             _ => Ok(StatusCode::OK),
@@ -211,8 +212,8 @@ impl<I: Inbox> Receiver<I> {
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
-            Some(Err(_)) => Reason::Panicked.into(),
-            None => Reason::Slow.into(),
+            Some(Err(_)) => Rejection::because(Reason::Panicked),
+            None => Rejection::because(Reason::Slow),
         };
         Err(rejection.with_event(Some(copy)))
     }

@@ -9,6 +9,28 @@ use crate::inbox::{Refused, RefusedKind};
 
 /// A webhook request whose event was not taken, as the hook of
 /// [`on_rejection`](crate::WebhookLayer::on_rejection) sees it.
+///
+/// # Examples
+///
+/// Keeps what a verified sender sent in an envelope of a new kind:
+///
+/// ```
+/// use std::sync::mpsc::channel;
+///
+/// use botisimo_webhooks::{Event, EventRouter, Reason, SharedSecret, WebhookLayer};
+///
+/// let (keep, kept) = channel();
+/// let router = EventRouter::new().on_any(|_: Event| async {});
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+///     .verify(SharedSecret::in_query("token", "s3cret"))
+///     .on_rejection(move |rejection| {
+///         if rejection.reason() == Reason::Malformed {
+///             let body = rejection.body().unwrap_or_default().to_owned();
+///             let _ = keep.send((rejection.to_string(), body));
+///         }
+///     });
+/// # drop((webhooks, kept));
+/// ```
 #[derive(Clone)]
 pub struct Rejection {
     pub(super) reason: Reason,
@@ -176,6 +198,17 @@ impl Rejection {
             .unwrap_or(self.reason.as_str())
     }
 
+    /// Returns what is answered for this reason alone.
+    pub(super) fn because(reason: Reason) -> Box<Self> {
+        Box::new(Self {
+            reason,
+            reply: reason.reply(),
+            error: None,
+            event: None,
+            body: None,
+        })
+    }
+
     /// Answers with another status than that of the reason.
     pub(super) fn with_status(mut self: Box<Self>, status: StatusCode) -> Box<Self> {
         self.reply = Reply::new(status, self.text());
@@ -194,7 +227,7 @@ impl Rejection {
     }
 
     pub(super) fn malformed(undecoded: Undecoded, status: StatusCode) -> Box<Self> {
-        let mut rejection = Box::<Self>::from(Reason::Malformed);
+        let mut rejection = Self::because(Reason::Malformed);
         rejection.error = Some(undecoded.error);
         rejection.body = Some(undecoded.body);
         rejection.with_status(status)
@@ -206,22 +239,9 @@ impl Rejection {
             RefusedKind::Draining => Reason::Draining,
             RefusedKind::Unavailable => Reason::Unavailable,
         };
-        let mut rejection = Box::<Self>::from(reason);
+        let mut rejection = Self::because(reason);
         rejection.reply = Reply::unavailable(reason.as_str(), refused.delay());
         rejection
-    }
-}
-
-impl From<Reason> for Box<Rejection> {
-    fn from(reason: Reason) -> Self {
-        let reply = reason.reply();
-        Self::new(Rejection {
-            reason,
-            reply,
-            error: None,
-            event: None,
-            body: None,
-        })
     }
 }
 
