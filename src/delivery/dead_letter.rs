@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Progress;
+use super::{Progress, RouteEnd};
 use crate::error::Error;
 use crate::event::Event;
 
@@ -33,14 +33,6 @@ enum Remains {
         expect(dead_code, reason = "memory holds decoded events")
     )]
     Body(Arc<str>, Error),
-}
-
-/// How a route of an event ended: it did its work, or it won't be tried again.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RouteEnd {
-    pub(crate) route: Arc<str>,
-    /// Absent if the route did its work.
-    pub(crate) reason: Option<Arc<str>>,
 }
 
 impl DeadLetter {
@@ -153,31 +145,6 @@ impl DeadLetter {
     #[must_use]
     pub fn died_at(&self) -> SystemTime {
         self.died_at
-    }
-}
-
-impl RouteEnd {
-    /// Returns the route's name.
-    #[must_use]
-    pub fn route(&self) -> &str {
-        &self.route
-    }
-
-    /// Returns why the route was given up, or `None` if it did its work. The text may hold that of
-    /// the handler's error, up to 1,024 bytes in all.
-    #[must_use]
-    pub fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
-    }
-}
-
-/// Writes everything but what the handler said.
-impl fmt::Debug for RouteEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteEnd")
-            .field("route", &self.route)
-            .field("failed", &self.reason.is_some())
-            .finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RetryPolicy, RouteEnd, Verdict};
-use crate::contain::contain;
 #[cfg(feature = "sqlite")]
 use crate::outcome::SERVICE;
 use crate::outcome::{Ledger, Outcome, Report, RouteReport};
@@ -29,9 +28,6 @@ struct Routes {
     /// Those that failed in the last attempt and will be tried again.
     waiting: Vec<Arc<str>>,
 }
-
-/// How many bytes of what a handler said are kept.
-const MAX_REASON: usize = 1024;
 
 /// What stands for routes that wait and whose names weren't kept. They are those that match when the
 /// event runs again.
@@ -189,30 +185,6 @@ impl Routes {
             None => self.ends.push(end),
             Some(known) if end.reason.is_some() => *known = end,
             Some(_) => {}
-        }
-    }
-}
-
-impl RouteEnd {
-    fn done(route: Arc<str>) -> Self {
-        Self {
-            route,
-            reason: None,
-        }
-    }
-
-    fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
-        // The text of a handler's error is made by the user's code.
-        let reason = contain(|| outcome.to_string());
-        let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
-        // What handlers say may quote a whole payload, and counts against no bound.
-        let end = (0..=MAX_REASON)
-            .rev()
-            .find(|end| reason.is_char_boundary(*end));
-        reason.truncate(end.unwrap_or_default());
-        Self {
-            route,
-            reason: Some(Arc::from(reason)),
         }
     }
 }

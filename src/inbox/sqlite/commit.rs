@@ -1,5 +1,5 @@
 use super::arrivals::Decision;
-use super::health::is_corrupt;
+use super::faults::is_corrupt;
 use super::letters::{Dropped, bury};
 use super::mailbox::{Arrival, Return};
 use super::store::Store;

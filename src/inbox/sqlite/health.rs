@@ -1,9 +1,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
-use super::file::{Identity, caused};
+use super::faults::CORRUPT;
+use super::file::Identity;
 use super::schema::BUSY;
 use crate::error::{Error, ErrorKind};
 use crate::telemetry;
@@ -13,9 +14,6 @@ const CHECKPOINT: u64 = 16 << 20;
 
 /// A page in the log, and what describes it there.
 const FRAME: u64 = 4096 + 24;
-
-/// What is said of a database that is damaged.
-const CORRUPT: &str = "the inbox is corrupt";
 
 /// How long a checkpoint waits for those who read the log.
 const TRUNCATE: Duration = Duration::from_millis(100);
@@ -150,24 +148,4 @@ fn run(connection: &Connection, checkpoint: &str) -> rusqlite::Result<Log> {
             done: busy == 0 && frames <= done,
         })
     })
-}
-
-/// Says what is wrong with the store, in the user's words.
-pub(super) fn failed(path: &Path, error: rusqlite::Error) -> (Error, &'static str) {
-    let what = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "the disk is full",
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another process is writing to the inbox"
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => CORRUPT,
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => "the inbox can't be written",
-        Some(ErrorCode::SystemIoFailure) => "the disk fails",
-        _ => "the inbox fails",
-    };
-    (caused(path, what, error), what)
-}
-
-/// Returns whether part of the database is damaged.
-pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }

@@ -1,4 +1,4 @@
-use super::health::is_corrupt;
+use super::faults::is_corrupt;
 use super::letters::{Dropped, bury};
 use super::store::Store;
 use super::stored::{StoredEvent, time};

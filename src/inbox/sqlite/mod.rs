@@ -17,6 +17,7 @@ mod commit;
 mod dead_letters;
 mod desk;
 mod events_table;
+mod faults;
 mod file;
 mod health;
 mod ids_table;

@@ -3,8 +3,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::desk::SqliteDesk;
+use super::faults::failed;
 use super::file::Owned;
-use super::health::{Health, failed};
+use super::health::Health;
 use super::mailbox::Mailbox;
 use super::schedule::Schedule;
 use super::schema;

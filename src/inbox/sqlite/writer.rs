@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
+use super::faults::failed;
 use super::file::Owned;
-use super::health::{Health, failed};
+use super::health::Health;
 use super::mailbox::{Mail, Mailbox, Return};
 use super::schedule::Schedule;
 use super::store::{Store, Totals};
