@@ -83,6 +83,23 @@ fn the_pass_through_arm_allocates_nothing() {
     assert_ne!(measure(|| bytes = send(&service, webhook)).count_total, 0);
 }
 
+/// The bug: each of the thousands of secrets that fit into a URL was decoded twice.
+#[test]
+fn a_thousand_wrong_secrets_cost_no_allocation_more_than_one() {
+    let layer = WebhookLayer::new("/webhooks/botisimo", EventRouter::new())
+        .verify(SharedSecret::in_query("token", "s3cret"));
+    let service = layer.layer(Inner);
+    for wrong in ["token=a", "token=+", "token=wrong1"] {
+        let allocations = |times: usize| {
+            let query = vec![wrong; times].join("&");
+            let path = format!("/webhooks/botisimo?{query}");
+            let request = MockRequest::event("a").path(path).build::<Full<Bytes>>();
+            measure(|| assert_ne!(send(&service, request), 0)).count_total
+        };
+        assert_eq!(allocations(1000), allocations(1), "{wrong}");
+    }
+}
+
 #[test]
 fn parsing_and_finding_a_documented_event_type_allocate_nothing() {
     let router = (0..1000).fold(EventRouter::new(), |router, i| {
