@@ -1,5 +1,5 @@
-//! More unfinished and endless bodies than the budget has room for, over real sockets, against a server in a process of its
-//! own: its memory stays bounded, and the next good event gets its 200.
+//! Ten thousand connections that are idle, and more unfinished and endless bodies than the budget has room for, over real
+//! sockets, against a server in a process of its own: its memory stays bounded, and the next good event gets its 200.
 #![cfg(all(target_os = "linux", feature = "tokio"))]
 #![allow(clippy::unwrap_used)]
 
@@ -159,6 +159,20 @@ async fn status(client: &mut TcpStream) -> Option<u16> {
     let answer = String::from_utf8(answer).unwrap();
     let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?;
     Some(status.parse().unwrap())
+}
+
+#[tokio::test]
+async fn idle_connections_cost_a_few_kilobytes_each_and_nobody_an_answer() {
+    let (room, server) = (room(), Server::start());
+    server.good().await;
+    let before = server.peak();
+    let idle = server.crowd(room, b"").await;
+    server.good().await;
+    let each = (server.peak() - before) * 1024 / room;
+    println!("{room} idle connections, {each} bytes each");
+    assert!(each < 32 << 10, "{each}");
+    drop(idle);
+    server.good().await;
 }
 
 #[tokio::test]
