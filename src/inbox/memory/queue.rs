@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures_channel::oneshot;
 
 use super::graveyard::Graveyard;
@@ -7,7 +9,6 @@ use crate::delivery::{
 use crate::inbox::{Refused, RefusedKind};
 use crate::telemetry::Origin;
 use crate::waiters::Waiters;
-use std::time::Duration;
 
 /// How much an inbox holds.
 #[derive(Clone, Copy, Debug)]

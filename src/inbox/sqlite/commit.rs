@@ -1,6 +1,6 @@
 use super::arrivals::Decision;
 use super::faults::is_corrupt;
-use super::letters::{Dropped, bury};
+use super::graveyard::{Dropped, bury};
 use super::mailbox::{Arrival, Return};
 use super::store::Store;
 use super::stored::time;

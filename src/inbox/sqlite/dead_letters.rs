@@ -4,7 +4,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::desk::SqliteDesk;
-use super::letters::failed;
+use super::graveyard::failed;
 use super::writer::{STEP, Writer};
 use crate::delivery::{DeadLetter, EventService};
 use crate::error::{Error, ErrorKind};

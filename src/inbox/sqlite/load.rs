@@ -1,5 +1,5 @@
 use super::faults::is_corrupt;
-use super::letters::{Dropped, bury};
+use super::graveyard::{Dropped, bury};
 use super::store::Store;
 use super::stored::{StoredEvent, time};
 use super::window::Window;

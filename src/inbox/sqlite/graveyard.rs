@@ -1,3 +1,6 @@
+//! What the writer does with dead letters: burying, replaying and deleting, within their bounds. Their table is in
+//! `letters_table`, and what a user asks for in `dead_letters`.
+
 use super::store::{Store, Totals};
 use super::writer::{Bounds, STEP, Writer};
 use crate::delivery::{DeadLetter, OrderKey};
