@@ -139,7 +139,13 @@ impl SharedSecret {
     /// Compares the value of a query parameter. A `+` in it is a space where a form was encoded,
     /// and itself where a secret was pasted into the URL.
     fn fits_encoded(&self, given: &str) -> Choice {
-        // A stranger says how many parameters there are: mostly nothing is allocated for one.
+        // A stranger says how many parameters there are: what can't fit costs next to nothing, and what has nothing to
+        // decode no allocation. A length is no secret.
+        let possible =
+            |secret: &[u8]| (secret.len()..=secret.len().saturating_mul(3)).contains(&given.len());
+        if !self.secrets.iter().any(|secret| possible(secret)) {
+            return Choice::from(0);
+        }
         let decoded = |text| Cow::from(percent_decode_str(text));
         let pasted = self.fits(&decoded(given));
         if !given.contains('+') {
