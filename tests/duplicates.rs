@@ -51,6 +51,25 @@ async fn a_copy_is_answered_200_and_not_run_again() {
     assert_eq!((stats.accepted, stats.duplicates, stats.handled), (1, 1, 1));
 }
 
+/// Nothing but the secret keeps strangers from doing so: see SECURITY.md.
+#[tokio::test]
+async fn who_sends_an_id_first_takes_it_from_the_event_that_it_belongs_to() {
+    let (router, runs) = counting();
+    let inbox = MemoryInbox::new(router);
+    let event =
+        |event_type: &str, id: &str| MockRequest::event(event_type).message_id(id).to_event();
+    let forged = inbox.accept(event("poll.created", "taken")).await;
+    let genuine = inbox.accept(event("account.updated", "taken")).await;
+    assert_eq!(forged, Ok(Accepted::New));
+    assert_eq!(genuine, Ok(Accepted::Duplicate));
+    inbox.handle().settled().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+    // The same event under an id that nobody took runs.
+    accept(&inbox, "free").await.unwrap();
+    inbox.handle().settled().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
     let router = EventRouter::new().on("account.updated", |_: Event| async {

@@ -477,6 +477,36 @@ mod log {
 
 #[cfg(feature = "tracing")]
 #[tokio::test]
+async fn a_strangers_refusals_are_warned_of_ever_more_seldom_and_every_malformed_body_is() {
+    let (log, _guard) = capture();
+    let webhooks =
+        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", SECRET));
+    for _ in 0..9 {
+        let request = MockRequest::event("a").query("token", "wrong");
+        assert_eq!(
+            ask(&webhooks, request.build::<Script>()).await.status(),
+            401
+        );
+    }
+    for _ in 0..3 {
+        let request = MockRequest::event("a").query("token", SECRET).truncated();
+        assert_eq!(
+            ask(&webhooks, request.build::<Script>()).await.status(),
+            400
+        );
+    }
+    let log = log.text();
+    let of = |level: &str, status: &str| {
+        let lines = log.lines().filter(|line| line.contains(status));
+        lines.filter(|line| line.contains(level)).count()
+    };
+    // The 1st, the 2nd, the 4th and the 8th.
+    assert_eq!((of("WARN", "401"), of("DEBUG", "401")), (4, 5), "{log}");
+    assert_eq!((of("WARN", "400"), of("DEBUG", "400")), (3, 0), "{log}");
+}
+
+#[cfg(feature = "tracing")]
+#[tokio::test]
 async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
     let (log, _guard) = capture();
     let webhooks =
