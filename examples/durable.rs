@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let path = path.unwrap_or_else(|| env::temp_dir().join("botisimo-inbox.db"));
     let inbox = SqliteInbox::builder(&path)
         // Of a process that is being drained while this one is started.
-        .wait_for_owner(Duration::from_secs(30))
+        .lock_timeout(Duration::from_secs(30))
         .open(router)
         .await?;
     let mut webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);

@@ -50,7 +50,7 @@ async fn connect() -> Result<Context, Box<dyn Error + Send + Sync>> {
 fn stream() -> Result<StreamSettings, Box<dyn Error + Send + Sync>> {
     let replicas = env::var("REPLICAS").unwrap_or_else(|_| "1".to_owned());
     let settings = StreamSettings::new().replicas(replicas.parse()?);
-    Ok(settings.max_bytes(256 << 20).create())
+    Ok(settings.max_bytes(256 << 20).create_if_missing())
 }
 
 async fn receive() -> Outcome {
@@ -87,7 +87,7 @@ async fn work() -> Outcome {
     println!("working");
     stop.await;
     let drained = worker.drain(Duration::from_secs(20)).await;
-    println!("drained: {} left", drained.left);
+    println!("drained: {} left", drained.remaining);
     println!("{}", worker.stats());
     for letter in worker.dead_letters().list(None, 10).await? {
         println!("{letter}");

@@ -100,7 +100,7 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     );
 
     let (ended, mut reports) = mpsc::unbounded_channel();
-    handle.on_delivery(move |delivery| drop(ended.send(delivery.report().to_string())));
+    handle.on_attempt(move |delivery| drop(ended.send(delivery.report().to_string())));
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut table = Vec::new();
     for (what, request) in deliveries {
@@ -113,7 +113,7 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
         let status = response.status().as_u16();
         let text = response.into_body().collect().await?.to_bytes();
         let answer = format!("{status} {}", String::from_utf8_lossy(&text));
-        handle.settled().await;
+        handle.wait_idle().await;
         let ran = reports.try_recv().unwrap_or_else(|_| "nothing".to_owned());
         table.push((what, answer, ran));
     }

@@ -41,7 +41,7 @@ pub enum ErrorKind {
     /// What an inbox keeps its events in can't be opened, or doesn't work.
     Inbox,
     /// Another process, or another inbox of this one, owns what this one was to open.
-    Owned,
+    Locked,
 }
 
 impl Error {

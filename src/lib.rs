@@ -40,7 +40,7 @@
 //!         .with_graceful_shutdown(async move {
 //!             let _ = tokio::signal::ctrl_c().await;
 //!             let drained = handle.drain(Duration::from_secs(25)).await;
-//!             println!("{} events left", drained.left);
+//!             println!("{} events left", drained.remaining);
 //!         })
 //!         .await
 //! }
@@ -57,7 +57,7 @@
 //! | handlers, patterns, isolation | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] |
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] |
 //! | where the layer goes in axum, hyper, tonic | [`WebhookLayer`], [`Endpoint`] |
-//! | every answer, and why | [`Reason`] |
+//! | every answer, and why | [`RejectionReason`] |
 //! | secrets | [`SharedSecret`], [`Verify`] |
 //! | bounds, timeouts, retries, order, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
 //! | events that outlive the process | `SqliteInbox`, `SqliteInboxBuilder` (feature `sqlite`) |
@@ -70,7 +70,7 @@
 //! # What is guaranteed
 //!
 //! - A 2xx is sent only once the inbox owns the event, and it is sent without waiting for handlers.
-//! - Every webhook request is answered within [`ack_within`](WebhookLayer::ack_within), 3 s unless
+//! - Every webhook request is answered within [`response_timeout`](WebhookLayer::response_timeout), 3 s unless
 //!   set: the sender never tries an event again that it got no quick answer for, but does so after
 //!   a 503.
 //! - Every accepted event ends in exactly one count of [`Stats`].
@@ -91,7 +91,7 @@
 //! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What
 //!   is dead after that is kept among the [`DeadLetters`], the newest 1,000 in memory.
 //! - Deliveries run in parallel, unless they are put in
-//!   [order by key](MemoryInboxBuilder::in_order_by), which isn't to be had on JetStream.
+//!   [order by key](MemoryInboxBuilder::ordering_key), which isn't to be had on JetStream.
 //! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
 //!   `panic = "abort"` nothing can isolate a panic.
 //! - Botisimo signs nothing. Without a [`SharedSecret`] anyone who knows the URL can send events.
@@ -111,7 +111,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 
-mod contain;
+mod catch_panic;
 mod delivery;
 mod error;
 mod event;
@@ -127,12 +127,12 @@ mod telemetry;
 pub mod testing;
 mod waiters;
 
-pub use crate::delivery::{DeadLetter, Delivery, RetryPolicy, RouteEnd, Stats, Verdict};
+pub use crate::delivery::{Attempt, DeadLetter, EventOutcome, RetryPolicy, RouteResult, Stats};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
-    Accepted, Control, DeadLetterStore, DeadLetters, Drained, Handle, Inbox, IntoInbox,
-    MemoryInbox, MemoryInboxBuilder, Refused, RefusedKind,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, DeadLetters, Drained, Handle, Inbox,
+    InboxControl, IntoInbox, MemoryInbox, MemoryInboxBuilder,
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
@@ -150,8 +150,8 @@ pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 pub use crate::runtime::TokioRuntime;
 pub use crate::runtime::{BoxFuture, Runtime};
 pub use crate::service::{
-    Endpoint, EndpointFuture, Reason, Rejection, ResponseBody, ResponseFuture, SharedSecret,
-    Unverified, Verify, Webhook, WebhookLayer,
+    Endpoint, EndpointFuture, Rejection, RejectionReason, ResponseBody, ResponseFuture,
+    SharedSecret, Unverified, Verify, Webhook, WebhookLayer,
 };
 
 /// The README's examples, compiled and run as tests.

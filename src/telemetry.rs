@@ -14,7 +14,7 @@ use crate::outcome::Report;
 
 /// Where a delivery's span hangs: the span that the event was accepted in.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin {
+pub(crate) struct ParentSpan {
     #[cfg(feature = "tracing")]
     span: tracing::Span,
 }
@@ -26,13 +26,13 @@ mod on {
     #[cfg(feature = "sqlite")]
     use tracing::{error, info};
 
-    use super::{Duration, Error, Event, Origin, Outcome, Report};
-    use crate::contain::contain;
+    use super::{Duration, Error, Event, Outcome, ParentSpan, Report};
+    use crate::catch_panic::catch_panic;
 
     /// One name to filter by, whatever the modules in here are called.
     const TARGET: &str = "botisimo_webhooks";
 
-    impl Origin {
+    impl ParentSpan {
         pub(crate) fn current() -> Self {
             Self {
                 span: Span::current(),
@@ -45,11 +45,11 @@ mod on {
         }
 
         /// Returns the span of the event's delivery.
-        pub(crate) fn delivery(&self, event: &Event) -> DeliverySpan {
+        pub(crate) fn delivery(&self, event: &Event) -> AttemptSpan {
             let (id, event_type) = (event.id(), event.event_type().as_str());
             let span = debug_span!(target: TARGET, parent: &self.span, "delivery", event_type, event_id = id);
             // A filter that drops our span must not cost the handlers that of the request.
-            DeliverySpan(if span.is_disabled() {
+            AttemptSpan(if span.is_disabled() {
                 self.span.clone()
             } else {
                 span
@@ -57,9 +57,9 @@ mod on {
         }
     }
 
-    pub(crate) struct DeliverySpan(Span);
+    pub(crate) struct AttemptSpan(Span);
 
-    impl DeliverySpan {
+    impl AttemptSpan {
         pub(crate) fn instrument<F: Future>(self, delivery: F) -> Instrumented<F> {
             delivery.instrument(self.0)
         }
@@ -68,7 +68,7 @@ mod on {
     /// Writes to the log. A subscriber of the user's, or an error that panics when it is written, must not cost more than
     /// the line: an event its count, or a request its answer.
     fn contained(write: impl FnOnce()) {
-        let _ = contain(write);
+        let _ = catch_panic(write);
     }
 
     pub(crate) fn suspect_route(pattern: &str) {
@@ -215,9 +215,9 @@ mod on {
 #[cfg(not(feature = "tracing"))]
 #[allow(clippy::unused_self)] // the same methods as those that log
 mod on {
-    use super::{Duration, Event, Origin, Report};
+    use super::{Duration, Event, ParentSpan, Report};
 
-    impl Origin {
+    impl ParentSpan {
         pub(crate) fn current() -> Self {
             Self {}
         }
@@ -226,14 +226,14 @@ mod on {
             Self {}
         }
 
-        pub(crate) fn delivery(&self, _: &Event) -> DeliverySpan {
-            DeliverySpan
+        pub(crate) fn delivery(&self, _: &Event) -> AttemptSpan {
+            AttemptSpan
         }
     }
 
-    pub(crate) struct DeliverySpan;
+    pub(crate) struct AttemptSpan;
 
-    impl DeliverySpan {
+    impl AttemptSpan {
         pub(crate) fn instrument<F: Future>(self, delivery: F) -> F {
             delivery
         }

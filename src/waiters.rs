@@ -2,7 +2,7 @@
 
 use futures_channel::oneshot;
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 
 /// Who waits for a signal. It holds about twice as many as really wait at the most: those who gave up are forgotten before
 /// it grows.
@@ -33,7 +33,7 @@ impl Waiters {
     pub(crate) fn wake(self) {
         for waiting in self.waiting {
             // Who gave up needn't be told; a waker that panics is its own executor's trouble.
-            let _ = contain(|| waiting.send(()));
+            let _ = catch_panic(|| waiting.send(()));
         }
     }
 }

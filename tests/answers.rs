@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Endpoint, Event, EventRouter, Inbox, MemoryInbox, Reason, Refused,
-    Runtime, Unverified, Verify, WebhookLayer,
+    AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Inbox, MemoryInbox,
+    RejectionReason, Runtime, Unverified, Verify, WebhookLayer,
 };
 use bytes::Bytes;
 use door::{
@@ -430,26 +430,30 @@ async fn a_body_that_breaks_off_is_answered_400() {
 async fn a_refusal_of_the_inbox_is_answered_503_with_a_time_to_try_again() {
     let second = Duration::from_secs(1);
     for (refused, text, retry_after) in [
-        (Refused::full(), "the inbox is full", "1"),
-        (Refused::draining(), "the inbox is being drained", "5"),
-        (Refused::unavailable(), "the inbox is not available", "5"),
+        (AcceptError::full(), "the inbox is full", "1"),
+        (AcceptError::draining(), "the inbox is being drained", "5"),
         (
-            Refused::full().retry_after(second * 90),
+            AcceptError::unavailable(),
+            "the inbox is not available",
+            "5",
+        ),
+        (
+            AcceptError::full().retry_after(second * 90),
             "the inbox is full",
             "90",
         ),
         (
-            Refused::full().retry_after(second + Duration::from_nanos(1)),
+            AcceptError::full().retry_after(second + Duration::from_nanos(1)),
             "the inbox is full",
             "2",
         ),
         (
-            Refused::full().retry_after(Duration::ZERO),
+            AcceptError::full().retry_after(Duration::ZERO),
             "the inbox is full",
             "0",
         ),
         (
-            Refused::full().retry_after(Duration::MAX),
+            AcceptError::full().retry_after(Duration::MAX),
             "the inbox is full",
             "18446744073709551615",
         ),
@@ -476,14 +480,14 @@ async fn a_full_memory_inbox_is_answered_503_after_one_second() {
         Some(("retry-after", "1")),
     );
     go.notify_one();
-    handle.settled().await;
+    handle.wait_idle().await;
     assert_eq!(ask(&webhooks, good().build::<Script>()).await.status(), 200);
 }
 
 #[tokio::test]
 async fn a_drained_memory_inbox_is_answered_503_after_five_seconds() {
     let webhooks = Endpoint::new(idle());
-    assert_eq!(webhooks.handle().drain(Duration::ZERO).await.left, 0);
+    assert_eq!(webhooks.handle().drain(Duration::ZERO).await.remaining, 0);
     let answer = ask(&webhooks, good().build::<Script>()).await;
     assert_answer(
         &answer,
@@ -602,7 +606,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
             Box::pin(std::future::pending())
         }
     }
-    let webhooks = Endpoint::new(MemoryInbox::on(ShutDown, idle()));
+    let webhooks = Endpoint::new(MemoryInbox::with_runtime(ShutDown, idle()));
     let handle = webhooks.handle();
     let (status, text, header) = UNAVAILABLE;
     for refused in 1..=3 {
@@ -617,7 +621,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let tokio = botisimo_webhooks::TokioRuntime::with_handle(runtime.handle().clone());
     drop(runtime);
-    let webhooks = Endpoint::new(MemoryInbox::on(tokio, idle()));
+    let webhooks = Endpoint::new(MemoryInbox::with_runtime(tokio, idle()));
     let answer = smol::block_on(ask(&webhooks, good().build::<Script>()));
     assert_answer(&answer, status, text, header);
 }
@@ -685,14 +689,14 @@ async fn an_unmatched_event_with_another_status_set_never_gets_to_the_inbox() {
     let handle = endpoint.handle();
     let answer = ask(&endpoint, good().build::<Script>()).await;
     assert_answer(&answer, 404, "no route takes this event type", None);
-    assert_eq!(reasons.take(), [Reason::Unmatched]);
+    assert_eq!(reasons.take(), [RejectionReason::Unmatched]);
     assert_eq!((handle.stats().accepted, handle.stats().rejected), (0, 1));
 }
 
 #[tokio::test]
 async fn an_unmatched_event_with_a_2xx_set_is_refused_where_the_inbox_is_full() {
     let router = EventRouter::new();
-    let inbox = Scripted::new(|_, _| std::future::ready(Err(Refused::full())));
+    let inbox = Scripted::new(|_, _| std::future::ready(Err(AcceptError::full())));
     let webhooks = Endpoint::new(inbox).answer_unmatched(&router, StatusCode::ACCEPTED);
     assert_eq!(ask(&webhooks, good().build::<Script>()).await.status(), 503);
 }
@@ -773,7 +777,7 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
     let secret = botisimo_webhooks::SharedSecret::in_header("x-secret", "s3cret");
     let inbox = Scripted::new(|inner, event| async move {
         match event.id() {
-            "full" => Err(Refused::full()),
+            "full" => Err(AcceptError::full()),
             "slow" => std::future::pending().await,
             _ => inner.accept(event).await,
         }
@@ -789,40 +793,40 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
     let build = |mock: MockRequest| mock.build::<Script>();
     let stalled = build(ours()).map(|_| Script::new([Step::Stall]));
     let broken = build(ours()).map(|_| Script::new([Step::Fail]));
-    let cases: [(Request<Script>, &[Reason], [u64; 4]); 11] = [
+    let cases: [(Request<Script>, &[RejectionReason], [u64; 4]); 11] = [
         (build(ours()), &[], [0, 0, 0, 0]),
         (build(good().path("/")), &[], [0, 0, 0, 0]),
         (
             build(ours().truncated()),
-            &[Reason::Malformed],
+            &[RejectionReason::Malformed],
             [1, 0, 0, 0],
         ),
-        (build(good()), &[Reason::Unverified], [0, 1, 0, 0]),
+        (build(good()), &[RejectionReason::Unverified], [0, 1, 0, 0]),
         (
             build(ours().method(Method::GET)),
-            &[Reason::NotPost],
+            &[RejectionReason::NotPost],
             [0, 0, 1, 0],
         ),
         (
             build(ours().content_type("a/b")),
-            &[Reason::ContentType],
+            &[RejectionReason::ContentType],
             [0, 0, 1, 0],
         ),
         (
             build(ours().padded(1001)),
-            &[Reason::TooLarge],
+            &[RejectionReason::TooLarge],
             [0, 0, 1, 0],
         ),
-        (stalled, &[Reason::Incomplete], [0, 0, 1, 0]),
-        (broken, &[Reason::Unreadable], [0, 0, 1, 0]),
+        (stalled, &[RejectionReason::Incomplete], [0, 0, 1, 0]),
+        (broken, &[RejectionReason::Unreadable], [0, 0, 1, 0]),
         (
             build(ours().message_id("full")),
-            &[Reason::Full],
+            &[RejectionReason::Full],
             [0, 0, 0, 0],
         ),
         (
             build(ours().message_id("slow")),
-            &[Reason::Slow],
+            &[RejectionReason::Slow],
             [0, 0, 0, 1],
         ),
     ];
@@ -877,7 +881,10 @@ async fn a_body_of_any_buffer_is_read() {
 
 #[test]
 fn a_reason_is_written_as_its_text_and_padded() {
-    let text = Reason::NotPost.as_str();
-    assert_eq!(Reason::NotPost.to_string(), text);
-    assert_eq!(format!("{:>30}", Reason::NotPost), format!("{text:>30}"));
+    let text = RejectionReason::NotPost.as_str();
+    assert_eq!(RejectionReason::NotPost.to_string(), text);
+    assert_eq!(
+        format!("{:>30}", RejectionReason::NotPost),
+        format!("{text:>30}")
+    );
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Delivery, Event, EventRouter, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Report,
-    RetryPolicy, Stats, Verdict,
+    Attempt, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    MemoryInboxBuilder, Report, RetryPolicy, Stats,
 };
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -36,13 +36,13 @@ fn balanced(stats: &Stats) {
 }
 
 /// What the hook saw, and when.
-type Log = Arc<Mutex<Vec<(Duration, Delivery)>>>;
+type Log = Arc<Mutex<Vec<(Duration, Attempt)>>>;
 
 fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
     let log = Log::default();
     let (write, start) = (Arc::clone(&log), Instant::now());
     (
-        builder.on_delivery(move |delivery| {
+        builder.on_attempt(move |delivery| {
             write
                 .lock()
                 .unwrap()
@@ -84,7 +84,7 @@ async fn only_the_routes_that_failed_run_again() {
         .named("panics");
     let inbox = builder.build(router);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(
         reports(&log),
         [
@@ -106,7 +106,7 @@ async fn only_the_routes_that_failed_run_again() {
 async fn an_event_whose_routes_all_come_to_it_in_the_end_is_handled() {
     let inbox = MemoryInbox::new(EventRouter::new().on("a", fails_before(5)));
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
@@ -114,7 +114,7 @@ async fn an_event_whose_routes_all_come_to_it_in_the_end_is_handled() {
 async fn an_event_that_only_observers_saw_is_unhandled_also_after_retries() {
     let inbox = MemoryInbox::new(EventRouter::new().on_any(fails_before(2)));
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().unhandled, 1);
 }
 
@@ -125,7 +125,7 @@ async fn the_event_dies_after_the_last_attempt_and_not_before() {
             logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(attempts)));
         let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
         inbox.accept(event("1")).await.unwrap();
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         let log = log.lock().unwrap();
         let numbers: Vec<_> = log
             .iter()
@@ -134,7 +134,7 @@ async fn the_event_dies_after_the_last_attempt_and_not_before() {
         assert_eq!(numbers, (1..=attempts).collect::<Vec<_>>());
         for (_, delivery) in log.iter() {
             let last = delivery.event().attempt() == attempts;
-            assert_eq!(delivery.verdict(), last.then_some(Verdict::Dead));
+            assert_eq!(delivery.event_outcome(), last.then_some(EventOutcome::Dead));
             assert_eq!(delivery.retry_in().is_none(), last);
         }
     }
@@ -144,14 +144,14 @@ async fn the_event_dies_after_the_last_attempt_and_not_before() {
 async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
     let retry = RetryPolicy::new()
         .max_attempts(12)
-        .base(seconds(1))
-        .ceiling(seconds(20));
+        .initial_delay(seconds(1))
+        .max_delay(seconds(20));
     let (builder, log) = logged(MemoryInbox::builder().retry(retry));
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     for id in 0..50 {
         inbox.accept(event(&id.to_string())).await.unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let log = log.lock().unwrap();
     let mut waits: HashMap<u32, Vec<Duration>> = HashMap::new();
     for (_, delivery) in log.iter() {
@@ -185,7 +185,7 @@ async fn an_attempt_is_made_when_its_wait_is_over() {
     let (builder, log) = logged(MemoryInbox::builder());
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     for pair in log.lock().unwrap().windows(2) {
         let wait = pair[0].1.retry_in().unwrap();
         let waited = pair[1].0 - pair[0].0;
@@ -204,7 +204,7 @@ async fn the_same_seed_gives_the_same_waits() {
         let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().seed(seed)));
         let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
         inbox.accept(event("1")).await.unwrap();
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         let waits: Vec<_> = log
             .lock()
             .unwrap()
@@ -221,7 +221,7 @@ async fn the_same_seed_gives_the_same_waits() {
 async fn a_handler_can_ask_for_a_wait_up_to_the_ceiling() {
     for (asked, ceiling, waits) in [(60, 300, 60), (900, 300, 300)] {
         let (builder, log) =
-            logged(MemoryInbox::builder().retry(RetryPolicy::new().ceiling(seconds(ceiling))));
+            logged(MemoryInbox::builder().retry(RetryPolicy::new().max_delay(seconds(ceiling))));
         let router = EventRouter::new().on("a", fails_before(2)).on_prefix(
             "a",
             move |event: Event| async move {
@@ -234,7 +234,7 @@ async fn a_handler_can_ask_for_a_wait_up_to_the_ceiling() {
         );
         let inbox = builder.build(router);
         inbox.accept(event("1")).await.unwrap();
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         assert_eq!(log.lock().unwrap()[0].1.retry_in(), Some(seconds(waits)));
         assert_eq!(inbox.handle().stats().handled, 1);
     }
@@ -256,12 +256,15 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_stop_at_once() {
         .on_any(fails_before(2));
     let inbox = builder.build(router);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let reports = reports(&log);
     assert_eq!(reports.len(), 2, "{reports:?}");
     assert_eq!(reports[1], "* handled");
     // One of its routes died, so the event did.
-    assert_eq!(log.lock().unwrap()[1].1.verdict(), Some(Verdict::Dead));
+    assert_eq!(
+        log.lock().unwrap()[1].1.event_outcome(),
+        Some(EventOutcome::Dead)
+    );
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
@@ -273,20 +276,20 @@ async fn each_attempt_gets_a_fresh_deadline() {
     });
     let inbox = builder.build(router);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(reports(&log), ["a timed out", "a handled"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_retry_holds_no_place_in_delivery_but_counts_against_the_bounds() {
     let retry = RetryPolicy::new()
-        .base(seconds(1000))
-        .ceiling(seconds(1000))
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000))
         .seed(1);
     let router = EventRouter::new().on("a", fails_before(3));
     let inbox = MemoryInbox::builder()
         .retry(retry)
-        .max_running(1)
+        .concurrency(1)
         .max_events(3)
         .build(router);
     for id in ["1", "2", "3"] {
@@ -305,7 +308,7 @@ async fn a_waiting_retry_holds_no_place_in_delivery_but_counts_against_the_bound
         tokio::task::yield_now().await;
     }
     assert!(inbox.accept(event("4")).await.is_ok());
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.bytes), (4, 0));
 }
@@ -313,8 +316,8 @@ async fn a_waiting_retry_holds_no_place_in_delivery_but_counts_against_the_bound
 #[tokio::test(start_paused = true)]
 async fn the_bounds_refuse_while_retries_wait() {
     let retry = RetryPolicy::new()
-        .base(seconds(1000))
-        .ceiling(seconds(1000));
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000));
     let router = EventRouter::new().on("a", fails_before(u32::MAX));
     let inbox = MemoryInbox::builder()
         .retry(retry)
@@ -333,8 +336,8 @@ async fn the_bounds_refuse_while_retries_wait() {
 #[tokio::test(start_paused = true)]
 async fn drain_makes_due_what_waits_for_its_next_attempt() {
     let retry = RetryPolicy::new()
-        .base(seconds(1000))
-        .ceiling(seconds(1000));
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000));
     let router = EventRouter::new().on("a", fails_before(4));
     let inbox = MemoryInbox::builder().retry(retry).build(router);
     inbox.accept(event("1")).await.unwrap();
@@ -342,7 +345,7 @@ async fn drain_makes_due_what_waits_for_its_next_attempt() {
         tokio::task::yield_now().await;
     }
     let start = Instant::now();
-    assert_eq!(inbox.handle().drain(seconds(60)).await.left, 0);
+    assert_eq!(inbox.handle().drain(seconds(60)).await.remaining, 0);
     assert_eq!(inbox.handle().stats().handled, 1);
     assert_eq!(
         start.elapsed(),
@@ -356,13 +359,13 @@ fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
     let (builder, log) = {
         let log = Log::default();
         let write = Arc::clone(&log);
-        let hook = move |delivery: &Delivery| {
+        let hook = move |delivery: &Attempt| {
             write
                 .lock()
                 .unwrap()
                 .push((Duration::ZERO, delivery.clone()));
         };
-        (MemoryInbox::builder().on_delivery(hook), log)
+        (MemoryInbox::builder().on_attempt(hook), log)
     };
     let inbox = builder.build(
         EventRouter::new()
@@ -382,7 +385,10 @@ fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
     });
     drop(runtime);
     assert_eq!(reports(&log), ["a failed: not yet, * handled", "a dropped"]);
-    assert_eq!(log.lock().unwrap()[1].1.verdict(), Some(Verdict::Dead));
+    assert_eq!(
+        log.lock().unwrap()[1].1.event_outcome(),
+        Some(EventOutcome::Dead)
+    );
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.in_flight(), stats.bytes), (1, 0, 0));
     balanced(&stats);
@@ -410,7 +416,7 @@ async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_
     let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(3)));
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(
         reports(&log),
         [
@@ -435,7 +441,7 @@ async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stat
     let (builder, log) = logged(MemoryInbox::builder());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     (reports(&log), inbox.handle().stats())
 }
 
@@ -502,7 +508,7 @@ async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
     let (builder, log) = logged(MemoryInbox::builder());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let failed = "service failed: not yet";
     assert_eq!(reports(&log), [failed, failed, "service handled"]);
     assert_eq!(inbox.handle().stats().handled, 1);
@@ -529,7 +535,7 @@ async fn a_router_that_is_reached_only_by_a_later_attempt_runs_its_routes_then()
     let (builder, log) = logged(MemoryInbox::builder());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let reports = reports(&log);
     assert_eq!(
         reports,
@@ -608,7 +614,7 @@ async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
         .on_prefix("a", route(1));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::new().max_attempts(attempts))
-        .max_running(running)
+        .concurrency(running)
         .attempt_timeout(seconds(3))
         .build(router);
     let handle = inbox.handle();

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 
 use botisimo_webhooks::testing::{Delivered, Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, Delivery, Drained, Endpoint, EndpointFuture, Error, Event, EventRouter, EventType,
-    Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome, Pattern, Platform,
-    Reason, Refused, Rejection, Report, ResponseBody, ResponseFuture, Route, RouteReport,
-    RouterFuture, SharedSecret, Stats, TokioRuntime, Unverified, Verdict, Webhook, WebhookLayer,
+    AcceptError, Accepted, Attempt, Drained, Endpoint, EndpointFuture, Error, Event, EventOutcome,
+    EventRouter, EventType, Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome,
+    Pattern, Platform, Rejection, RejectionReason, Report, ResponseBody, ResponseFuture, Route,
+    RouteReport, RouterFuture, SharedSecret, Stats, TokioRuntime, Unverified, Webhook,
+    WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -75,12 +76,12 @@ fn values_can_be_cloned_and_shared() {
     shared::<HandlerError>();
     shared::<Error>();
     shared::<Stats>();
-    shared::<Delivery>();
-    shared::<Verdict>();
+    shared::<Attempt>();
+    shared::<EventOutcome>();
     shared::<Rejection>();
-    shared::<Reason>();
+    shared::<RejectionReason>();
     shared::<Accepted>();
-    shared::<Refused>();
+    shared::<AcceptError>();
     shared::<Drained>();
     shared::<Unverified>();
 }
@@ -101,7 +102,7 @@ fn futures_can_be_sent() {
     let inbox = MemoryInbox::new(EventRouter::new());
     sent(&inbox.accept(MockRequest::event("account.updated").to_event()));
     sent(&inbox.handle().drain(std::time::Duration::ZERO));
-    sent(&inbox.handle().settled());
+    sent(&inbox.handle().wait_idle());
     let harness = Harness::inbox(inbox);
     sent(&harness.deliver(MockRequest::event("account.updated")));
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Endpoint, EndpointFuture, Inbox, MemoryInbox, Reason, Runtime,
+    Accepted, BoxFuture, Endpoint, EndpointFuture, Inbox, MemoryInbox, RejectionReason, Runtime,
     SharedSecret, WebhookLayer,
 };
 use bytes::Bytes;
@@ -58,7 +58,10 @@ fn assert_took(took: Duration, expected: Duration) {
 async fn a_body_that_stalls_is_answered_408_after_ack_within() {
     for (webhooks, expected) in [
         (Endpoint::new(idle()), 3 * SECOND),
-        (Endpoint::new(idle()).ack_within(SECOND / 4), SECOND / 4),
+        (
+            Endpoint::new(idle()).response_timeout(SECOND / 4),
+            SECOND / 4,
+        ),
     ] {
         let part = Step::Data(Bytes::from_static(b"{"));
         let request = scripted([part, Step::Stall]);
@@ -77,7 +80,7 @@ async fn a_body_that_stalls_is_answered_408_after_ack_within() {
 async fn the_layer_has_the_same_clock() {
     let start = tokio::time::Instant::now();
     let webhooks = WebhookLayer::new(PATH, idle())
-        .ack_within(SECOND)
+        .response_timeout(SECOND)
         .layer(teapot());
     assert_eq!(ask(&webhooks, scripted([Step::Stall])).await.status(), 408);
     assert_took(start.elapsed(), SECOND);
@@ -107,7 +110,7 @@ async fn a_first_poll_after_the_deadline_is_answered_at_once() {
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_stalls_is_answered_503_after_ack_within() {
     let inbox = Scripted::new(|_, _| std::future::pending());
-    let webhooks = Endpoint::new(inbox).ack_within(2 * SECOND);
+    let webhooks = Endpoint::new(inbox).response_timeout(2 * SECOND);
     let (answer, took) = timed(webhooks.clone().call(good().build::<Script>())).await;
     let text = "the inbox did not answer in time";
     assert_answer(&answer, 503, text, Some(("retry-after", "5")));
@@ -165,7 +168,7 @@ async fn a_slow_inbox_that_is_given_up_is_told_by_the_drop() {
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_ack_within_is_no_deadline() {
-    let webhooks = Endpoint::new(idle()).ack_within(Duration::MAX);
+    let webhooks = Endpoint::new(idle()).response_timeout(Duration::MAX);
     let mut request = start(&webhooks, scripted([Step::Stall]));
     assert_pending!(request.poll());
     advance(Duration::from_secs(1 << 30)).await;
@@ -206,7 +209,7 @@ async fn a_body_of_endless_frames_that_are_never_pending_is_answered_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let webhooks = Endpoint::new(MemoryInbox::on(Ticking::new(), idle()));
+        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
         let answer = ask(&webhooks, scripted([step])).await;
         assert_answer(
             &answer,
@@ -224,7 +227,7 @@ async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let webhooks = Endpoint::new(MemoryInbox::on(Ticking::new(), idle()));
+        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
         let webhooks = webhooks.verify(SharedSecret::in_query("token", "s3cret"));
         assert_eq!(ask(&webhooks, scripted([step])).await.status(), 401);
     }
@@ -365,7 +368,7 @@ async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
         "too many bodies are being read",
         Some(("retry-after", "1")),
     );
-    assert_eq!(reasons.take(), [Reason::Busy]);
+    assert_eq!(reasons.take(), [RejectionReason::Busy]);
 
     // One leaves.
     drop(second);

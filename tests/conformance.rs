@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, Runtime, SharedSecret,
+    AcceptError, Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Runtime, SharedSecret,
     WebhookLayer,
 };
 use bytes::Bytes;
@@ -136,7 +136,7 @@ impl Stack {
 
     /// Waits until nothing is left to run, and returns the ids of the events that ran.
     async fn ran(&mut self) -> Vec<String> {
-        self.handle.settled().await;
+        self.handle.wait_idle().await;
         let mut ran = Vec::new();
         while let Ok(id) = self.ran.try_recv() {
             ran.push(id);
@@ -165,7 +165,7 @@ impl Inbox for Moody {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         assert_ne!(*self.moods.borrow(), Mood::Panics, "on purpose");
         let accept = self.inner.accept(event);
         let (signals, mut moods) = (self.signals.clone(), self.moods.clone());
@@ -548,7 +548,10 @@ mod checks {
         let last = webhook().message_id("last").padded(LIMIT);
         assert_answer(&client.deliver(&last).await, 200, None);
 
-        assert_eq!(stack.handle.drain(Duration::from_secs(60)).await.left, 0);
+        assert_eq!(
+            stack.handle.drain(Duration::from_secs(60)).await.remaining,
+            0
+        );
         let answer = client.deliver(&webhook()).await;
         assert_eq!(assert_answer(&answer, 503, Some(header::RETRY_AFTER)), "5");
 

@@ -47,7 +47,7 @@ fn whatever_was_answered_200_runs_and_nothing_runs_again_whose_end_was_committed
             let mut server = recovered(starting, &truth);
             // Else the backlog grows, and new events never run.
             if rng.u8(..3) == 0 {
-                server.settled();
+                server.wait_idle();
             }
             let end = match rng.u8(..6) {
                 0 => End::Drain,
@@ -61,7 +61,7 @@ fn whatever_was_answered_200_runs_and_nothing_runs_again_whose_end_was_committed
         }
     }
     let server = recovered(place.start(), &truth);
-    let stats = server.settled();
+    let stats = server.wait_idle();
     assert_eq!(stats.of("dead"), 0, "a retry would have done it");
     server.end();
     truth.check(&place, &senders);

@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Control, DeadLetter, DeadLetters, Delivery, Drained, Endpoint, ErrorKind,
-    Event, EventRouter, Handle, HandlerError, Inbox, MemoryInbox, Pattern, Refused, Report,
-    RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
+    AcceptError, Accepted, Attempt, BoxFuture, DeadLetter, DeadLetters, Drained, Endpoint,
+    ErrorKind, Event, EventRouter, Handle, HandlerError, Inbox, InboxControl, MemoryInbox, Pattern,
+    Report, RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -41,9 +41,9 @@ async fn names(inbox: &impl Inbox) -> Vec<String> {
 }
 
 /// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
-async fn settled(inbox: &impl Inbox) {
-    let settled = inbox.handle().settled();
-    let end = tokio::time::timeout(Duration::from_secs(1_000_000), settled).await;
+async fn wait_idle(inbox: &impl Inbox) {
+    let wait_idle = inbox.handle().wait_idle();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
     assert!(end.is_ok(), "{:?}", inbox.handle().stats());
 }
 
@@ -93,7 +93,7 @@ impl Outage {
 /// Returns an inbox of one attempt whose events below `a` die during the outage.
 fn single(outage: &Outage) -> MemoryInbox {
     MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on_prefix("a", outage.handler()))
 }
 
@@ -126,15 +126,15 @@ impl Runtime for Dated {
         TokioRuntime::new().sleep(duration)
     }
 
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         *self.0.lock().unwrap()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_times() {
-    let wall = Dated::at(1_000);
-    let late = wall.clone();
+    let system_time = Dated::at(1_000);
+    let late = system_time.clone();
     let router = EventRouter::new()
         .on("a.b", |_: Event| async { Err::<(), _>("no database") })
         .on("a.*", |_: Event| async {})
@@ -151,7 +151,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
         .named("sees");
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::new().max_attempts(3))
-        .build_on(wall.clone(), router);
+        .build_with(system_time.clone(), router);
     let harness = Harness::inbox(inbox.clone());
     let request = mock("a.b", "m-1").data("s3cret").member("more", 7);
     harness.deliver(request.clone()).await.assert_accepted();
@@ -186,7 +186,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
     assert_eq!((letter.attempts(), letter.cause()), (3, None));
     assert_eq!(letter.received_at(), date(1_000));
     // `sees` did its work in the first attempt, and ran in no other.
-    assert_eq!(letter.died_at(), date(2_001));
+    assert_eq!(letter.dead_lettered_at(), date(2_001));
     assert_eq!(inbox.handle().stats().dead_letters, 1);
 }
 
@@ -198,7 +198,7 @@ async fn only_events_that_died_leave_a_letter() {
         .on_prefix("a", outage.handler())
         .on("b", |_: Event| async {});
     let inbox = MemoryInbox::builder()
-        .on_delivery(move |delivery| {
+        .on_attempt(move |delivery| {
             if delivery.event().attempt() == 4 {
                 late.end();
             }
@@ -207,7 +207,7 @@ async fn only_events_that_died_leave_a_letter() {
     for event_type in ["a", "b", "c"] {
         accept(&inbox, event_type, event_type).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.unhandled, stats.retried), (2, 1, 4));
     assert!(all(&inbox).await.is_empty());
@@ -215,7 +215,7 @@ async fn only_events_that_died_leave_a_letter() {
 
 #[test]
 fn an_event_that_its_runtime_dropped_leaves_a_letter() {
-    let inbox = MemoryInbox::builder().max_running(1).build(
+    let inbox = MemoryInbox::builder().concurrency(1).build(
         EventRouter::new()
             .on("a", |_: Event| pending::<()>())
             .on("b", |_: Event| async { Err::<(), _>("not yet") })
@@ -254,12 +254,12 @@ fn an_event_that_its_runtime_dropped_leaves_a_letter() {
 async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_dead_letters(3)
         .build(EventRouter::new().on("a", outage.handler()));
     for id in ["1", "2", "3", "4", "5"] {
         accept(&inbox, "a", id).await;
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     }
     assert_eq!(names(&inbox).await, ["3", "4", "5"]);
     let stats = inbox.handle().stats();
@@ -274,18 +274,18 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
 async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_dead_letters(2)
         .build(EventRouter::new().on_prefix("a", outage.handler()));
     for id in ["m-1", "m-2"] {
         accept(&inbox, "a", id).await;
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     }
     let first = all(&inbox).await[0].id();
     assert!(letters(&inbox).replay(first).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     accept(&inbox, "a", "m-3").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(names(&inbox).await, ["m-1", "m-3"]);
 }
 
@@ -296,7 +296,7 @@ async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() 
     });
     let inbox = MemoryInbox::new(router);
     accept(&inbox, "a", "m-1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let letters = all(&inbox).await;
     let reason = letters[0].routes()[0].reason().unwrap();
     assert_eq!(reason.len(), 1024);
@@ -307,13 +307,13 @@ async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() 
 async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_dead_letter_bytes(1000)
         .build(EventRouter::new().on("a", outage.handler()));
     let die = async |id: &str, bytes| {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     };
     for (id, bytes) in [("1", 300), ("2", 300), ("3", 400)] {
         die(id, bytes).await;
@@ -327,7 +327,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     assert!(letters(&inbox).delete(ids[0]).await.unwrap());
     outage.end();
     assert!(letters(&inbox).replay(ids[1]).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     outage.0.store(true, Ordering::Relaxed);
     for id in ["5", "6"] {
         die(id, 500).await;
@@ -341,13 +341,13 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
 async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_dead_letter_bytes(1000)
         .build(EventRouter::new().on("a", outage.handler()));
     for (id, bytes) in [("1", 500), ("2", 500), ("large", 1001)] {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     }
     assert_eq!(names(&inbox).await, ["1", "2"]);
     let stats = inbox.handle().stats();
@@ -360,7 +360,7 @@ async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_dead_letters(0)
         .on_dead_letter(move |_| {
             tell.fetch_add(1, Ordering::Relaxed);
@@ -369,7 +369,7 @@ async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert!(all(&inbox).await.is_empty());
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -391,7 +391,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
         Err::<(), _>("failed")
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(router);
     for id in 0..7 {
         accept(&inbox, "a", &id.to_string()).await;
@@ -400,7 +400,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
         tokio::task::yield_now().await;
     }
     opened.add_permits(1);
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
 
     let dead = letters(&inbox);
     let (mut pages, mut last) = (Vec::new(), None);
@@ -432,7 +432,7 @@ async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let dead = letters(&inbox);
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
     for (id, name) in ids.iter().zip(["1", "2"]) {
@@ -464,12 +464,12 @@ async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more(
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(router);
     let (handle, dead) = (inbox.handle(), letters(&inbox));
     accept(&inbox, "a", "1").await;
     pass.add_permits(1);
-    handle.settled().await;
+    handle.wait_idle().await;
     balanced(&handle.stats());
     let letter = all(&inbox).await.remove(0);
     outage.end();
@@ -491,7 +491,7 @@ async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more(
     assert_eq!(copy, Ok(Accepted::Duplicate));
 
     pass.add_permits(1);
-    handle.settled().await;
+    handle.wait_idle().await;
     let stats = handle.stats();
     balanced(&stats);
     assert_eq!((stats.handled, stats.dead, stats.bytes), (1, 1, 0));
@@ -525,23 +525,23 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
         .build(router);
     let mut ran = || std::iter::from_fn(|| runs.try_recv().ok()).collect::<Vec<_>>();
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(ran(), ["done 1", "fails 1", "permanent 1", "fails 2"]);
 
     // It dies again, with all its routes.
     let first = all(&inbox).await.remove(0);
     assert!(letters(&inbox).replay(first.id()).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(ran(), ["fails 1", "permanent 1", "fails 2"]);
     let second = all(&inbox).await.remove(0);
     assert_eq!(ends(&second), ends(&first));
     assert_eq!((first.attempts(), second.attempts()), (2, 2));
     assert_eq!(second.received_at(), first.received_at());
-    assert!(second.died_at() >= first.died_at());
+    assert!(second.dead_lettered_at() >= first.dead_lettered_at());
 
     outage.end();
     assert!(letters(&inbox).replay(second.id()).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(ran(), ["fails 1", "permanent 1"]);
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -576,15 +576,15 @@ async fn a_replay_runs_the_routes_that_match_now() {
     });
     let (sender, mut reports) = mpsc::unbounded_channel();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .on_delivery(move |delivery| sender.send(delivery.report().to_string()).unwrap())
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |delivery| sender.send(delivery.report().to_string()).unwrap())
         .build(service);
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     *current.lock().unwrap() = second;
     let id = all(&inbox).await[0].id();
     assert!(letters(&inbox).replay(id).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     reports.try_recv().unwrap();
     assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
     assert_eq!(inbox.handle().stats().handled, 1);
@@ -608,14 +608,14 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
         for event_type in types {
             accept(&inbox, event_type, event_type).await;
         }
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         outage.end();
-        inbox.handle().on_delivery(move |delivery| {
+        inbox.handle().on_attempt(move |delivery| {
             sender.send(delivery.event().id().to_owned()).unwrap();
         });
         let count = letters(&inbox).replay_matching(&pattern).await.unwrap();
         assert_eq!(count, replayed.len() as u64, "{pattern}");
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         // The oldest first.
         let ran: Vec<_> = std::iter::from_fn(|| ran.try_recv().ok()).collect();
         assert_eq!(ran, replayed, "{pattern}");
@@ -634,10 +634,10 @@ async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 3);
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 6, 3));
     assert_eq!(names(&inbox).await, ["1", "2", "3"]);
@@ -650,14 +650,14 @@ async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_events(3)
         .build(router);
     let dead = letters(&inbox);
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     for id in ["4", "5", "6"] {
         accept(&inbox, "hang", id).await;
     }
@@ -679,13 +679,13 @@ async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_t
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_events(3)
         .build(router);
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     outage.end();
     accept(&inbox, "hang", "4").await;
     let pattern = Pattern::prefix("a").unwrap();
@@ -709,15 +709,15 @@ async fn a_replay_is_refused_for_want_of_bytes() {
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_bytes(1000)
         .build(router);
     let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
     inbox.accept(sized("a", 600)).await.unwrap();
     inbox.accept(sized("a.b", 500)).await.unwrap_err();
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     inbox.accept(sized("a.b", 500)).await.unwrap();
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     inbox.accept(sized("hang", 500)).await.unwrap();
     outage.end();
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
@@ -732,7 +732,7 @@ async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let _ = inbox.handle().drain(Duration::ZERO).await;
     let dead = letters(&inbox);
     let id = all(&inbox).await[0].id();
@@ -759,7 +759,7 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let (dead, id) = (letters(&inbox), all(&inbox).await[0].id());
     drop(dead.replay(id));
     drop(dead.delete(id));
@@ -769,28 +769,31 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn letters_are_pruned_by_the_time_of_their_death() {
-    let wall = Dated::at(0);
+    let system_time = Dated::at(0);
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .build_on(wall.clone(), EventRouter::new().on("a", outage.handler()));
+        .retry(RetryPolicy::no_retry())
+        .build_with(
+            system_time.clone(),
+            EventRouter::new().on("a", outage.handler()),
+        );
     let prune = async |seconds| {
         let pruned = letters(&inbox).prune(Duration::from_secs(seconds)).await;
         pruned.unwrap()
     };
     for seconds in [100, 200, 300] {
-        wall.set(seconds);
+        system_time.set(seconds);
         accept(&inbox, "a", &seconds.to_string()).await;
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     }
-    wall.set(400);
+    system_time.set(400);
     assert_eq!(prune(300).await, 0);
     assert_eq!(prune(299).await, 1);
     assert_eq!(names(&inbox).await, ["200", "300"]);
     // A clock that was set back makes nothing old.
-    wall.set(0);
+    system_time.set(0);
     assert_eq!(prune(0).await, 0);
-    wall.set(400);
+    system_time.set(400);
     assert_eq!(prune(0).await, 2);
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.dead_letters), (3, 0));
@@ -803,7 +806,7 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
     let second = first.clone();
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .on_dead_letter(|_| panic!("a hook"))
         .on_dead_letter(move |letter| first.send(letter.clone()).unwrap())
         .build(
@@ -812,17 +815,17 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
                 .on("b", |_: Event| async {}),
         );
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     inbox
         .handle()
         .on_dead_letter(move |letter| second.send(letter.clone()).unwrap());
     for (event_type, id) in [("b", "2"), ("c", "3"), ("a", "4")] {
         accept(&inbox, event_type, id).await;
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let kept = all(&inbox).await;
     letters(&inbox).replay(kept[0].id()).await.unwrap();
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
     // That of the handle came after the first.
@@ -840,7 +843,7 @@ async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
     let (mine, outage) = (Arc::clone(&slot), Outage::now());
     let (sender, mut seen) = mpsc::unbounded_channel();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .on_dead_letter(move |letter| {
             let inbox = mine.get().unwrap();
             let got = letters(inbox).get(letter.id()).now_or_never().unwrap();
@@ -852,7 +855,7 @@ async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
         .build(EventRouter::new().on("a", outage.handler()));
     slot.set(inbox.clone()).unwrap();
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(seen.try_recv(), Ok((Some("1".to_owned()), 0, 1)));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
@@ -864,8 +867,8 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
         let (mine, outage) = (Arc::clone(&slot), Outage::now());
         let deaths = AtomicU32::new(0);
         let builder = MemoryInbox::builder()
-            .retry(RetryPolicy::never())
-            .in_order_by(|event: &Event| Some(event.event_type().as_str().to_owned()))
+            .retry(RetryPolicy::no_retry())
+            .ordering_key(|event: &Event| Some(event.event_type().as_str().to_owned()))
             .on_dead_letter(move |letter| {
                 let dead = letters(mine.get().unwrap());
                 let done = match deaths.fetch_add(1, Ordering::Relaxed) {
@@ -875,7 +878,7 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
                 assert_eq!(done.unwrap().ok(), Some(true));
             });
         let builder = if hold {
-            builder.hold_on_dead()
+            builder.block_key_on_dead_letter()
         } else {
             builder
         };
@@ -884,7 +887,7 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
         for id in ["1", "2"] {
             accept(&inbox, "a", id).await;
         }
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         let stats = inbox.handle().stats();
         assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 5, 0));
         balanced(&stats);
@@ -896,7 +899,7 @@ async fn the_handle_of_a_layer_and_of_an_endpoint_has_the_letters_and_takes_hook
     let router = || EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let inbox = || {
         MemoryInbox::builder()
-            .retry(RetryPolicy::never())
+            .retry(RetryPolicy::no_retry())
             .build(router())
     };
     let layer = WebhookLayer::new("/webhooks/botisimo", inbox());
@@ -928,7 +931,7 @@ async fn the_handle_of_a_layer_and_of_an_endpoint_has_the_letters_and_takes_hook
         let dead = handle.dead_letters().unwrap();
         let id = dead.list(None, 1).await.unwrap()[0].id();
         assert!(dead.replay(id).await.unwrap());
-        handle.settled().await;
+        handle.wait_idle().await;
         let stats = handle.stats();
         assert_eq!((stats.replayed, stats.dead_letters), (1, 1));
         assert!(dead.delete(id).await.unwrap());
@@ -943,7 +946,7 @@ impl<I: Inbox> Inbox for Wrapper<I> {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         self.0.accept(event)
     }
 
@@ -974,14 +977,14 @@ async fn an_inbox_around_another_one_passes_the_letters_on() {
             .await
             .unwrap()
     );
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
 /// The control of an inbox that keeps no letters.
 struct Forgetful;
 
-impl Control for Forgetful {
+impl InboxControl for Forgetful {
     fn stats(&self) -> Stats {
         Stats::default()
     }
@@ -990,11 +993,11 @@ impl Control for Forgetful {
         Box::pin(ready(Drained::new(0)))
     }
 
-    fn settled(self: Arc<Self>) -> BoxFuture<()> {
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(ready(()))
     }
 
-    fn on_delivery(&self, _: Arc<dyn Fn(&Delivery) + Send + Sync>) {}
+    fn on_attempt(&self, _: Arc<dyn Fn(&Attempt) + Send + Sync>) {}
 }
 
 #[test]
@@ -1011,9 +1014,9 @@ async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
         .on("a", |_: Event| async { Err::<(), _>("s3cret reason") })
         .on_any(|_: Event| async { panic!("s3cret panic") });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .in_order_by(|_: &Event| Some("s3cret key"))
-        .hold_on_dead()
+        .retry(RetryPolicy::no_retry())
+        .ordering_key(|_: &Event| Some("s3cret key"))
+        .block_key_on_dead_letter()
         .build(router);
     let event = mock("a", "1").data("s3cret data").to_event();
     inbox.accept(event).await.unwrap();
@@ -1047,11 +1050,11 @@ async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_nam
     let written = Arc::new(Mutex::new(Vec::new()));
     let write = Arc::clone(&written);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .on_delivery(move |delivery| write.lock().unwrap().push(delivery.to_string()))
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |delivery| write.lock().unwrap().push(delivery.to_string()))
         .build(EventRouter::new().on_any(|_: Event| async { Err::<(), _>("no") }));
     accept(&inbox, "a\r\nWARN b", "1\n\u{1b}[31m2 é").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let letter = all(&inbox).await.remove(0).to_string();
     let named = r"a\r\nWARN b 1\n\u{1b}[31m2 é dead";
     assert_eq!(*written.lock().unwrap(), [format!("{named}: * failed: no")]);
@@ -1073,10 +1076,10 @@ impl std::error::Error for Unspeakable {}
 #[tokio::test(start_paused = true)]
 async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
@@ -1099,7 +1102,7 @@ async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
     });
     let inbox = MemoryInbox::new(service);
     accept(&inbox, "a", "1").await;
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(
         ends(&all(&inbox).await[0]),
         [("service", None), ("a", Some("dropped"))]
@@ -1124,12 +1127,12 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(4)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(4)
         .max_events(16)
         .max_dead_letters(8)
-        .in_order_by(|event: &Event| event.id().get(..1).map(str::to_owned))
-        .hold_on_dead()
+        .ordering_key(|event: &Event| event.id().get(..1).map(str::to_owned))
+        .block_key_on_dead_letter()
         .build(router);
     let (handle, stop) = (inbox.handle(), Arc::new(AtomicBool::new(false)));
     let (reader, stopped) = (handle.clone(), Arc::clone(&stop));
@@ -1175,7 +1178,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
             sender.await.unwrap();
         }
         // The keepers replay or delete what still holds others back.
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {
             keeper.await.unwrap();
@@ -1184,7 +1187,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
         for letter in all(&inbox).await {
             letters(&inbox).delete(letter.id()).await.unwrap();
         }
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     });
     assert!(reader.join().unwrap() > 0);
     let stats = handle.stats();

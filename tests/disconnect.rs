@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, WebhookLayer,
+    AcceptError, Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, WebhookLayer,
 };
 use bytes::Bytes;
 use door::{PATH, Script, Scripted, Step, ask, good, teapot};
@@ -83,14 +83,14 @@ async fn leave_everywhere<I: Inbox>(
         } else {
             lost += 1;
         }
-        soon(handle.settled()).await;
+        soon(handle.wait_idle()).await;
         assert_law(&handle);
 
         // The next one finds the whole budget, and nothing runs but itself.
         let id = format!("next-after-{polls}");
         assert_eq!(ask(&webhooks, request(&id)).await.status(), 200);
         assert_eq!(soon(ran.recv()).await, Some(id));
-        soon(handle.settled()).await;
+        soon(handle.wait_idle()).await;
         assert!(ran.try_recv().is_err());
         let stats = handle.stats();
         let all = taken.load(Ordering::SeqCst);
@@ -189,7 +189,7 @@ async fn leave_everywhere_once_committed<I: Inbox>(
             kept += 1;
             assert_eq!(soon(ran.recv()).await, Some(id));
         }
-        soon(handle.settled()).await;
+        soon(handle.wait_idle()).await;
         assert!(ran.try_recv().is_err());
         let stats = handle.stats();
         let all = taken.load(Ordering::SeqCst);
@@ -219,7 +219,7 @@ async fn the_layer_keeps_what_its_inbox_took() {
         let mut response = spawn(service.call(request(&id)));
         let answered = (0..polls).any(|_| response.poll().is_ready());
         drop(response);
-        soon(handle.settled()).await;
+        soon(handle.wait_idle()).await;
         if answered {
             break id;
         }
@@ -235,7 +235,7 @@ async fn the_layer_keeps_what_its_inbox_took() {
 async fn an_inbox_that_refused_leaves_nothing_behind() {
     let inbox = Scripted::new(|_, _| async {
         yield_now().await;
-        Err(Refused::full())
+        Err(AcceptError::full())
     });
     let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(BODY);
     let handle = webhooks.handle();
@@ -257,7 +257,7 @@ async fn a_handler_runs_on_when_the_client_leaves() {
     });
     let inner = MemoryInbox::new(router);
     let inbox = Scripted::over(inner, |inner, event| async move {
-        let accepted: Result<Accepted, Refused> = inner.accept(event).await;
+        let accepted: Result<Accepted, AcceptError> = inner.accept(event).await;
         std::future::pending::<()>().await;
         accepted
     });
@@ -269,7 +269,7 @@ async fn a_handler_runs_on_when_the_client_leaves() {
     drop((response, webhooks));
     assert_eq!((handle.stats().accepted, handle.stats().running), (1, 1));
     go.notify_one();
-    soon(handle.settled()).await;
+    soon(handle.wait_idle()).await;
     assert_eq!(
         (handle.stats().unhandled, handle.stats().in_flight()),
         (1, 0)
@@ -287,7 +287,7 @@ async fn the_counts_add_up_while_many_clients_leave() {
         drop(response);
         assert_law(&handle);
     }
-    handle.settled().await;
+    handle.wait_idle().await;
     assert_law(&handle);
     let stats = handle.stats();
     // The body has four waits, so five polls and more are answered: two in seven.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, Refused,
+    AcceptError, Accepted, BoxFuture, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder,
     RetryPolicy, Runtime,
 };
 use futures_util::FutureExt;
@@ -30,7 +30,7 @@ fn counting() -> (EventRouter, Arc<AtomicU32>) {
     (router, runs)
 }
 
-async fn accept(inbox: &MemoryInbox, id: &str) -> Result<Accepted, Refused> {
+async fn accept(inbox: &MemoryInbox, id: &str) -> Result<Accepted, AcceptError> {
     inbox.accept(event(id)).await
 }
 
@@ -62,11 +62,11 @@ async fn who_sends_an_id_first_takes_it_from_the_event_that_it_belongs_to() {
     let genuine = inbox.accept(event("account.updated", "taken")).await;
     assert_eq!(forged, Ok(Accepted::New));
     assert_eq!(genuine, Ok(Accepted::Duplicate));
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(runs.load(Ordering::Relaxed), 0);
     // The same event under an id that nobody took runs.
     accept(&inbox, "free").await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
 
@@ -76,11 +76,11 @@ async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
         Err::<(), _>("failed")
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(router);
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
@@ -108,7 +108,7 @@ fn of_concurrent_copies_one_is_run() {
             }
         }
         assert_eq!(new, 4);
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
     });
     assert_eq!(runs.load(Ordering::Relaxed), 4);
 }
@@ -162,13 +162,13 @@ async fn a_refused_event_leaves_its_id_free() {
     let inbox = MemoryInbox::builder().max_events(1).build(router);
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     for _ in 0..2 {
-        assert_eq!(accept(&inbox, "2").await, Err(Refused::full()));
+        assert_eq!(accept(&inbox, "2").await, Err(AcceptError::full()));
     }
     // A copy takes no room, also where there is none.
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let drain = inbox.handle().drain(Duration::ZERO);
-    assert_eq!(drain.await.left, 1);
-    assert_eq!(accept(&inbox, "2").await, Err(Refused::draining()));
+    assert_eq!(drain.await.remaining, 1);
+    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
 }
 
@@ -178,7 +178,7 @@ fn an_event_that_no_runtime_could_take_leaves_its_id_free() {
     let inbox = MemoryInbox::new(router);
     for _ in 0..2 {
         let answer = accept(&inbox, "1").now_or_never().unwrap();
-        assert_eq!(answer, Err(Refused::unavailable()));
+        assert_eq!(answer, Err(AcceptError::unavailable()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -186,7 +186,7 @@ fn an_event_that_no_runtime_could_take_leaves_its_id_free() {
         .unwrap();
     runtime.block_on(async {
         assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
     });
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
@@ -202,7 +202,7 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
 /// A runtime that can't spawn, and has a copy of the event come in while it is asked to.
 struct Interrupted {
     inbox: Arc<std::sync::OnceLock<MemoryInbox>>,
-    answer: Arc<std::sync::Mutex<Option<Result<Accepted, Refused>>>>,
+    answer: Arc<std::sync::Mutex<Option<Result<Accepted, AcceptError>>>>,
 }
 
 impl Runtime for Interrupted {
@@ -229,16 +229,16 @@ async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
         answer: Arc::clone(&answer),
     };
     inbox
-        .set(MemoryInbox::on(runtime, EventRouter::new()))
+        .set(MemoryInbox::with_runtime(runtime, EventRouter::new()))
         .unwrap();
     assert_eq!(
         accept(inbox.get().unwrap(), "1").await,
-        Err(Refused::unavailable())
+        Err(AcceptError::unavailable())
     );
     let copy = answer.lock().unwrap().take().unwrap();
     assert_eq!(
         copy,
-        Err(Refused::unavailable().retry_after(Duration::from_secs(1)))
+        Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
     );
     let stats = inbox.get().unwrap().handle().stats();
     assert_eq!((stats.accepted, stats.duplicates, stats.refused), (0, 0, 2));

@@ -113,7 +113,7 @@ fn on_a_full_disk_events_are_answered_503_and_are_taken_once_there_is_room() {
     for id in &refused {
         client.post_until_taken(&body(id, "{}"));
     }
-    let stats = server.settled();
+    let stats = server.wait_idle();
     assert_eq!((stats.of("handled"), stats.of("dead")), (24, 0));
     ran_once(&place, &[running, refused]);
     let log = place.log();
@@ -162,7 +162,7 @@ fn on_a_small_disk_that_is_full_events_are_taken_once_there_is_room() {
     for id in &refused {
         client.post_until_taken(&body(id, &data));
     }
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[ids, refused]);
     let log = place.log();
     assert!(log.contains("the disk is full: /"), "{log}");
@@ -208,7 +208,7 @@ fn a_log_that_has_no_more_room_begins_anew_under_load() {
             });
         }
     });
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[taken.into_inner().unwrap()]);
     assert!(logged(&place, FAILING) > 0, "it had room enough");
 }
@@ -223,7 +223,7 @@ fn an_inbox_says_that_it_can_t_be_opened_on_a_full_disk() {
     // And nothing is left there that would be in the way.
     let server = place.serving();
     let ids = send(&server, "event", 3, "{}", 200);
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[ids]);
 }
 
@@ -256,7 +256,7 @@ fn events_are_answered_503_while_somebody_else_writes_to_the_file() {
     for id in &ids {
         client.post_until_taken(&body(id, "{}"));
     }
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[running, ids]);
     assert_eq!(logged(&place, FAILING), 1, "{}", place.log());
     assert!(place.log().contains("another process is writing"));
@@ -318,7 +318,7 @@ fn an_inbox_whose_file_can_t_be_written_is_left_as_it_is() {
     let server = place.start_by(as_nobody(&place)).listening();
     assert_eq!(server.stats().of("recovered"), 5);
     server.get("/release");
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[ids]);
 }
 
@@ -371,7 +371,7 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     file.write_all_at(page, at).unwrap();
     let server = place.serving();
     server.get("/release");
-    server.settled();
+    server.wait_idle();
     let ran: HashSet<_> = place.journal().into_iter().map(|line| line.id).collect();
     assert!(all().all(|id| ran.contains(id)));
 }
@@ -397,7 +397,7 @@ fn an_inbox_whose_file_is_deleted_delivers_what_it_has_and_takes_nothing_more() 
     fs::remove_file(&place.inbox).unwrap();
     send(&server, "refused", 5, "{}", 503);
     server.get("/release");
-    let stats = server.settled();
+    let stats = server.wait_idle();
     assert_eq!(stats.of("handled"), 12);
     ran_once(&place, std::slice::from_ref(&ids));
     let log = place.log();
@@ -408,7 +408,7 @@ fn an_inbox_whose_file_is_deleted_delivers_what_it_has_and_takes_nothing_more() 
     let server = place.serving();
     assert_eq!(server.stats().of("recovered"), 0);
     let new = send(&server, "new", 5, "{}", 200);
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[ids, new]);
 }
 
@@ -429,7 +429,7 @@ fn an_inbox_whose_file_is_replaced_leaves_the_new_one_sound() {
     fs::rename(&backup, &place.inbox).unwrap();
     send(&server, "refused", 5, "{}", 503);
     server.get("/release");
-    assert_eq!(server.settled().of("handled"), 15);
+    assert_eq!(server.wait_idle().of("handled"), 15);
     assert!(place.log().contains("moved or replaced"));
     server.kill();
 
@@ -441,7 +441,7 @@ fn an_inbox_whose_file_is_replaced_leaves_the_new_one_sound() {
     let server = place.serving();
     server.get("/release");
     let new = send(&server, "new", 5, "{}", 200);
-    server.settled();
+    server.wait_idle();
     let ran = place.journal();
     for id in restored.iter().chain(&ids).chain(&new) {
         let times = ran.iter().filter(|line| line.id == *id).count();
@@ -466,6 +466,6 @@ fn what_was_in_a_log_that_is_deleted_is_on_disk_once_events_are_refused() {
     let server = place.serving();
     server.get("/release");
     let new = send(&server, "new", 5, "{}", 200);
-    server.settled();
+    server.wait_idle();
     ran_once(&place, &[ids, new]);
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox, MemoryInbox,
-    Refused, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox,
+    MemoryInbox, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
@@ -34,9 +34,9 @@ fn balanced(stats: &Stats) {
     assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
 }
 
-async fn settled(handle: &Handle) -> Stats {
-    let settled = tokio::time::timeout(BOUND, handle.settled()).await;
-    settled.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
+async fn wait_idle(handle: &Handle) -> Stats {
+    let wait_idle = tokio::time::timeout(BOUND, handle.wait_idle()).await;
+    wait_idle.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
     let stats = handle.stats();
     balanced(&stats);
     assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
@@ -56,10 +56,10 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
     let router = EventRouter::new().on("a", |_: Event| async { busy(&Semaphore::new(1)).await });
     let inbox = MemoryInbox::builder()
         .attempt_timeout(Duration::from_millis(10))
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .build(router);
     inbox.accept(event("1")).await.unwrap();
-    assert_eq!(settled(&inbox.handle()).await.dead, 1);
+    assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
 }
 
 /// The same bug, at the front door.
@@ -72,7 +72,7 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
         fn accept(
             &self,
             _: Event,
-        ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+        ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
             let permits = Semaphore::new(1);
             async move {
                 busy(&permits).await;
@@ -89,7 +89,7 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
         }
     }
 
-    let webhooks = Endpoint::new(Busy).ack_within(Duration::from_millis(10));
+    let webhooks = Endpoint::new(Busy).response_timeout(Duration::from_millis(10));
     let request = MockRequest::event("a").build::<http_body_util::Full<bytes::Bytes>>();
     let answer = tokio::spawn(tower::ServiceExt::oneshot(webhooks, request));
     let answer = tokio::time::timeout(BOUND, answer).await;
@@ -104,7 +104,7 @@ async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down
         .enable_all()
         .build()
         .unwrap();
-    let inbox = MemoryInbox::builder().max_running(1).build_on(
+    let inbox = MemoryInbox::builder().concurrency(1).build_with(
         TokioRuntime::with_handle(runtime.handle().clone()),
         EventRouter::new().on("a", |_: Event| pending::<()>()),
     );
@@ -119,7 +119,7 @@ async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down
     tokio_test::assert_pending!(drain.poll());
     runtime.shutdown_background();
     let drained = tokio::time::timeout(BOUND, drain).await;
-    assert_eq!(drained.expect("it ends").left, 1);
+    assert_eq!(drained.expect("it ends").remaining, 1);
     balanced(&handle.stats());
 }
 
@@ -133,7 +133,7 @@ fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
             pending::<()>().await;
         }
     });
-    let inbox = MemoryInbox::builder().max_running(1).build(router);
+    let inbox = MemoryInbox::builder().concurrency(1).build(router);
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     runtime().block_on(async {
         for id in ["1", "2"] {
@@ -143,7 +143,7 @@ fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
             tokio::task::yield_now().await;
         }
     });
-    let stats = runtime().block_on(settled(&inbox.handle()));
+    let stats = runtime().block_on(wait_idle(&inbox.handle()));
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
 
@@ -265,18 +265,18 @@ async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
             });
             let inbox = MemoryInbox::builder()
                 .retry(RetryPolicy::new().max_attempts(3))
-                .max_running(2)
-                .build_on(Odd(spawns, sleeps), router);
+                .concurrency(2)
+                .build_with(Odd(spawns, sleeps), router);
             for id in 0..30 {
                 let accepted = inbox.accept(event(id.to_string())).await;
                 assert_eq!(accepted, Ok(Accepted::New), "{spawns:?} {sleeps:?}");
                 balanced(&inbox.handle().stats());
             }
-            let stats = settled(&inbox.handle()).await;
+            let stats = wait_idle(&inbox.handle()).await;
             assert_eq!(stats.handled + stats.dead, 30);
             assert!(runs.load(Ordering::SeqCst) >= 30);
             let drained = tokio::time::timeout(BOUND, inbox.handle().drain(BOUND)).await;
-            assert_eq!(drained.expect("it ends").left, 0);
+            assert_eq!(drained.expect("it ends").remaining, 0);
         }
     }
 }
@@ -288,14 +288,14 @@ async fn a_retry_whose_timer_panics_is_made_at_once() {
         let runtime = Odd(spawns, Sleeps::PanicsWhenPolled);
         let inbox = MemoryInbox::builder()
             .retry(RetryPolicy::new().max_attempts(3))
-            .build_on(
+            .build_with(
                 runtime,
                 EventRouter::new().on("a", |event: Event| async move {
                     (event.attempt() == 3).then_some(()).ok_or("not yet")
                 }),
             );
         inbox.accept(event("1")).await.unwrap();
-        let stats = settled(&inbox.handle()).await;
+        let stats = wait_idle(&inbox.handle()).await;
         assert_eq!((stats.handled, stats.retried), (1, 2), "{spawns:?}");
     }
 }
@@ -305,14 +305,14 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
     let slot: Arc<Mutex<Option<MemoryInbox>>> = Arc::default();
     let own = Arc::clone(&slot);
     let inbox = MemoryInbox::builder()
-        .max_running(1)
-        .on_delivery(move |delivery| {
+        .concurrency(1)
+        .on_attempt(move |delivery| {
             let inbox = own.lock().unwrap().clone().unwrap();
             balanced(&inbox.handle().stats());
             let id = format!("{}-again", delivery.event().id());
             let accept = inbox.accept(event(&id)).now_or_never();
             assert!(accept.is_some());
-            inbox.handle().on_delivery(|_| {});
+            inbox.handle().on_attempt(|_| {});
             if id.len() > 100 {
                 assert!(inbox.handle().drain(BOUND).now_or_never().is_none());
             }
@@ -320,7 +320,7 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
         .build(EventRouter::new());
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("1")).await.unwrap();
-    let stats = settled(&inbox.handle()).await;
+    let stats = wait_idle(&inbox.handle()).await;
     assert!(stats.unhandled > 10 && stats.refused == 1, "{stats:?}");
     slot.lock().unwrap().take();
 }
@@ -337,7 +337,7 @@ fn a_waker_may_ask_for_the_counts() {
     }
 
     let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
-    let inbox = MemoryInbox::on(
+    let inbox = MemoryInbox::with_runtime(
         TokioRuntime::with_handle(runtime.handle().clone()),
         EventRouter::new().on("a", |_: Event| tokio::task::yield_now()),
     );
@@ -350,12 +350,12 @@ fn a_waker_may_ask_for_the_counts() {
             .block_on(inbox.accept(event(id.to_string())))
             .unwrap();
         let mut waits: [BoxFuture<()>; 2] =
-            [Box::pin(handle.settled()), Box::pin(handle.settled())];
+            [Box::pin(handle.wait_idle()), Box::pin(handle.wait_idle())];
         for wait in &mut waits {
             let _ = wait.as_mut().poll(&mut cx);
         }
     }
-    runtime.block_on(settled(&handle));
+    runtime.block_on(wait_idle(&handle));
 }
 
 #[cfg(feature = "tracing")]
@@ -424,9 +424,13 @@ mod subscribers {
             "event",
         ] {
             let inbox = MemoryInbox::builder()
-                .retry(RetryPolicy::new().max_attempts(2).base(Duration::ZERO))
-                .max_running(1)
-                .on_delivery(|_| panic!("a hook that panics"))
+                .retry(
+                    RetryPolicy::new()
+                        .max_attempts(2)
+                        .initial_delay(Duration::ZERO),
+                )
+                .concurrency(1)
+                .on_attempt(|_| panic!("a hook that panics"))
                 .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
             // A second panic would end the process, whatever is done here.
             let guard =
@@ -434,7 +438,7 @@ mod subscribers {
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
-            let stats = settled(&inbox.handle()).await;
+            let stats = wait_idle(&inbox.handle()).await;
             assert_eq!(stats.dead, 3, "{panics}: {stats:?}");
             drop(guard);
         }
@@ -452,7 +456,7 @@ mod subscribers {
             let answer = answer.await.expect("no panic gets out").unwrap();
             assert_eq!(answer.status(), status);
         }
-        assert_eq!(settled(&webhooks.handle()).await.accepted, 1);
+        assert_eq!(wait_idle(&webhooks.handle()).await.accepted, 1);
     }
 
     #[tokio::test]
@@ -467,8 +471,12 @@ mod subscribers {
             }
         });
         let inbox = MemoryInbox::builder()
-            .retry(RetryPolicy::new().max_attempts(3).base(Duration::ZERO))
-            .max_running(2)
+            .retry(
+                RetryPolicy::new()
+                    .max_attempts(3)
+                    .initial_delay(Duration::ZERO),
+            )
+            .concurrency(2)
             .max_events(5)
             .max_remembered_ids(3)
             .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
@@ -476,7 +484,7 @@ mod subscribers {
         for id in 0..50 {
             let _ = inbox.accept(event((id / 2).to_string())).await;
         }
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         assert!(asked.load(Ordering::SeqCst) > 20);
     }
 }

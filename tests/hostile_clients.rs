@@ -39,7 +39,7 @@ impl Server {
             run.send(event.id().to_owned()).unwrap();
         });
         let webhooks = Endpoint::new(router)
-            .ack_within(ACK)
+            .response_timeout(ACK)
             .max_body_bytes(LIMIT)
             .max_body_bytes_in_flight(LIMIT);
         let handle = webhooks.handle();
@@ -115,7 +115,7 @@ impl Server {
                 }
                 assert!(start.elapsed() < LATE, "after {after}: {answer:?}");
             }
-            self.handle.settled().await;
+            self.handle.wait_idle().await;
             let mut ran = Vec::new();
             while let Ok(id) = self.ran.try_recv() {
                 ran.push(id);

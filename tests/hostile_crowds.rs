@@ -64,7 +64,7 @@ fn server() {
 
 async fn serve() {
     let webhooks = Endpoint::new(EventRouter::new().on_any(async |_: Event| {}))
-        .ack_within(ACK)
+        .response_timeout(ACK)
         .max_body_bytes(LIMIT)
         .max_body_bytes_in_flight(LIMIT);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Event, EventRouter, HandlerError, Inbox, MemoryInbox, Outcome, Refused,
-    RetryPolicy, Runtime, Stats, TokioRuntime, Verdict,
+    AcceptError, Accepted, BoxFuture, Event, EventOutcome, EventRouter, HandlerError, Inbox,
+    MemoryInbox, Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -56,8 +56,8 @@ async fn noop(_: Event) {}
 async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(3)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(3)
         .max_events(3 + 4)
         .build(gated(&gate));
     let mut answers = Vec::new();
@@ -73,7 +73,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     assert!(
         answers[7..]
             .iter()
-            .all(|answer| *answer == Err(Refused::full()))
+            .all(|answer| *answer == Err(AcceptError::full()))
     );
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting, stats.refused), (3, 4, 3));
@@ -84,7 +84,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     assert!(inbox.accept(event("a")).await.is_ok());
     assert!(inbox.accept(event("a")).await.is_err());
     gate.add_permits(7);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().handled, 8);
 }
 
@@ -92,8 +92,8 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
 async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(2)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(2)
         .max_events(5)
         .build(gated(&gate));
     let answers = futures_util::future::join_all((0..9).map(|_| inbox.accept(event("a")))).await;
@@ -101,29 +101,29 @@ async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
     settle().await;
     assert_eq!(inbox.handle().stats().running, 2);
     gate.add_permits(5);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
 }
 
 #[tokio::test]
 async fn it_is_bounded_by_bytes_too() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .max_bytes(1000)
         .build(gated(&gate));
     let sized = |bytes| MockRequest::event("a").padded(bytes).to_event();
     assert!(inbox.accept(sized(400)).await.is_ok());
     assert!(inbox.accept(sized(600)).await.is_ok());
     assert_eq!(inbox.handle().stats().bytes, 1000);
-    assert_eq!(inbox.accept(event("a")).await, Err(Refused::full()));
+    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::full()));
     gate.add_permits(2);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().bytes, 0);
     // One that could never fit is taken alone, rather than refused for days.
     assert!(inbox.accept(sized(2000)).await.is_ok());
     assert!(inbox.accept(event("a")).await.is_err());
     gate.add_permits(1);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ fn deliveries_run_in_parallel_over_the_runtimes_threads() {
     runtime.block_on(async {
         inbox.accept(event("a")).await.unwrap();
         inbox.accept(event("b")).await.unwrap();
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
     });
 }
 
@@ -168,8 +168,8 @@ async fn events_start_in_the_order_of_their_acceptance() {
     let router = EventRouter::new()
         .on_any(move |event: Event| async move { sender.send(event.id().to_owned()).unwrap() });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(router);
     for id in 0..50 {
         inbox
@@ -181,7 +181,7 @@ async fn events_start_in_the_order_of_their_acceptance() {
             .await
             .unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     for id in 0..50 {
         assert_eq!(receiver.recv().await.unwrap(), id.to_string());
     }
@@ -201,14 +201,14 @@ async fn a_queue_that_never_empties_leaves_the_thread_to_others() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(router);
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("a")).await.unwrap();
     settle().await;
     stop.store(true, Ordering::Relaxed);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     balanced(&inbox.handle().stats());
     *slot.lock().unwrap() = None;
 }
@@ -222,20 +222,20 @@ async fn an_attempts_timeout_costs_only_the_routes_that_still_run() {
         .on_prefix("a", |_: Event| pending::<()>())
         .on_any(|_: Event| async { tokio::time::sleep(Duration::from_secs(4)).await });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .attempt_timeout(Duration::from_secs(5))
-        .on_delivery(move |delivery| log.lock().unwrap().push(delivery.clone()))
+        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.clone()))
         .build(router);
     let start = tokio::time::Instant::now();
     inbox.accept(event("a")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     let reports = reports.lock().unwrap();
     assert_eq!(
         reports[0].report().to_string(),
         "a handled, a[.*] timed out, * handled"
     );
-    assert_eq!(reports[0].verdict(), Some(Verdict::Dead));
+    assert_eq!(reports[0].event_outcome(), Some(EventOutcome::Dead));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
@@ -248,7 +248,7 @@ async fn a_single_route_that_hangs_is_timed_out_and_dropped() {
         pending::<()>().await;
     }));
     inbox.accept(event("a")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().dead, 1);
     drop(inbox);
     settle().await;
@@ -263,19 +263,19 @@ async fn hooks_see_every_delivery_and_one_that_panics_hurts_nothing() {
         .on("a", noop)
         .on("b", |_: Event| async { panic!("b") });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .on_delivery(move |_| {
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |_| {
             first.fetch_add(1, Ordering::Relaxed);
         })
-        .on_delivery(|_| panic!("a hook"))
+        .on_attempt(|_| panic!("a hook"))
         .build(router);
-    inbox.handle().on_delivery(move |_| {
+    inbox.handle().on_attempt(move |_| {
         second.fetch_add(100, Ordering::Relaxed);
     });
     for event_type in ["a", "b", "c"] {
         inbox.accept(event(event_type)).await.unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(seen.load(Ordering::Relaxed), 303);
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead, stats.unhandled), (1, 1, 1));
@@ -286,11 +286,11 @@ async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .on_delivery(move |_| tell.store(true, Ordering::Relaxed))
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |_| tell.store(true, Ordering::Relaxed))
         .build(EventRouter::new());
     inbox.accept(event("a")).await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert!(told.load(Ordering::Relaxed));
 }
 
@@ -298,30 +298,30 @@ async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
 async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(event("a")).await.unwrap();
     }
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(60)));
     settle().await;
-    assert_eq!(inbox.accept(event("a")).await, Err(Refused::draining()));
+    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
     assert!(!drain.is_finished());
     gate.add_permits(3);
-    assert_eq!(drain.await.unwrap().left, 0);
+    assert_eq!(drain.await.unwrap().remaining, 0);
     assert_eq!(inbox.handle().stats().handled, 3);
     // Twice is harmless.
-    assert_eq!(inbox.handle().drain(Duration::ZERO).await.left, 0);
-    assert_eq!(inbox.accept(event("a")).await, Err(Refused::draining()));
+    assert_eq!(inbox.handle().drain(Duration::ZERO).await.remaining, 0);
+    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn drain_gives_up_at_its_deadline_says_what_is_left_and_cancels_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(event("a")).await.unwrap();
@@ -331,10 +331,13 @@ async fn drain_gives_up_at_its_deadline_says_what_is_left_and_cancels_nothing() 
         inbox.handle().drain(Duration::from_secs(5)),
         inbox.handle().drain(Duration::from_secs(7))
     );
-    assert_eq!((one.left, two.left), (3, 3));
+    assert_eq!((one.remaining, two.remaining), (3, 3));
     assert_eq!(start.elapsed(), Duration::from_secs(7));
     gate.add_permits(3);
-    assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 0);
+    assert_eq!(
+        inbox.handle().drain(Duration::from_secs(1)).await.remaining,
+        0
+    );
     assert_eq!(inbox.handle().stats().handled, 3);
 }
 
@@ -348,19 +351,19 @@ async fn dropping_a_drain_leaves_the_inbox_refusing() {
         assert!(inbox.accept(event("a")).await.is_ok(), "not polled yet");
         assert!(futures_util::poll!(&mut drain).is_pending());
     }
-    assert_eq!(inbox.accept(event("a")).await, Err(Refused::draining()));
+    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
     gate.add_permits(2);
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
 }
 
 #[tokio::test]
 async fn settled_is_ready_at_once_where_nothing_is_in_flight_and_for_all_who_wait() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::new(gated(&gate));
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     inbox.accept(event("a")).await.unwrap();
     let waiting: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(inbox.handle().settled()))
+        .map(|_| tokio::spawn(inbox.handle().wait_idle()))
         .collect();
     settle().await;
     assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
@@ -374,7 +377,7 @@ async fn settled_is_ready_at_once_where_nothing_is_in_flight_and_for_all_who_wai
 fn an_event_is_refused_where_no_runtime_can_take_it() {
     let inbox = MemoryInbox::new(EventRouter::new());
     let answer = futures_util::FutureExt::now_or_never(inbox.accept(event("a"))).unwrap();
-    assert_eq!(answer, Err(Refused::unavailable()));
+    assert_eq!(answer, Err(AcceptError::unavailable()));
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.accepted, stats.refused, stats.in_flight()),
@@ -390,9 +393,9 @@ fn a_delivery_dropped_by_its_runtime_is_dead() {
         .on("a", noop)
         .on_prefix("a", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
-        .on_delivery(move |delivery| log.lock().unwrap().push(delivery.to_string()))
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
+        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string()))
         .build(router);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -429,8 +432,8 @@ fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(router);
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -448,7 +451,7 @@ fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
         settle().await;
     });
     let left = runtime().block_on(inbox.handle().drain(Duration::from_secs(60)));
-    assert_eq!(left.left, 0);
+    assert_eq!(left.remaining, 0);
     assert_eq!(
         [receiver.try_recv().unwrap(), receiver.try_recv().unwrap()],
         ["1", "2"]
@@ -473,7 +476,7 @@ impl Runtime for Broken {
 
 #[tokio::test]
 async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_else() {
-    let inbox = MemoryInbox::on(
+    let inbox = MemoryInbox::with_runtime(
         Broken { spawns: true },
         EventRouter::new()
             .on("a", noop)
@@ -482,13 +485,16 @@ async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_els
     for event_type in ["a", "b", "a"] {
         inbox.accept(event(event_type)).await.unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(
         (inbox.handle().stats().handled, inbox.handle().stats().dead),
         (2, 1)
     );
-    let inbox = MemoryInbox::on(Broken { spawns: false }, EventRouter::new());
-    assert_eq!(inbox.accept(event("a")).await, Err(Refused::unavailable()));
+    let inbox = MemoryInbox::with_runtime(Broken { spawns: false }, EventRouter::new());
+    assert_eq!(
+        inbox.accept(event("a")).await,
+        Err(AcceptError::unavailable())
+    );
 }
 
 #[tokio::test]
@@ -571,17 +577,17 @@ async fn law_2(arrivals: Vec<Arrival>, running: usize, events: usize) {
             perform(two[event.id()].2).await
         })
         .on_any(noop);
-    let ends: Arc<Mutex<Vec<(String, Verdict)>>> = Arc::default();
+    let ends: Arc<Mutex<Vec<(String, EventOutcome)>>> = Arc::default();
     let log = Arc::clone(&ends);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(running)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(running)
         .max_events(events)
         .attempt_timeout(Duration::from_millis(20))
-        .on_delivery(move |delivery| {
+        .on_attempt(move |delivery| {
             log.lock().unwrap().push((
                 delivery.event().id().to_owned(),
-                delivery.verdict().unwrap(),
+                delivery.event_outcome().unwrap(),
             ));
         })
         .build(router);
@@ -598,7 +604,7 @@ async fn law_2(arrivals: Vec<Arrival>, running: usize, events: usize) {
         tokio::time::sleep(Duration::from_millis(*wait)).await;
         balanced(&handle.stats());
     }
-    handle.settled().await;
+    handle.wait_idle().await;
     let (stats, ends) = (handle.stats(), ends.lock().unwrap());
     balanced(&stats);
     assert_eq!(stats.in_flight(), 0);
@@ -618,9 +624,9 @@ async fn law_2(arrivals: Vec<Arrival>, running: usize, events: usize) {
             _ => Some(false),
         };
         let expected = match (routed, good(one), good(two)) {
-            (false, ..) => Some(Verdict::Unhandled),
-            (true, Some(false), _) | (true, _, Some(false)) => Some(Verdict::Dead),
-            (true, Some(true), Some(true)) => Some(Verdict::Handled),
+            (false, ..) => Some(EventOutcome::Unhandled),
+            (true, Some(false), _) | (true, _, Some(false)) => Some(EventOutcome::Dead),
+            (true, Some(true), Some(true)) => Some(EventOutcome::Handled),
             _ => None,
         };
         assert!(
@@ -664,8 +670,8 @@ fn the_counts_balance_whenever_they_are_read_under_concurrent_load() {
         Ok(())
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(4)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(4)
         .max_events(32)
         .build(router);
     let handle = inbox.handle();
@@ -696,7 +702,7 @@ fn the_counts_balance_whenever_they_are_read_under_concurrent_load() {
             .into_iter()
             .map(Result::unwrap)
             .sum::<u64>();
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         accepted
     });
     done.store(true, Ordering::Relaxed);
@@ -733,14 +739,14 @@ fn an_event_that_comes_as_a_worker_leaves_gets_another_one() {
         .build()
         .unwrap();
     let inbox = MemoryInbox::builder()
-        .max_running(1)
+        .concurrency(1)
         .duplicate_window(Duration::ZERO)
         .build(EventRouter::new());
     let (sender, done) = std::sync::mpsc::channel();
     runtime.spawn(async move {
         for _ in 0..20_000 {
             inbox.accept(event("a")).await.unwrap();
-            inbox.handle().settled().await;
+            inbox.handle().wait_idle().await;
         }
         sender.send(inbox.handle().stats()).unwrap();
     });
@@ -778,17 +784,20 @@ async fn an_error_that_panics_when_it_is_written_or_dropped_costs_its_own_event(
         .on("a", |_: Event| async { Err::<(), _>(Unspeakable) })
         .on("b", noop);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .log_handler_errors()
-        .max_running(1)
+        .concurrency(1)
         .build(router);
     for event_type in ["a", "b", "a", "b"] {
         inbox.accept(event(event_type)).await.unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead, stats.bytes), (2, 2, 0));
-    assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 0);
+    assert_eq!(
+        inbox.handle().drain(Duration::from_secs(1)).await.remaining,
+        0
+    );
 }
 
 #[test]
@@ -801,33 +810,43 @@ fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
     let tokio = TokioRuntime::with_handle(runtime.handle().clone());
     // No runtime is entered here.
     smol::block_on(tokio.sleep(Duration::from_millis(1)));
-    let inbox = MemoryInbox::on(
+    let inbox = MemoryInbox::with_runtime(
         tokio,
         EventRouter::new().on("a", |_: Event| pending::<()>()),
     );
     smol::block_on(async {
         inbox.accept(event("a")).await.unwrap();
-        assert_eq!(inbox.handle().drain(Duration::from_millis(1)).await.left, 1);
+        assert_eq!(
+            inbox
+                .handle()
+                .drain(Duration::from_millis(1))
+                .await
+                .remaining,
+            1
+        );
     });
 }
 
 #[tokio::test]
 async fn a_drain_that_can_t_be_timed_doesnt_wait() {
-    let inbox = MemoryInbox::on(
+    let inbox = MemoryInbox::with_runtime(
         Broken { spawns: true },
         EventRouter::new().on("a", |_: Event| async {
             tokio::task::yield_now().await;
         }),
     );
     inbox.accept(event("a")).await.unwrap();
-    assert_eq!(inbox.handle().drain(Duration::from_secs(1)).await.left, 1);
+    assert_eq!(
+        inbox.handle().drain(Duration::from_secs(1)).await.remaining,
+        1
+    );
 }
 
 /// It filled up: a worker delivered one event a turn, however many senders had theirs in between.
 #[tokio::test]
 async fn an_inbox_keeps_up_with_more_senders_than_workers() {
     let inbox = MemoryInbox::builder()
-        .max_running(4)
+        .concurrency(4)
         .max_events(1_000)
         .build(EventRouter::new().on("account.updated", |_: Event| async {}));
     let senders = (0..100).map(|_| {
@@ -843,6 +862,6 @@ async fn an_inbox_keeps_up_with_more_senders_than_workers() {
     for sender in senders.collect::<Vec<_>>() {
         sender.await.unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().handled, 5_000);
 }

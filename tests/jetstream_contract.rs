@@ -17,7 +17,7 @@ impl Candidate for JetStream {
 
     async fn open(&self, router: EventRouter, terms: Terms) -> Opened<JetStreamInbox> {
         let server = Server::start().await;
-        let settings = StreamSettings::new().create();
+        let settings = StreamSettings::new().create_if_missing();
         let inbox = JetStreamInbox::builder(server.context().await);
         let inbox = inbox.stream(settings.clone()).open().await.unwrap();
         let context = server.context().await;
@@ -29,16 +29,16 @@ impl Candidate for JetStream {
             .await
             .unwrap();
         let dead_letters = worker.dead_letters();
-        let settled = move || settled(context.clone(), worker.clone());
+        let wait_idle = move || wait_idle(context.clone(), worker.clone());
         Opened::new(inbox)
-            .settled(settled)
+            .wait_idle(wait_idle)
             .dead_letters(dead_letters)
             .keeping(server)
     }
 }
 
 /// Waits until the server has nothing for the worker, and the worker has nothing.
-async fn settled(context: async_nats::jetstream::Context, worker: JetStreamWorker) {
+async fn wait_idle(context: async_nats::jetstream::Context, worker: JetStreamWorker) {
     use futures_util::TryStreamExt;
 
     loop {

@@ -16,7 +16,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use futures_util::StreamExt;
-use nats::{PATIENCE, Server, until};
+use nats::{Server, TIMEOUT, until};
 
 async fn stream(context: &Context, config: Config) -> Stream {
     let config = Config {
@@ -73,7 +73,7 @@ async fn work_queues_forget_acknowledged_ids_at_a_restart() {
     let mut messages = consumer
         .fetch()
         .max_messages(1)
-        .expires(PATIENCE)
+        .expires(TIMEOUT)
         .messages()
         .await
         .unwrap();

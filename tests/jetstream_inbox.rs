@@ -9,7 +9,8 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Source, StorageType};
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Accepted, Error, ErrorKind, Event, Inbox, JetStreamInbox, Refused, RefusedKind, StreamSettings,
+    AcceptError, AcceptErrorKind, Accepted, Error, ErrorKind, Event, Inbox, JetStreamInbox,
+    StreamSettings,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -18,7 +19,7 @@ use nats::{Server, until};
 async fn open(context: &Context) -> JetStreamInbox {
     let inbox = JetStreamInbox::builder(context.clone());
     inbox
-        .stream(StreamSettings::new().create())
+        .stream(StreamSettings::new().create_if_missing())
         .open()
         .await
         .unwrap()
@@ -48,7 +49,7 @@ async fn an_event_is_in_the_stream_when_it_is_answered() {
     assert_eq!(message.payload, event.body().as_bytes());
     let stats = inbox.handle().stats();
     assert_eq!(
-        (stats.accepted, stats.handed_over, stats.in_flight()),
+        (stats.accepted, stats.published, stats.in_flight()),
         (1, 1, 0)
     );
 }
@@ -90,7 +91,7 @@ async fn of_a_thousand_copies_through_two_receivers_one_is_taken() {
     assert_eq!(new.count(), 1);
     assert!(answers.iter().all(|answer| match answer {
         Ok(_) => true,
-        Err(refused) => refused.kind() == RefusedKind::Unavailable,
+        Err(refused) => refused.kind() == AcceptErrorKind::Unavailable,
     }));
     assert_eq!(messages(&context).await, 1);
 }
@@ -104,7 +105,7 @@ async fn while_the_server_is_away_events_are_refused_at_once_and_then_taken_agai
     server.kill();
     // At the first poll: no time passes.
     until("the client notices", async || {
-        inbox.accept(event("m-2")).now_or_never() == Some(Err(Refused::unavailable()))
+        inbox.accept(event("m-2")).now_or_never() == Some(Err(AcceptError::unavailable()))
     })
     .await;
     server.restart().await;
@@ -119,8 +120,8 @@ async fn without_an_acknowledgement_in_time_it_is_503_and_the_bytes_count_until_
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = JetStreamInbox::builder(context.clone())
-        .stream(StreamSettings::new().create())
-        .ack_within(Duration::from_millis(300))
+        .stream(StreamSettings::new().create_if_missing())
+        .response_timeout(Duration::from_millis(300))
         .max_bytes_in_flight(950)
         .open()
         .await
@@ -129,13 +130,13 @@ async fn without_an_acknowledgement_in_time_it_is_503_and_the_bytes_count_until_
     let large = MockRequest::event("account.updated").padded(900).to_event();
     assert_eq!(
         inbox.accept(large.clone()).await,
-        Err(Refused::unavailable())
+        Err(AcceptError::unavailable())
     );
     // The client still holds it, so there is no room for another one.
     assert_eq!(inbox.handle().stats().bytes, 900);
-    assert_eq!(inbox.accept(event("m-2")).await, Err(Refused::full()));
+    assert_eq!(inbox.accept(event("m-2")).await, Err(AcceptError::full()));
     server.resume();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
     // It came late, and it counts.
     assert_eq!((stats.accepted, stats.refused, stats.bytes), (1, 2, 0));
@@ -149,7 +150,7 @@ async fn an_accept_that_is_dropped_after_its_first_poll_is_counted() {
     let inbox = open(&context).await;
     drop(inbox.accept(event("never polled")));
     assert!(inbox.accept(event("m-1")).now_or_never().is_none());
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().accepted, 1);
     assert_eq!(messages(&context).await, 1);
     assert_eq!(inbox.accept(event("m-1")).await, Ok(Accepted::Duplicate));
@@ -160,7 +161,7 @@ async fn a_full_stream_refuses_and_drops_nothing() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = JetStreamInbox::builder(context.clone())
-        .stream(StreamSettings::new().max_bytes(3000).create())
+        .stream(StreamSettings::new().max_bytes(3000).create_if_missing())
         .open()
         .await
         .unwrap();
@@ -171,7 +172,7 @@ async fn a_full_stream_refuses_and_drops_nothing() {
     };
     assert!(inbox.accept(sized()).await.is_ok());
     assert!(inbox.accept(sized()).await.is_ok());
-    assert_eq!(inbox.accept(sized()).await, Err(Refused::full()));
+    assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
     assert_eq!(messages(&context).await, 2);
 }
 
@@ -187,7 +188,7 @@ async fn a_body_over_the_servers_limit_is_413() {
     harness.deliver(sized(limit + 1)).await.assert_status(413);
     // One that a wrapper lets through all the same is refused.
     let refused = inbox.accept(sized(limit + 1).to_event()).await;
-    assert_eq!(refused, Err(Refused::unavailable()));
+    assert_eq!(refused, Err(AcceptError::unavailable()));
     // The longest names there are fit beside the largest body.
     let longest = "\u{1}".repeat(255);
     let longest = MockRequest::event(longest.as_str()).message_id(longest.as_str());
@@ -201,9 +202,12 @@ async fn a_body_over_the_servers_limit_is_413() {
 async fn a_drain_refuses_and_waits_for_what_is_on_its_way() {
     let server = Server::start().await;
     let mut context = server.context().await;
-    context.set_timeout(nats::PATIENCE);
-    let inbox = JetStreamInbox::builder(context.clone()).ack_within(nats::PATIENCE);
-    let inbox = inbox.stream(StreamSettings::new().create()).open().await;
+    context.set_timeout(nats::TIMEOUT);
+    let inbox = JetStreamInbox::builder(context.clone()).response_timeout(nats::TIMEOUT);
+    let inbox = inbox
+        .stream(StreamSettings::new().create_if_missing())
+        .open()
+        .await;
     let inbox = inbox.unwrap();
     server.hang(&context).await;
     let accepting = tokio::spawn(inbox.accept(event("m-1")));
@@ -211,11 +215,14 @@ async fn a_drain_refuses_and_waits_for_what_is_on_its_way() {
         inbox.handle().stats().bytes > 0
     })
     .await;
-    let left = inbox.handle().drain(Duration::ZERO).await.left;
+    let left = inbox.handle().drain(Duration::ZERO).await.remaining;
     assert_eq!(left, 1);
-    assert_eq!(inbox.accept(event("m-2")).await, Err(Refused::draining()));
+    assert_eq!(
+        inbox.accept(event("m-2")).await,
+        Err(AcceptError::draining())
+    );
     server.resume();
-    assert_eq!(inbox.handle().drain(nats::PATIENCE).await.left, 0);
+    assert_eq!(inbox.handle().drain(nats::TIMEOUT).await.remaining, 0);
     assert_eq!(accepting.await.unwrap(), Ok(Accepted::New));
 }
 
@@ -330,7 +337,7 @@ async fn an_existing_stream_is_left_as_it_is() {
     let server = Server::start().await;
     let context = server.context().await;
     open(&context).await;
-    let longer = StreamSettings::new().max_bytes(1 << 31).create();
+    let longer = StreamSettings::new().max_bytes(1 << 31).create_if_missing();
     let inbox = JetStreamInbox::builder(context.clone()).stream(longer);
     inbox.open().await.unwrap();
     let stream = context.get_stream("BOTISIMO").await.unwrap();
@@ -342,7 +349,7 @@ async fn a_server_without_jetstream_is_an_error_with_its_cause() {
     let server = Server::start().await;
     let context = server.context().await;
     let elsewhere = async_nats::jetstream::with_prefix(context.client(), "nobody.answers.here");
-    let error = refusal(&elsewhere, StreamSettings::new().create()).await;
+    let error = refusal(&elsewhere, StreamSettings::new().create_if_missing()).await;
     assert_eq!(error.to_string(), "the stream BOTISIMO can't be looked up");
     assert!(std::error::Error::source(&error).is_some());
 }

@@ -28,7 +28,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use nats::{PATIENCE, Server, free_port, until};
+use nats::{Server, TIMEOUT, free_port, until};
 use tempfile::TempDir;
 
 /// After which time the server gives the event of a dead worker to another one.
@@ -76,7 +76,7 @@ async fn tests(arguments: &[&str]) {
 }
 
 fn settings(replicas: usize) -> StreamSettings {
-    StreamSettings::new().replicas(replicas).create()
+    StreamSettings::new().replicas(replicas).create_if_missing()
 }
 
 /// The role of a receiver.
@@ -112,7 +112,7 @@ async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: 
     });
     let worker = JetStreamWorker::builder(context(url).await, "shop")
         .stream(settings(replicas))
-        .max_running(places)
+        .concurrency(places)
         .ack_wait(ACK_WAIT)
         .retry(RetryPolicy::new().max_attempts(100))
         .start(router)
@@ -120,7 +120,7 @@ async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: 
         .unwrap();
     println!("ready");
     told_to_end().await;
-    println!("{} left", worker.drain(PATIENCE).await.left);
+    println!("{} left", worker.drain(TIMEOUT).await.remaining);
 }
 
 /// Writes a line at once, so that it is there also if the process is killed next.

@@ -21,7 +21,7 @@ use nats::{Server, until};
 use tokio::sync::{Notify, Semaphore};
 
 fn settings() -> StreamSettings {
-    StreamSettings::new().create()
+    StreamSettings::new().create_if_missing()
 }
 
 async fn inbox(context: &Context) -> JetStreamInbox {
@@ -31,7 +31,7 @@ async fn inbox(context: &Context) -> JetStreamInbox {
 
 /// A worker that tries again without delay.
 fn worker(context: &Context) -> JetStreamWorkerBuilder {
-    let retry = RetryPolicy::new().base(Duration::ZERO);
+    let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
     JetStreamWorker::builder(context.clone(), "shop")
         .stream(settings())
         .retry(retry)
@@ -98,13 +98,13 @@ impl std::io::Write for Written {
 fn balanced(stats: &WorkerStats) {
     assert_eq!(
         stats.taken,
-        stats.acked + stats.retried + stats.dead + stats.handed_back + stats.running,
+        stats.acked + stats.retried + stats.dead + stats.returned + stats.running,
         "{stats:?}"
     );
 }
 
 /// Waits until a worker has nothing left to do that came before this.
-async fn settled(worker: &JetStreamWorker, ended: u64) {
+async fn wait_idle(worker: &JetStreamWorker, ended: u64) {
     until("all has ended", async || {
         let stats = worker.stats();
         balanced(&stats);
@@ -225,7 +225,7 @@ async fn each_route_gets_the_events_that_the_router_says() {
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (i, event_type) in types.iter().enumerate() {
         send(&inbox, event_type, &i.to_string()).await;
-        for route in router.explain(*event_type) {
+        for route in router.matching_routes(*event_type) {
             let name = if route.name() == "long prefix" {
                 "long"
             } else {
@@ -244,7 +244,7 @@ async fn each_route_gets_the_events_that_the_router_says() {
         .await
         .unwrap();
     until("all have run", async || runs.count() >= count).await;
-    assert_eq!(worker.drain(nats::PATIENCE).await.left, 0);
+    assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (route, id, attempt) in runs.all() {
         assert_eq!(attempt, 1);
@@ -280,7 +280,7 @@ async fn hostile_event_types_and_ids_are_handled_once_and_nothing_disconnects() 
             "{event_type:?}"
         );
     }
-    settled(&worker, hostile.len() as u64).await;
+    wait_idle(&worker, hostile.len() as u64).await;
     let mut times: HashMap<String, u32> = HashMap::new();
     for (_, id, attempt) in runs.all() {
         assert_eq!(attempt, 1, "{id:?}");
@@ -306,7 +306,7 @@ async fn of_a_thousand_copies_through_two_receivers_one_is_handled() {
     let copies = (0..1000).map(|i| inboxes[i % 2].accept(copy.clone()));
     futures_util::future::join_all(copies).await;
     send(&inboxes[0], "a", "2").await;
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     let ids: Vec<_> = runs.all().into_iter().map(|run| run.1).collect();
     assert_eq!(ids, ["1", "2"]);
     assert_eq!(worker.stats().taken, 2);
@@ -323,7 +323,7 @@ async fn that_events_wait_for_long_is_warned_of() {
     let context = server.context().await;
     let short = StreamSettings::new()
         .max_age(Duration::from_secs(12))
-        .create();
+        .create_if_missing();
     let builder = JetStreamInbox::builder(context.clone()).stream(short.clone());
     let inbox = builder.open().await.unwrap();
     send(&inbox, "a", "1").await;
@@ -336,7 +336,7 @@ async fn that_events_wait_for_long_is_warned_of() {
     let worker = worker(&context).stream(short);
     let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
     let worker = worker.await.unwrap();
-    settled(&worker, 1).await;
+    wait_idle(&worker, 1).await;
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     let warnings = log
         .matches("events wait for longer than half of the time")
@@ -365,7 +365,7 @@ async fn only_the_route_that_failed_runs_again() {
     let inbox = inbox(&context).await;
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "account.updated", "1").await;
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     assert_eq!(runs.of("good"), [("1".to_owned(), 1)]);
     let bad = [1, 2, 3].map(|attempt| ("1".to_owned(), attempt));
     assert_eq!(runs.of("bad"), bad);
@@ -392,13 +392,13 @@ async fn a_panic_a_hang_and_a_misfit_are_failures_of_their_own_route() {
         .named("good");
     let inbox = inbox(&context).await;
     let worker = worker(&context)
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .attempt_timeout(Duration::from_millis(200))
         .start(router)
         .await
         .unwrap();
     send(&inbox, "account.updated", "1").await;
-    settled(&worker, 4).await;
+    wait_idle(&worker, 4).await;
     assert_eq!(runs.of("good"), [("1".to_owned(), 1)]);
     let letters = worker.dead_letters().list(None, 10).await.unwrap();
     let ends: BTreeMap<_, _> = letters
@@ -433,7 +433,11 @@ async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
     let worker = worker(&context)
-        .retry(RetryPolicy::new().max_attempts(2).base(Duration::ZERO))
+        .retry(
+            RetryPolicy::new()
+                .max_attempts(2)
+                .initial_delay(Duration::ZERO),
+        )
         .on_dead_letter(move |_| {
             tell.fetch_add(1, Ordering::Relaxed);
         })
@@ -446,7 +450,7 @@ async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
     inbox.accept(event.clone()).await.unwrap();
     send(&inbox, "poll.updated", "2").await;
     send(&inbox, "poll", "3").await;
-    settled(&worker, 6).await;
+    wait_idle(&worker, 6).await;
     assert_eq!(worker.stats().dead, 3);
     until("the hook is told", async || {
         told.load(Ordering::Relaxed) == 3
@@ -474,7 +478,7 @@ async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
             .as_millis()
     };
     assert_eq!(millis(letter.received_at()), millis(event.received_at()));
-    assert!(letter.died_at() >= letter.received_at());
+    assert!(letter.dead_lettered_at() >= letter.received_at());
     // Pages, and single ones.
     let first = dead.list(None, 1).await.unwrap();
     let rest = dead.list(Some(first[0].id()), 10).await.unwrap();
@@ -498,7 +502,7 @@ async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
         1
     );
     until("it has run", async || runs.of("bad").len() == 8).await;
-    settled(&worker, 10).await;
+    wait_idle(&worker, 10).await;
     assert_eq!(runs.of("good").len(), 3);
     assert_eq!(worker.stats().replayed, 2);
 
@@ -534,7 +538,7 @@ async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_fai
     let worker = worker(&context).start(router).await.unwrap();
     let long = format!("a.{}", "\u{1}".repeat(250));
     send(&inbox, &long, "1").await;
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     let dead = worker.dead_letters();
     let letters = dead.list(None, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
@@ -549,7 +553,7 @@ async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_fai
     );
     mended.store(1, Ordering::Relaxed);
     assert!(dead.replay(letters[0].id()).await.unwrap());
-    settled(&worker, 4).await;
+    wait_idle(&worker, 4).await;
     assert_eq!(runs.of("bad").len(), 2);
     assert_eq!(
         (
@@ -570,7 +574,7 @@ async fn letters_are_pruned_by_age() {
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
     send(&inbox, "a", "2").await;
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     let dead = worker.dead_letters();
     until("some time has passed", async || {
         dead.prune(Duration::ZERO).await.unwrap() > 0
@@ -593,8 +597,8 @@ async fn the_letters_of_one_group_are_not_those_of_another() {
     let mail = JetStreamWorker::builder(context.clone(), "mail").stream(settings());
     let mail = mail.start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    settled(&shop, 1).await;
-    settled(&mail, 1).await;
+    wait_idle(&shop, 1).await;
+    wait_idle(&mail, 1).await;
     let letters = shop.dead_letters().list(None, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert!(
@@ -624,7 +628,7 @@ async fn a_route_that_stalls_stalls_no_other() {
         .named("slow");
     let inbox = inbox(&context).await;
     let worker = worker(&context)
-        .max_running_of("slow", 2)
+        .route_concurrency("slow", 2)
         .start(router)
         .await
         .unwrap();
@@ -635,7 +639,7 @@ async fn a_route_that_stalls_stalls_no_other() {
     until("its places are taken", async || runs.of("slow").len() == 2).await;
     until("no more run", async || worker.stats().running == 2).await;
     gate.add_permits(20);
-    settled(&worker, 40).await;
+    wait_idle(&worker, 40).await;
     assert_eq!(runs.of("slow").len(), 20);
 }
 
@@ -665,7 +669,7 @@ async fn a_handler_may_take_longer_than_the_server_waits_for_a_sign_of_life() {
     until("it has begun", async || runs.count() == 1).await;
     // Three signs of life come in the time of one wait, so these take longer than one.
     for _ in 0..4 {
-        let sign = tokio::time::timeout(nats::PATIENCE, signs.next()).await;
+        let sign = tokio::time::timeout(nats::TIMEOUT, signs.next()).await;
         assert_eq!(sign.unwrap().unwrap().payload, "+WPI");
     }
     assert_eq!(runs.count(), 1);
@@ -690,10 +694,10 @@ async fn a_drain_hands_back_at_once_what_another_worker_then_runs() {
     let inbox = inbox(&context).await;
     // Nothing would come back by itself while the test runs.
     let start = || worker(&context).ack_wait(Duration::from_secs(600));
-    let one = start().max_running(1).start(router).await.unwrap();
+    let one = start().concurrency(1).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
     until("it has begun", async || runs.count() == 1).await;
-    assert_eq!(one.drain(Duration::ZERO).await.left, 1);
+    assert_eq!(one.drain(Duration::ZERO).await.remaining, 1);
     for id in 2..12 {
         send(&inbox, "a", &id.to_string()).await;
     }
@@ -706,8 +710,8 @@ async fn a_drain_hands_back_at_once_what_another_worker_then_runs() {
     })
     .await;
     gate.add_permits(1);
-    assert_eq!(one.drain(nats::PATIENCE).await.left, 0);
-    settled(&other, 10).await;
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
+    wait_idle(&other, 10).await;
     let stats = one.stats();
     balanced(&stats);
     assert_eq!((stats.acked, stats.running), (1, 0));
@@ -736,17 +740,17 @@ async fn what_arrives_during_a_drain_is_handed_back_without_an_attempt() {
         consumer.get_info().await.unwrap().num_waiting > 0
     })
     .await;
-    let drained = tokio::spawn(one.drain(nats::PATIENCE));
+    let drained = tokio::spawn(one.drain(nats::TIMEOUT));
     // The drain begins with its first poll.
     tokio::task::yield_now().await;
     send(&inbox, "a", "1").await;
-    assert_eq!(drained.await.unwrap().left, 0);
+    assert_eq!(drained.await.unwrap().remaining, 0);
     let stats = one.stats();
     balanced(&stats);
-    assert_eq!((stats.taken, stats.handed_back), (1, 1));
+    assert_eq!((stats.taken, stats.returned), (1, 1));
     assert_eq!(runs.count(), 0);
     let other = start().await.unwrap();
-    settled(&other, 1).await;
+    wait_idle(&other, 1).await;
     // A hand-back is a delivery, and deliveries are what attempts count.
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 2)]);
 }
@@ -767,7 +771,7 @@ async fn each_group_gets_every_event_and_its_workers_share_them() {
     for id in 0..50 {
         send(&inbox, "a", &id.to_string()).await;
     }
-    settled(&third, 50).await;
+    wait_idle(&third, 50).await;
     until("both are done", async || {
         one.stats().acked + other.stats().acked == 50
     })
@@ -784,19 +788,19 @@ async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_n
     let runs = Runs::default();
     let first = EventRouter::new().on("a", runs.noting("first"));
     let one = worker(&context).start(first.clone()).await.unwrap();
-    settled(&one, 1).await;
-    assert_eq!(one.drain(nats::PATIENCE).await.left, 0);
+    wait_idle(&one, 1).await;
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
     let both = first.on_prefix("a", runs.noting("second"));
     let two = worker(&context).start(both.clone()).await.unwrap();
     send(&inbox, "a", "2").await;
-    settled(&two, 2).await;
+    wait_idle(&two, 2).await;
     assert_eq!(runs.of("first").len(), 2);
     assert_eq!(runs.of("second"), [("2".to_owned(), 1)]);
     // Both can be set.
     let third = both.on_any(runs.noting("third"));
     let three = worker(&context).new_routes(StartAt::Beginning);
     let three = three.start(third).await.unwrap();
-    settled(&three, 2).await;
+    wait_idle(&three, 2).await;
     assert_eq!(runs.of("third").len(), 2);
     let late = JetStreamWorker::builder(context.clone(), "late").stream(settings());
     let late = late.first_start(StartAt::Now);
@@ -805,7 +809,7 @@ async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_n
         .await
         .unwrap();
     send(&inbox, "a", "3").await;
-    settled(&late, 1).await;
+    wait_idle(&late, 1).await;
     assert_eq!(runs.of("late"), [("3".to_owned(), 1)]);
 }
 
@@ -839,7 +843,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_as_it_is() {
         .unwrap();
     let before = consumer.cached_info().config.clone();
     let error = worker(&context)
-        .max_ack_pending_of("a", 7)
+        .route_max_ack_pending("a", 7)
         .start(router.clone())
         .await
         .unwrap_err();
@@ -901,14 +905,14 @@ async fn the_fallback_gets_nothing_unless_it_is_asked_for() {
     let one = worker(&context).start(router.clone()).await.unwrap();
     send(&inbox, "b", "1").await;
     send(&inbox, "a", "2").await;
-    settled(&one, 1).await;
-    assert_eq!(one.drain(nats::PATIENCE).await.left, 0);
+    wait_idle(&one, 1).await;
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
     assert_eq!(runs.all(), [("a".to_owned(), "2".to_owned(), 1)]);
     let two = worker(&context)
         .deliver_fallback()
         .new_routes(StartAt::Beginning);
     let two = two.start(router).await.unwrap();
-    settled(&two, 2).await;
+    wait_idle(&two, 2).await;
     assert_eq!(runs.of("rest"), [("1".to_owned(), 1)]);
 }
 
@@ -926,7 +930,7 @@ async fn names_and_settings_that_fit_no_route_are_refused() {
         );
     }
     let error = worker(&context)
-        .max_running_of("b", 1)
+        .route_concurrency("b", 1)
         .start(router.clone())
         .await
         .unwrap_err();
@@ -956,7 +960,7 @@ async fn routes_of_any_name_have_a_consumer() {
     }
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    settled(&worker, names.len() as u64).await;
+    wait_idle(&worker, names.len() as u64).await;
     assert_eq!(runs.count(), names.len());
 }
 
@@ -976,7 +980,7 @@ async fn a_body_that_cant_be_decoded_is_a_dead_letter() {
         .unwrap()
         .await
         .unwrap();
-    settled(&worker, 1).await;
+    wait_idle(&worker, 1).await;
     let letters = worker.dead_letters().list(None, 10).await.unwrap();
     assert_eq!(letters[0].body(), "{\"no\": \"event\"}");
     assert_eq!(
@@ -1002,7 +1006,7 @@ async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
     let router = EventRouter::new().on("a", runs.noting("a"));
     let build = || worker(&context).retry(RetryPolicy::new().max_attempts(2));
     let idle = build().start(router.clone()).await.unwrap();
-    assert_eq!(idle.drain(nats::PATIENCE).await.left, 0);
+    assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
     send(&inbox, "a", "1").await;
     // What a worker looks like that dies each time.
     let consumer: PullConsumer = context
@@ -1013,7 +1017,7 @@ async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
         let mut messages = consumer
             .fetch()
             .max_messages(1)
-            .expires(nats::PATIENCE)
+            .expires(nats::TIMEOUT)
             .messages()
             .await
             .unwrap();
@@ -1021,7 +1025,7 @@ async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
         message.ack_with(AckKind::Nak(None)).await.unwrap();
     }
     let worker = build().start(router).await.unwrap();
-    settled(&worker, 1).await;
+    wait_idle(&worker, 1).await;
     assert_eq!((worker.stats().dead, runs.count()), (1, 0));
     let letters = worker.dead_letters().list(None, 10).await.unwrap();
     assert_eq!(
@@ -1030,7 +1034,7 @@ async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
     );
     // Nothing of it is its own fault if it is sent round again.
     assert!(worker.dead_letters().replay(letters[0].id()).await.unwrap());
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 1)]);
 }
 
@@ -1043,7 +1047,7 @@ async fn layers_of_tower_fit_around_the_router() {
     let router = EventRouter::new()
         .on_any(runs.noting("quick"))
         .on("a", |_: Event| std::future::pending::<()>());
-    let worker = worker(&context).retry(RetryPolicy::never());
+    let worker = worker(&context).retry(RetryPolicy::no_retry());
     let worker = worker.start_layered(router, |router| {
         tower::ServiceBuilder::new()
             .timeout(Duration::from_millis(200))
@@ -1051,7 +1055,7 @@ async fn layers_of_tower_fit_around_the_router() {
     });
     let worker = worker.await.unwrap();
     send(&inbox, "a", "1").await;
-    settled(&worker, 2).await;
+    wait_idle(&worker, 2).await;
     assert_eq!(runs.count(), 1);
     let letters = worker.dead_letters().list(None, 10).await.unwrap();
     assert_eq!(
@@ -1075,12 +1079,12 @@ async fn hooks_are_told_of_each_attempt() {
         }
     });
     let worker = worker(&context)
-        .on_delivery(move |delivery| log.lock().unwrap().push(delivery.to_string()))
+        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string()))
         .start(router)
         .await
         .unwrap();
     send(&inbox, "a", "1").await;
-    settled(&worker, 1).await;
+    wait_idle(&worker, 1).await;
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 2);
     assert!(
@@ -1105,14 +1109,14 @@ async fn a_retry_is_handed_back_with_its_delay() {
         .await;
     let mut acks = acks.unwrap();
     send(&inbox, "a", "1").await;
-    let handed_back = loop {
-        let ack = tokio::time::timeout(nats::PATIENCE, acks.next()).await;
+    let returned = loop {
+        let ack = tokio::time::timeout(nats::TIMEOUT, acks.next()).await;
         let ack = String::from_utf8(ack.unwrap().unwrap().payload.to_vec()).unwrap();
         if ack.starts_with("-NAK") {
             break ack;
         }
     };
-    assert!(handed_back.contains("7000000000"), "{handed_back}");
+    assert!(returned.contains("7000000000"), "{returned}");
 }
 
 #[tokio::test]
@@ -1183,7 +1187,7 @@ async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
     let letters = worker.dead_letters();
     let pattern = Pattern::new("a").unwrap();
     let replayed = letters.replay_matching(&pattern);
-    let replayed = tokio::time::timeout(nats::PATIENCE, replayed).await;
+    let replayed = tokio::time::timeout(nats::TIMEOUT, replayed).await;
     assert_eq!(replayed.unwrap().unwrap(), 3);
     until("all are dead again", async || worker.stats().dead == 6).await;
 }

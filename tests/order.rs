@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, BoxFuture, DeadLetters, Event, EventRouter, HandlerError, Inbox, MemoryInbox,
-    MemoryInboxBuilder, Pattern, Refused, RetryPolicy, Runtime, Stats, TokioRuntime, Verdict,
+    AcceptError, Accepted, BoxFuture, DeadLetters, Event, EventOutcome, EventRouter, HandlerError,
+    Inbox, MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -31,8 +31,8 @@ fn key(event: &Event) -> Option<String> {
 
 fn builder() -> MemoryInboxBuilder {
     MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .in_order_by(key)
+        .retry(RetryPolicy::no_retry())
+        .ordering_key(key)
 }
 
 #[track_caller]
@@ -54,9 +54,9 @@ async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
 }
 
 /// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
-async fn settled(inbox: &impl Inbox) {
-    let settled = inbox.handle().settled();
-    let end = tokio::time::timeout(Duration::from_secs(1_000_000), settled).await;
+async fn wait_idle(inbox: &impl Inbox) {
+    let wait_idle = inbox.handle().wait_idle();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
     assert!(end.is_ok(), "{:?}", inbox.handle().stats());
 }
 
@@ -133,7 +133,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
             Some(["x", "y", "z"][number % 3]),
         );
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 60);
     for key in 0..3 {
         let starts = starts.0.lock().unwrap();
@@ -159,7 +159,7 @@ async fn different_keys_and_events_without_one_run_in_parallel() {
     {
         accept(&inbox, &id.to_string(), key);
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 6);
 }
 
@@ -173,7 +173,7 @@ async fn without_a_key_closure_nothing_is_put_in_order() {
     for id in ["1", "2", "3"] {
         accept(&inbox, id, Some("x"));
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,8 +188,8 @@ async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody
         Ok(())
     });
     let inbox = builder()
-        .retry(RetryPolicy::new().base(Duration::from_secs(100)))
-        .max_running(1)
+        .retry(RetryPolicy::new().initial_delay(Duration::from_secs(100)))
+        .concurrency(1)
         .build(router);
     for (id, key) in [("1", "x"), ("2", "x"), ("3", "y"), ("4", "x"), ("5", "y")] {
         accept(&inbox, id, Some(key));
@@ -198,7 +198,7 @@ async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody
     assert_eq!(starts.take(), ["1", "3", "5"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.retrying, stats.waiting, stats.running), (1, 2, 0));
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["1", "1", "2", "4"]);
     assert_eq!(inbox.handle().stats().handled, 5);
 }
@@ -213,7 +213,7 @@ async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
     let elsewhere = MockRequest::event("b").data("x").to_event();
     inbox.accept(elsewhere).await.unwrap();
     accept(&inbox, "4", Some("x"));
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["1", "2", "3", "4"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
@@ -221,7 +221,9 @@ async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
 
 /// Returns an inbox that is held up by a dead event `1` of the key x, behind which `2` and `3` wait.
 async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInbox {
-    let inbox = builder().hold_on_dead().build(router(starts, bad));
+    let inbox = builder()
+        .block_key_on_dead_letter()
+        .build(router(starts, bad));
     for (id, key) in [("1", Some("x")), ("2", Some("x")), ("3", Some("x"))] {
         accept(&inbox, id, key);
     }
@@ -249,7 +251,7 @@ async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_
     bad.lock().unwrap().clear();
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     // Before those that it held back.
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(is_balanced(&inbox.handle().stats()));
@@ -268,7 +270,7 @@ async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_to
     });
     let inbox = builder()
         .retry(RetryPolicy::new().max_attempts(2))
-        .hold_on_dead()
+        .block_key_on_dead_letter()
         .build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
@@ -278,7 +280,7 @@ async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_to
     }
     let id = letter(&inbox, "1").await;
     assert!(letters(&inbox).replay(id).await.unwrap());
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["1", "1", "1", "1", "2"]);
 }
 
@@ -301,11 +303,11 @@ async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pas
             .await
             .unwrap()
     );
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["3"]);
     // Nothing holds an idle key.
     accept(&inbox, "4", Some("x"));
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["4"]);
 }
 
@@ -330,13 +332,14 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
     ];
     for bound in bounds {
         let starts = Starts::default();
-        let inbox = bound(builder().hold_on_dead()).build(router(&starts, &bad(&["1", "3"])));
+        let inbox =
+            bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad(&["1", "3"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
         settle().await;
         assert_eq!(starts.take(), ["1"]);
         accept(&inbox, "3", Some("y"));
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         assert_eq!(starts.take(), ["3", "2"]);
         assert_eq!(inbox.handle().stats().dead_letters_dropped, 1);
     }
@@ -346,10 +349,12 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
         builder().max_dead_letter_bytes(10),
     ] {
         let starts = Starts::default();
-        let inbox = none.hold_on_dead().build(router(&starts, &bad(&["1"])));
+        let inbox = none
+            .block_key_on_dead_letter()
+            .build(router(&starts, &bad(&["1"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         assert_eq!(starts.take(), ["1", "2"]);
     }
 }
@@ -358,12 +363,12 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
 async fn hold_on_dead_does_nothing_for_events_without_a_key() {
     let starts = Starts::default();
     let inbox = builder()
-        .hold_on_dead()
+        .block_key_on_dead_letter()
         .build(router(&starts, &bad(&["1", "2"])));
     for id in ["1", "2", "3"] {
         accept(&inbox, id, None);
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(
         letters(&inbox)
@@ -371,7 +376,7 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
             .await
             .unwrap()
     );
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["1"]);
 }
 
@@ -404,7 +409,7 @@ async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
     settle().await;
     assert_eq!(starts.take(), [""; 0], "the second is still running");
     gate.add_permits(10);
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
@@ -417,16 +422,16 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
     ];
     for bound in bounds {
         let (starts, bad) = (Starts::default(), bad(&["1", "none"]));
-        let inbox = bound(builder().hold_on_dead()).build(router(&starts, &bad));
+        let inbox = bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad));
         accept(&inbox, "none", None);
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         accept(&inbox, "1", Some("x"));
         settle().await;
         for id in ["2", "3", "4"] {
             accept(&inbox, id, Some("x"));
         }
         let refused = inbox.accept(event("5", Some("x"))).await;
-        assert_eq!(refused, Err(Refused::full()));
+        assert_eq!(refused, Err(AcceptError::full()));
         starts.take();
         bad.lock().unwrap().clear();
         // That of one that holds nothing back is refused as ever.
@@ -435,7 +440,7 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
         assert!(letters(&inbox).replay(first).await.unwrap());
         assert_eq!(inbox.handle().stats().in_flight(), 4);
         assert!(inbox.accept(event("5", None)).await.is_err());
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         assert_eq!(starts.take(), ["1", "2", "3", "4"]);
         assert!(is_balanced(&inbox.handle().stats()));
     }
@@ -449,9 +454,9 @@ async fn the_key_is_computed_once_for_each_event() {
         .retry(
             RetryPolicy::new()
                 .max_attempts(3)
-                .ceiling(Duration::from_millis(1)),
+                .max_delay(Duration::from_millis(1)),
         )
-        .in_order_by(move |event: &Event| {
+        .ordering_key(move |event: &Event| {
             count.fetch_add(1, Ordering::Relaxed);
             key(event)
         })
@@ -459,14 +464,14 @@ async fn the_key_is_computed_once_for_each_event() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert!(
         letters(&inbox)
             .replay(letter(&inbox, "1").await)
             .await
             .unwrap()
     );
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().retried, 4);
     assert_eq!(computed.load(Ordering::Relaxed), 2);
 }
@@ -500,16 +505,16 @@ async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
         meet.wait().await;
     });
     let inbox = MemoryInbox::builder()
-        .in_order_by(|event: &Event| -> Option<&'static str> { panic!("{}", event.raw_data()) })
-        .hold_on_dead()
+        .ordering_key(|event: &Event| -> Option<&'static str> { panic!("{}", event.raw_data()) })
+        .block_key_on_dead_letter()
         .build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("s3cret"));
     }
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 2);
     let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(lines.matches("in_order_by").count(), 2, "{lines}");
+    assert_eq!(lines.matches("ordering_key").count(), 2, "{lines}");
     assert!(!lines.contains("s3cret"), "{lines}");
 }
 
@@ -523,7 +528,7 @@ async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
         }
     });
     // Of two places the stuck key has one.
-    let inbox = builder().max_running(2).build(router);
+    let inbox = builder().concurrency(2).build(router);
     for id in 0..5_000 {
         accept(&inbox, &format!("stuck {id}"), Some("stuck"));
     }
@@ -537,7 +542,7 @@ async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting), (1, 4_999));
     gate.add_permits(5_000);
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 7_000);
 }
 
@@ -547,13 +552,15 @@ async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
         let builder = builder()
             .retry(
                 RetryPolicy::new()
-                    .base(Duration::from_secs(1_000))
-                    .ceiling(Duration::from_secs(1_000)),
+                    .initial_delay(Duration::from_secs(1_000))
+                    .max_delay(Duration::from_secs(1_000)),
             )
-            .max_running(1);
+            .concurrency(1);
         let (builder, bad) = match hold {
             true => (
-                builder.retry(RetryPolicy::never()).hold_on_dead(),
+                builder
+                    .retry(RetryPolicy::no_retry())
+                    .block_key_on_dead_letter(),
                 bad(&["1"]),
             ),
             false => (builder, bad(&["1"])),
@@ -578,7 +585,7 @@ async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
                     .unwrap()
             );
         }
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
         assert_eq!(inbox.handle().stats().handled, 5_002);
     }
 }
@@ -592,7 +599,7 @@ fn idle_keys_leave_no_trace() {
     for hold in [false, true] {
         let builder = builder().duplicate_window(Duration::ZERO);
         let builder = if hold {
-            builder.hold_on_dead()
+            builder.block_key_on_dead_letter()
         } else {
             builder
         };
@@ -639,18 +646,21 @@ fn idle_keys_leave_no_trace() {
 async fn drain_and_settled_wait_for_what_a_dead_event_holds_back() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
-    let settled = tokio::spawn(inbox.handle().settled());
+    let wait_idle = tokio::spawn(inbox.handle().wait_idle());
     settle().await;
-    assert!(!settled.is_finished());
+    assert!(!wait_idle.is_finished());
     let id = letter(&inbox, "1").await;
-    assert_eq!(inbox.handle().drain(Duration::from_secs(5)).await.left, 2);
+    assert_eq!(
+        inbox.handle().drain(Duration::from_secs(5)).await.remaining,
+        2
+    );
     assert!(letters(&inbox).replay(id).await.is_err());
     // What lets them pass ends both.
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(5)));
     settle().await;
     assert!(letters(&inbox).delete(id).await.unwrap());
-    assert_eq!(drain.await.unwrap().left, 0);
-    settled.await.unwrap();
+    assert_eq!(drain.await.unwrap().remaining, 0);
+    wait_idle.await.unwrap();
     assert_eq!(starts.take(), ["2", "3"]);
 }
 
@@ -666,14 +676,21 @@ async fn a_drain_that_makes_retries_due_keeps_the_order() {
             Ok(())
         }
     });
-    let retry = RetryPolicy::new().base(Duration::from_secs(1_000));
+    let retry = RetryPolicy::new().initial_delay(Duration::from_secs(1_000));
     let inbox = builder().retry(retry).build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
     settle().await;
     let start = tokio::time::Instant::now();
-    assert_eq!(inbox.handle().drain(Duration::from_secs(60)).await.left, 0);
+    assert_eq!(
+        inbox
+            .handle()
+            .drain(Duration::from_secs(60))
+            .await
+            .remaining,
+        0
+    );
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(starts.take(), ["1", "1", "1", "2", "2", "2"]);
 }
@@ -693,7 +710,7 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
         });
         let builder = builder().retry(RetryPolicy::new());
         let builder = if hold {
-            builder.hold_on_dead()
+            builder.block_key_on_dead_letter()
         } else {
             builder
         };
@@ -728,7 +745,7 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
                 let replayed = letters(&inbox).replay_matching(&pattern).await.unwrap();
                 assert_eq!(replayed, 2);
             }
-            settled(&inbox).await;
+            wait_idle(&inbox).await;
         });
         let starts = starts.take();
         let of = |ids: &[&str]| {
@@ -778,7 +795,7 @@ fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.running, stats.waiting), (50, 0, 100));
     hang.store(false, Ordering::Relaxed);
-    runtime().block_on(inbox.handle().settled());
+    runtime().block_on(inbox.handle().wait_idle());
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
 }
@@ -817,11 +834,11 @@ async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
             key,
         };
         let inbox = builder()
-            .max_running(running)
-            .build_on(runtime, router(&starts, &bad(&[])));
+            .concurrency(running)
+            .build_with(runtime, router(&starts, &bad(&[])));
         slot.set(inbox.clone()).unwrap();
         let refused = inbox.accept(event("1", key)).await;
-        assert_eq!(refused, Err(Refused::unavailable()));
+        assert_eq!(refused, Err(AcceptError::unavailable()));
         settle().await;
         assert_eq!(starts.take(), ["2"]);
         let stats = inbox.handle().stats();
@@ -858,8 +875,8 @@ async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
         });
         let runtime = Abortable::default();
         let inbox = builder()
-            .max_running(running)
-            .build_on(runtime.clone(), router);
+            .concurrency(running)
+            .build_with(runtime.clone(), router);
         for id in ["1", "2", "3"] {
             accept(&inbox, id, key);
         }
@@ -887,7 +904,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
         Ok(())
     });
     let inbox = builder()
-        .hold_on_dead()
+        .block_key_on_dead_letter()
         .max_dead_letter_bytes(1_000)
         .build(router);
     let hold = async || {
@@ -902,7 +919,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
     hold().await;
     let large = MockRequest::event("a").message_id("large").data("z");
     inbox.accept(large.padded(1_000).to_event()).await.unwrap();
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead_letters_dropped), (2, 2));
 }
@@ -942,7 +959,7 @@ fn no_line_is_too_long_for_the_stack() {
             let fail = |_: Event| ready(Err::<(), _>("bad"));
             let inbox = builder()
                 .retry(RetryPolicy::new().max_attempts(2))
-                .build_on(runtime, EventRouter::new().on("a", fail));
+                .build_with(runtime, EventRouter::new().on("a", fail));
             for id in 0..5_000 {
                 accept(&inbox, &id.to_string(), Some("x"));
             }
@@ -993,8 +1010,8 @@ fn the_order_holds_for_events_that_come_from_many_threads() {
         }
     });
     let inbox = builder()
-        .retry(RetryPolicy::new().ceiling(Duration::from_micros(10)))
-        .max_running(8)
+        .retry(RetryPolicy::new().max_delay(Duration::from_micros(10)))
+        .concurrency(8)
         .build(router);
     runtime.block_on(async {
         let senders = (0..4).map(|sender| {
@@ -1010,7 +1027,7 @@ fn the_order_holds_for_events_that_come_from_many_threads() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        settled(&inbox).await;
+        wait_idle(&inbox).await;
     });
     assert_eq!(wrong.load(Ordering::Relaxed), 0);
     let stats = inbox.handle().stats();
@@ -1171,22 +1188,24 @@ impl Model {
         self.running.retain(|running| *running != event);
     }
 
-    /// An attempt has ended, and the event with it if there is a verdict.
-    fn end(&mut self, event: usize, verdict: Option<Verdict>) {
+    /// An attempt has ended, and the event with it if there is a event_outcome.
+    fn end(&mut self, event: usize, event_outcome: Option<EventOutcome>) {
         let (ever, round) = self.runs[event];
         let deeds = &self.script[event].1;
         let expected = match deeds[(ever - 1) % deeds.len()] {
-            Deed::Handle | Deed::Sleep(_) => Some(Verdict::Handled),
-            Deed::Permanent => Some(Verdict::Dead),
-            _ if round == self.rules.attempts => Some(Verdict::Dead),
+            Deed::Handle | Deed::Sleep(_) => Some(EventOutcome::Handled),
+            Deed::Permanent => Some(EventOutcome::Dead),
+            _ if round == self.rules.attempts => Some(EventOutcome::Dead),
             _ => None,
         };
-        if verdict != expected {
-            self.wrong(format!("{event} ended {verdict:?} after {round} runs"));
+        if event_outcome != expected {
+            self.wrong(format!(
+                "{event} ended {event_outcome:?} after {round} runs"
+            ));
         }
-        match verdict {
+        match event_outcome {
             None => self.count("retried"),
-            Some(Verdict::Dead) => {
+            Some(EventOutcome::Dead) => {
                 self.count("dead");
                 if !self.rules.hold {
                     self.pass(event);
@@ -1273,18 +1292,18 @@ fn modelled(rules: Rules, model: &Arc<Mutex<Model>>) -> MemoryInbox {
         }
     });
     let builder = MemoryInbox::builder()
-        .in_order_by(|event: &Event| event.decode::<Option<u8>>().unwrap().map(|key| [key]))
+        .ordering_key(|event: &Event| event.decode::<Option<u8>>().unwrap().map(|key| [key]))
         .retry(RetryPolicy::new().max_attempts(rules.attempts).seed(7))
         .attempt_timeout(Duration::from_millis(50))
-        .max_running(rules.running)
+        .concurrency(rules.running)
         .max_events(rules.events)
         .max_dead_letters(rules.letters)
-        .on_delivery(move |delivery| {
+        .on_attempt(move |delivery| {
             let event = number(delivery.event());
-            end.lock().unwrap().end(event, delivery.verdict());
+            end.lock().unwrap().end(event, delivery.event_outcome());
         });
     let builder = if rules.hold {
-        builder.hold_on_dead()
+        builder.block_key_on_dead_letter()
     } else {
         builder
     };
@@ -1426,7 +1445,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
     }
     let stats = inbox.handle().stats();
     assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    settled(&inbox).await;
+    wait_idle(&inbox).await;
 }
 
 proptest! {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    BoxFuture, Delivery, Endpoint, Event, EventRouter, HandlerError, Inbox, MemoryInbox,
-    RetryPolicy, Runtime, Verdict, WebhookLayer,
+    Attempt, BoxFuture, Endpoint, Event, EventOutcome, EventRouter, HandlerError, Inbox,
+    MemoryInbox, RetryPolicy, Runtime, WebhookLayer,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -70,8 +70,8 @@ fn a_handler_sleeps_on_the_timers_of_its_own_runtime() {
                 Timer::after(SHORT).await;
             })
             .on("account.created", async |_: Event| panic!("on purpose"));
-        let inbox = MemoryInbox::builder().retry(RetryPolicy::never());
-        let harness = Harness::inbox(inbox.build_on(Smol, router));
+        let inbox = MemoryInbox::builder().retry(RetryPolicy::no_retry());
+        let harness = Harness::inbox(inbox.build_with(Smol, router));
 
         let delivered = harness.deliver(MockRequest::event("account.updated")).await;
         delivered.assert_handled("account.updated");
@@ -103,7 +103,10 @@ fn a_layer_goes_around_a_service_of_any_make() {
 
     smol::block_on(async {
         let (router, starts, end) = held();
-        let webhooks = WebhookLayer::new("/webhooks/botisimo", MemoryInbox::on(Smol, router));
+        let webhooks = WebhookLayer::new(
+            "/webhooks/botisimo",
+            MemoryInbox::with_runtime(Smol, router),
+        );
         let handle = webhooks.handle();
         let app = webhooks.layer(Site);
 
@@ -114,7 +117,7 @@ fn a_layer_goes_around_a_service_of_any_make() {
 
         starts.recv().await.unwrap();
         end.send(()).await.unwrap();
-        handle.settled().await;
+        handle.wait_idle().await;
         assert_eq!(handle.stats().handled, 1);
     });
 }
@@ -127,17 +130,17 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
             .named("hangs")
             .on_any(async |_: Event| {})
             .named("returns");
-        let (tell, ends) = unbounded::<Delivery>();
+        let (tell, ends) = unbounded::<Attempt>();
         let inbox = MemoryInbox::builder()
             .attempt_timeout(SHORT)
-            .retry(RetryPolicy::never())
-            .on_delivery(move |delivery| tell.try_send(delivery.clone()).unwrap())
-            .build_on(Smol, router);
+            .retry(RetryPolicy::no_retry())
+            .on_attempt(move |delivery| tell.try_send(delivery.clone()).unwrap())
+            .build_with(Smol, router);
 
         let Ok(answer) = Endpoint::new(inbox).oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
         let delivery = ends.recv().await.unwrap();
-        assert_eq!(delivery.verdict(), Some(Verdict::Dead));
+        assert_eq!(delivery.event_outcome(), Some(EventOutcome::Dead));
         let report = delivery.report().to_string();
         assert_eq!(report, "hangs timed out, returns handled");
     });
@@ -146,8 +149,8 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
 #[test]
 fn a_body_that_stalls_is_answered_408() {
     smol::block_on(async {
-        let inbox = MemoryInbox::on(Smol, EventRouter::new());
-        let endpoint = Endpoint::new(inbox).ack_within(SHORT);
+        let inbox = MemoryInbox::with_runtime(Smol, EventRouter::new());
+        let endpoint = Endpoint::new(inbox).response_timeout(SHORT);
         let handle = endpoint.handle();
         let half = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")));
         let body = StreamBody::new(stream::iter([half]).chain(stream::pending()));
@@ -163,7 +166,8 @@ fn a_body_that_stalls_is_answered_408() {
 #[test]
 fn a_body_that_comes_slowly_is_in_time() {
     smol::block_on(async {
-        let endpoint = Endpoint::new(MemoryInbox::on(Smol, EventRouter::new())).ack_within(LONG);
+        let endpoint = Endpoint::new(MemoryInbox::with_runtime(Smol, EventRouter::new()))
+            .response_timeout(LONG);
         let body = MockRequest::event("account.updated").body_bytes();
         let half = body.len() / 2;
         let halves = [body.slice(..half), body.slice(half..)];
@@ -182,13 +186,13 @@ fn a_body_that_comes_slowly_is_in_time() {
 fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let endpoint = Endpoint::new(MemoryInbox::on(Smol, router));
+        let endpoint = Endpoint::new(MemoryInbox::with_runtime(Smol, router));
         let handle = endpoint.handle();
         let Ok(answer) = endpoint.clone().oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
         starts.recv().await.unwrap();
 
-        assert_eq!(handle.drain(SHORT).await.left, 1);
+        assert_eq!(handle.drain(SHORT).await.remaining, 1);
         let mut drained = pin!(handle.drain(LONG));
         assert!(drained.as_mut().now_or_never().is_none());
         let Ok(answer) = endpoint.clone().oneshot(webhook()).await;
@@ -196,7 +200,7 @@ fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
         assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
 
         end.send(()).await.unwrap();
-        assert_eq!(drained.await.left, 0);
+        assert_eq!(drained.await.remaining, 0);
         assert_eq!((handle.stats().handled, handle.stats().refused), (1, 1));
     });
 }
@@ -205,9 +209,9 @@ fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
 fn settled_waits_for_the_last_handler() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let inbox = MemoryInbox::on(Smol, router);
+        let inbox = MemoryInbox::with_runtime(Smol, router);
         let handle = inbox.handle();
-        handle.settled().await;
+        handle.wait_idle().await;
 
         for _ in 0..2 {
             let event = MockRequest::event("account.updated").to_event();
@@ -216,11 +220,11 @@ fn settled_waits_for_the_last_handler() {
         // Both run at once: neither has been told to end.
         starts.recv().await.unwrap();
         starts.recv().await.unwrap();
-        let mut settled = pin!(handle.settled());
-        assert!(settled.as_mut().now_or_never().is_none());
+        let mut wait_idle = pin!(handle.wait_idle());
+        assert!(wait_idle.as_mut().now_or_never().is_none());
         end.send(()).await.unwrap();
         end.send(()).await.unwrap();
-        settled.await;
+        wait_idle.await;
         assert_eq!((handle.stats().handled, handle.stats().in_flight()), (2, 0));
     });
 }
@@ -243,7 +247,7 @@ fn an_executor_that_ends_leaves_no_event_uncounted() {
 
     let executor = Arc::new(smol::Executor::new());
     let (router, starts, _end) = held();
-    let inbox = MemoryInbox::on(Own(Arc::downgrade(&executor)), router);
+    let inbox = MemoryInbox::with_runtime(Own(Arc::downgrade(&executor)), router);
     let endpoint = Endpoint::new(inbox);
     let handle = endpoint.handle();
     let Ok(answer) = smol::block_on(endpoint.clone().oneshot(webhook()));
@@ -255,7 +259,7 @@ fn an_executor_that_ends_leaves_no_event_uncounted() {
     assert_eq!((handle.stats().dead, handle.stats().in_flight()), (1, 0));
     let Ok(answer) = smol::block_on(endpoint.oneshot(webhook()));
     assert_eq!(answer.status(), 503);
-    smol::block_on(handle.settled());
+    smol::block_on(handle.wait_idle());
     let stats = handle.stats();
     assert_eq!((stats.accepted, stats.refused), (1, 1));
 }

@@ -65,7 +65,7 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
     let place = Place::new();
     let server = traced(&place, &[]).listening();
     let taken = load(&server, "a", 60);
-    server.settled();
+    server.wait_idle();
     server.end();
     assert_eq!(taken.len(), 8 * 60);
 
@@ -136,7 +136,7 @@ fn load_until_taken(server: &Server) -> HashSet<String> {
             .flat_map(|client| client.join().unwrap());
         ids.collect()
     });
-    server.settled();
+    server.wait_idle();
     ids
 }
 
@@ -192,7 +192,7 @@ fn a_disk_that_keeps_only_what_was_synced_has_every_event_that_was_answered_200(
         checkpoints(&calls(&trace[..whole])) > 0
     });
     taken.extend(load(&server, "b", 75));
-    server.settled();
+    server.wait_idle();
     server.end();
     assert_eq!(taken.len(), 8 * 150);
 

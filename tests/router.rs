@@ -35,7 +35,7 @@ fn lines(report: &Report) -> Vec<String> {
 
 fn names(router: &EventRouter, event_type: &str) -> Vec<String> {
     router
-        .explain(event_type)
+        .matching_routes(event_type)
         .iter()
         .map(|route| route.name().to_owned())
         .collect()
@@ -697,7 +697,7 @@ proptest! {
                 expected.push(&rest);
             }
             let expected: Vec<_> = expected.iter().map(|(route, _)| route.as_str()).collect();
-            let found: Vec<_> = router.explain(name.as_str()).iter().map(|route| route.name()).collect();
+            let found: Vec<_> = router.matching_routes(name.as_str()).iter().map(|route| route.name()).collect();
             prop_assert_eq!(found, expected, "{}", name);
             prop_assert_eq!(router.matches(&name.as_str().into()), matched || fallback);
         }

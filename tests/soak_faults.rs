@@ -20,7 +20,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use botisimo_webhooks::{
-    Delivery, Endpoint, Event, EventRouter, Handle, HandlerError, HandlerResult, MemoryInbox,
+    Attempt, Endpoint, Event, EventRouter, Handle, HandlerError, HandlerResult, MemoryInbox,
     RetryPolicy, SqliteInbox, Stats,
 };
 use tower::ServiceExt;
@@ -56,8 +56,8 @@ async fn misbehave(event: Event) -> HandlerResult {
 }
 
 /// Tells the test of an end that counts.
-fn tell(delivery: &Delivery) {
-    if delivery.verdict().is_some() {
+fn tell(delivery: &Attempt) {
+    if delivery.event_outcome().is_some() {
         say(&format!("end {}", delivery.event().id()));
     }
 }
@@ -74,7 +74,7 @@ fn router() -> EventRouter {
 
 fn retry() -> RetryPolicy {
     let base = Duration::from_millis(5);
-    RetryPolicy::new().max_attempts(3).base(base)
+    RetryPolicy::new().max_attempts(3).initial_delay(base)
 }
 
 #[derive(Clone)]
@@ -89,24 +89,24 @@ impl Door {
         let (timeout, running) = (Duration::from_millis(20), 8);
         if let Some(file) = file {
             let inbox = SqliteInbox::builder(file)
-                .wait_for_owner(BOUND)
-                .max_running(running)
+                .lock_timeout(BOUND)
+                .concurrency(running)
                 .max_events(60)
                 .max_remembered_ids(1000)
                 .max_dead_letters(100)
                 .attempt_timeout(timeout)
                 .retry(retry())
-                .on_delivery(tell);
+                .on_attempt(tell);
             return Self::Sqlite(Endpoint::new(inbox.open(router()).await.unwrap()));
         }
         let inbox = MemoryInbox::builder()
-            .max_running(running)
+            .concurrency(running)
             .max_events(60)
             .max_remembered_ids(1000)
             .max_dead_letters(100)
             .attempt_timeout(timeout)
             .retry(retry())
-            .on_delivery(tell);
+            .on_attempt(tell);
         Self::Memory(Endpoint::new(inbox.build(router())))
     }
 
@@ -159,7 +159,7 @@ impl Service {
     /// Drains the inbox and forgets it; another one takes its place.
     async fn restart(&self) {
         let handle = self.door().unwrap().handle();
-        let left = handle.drain(Duration::from_secs(20)).await.left;
+        let left = handle.drain(Duration::from_secs(20)).await.remaining;
         let stats = self.stats().unwrap();
         if left > 0 && self.file.is_none() {
             say(&format!("breach {left} left: {stats:?}"));
@@ -256,15 +256,15 @@ async fn serve(file: String) {
             get(async |State(service): State<Arc<Service>>| service.replay().await),
         )
         .route(
-            "/settled",
+            "/wait_idle",
             get(async |State(service): State<Arc<Service>>| {
-                service.door().unwrap().handle().settled().await;
+                service.door().unwrap().handle().wait_idle().await;
                 let stats = service.stats().unwrap();
                 let mut sums = service.before.lock().unwrap().clone();
                 for (name, count) in counts(&stats) {
                     *sums.entry(name).or_default() += count;
                 }
-                say("settled");
+                say("wait_idle");
                 let words = sums.iter().map(|(name, count)| format!("{name} {count}"));
                 words.collect::<Vec<_>>().join(" ")
             }),
@@ -322,7 +322,7 @@ struct Server {
     addr: SocketAddr,
     known: Arc<Mutex<Known>>,
     broken: Arc<Mutex<Option<String>>>,
-    settled: Arc<AtomicU32>,
+    wait_idle: Arc<AtomicU32>,
 }
 
 impl Drop for Server {
@@ -343,13 +343,13 @@ impl Server {
             .unwrap();
         let known = Arc::<Mutex<Known>>::default();
         let broken = Arc::<Mutex<Option<String>>>::default();
-        let settled = Arc::<AtomicU32>::default();
+        let wait_idle = Arc::<AtomicU32>::default();
         let (tell, told) = std::sync::mpsc::channel();
         let stdout = child.stdout.take().unwrap();
         let (known_to, broken_to, settled_to) = (
             Arc::clone(&known),
             Arc::clone(&broken),
-            Arc::clone(&settled),
+            Arc::clone(&wait_idle),
         );
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -360,7 +360,7 @@ impl Server {
                     }
                     ("listening", addr) => tell.send(addr.parse().unwrap()).unwrap(),
                     ("breach", of) => *broken_to.lock().unwrap() = Some(of.to_owned()),
-                    ("settled", _) => drop(settled_to.fetch_add(1, Ordering::SeqCst)),
+                    ("wait_idle", _) => drop(settled_to.fetch_add(1, Ordering::SeqCst)),
                     _ => {}
                 }
             }
@@ -371,7 +371,7 @@ impl Server {
             addr,
             known,
             broken,
-            settled,
+            wait_idle,
         }
     }
 
@@ -469,7 +469,7 @@ fn send(addr: SocketAddr, known: &Mutex<Known>, stop: &AtomicBool) {
             }
             2 | 3 => {
                 let id = known.lock().unwrap().number();
-                known.lock().unwrap().fate(id).left = true;
+                known.lock().unwrap().fate(id).remaining = true;
                 let event = request(id, "application/json", pad);
                 let cut = if rng.bool() {
                     event.len()
@@ -555,10 +555,10 @@ fn soak(name: &str, file: Option<&Path>) {
     for sender in senders {
         sender.join().unwrap();
     }
-    let sums = server.get("/settled");
+    let sums = server.get("/wait_idle");
     // What was told before is read by then.
     let until = Instant::now() + BOUND;
-    while server.settled.load(Ordering::SeqCst) == 0 {
+    while server.wait_idle.load(Ordering::SeqCst) == 0 {
         assert!(Instant::now() < until, "it doesn't settle");
         thread::sleep(Duration::from_millis(2));
     }
@@ -589,7 +589,7 @@ fn soak(name: &str, file: Option<&Path>) {
         let most = 1 + fate.replays;
         again += u32::from(fate.ends > most);
         assert!(
-            fate.taken || fate.left || fate.ends == 0,
+            fate.taken || fate.remaining || fate.ends == 0,
             "{name}: {id} was refused: {fate:?}"
         );
     }

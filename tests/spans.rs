@@ -69,7 +69,7 @@ async fn deliver(inbox: &MemoryInbox, mock: &MockRequest) {
     let span = tracing::info_span!("request", number = 7);
     let accept = tracing::Instrument::instrument(inbox.accept(mock.to_event()), span);
     accept.await.unwrap();
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
 }
 
 fn talkative() -> EventRouter {
@@ -115,8 +115,8 @@ async fn a_filter_that_drops_our_span_keeps_that_of_the_request() {
 async fn one_events_span_doesnt_leak_into_the_next() {
     let (log, _guard) = capture("debug");
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
-        .max_running(1)
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
         .build(talkative());
     for number in [1, 2] {
         let accept = inbox.accept(MockRequest::event("account.updated").to_event());
@@ -124,7 +124,7 @@ async fn one_events_span_doesnt_leak_into_the_next() {
             .await
             .unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     let lines = log.lines();
     let spoken: Vec<_> = lines
         .iter()
@@ -168,7 +168,7 @@ async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
         .data(serde_json::json!({"name": "s3cret"}));
     deliver(
         &MemoryInbox::builder()
-            .retry(RetryPolicy::never())
+            .retry(RetryPolicy::no_retry())
             .build(failing()),
         &mock,
     )
@@ -200,7 +200,7 @@ async fn the_users_texts_are_logged_if_asked_for_and_the_payload_still_isnt() {
         MockRequest::event("account.updated").data(serde_json::json!({"name": "of the payload"}));
     deliver(
         &MemoryInbox::builder()
-            .retry(RetryPolicy::never())
+            .retry(RetryPolicy::no_retry())
             .log_handler_errors()
             .build(failing()),
         &mock,

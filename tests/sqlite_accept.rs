@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Inbox, Refused, SqliteInbox, SqliteInboxBuilder,
+    AcceptError, Accepted, Event, EventRouter, Inbox, SqliteInbox, SqliteInboxBuilder,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use disk::{ByHand, Log, Place, at_once, balanced, event, gated, logging, settled, sized, until};
+use disk::{ByHand, Log, Place, at_once, balanced, event, gated, logging, sized, until, wait_idle};
 
-async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, Refused> {
+async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> {
     inbox.accept(event(id)).await
 }
 
@@ -25,7 +25,7 @@ async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, Refused> {
 async fn an_event_is_answered_after_its_commit() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let router = gated(&Log::default(), &gate);
-    let inbox = place.inbox().max_running(1).open(router).await.unwrap();
+    let inbox = place.inbox().concurrency(1).open(router).await.unwrap();
     let look = place.look();
     for i in 1..=50 {
         let id = format!("m-{i}");
@@ -41,7 +41,7 @@ async fn an_event_is_answered_after_its_commit() {
         .unwrap();
     assert_eq!(totals, (51, 50));
     gate.add_permits(50);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(place.count("SELECT count(*) FROM events"), 0);
     assert_eq!(place.count("SELECT events + event_bytes FROM totals"), 0);
 }
@@ -57,7 +57,7 @@ async fn of_a_thousand_concurrent_copies_one_is_new() {
     let answers = join_all(copies).await.into_iter().map(Result::unwrap);
     let new = answers.filter(|answer| *answer == Accepted::New).count();
     assert_eq!(new, 1);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["1#1"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.accepted, stats.duplicates), (1, 999));
@@ -70,7 +70,7 @@ async fn an_id_is_remembered_within_its_window_and_not_after_also_across_process
     let open = || {
         let window = Duration::from_secs(60);
         let builder = place.inbox().duplicate_window(window);
-        builder.open_on(clock.clone(), logging(&Log::default()))
+        builder.open_with(clock.clone(), logging(&Log::default()))
     };
     let inbox = open().await.unwrap();
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
@@ -161,14 +161,14 @@ async fn the_ids_are_back_before_the_first_event_is_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_full_by_count_and_what_ends_makes_room() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().max_events(3).max_running(1);
+    let builder = place.inbox().max_events(3).concurrency(1);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
     let handle = inbox.handle();
     for id in ["1", "2", "3"] {
         assert_eq!(accept(&inbox, id).await, Ok(Accepted::New));
     }
     for _ in 0..2 {
-        assert_eq!(accept(&inbox, "4").await, Err(Refused::full()));
+        assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
     }
     // A copy takes no room.
     assert_eq!(accept(&inbox, "3").await, Ok(Accepted::Duplicate));
@@ -176,7 +176,7 @@ async fn it_is_full_by_count_and_what_ends_makes_room() {
     gate.add_permits(1);
     until(|| handle.stats().handled == 1).await;
     assert_eq!(accept(&inbox, "4").await, Ok(Accepted::New));
-    assert_eq!(accept(&inbox, "5").await, Err(Refused::full()));
+    assert_eq!(accept(&inbox, "5").await, Err(AcceptError::full()));
     // What is on disk counts, whoever brought it.
     let _ = handle.drain(Duration::ZERO).await;
     drop((inbox, handle));
@@ -184,7 +184,7 @@ async fn it_is_full_by_count_and_what_ends_makes_room() {
     drop(place.closed().await);
     let builder = place.inbox().max_events(2);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
-    assert_eq!(accept(&inbox, "6").await, Err(Refused::full()));
+    assert_eq!(accept(&inbox, "6").await, Err(AcceptError::full()));
     gate.add_permits(2);
 }
 
@@ -197,17 +197,17 @@ async fn it_is_full_by_bytes_and_one_event_is_always_taken() {
     let first = inbox.accept(sized("1", 400)).await;
     assert_eq!(first, Ok(Accepted::New));
     let second = inbox.accept(sized("2", 601)).await;
-    assert_eq!(second, Err(Refused::full()));
+    assert_eq!(second, Err(AcceptError::full()));
     assert_eq!(inbox.accept(sized("2", 600)).await, Ok(Accepted::New));
     assert_eq!(handle.stats().bytes, 1000);
     gate.add_permits(2);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(handle.stats().bytes, 0);
     let large = inbox.accept(sized("3", 5000)).await;
     assert_eq!(large, Ok(Accepted::New));
-    assert_eq!(accept(&inbox, "4").await, Err(Refused::full()));
+    assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
     gate.add_permits(1);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     balanced(&handle.stats());
 }
 
@@ -221,8 +221,8 @@ async fn copies_are_answered_while_it_drains_and_others_refused() {
         .unwrap();
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     let drained = inbox.handle().drain(Duration::ZERO).await;
-    assert_eq!(drained.left, 1);
-    assert_eq!(accept(&inbox, "2").await, Err(Refused::draining()));
+    assert_eq!(drained.remaining, 1);
+    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let stats = inbox.handle().stats();
     assert_eq!((stats.duplicates, stats.refused), (1, 1));
@@ -239,7 +239,7 @@ async fn an_accept_that_is_dropped_is_committed_counted_and_delivered_all_the_sa
         let _ = inbox.accept(event(&i.to_string())).now_or_never();
     }
     until(|| handle.stats().accepted == 100).await;
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(log.len(), 100);
     for i in 0..100 {
         assert_eq!(
@@ -293,7 +293,7 @@ async fn the_counts_balance_whenever_they_are_read() {
         let builder = place.inbox().retry(at_once(2)).max_events(40);
         builder
             .max_events_in_memory(16)
-            .max_running(4)
+            .concurrency(4)
             .max_dead_letters(30)
             .open(router())
     };
@@ -327,7 +327,7 @@ async fn the_counts_balance_whenever_they_are_read() {
         let all = botisimo_webhooks::Pattern::new("a").unwrap();
         let replays = async {
             for _ in 0..20 {
-                // Refused where it is full.
+                // AcceptError where it is full.
                 let _ = letters.replay_matching(&all).await;
             }
         };
@@ -336,7 +336,7 @@ async fn the_counts_balance_whenever_they_are_read() {
             // Some stay for the next one.
             let _ = handle.drain(Duration::ZERO).await;
         } else {
-            settled(&handle).await;
+            wait_idle(&handle).await;
         }
         done.store(true, Ordering::Relaxed);
         assert!(sampler.join().unwrap() > 10);

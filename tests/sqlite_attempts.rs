@@ -10,7 +10,7 @@ use botisimo_webhooks::{
     Event, EventRouter, HandlerError, Inbox, Report, RetryPolicy, SqliteInbox,
 };
 
-use disk::{ByHand, LONG, Log, Place, at_once, balanced, event, logging, settled, until};
+use disk::{ByHand, LONG, Log, Place, at_once, balanced, event, logging, until, wait_idle};
 
 /// A handler that logs its runs as `name#attempt`, and ends as `ends` says.
 fn route<R>(
@@ -33,14 +33,14 @@ fn slowly(attempts: u32) -> RetryPolicy {
     let hour = Duration::from_secs(3600);
     RetryPolicy::new()
         .max_attempts(attempts)
-        .base(hour)
-        .ceiling(hour)
+        .initial_delay(hour)
+        .max_delay(hour)
 }
 
 /// Has an event wait for its second attempt, and closes the inbox.
 async fn waits(place: &Place, clock: &ByHand, router: EventRouter) {
     let builder = place.inbox().retry(slowly(4));
-    let inbox = builder.open_on(clock.clone(), router).await.unwrap();
+    let inbox = builder.open_with(clock.clone(), router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
     let handle = inbox.handle();
     until(|| handle.stats().retrying == 1).await;
@@ -51,7 +51,7 @@ async fn waits(place: &Place, clock: &ByHand, router: EventRouter) {
 
 async fn reopened(place: &Place, clock: &ByHand, router: EventRouter) -> SqliteInbox {
     let builder = place.inbox().retry(slowly(4));
-    builder.open_on(clock.clone(), router).await.unwrap()
+    builder.open_with(clock.clone(), router).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn an_attempt_isnt_made_before_it_is_due_nor_after_for_long() {
     clock
         .advance_until(Duration::from_millis(1), || log.len() == 2)
         .await;
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(handle.stats().handled, 1);
 }
 
@@ -212,7 +212,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_at_once() {
         .on_prefix("a", |_: Event<bool>| async {});
     let inbox = place.inbox().open(router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["a#1"]);
     let letters = inbox.handle().dead_letters().unwrap();
     let letter = &letters.list(None, 9).await.unwrap()[0];
@@ -231,9 +231,13 @@ async fn an_event_between_two_attempts_holds_no_place_but_counts_as_held() {
     let builder = place
         .inbox()
         .retry(slowly(4))
-        .max_running(1)
+        .concurrency(1)
         .max_events_in_memory(1);
-    let inbox = builder.max_events(4).open_on(clock, router).await.unwrap();
+    let inbox = builder
+        .max_events(4)
+        .open_with(clock, router)
+        .await
+        .unwrap();
     let handle = inbox.handle();
     for id in ["1", "2", "3", "4"] {
         inbox.accept(event(id)).await.unwrap();
@@ -273,16 +277,18 @@ async fn a_timer_that_is_early_doesnt_cost_the_next_attempt() {
             Ok(())
         }),
     );
-    let retry = RetryPolicy::new().base(Duration::ZERO).ceiling(LONG);
+    let retry = RetryPolicy::new()
+        .initial_delay(Duration::ZERO)
+        .max_delay(LONG);
     let inbox = place
         .inbox()
         .retry(retry)
-        .open_on(Early, router)
+        .open_with(Early, router)
         .await
         .unwrap();
     inbox.accept(event("1")).await.unwrap();
     until(|| log.len() == 2).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
 }
 
 /// What a handler logs is there, whichever process it was.
@@ -294,7 +300,7 @@ async fn what_was_handled_doesnt_run_again() {
         for id in 0..20 {
             inbox.accept(event(&id.to_string())).await.unwrap();
         }
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(log.len(), 20);
     }
 }
@@ -321,7 +327,7 @@ async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_
     });
     let inbox = place.inbox().retry(at_once(3)).open(service).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead, stats.retried), (0, 1, 2));
     assert_eq!(log.lines(), ["1#1"]);

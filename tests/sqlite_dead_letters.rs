@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, DeadLetters, ErrorKind, Event, EventRouter, HandlerError, Inbox, Pattern, Refused,
-    SqliteInbox,
+    AcceptError, Accepted, DeadLetters, ErrorKind, Event, EventRouter, HandlerError, Inbox,
+    Pattern, SqliteInbox,
 };
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use disk::{
-    ByHand, Log, Place, at_once, balanced, event, failing, gated, logging, settled, sized, until,
+    ByHand, Log, Place, at_once, balanced, event, failing, gated, logging, sized, until, wait_idle,
 };
 
 fn letters(inbox: &SqliteInbox) -> DeadLetters {
@@ -35,7 +35,7 @@ async fn killed(place: &Place, events: impl IntoIterator<Item = Event>) -> Sqlit
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     for event in events {
         inbox.accept(event).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
     }
     inbox
 }
@@ -90,7 +90,7 @@ async fn they_are_listed_by_pages_with_all_there_is_to_know_also_by_the_next_pro
             .unwrap();
         assert!(age < Duration::from_millis(1));
         // By two clocks, each to the millisecond.
-        assert!(letter.died_at() + Duration::from_millis(2) >= letter.received_at());
+        assert!(letter.dead_lettered_at() + Duration::from_millis(2) >= letter.received_at());
         let got = letters.get(letter.id()).await.unwrap().unwrap();
         assert_eq!(got.message_id(), letter.message_id());
     }
@@ -115,18 +115,18 @@ async fn a_replay_runs_the_routes_that_hadnt_done_their_work_though_the_id_is_kn
     let open = || place.inbox().retry(at_once(2)).open(router());
     let inbox = open().await.unwrap();
     inbox.accept(event("1")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     drop(inbox);
     let inbox = open().await.unwrap();
     let letters = letters(&inbox);
     let id = letters.list(None, 1).await.unwrap()[0].id();
     assert!(letters.replay(id).await.unwrap());
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (1, 1, 1));
     healed.store(true, Ordering::Relaxed);
     assert!(letters.replay(id).await.unwrap());
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.replayed, stats.handled, stats.dead_letters),
@@ -149,7 +149,7 @@ async fn a_replay_that_the_process_didnt_get_to_is_recovered() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = place
         .inbox()
-        .max_running(1)
+        .concurrency(1)
         .open(gated(&log, &gate))
         .await
         .unwrap();
@@ -157,12 +157,12 @@ async fn a_replay_that_the_process_didnt_get_to_is_recovered() {
     until(|| log.len() == 1).await;
     assert!(letters(&inbox).replay(1).await.unwrap());
     let handle = inbox.handle();
-    assert_eq!(handle.drain(Duration::ZERO).await.left, 2);
+    assert_eq!(handle.drain(Duration::ZERO).await.remaining, 2);
     drop((inbox, handle));
     gate.add_permits(9);
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     assert_eq!(inbox.handle().stats().recovered, 1);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["holds#1", "0#1"]);
 }
 
@@ -188,7 +188,7 @@ async fn all_that_match_a_pattern_are_replayed() {
         });
     let inbox = place.inbox().open(router).await.unwrap();
     futures_util::future::join_all((0..600).map(|i| inbox.accept(typed(i)))).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().dead_letters, 600);
     drop(inbox);
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
@@ -197,7 +197,7 @@ async fn all_that_match_a_pattern_are_replayed() {
         letters(&inbox).replay_matching(&pattern).await.unwrap(),
         200
     );
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.replayed, stats.unhandled, stats.dead_letters),
@@ -211,12 +211,12 @@ async fn they_are_deleted_one_by_one_and_by_age() {
     let (place, clock) = (Place::new(), ByHand::new());
     let inbox = place
         .inbox()
-        .open_on(clock.clone(), failing(&Log::default()))
+        .open_with(clock.clone(), failing(&Log::default()))
         .await
         .unwrap();
     for event in events(0..6) {
         inbox.accept(event).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         clock.advance(Duration::from_secs(10));
     }
     let letters = letters(&inbox);
@@ -236,11 +236,11 @@ async fn many_are_pruned_in_steps() {
     let (place, clock) = (Place::new(), ByHand::new());
     let inbox = place
         .inbox()
-        .open_on(clock.clone(), failing(&Log::default()))
+        .open_with(clock.clone(), failing(&Log::default()))
         .await
         .unwrap();
     futures_util::future::join_all(events(0..700).map(|event| inbox.accept(event))).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     clock.advance(Duration::from_secs(2));
     assert_eq!(
         letters(&inbox).prune(Duration::from_secs(1)).await.unwrap(),
@@ -256,14 +256,14 @@ async fn those_that_are_older_than_they_are_kept_go_by_themselves() {
         .inbox()
         .keep_dead_letters_for(Duration::from_secs(3600));
     let inbox = builder
-        .open_on(clock.clone(), failing(&Log::default()))
+        .open_with(clock.clone(), failing(&Log::default()))
         .await
         .unwrap();
     inbox.accept(event("old")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     clock.advance(Duration::from_secs(3599));
     inbox.accept(event("young")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     clock.advance(Duration::from_secs(61));
     // A turn of the writer's.
     assert!(inbox.accept(event("young")).await.is_ok());
@@ -280,7 +280,7 @@ async fn past_the_count_the_oldest_are_dropped_and_counted() {
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for event in events(0..5) {
         inbox.accept(event).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
     }
     assert_eq!(ids(&letters(&inbox)).await, [3, 4, 5]);
     let stats = inbox.handle().stats();
@@ -298,7 +298,7 @@ async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is(
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for (id, bytes) in [("1", 400), ("2", 400), ("3", 300), ("4", 600)] {
         inbox.accept(sized(id, bytes)).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
     }
     assert_eq!(ids(&letters(&inbox)).await, [3, 4]);
     assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
@@ -311,7 +311,7 @@ async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is(
         .on_dead_letter(move |_| *tell.lock().unwrap() += 1);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     inbox.accept(event("5")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert!(ids(&letters(&inbox)).await.is_empty());
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -338,9 +338,9 @@ async fn hooks_are_told_before_the_event_is_counted_and_one_that_panics_hurts_no
             .push((letter.to_string(), handle.stats().dead));
     });
     inbox.accept(event("1")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     inbox.accept(event("2")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let seen = seen.lock().unwrap().clone();
     let text = |id| format!("a {id} dead after 1 attempt: a failed: no");
     assert_eq!(seen, [(text(1), 0), (text(2), 1)]);
@@ -377,7 +377,7 @@ async fn a_body_that_cant_be_decoded_becomes_one_with_a_cause_and_stops_nobody()
         .on_dead_letter(move |letter| tell.lock().unwrap().push(letter.id()));
     let log = Log::default();
     let inbox = builder.open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!(
         (
@@ -413,7 +413,7 @@ async fn a_body_that_cant_be_decoded_becomes_one_with_a_cause_and_stops_nobody()
     );
     // It may be sent round, and comes back.
     assert!(letters.replay(2).await.unwrap());
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (1, 4, 3));
     balanced(&stats);
@@ -430,13 +430,17 @@ async fn a_letter_stays_where_it_cant_be_replayed_now() {
     assert!(letters.replay(1).await.unwrap());
     let refused = |error: &botisimo_webhooks::Error| {
         assert_eq!(error.kind(), ErrorKind::Inbox);
-        error.source().unwrap().downcast_ref::<Refused>().cloned()
+        error
+            .source()
+            .unwrap()
+            .downcast_ref::<AcceptError>()
+            .cloned()
     };
     let error = letters.replay(2).await.unwrap_err();
-    assert_eq!(refused(&error), Some(Refused::full()));
+    assert_eq!(refused(&error), Some(AcceptError::full()));
     let _ = inbox.handle().drain(Duration::ZERO).await;
     let error = letters.replay(2).await.unwrap_err();
-    assert_eq!(refused(&error), Some(Refused::draining()));
+    assert_eq!(refused(&error), Some(AcceptError::draining()));
     assert_eq!(ids(&letters).await, [2]);
     balanced(&inbox.handle().stats());
     gate.add_permits(1);
@@ -465,7 +469,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     inbox.accept(event("1")).await.unwrap();
     let looks = Arc::new(Looks(inbox.handle(), Mutex::default()));
     let waker = std::task::Waker::from(Arc::clone(&looks));
-    let mut settling = Box::pin(inbox.handle().settled());
+    let mut settling = Box::pin(inbox.handle().wait_idle());
     let polled = settling
         .as_mut()
         .poll(&mut std::task::Context::from_waker(&waker));
@@ -483,19 +487,19 @@ async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
     let runtime = ByHand::new();
     let builder = place.inbox().max_dead_letters(2);
     let inbox = builder
-        .open_on(runtime.clone(), failing(&Log::default()))
+        .open_with(runtime.clone(), failing(&Log::default()))
         .await
         .unwrap();
     for event in events(0..2) {
         inbox.accept(event).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         runtime.advance(Duration::from_secs(1));
     }
     assert!(letters(&inbox).replay(1).await.unwrap());
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     runtime.advance(Duration::from_secs(1));
     inbox.accept(event("3")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
 }
 
@@ -507,7 +511,7 @@ async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for (id, bytes) in [("1", 200), ("2", 600), ("3", 200)] {
         inbox.accept(sized(id, bytes)).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
     }
     assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
     let stats = inbox.handle().stats();
@@ -531,20 +535,20 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
     });
     let builder = place.inbox().retry(at_once(1)).max_events(2);
     let inbox = builder
-        .in_order_by(|_| Some("one key"))
-        .hold_on_dead()
+        .ordering_key(|_| Some("one key"))
+        .block_key_on_dead_letter()
         .open(router)
         .await
         .unwrap();
     inbox.accept(event("1")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     healed.store(true, Ordering::Relaxed);
     for id in ["2", "3"] {
         inbox.accept(event(id)).await.unwrap();
     }
-    assert_eq!(inbox.accept(event("4")).await, Err(Refused::full()));
+    assert_eq!(inbox.accept(event("4")).await, Err(AcceptError::full()));
     assert!(letters(&inbox).replay(1).await.unwrap());
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["1", "1", "2", "3"]);
     balanced(&inbox.handle().stats());
 }

@@ -25,7 +25,7 @@ async fn an_idle_inbox_and_one_that_waits_for_an_attempt_have_their_thread_sleep
     let inbox = place
         .inbox()
         .retry(retry)
-        .open_on(clock, router)
+        .open_with(clock, router)
         .await
         .unwrap();
     inbox.accept(event("1")).await.unwrap();

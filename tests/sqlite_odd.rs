@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
-use disk::{Log, Place, balanced, event, gated, keyed, logging, settled, until};
+use disk::{Log, Place, balanced, event, gated, keyed, logging, until, wait_idle};
 
 struct Smol;
 
@@ -50,14 +50,21 @@ fn it_runs_where_there_is_no_tokio() {
                     Ok(())
                 }
             });
-            let inbox = place.inbox().open_on(Smol, router).await.unwrap();
+            let inbox = place.inbox().open_with(Smol, router).await.unwrap();
             for i in 0..10 {
                 let event = event(&format!("{round}-{i}"));
                 assert_eq!(inbox.accept(event).await, Ok(Accepted::New));
             }
-            inbox.handle().settled().await;
+            inbox.handle().wait_idle().await;
             assert_eq!(inbox.handle().stats().handled, 10);
-            assert_eq!(inbox.handle().drain(Duration::from_secs(60)).await.left, 0);
+            assert_eq!(
+                inbox
+                    .handle()
+                    .drain(Duration::from_secs(60))
+                    .await
+                    .remaining,
+                0
+            );
         }
     });
     assert_eq!(log.len(), 60);
@@ -93,7 +100,7 @@ async fn an_event_is_taken_though_the_inbox_is_dropped_meanwhile() {
         assert_eq!(answer, Ok(Accepted::New));
     }
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!((log.len(), log.counts().len()), (20, 20));
 }
 
@@ -110,7 +117,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let first = runtime();
     let inbox = first.block_on(async {
-        let builder = place.inbox().max_running(3);
+        let builder = place.inbox().concurrency(3);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for i in 0..10 {
             inbox.accept(event(&i.to_string())).await.unwrap();
@@ -132,7 +139,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
         let log = Log::default();
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
         assert_eq!(inbox.handle().stats().recovered, 11);
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         // The attempt that was dropped is made again, as the same one.
         let counts = log.counts();
         assert_eq!((log.len(), counts.len()), (11, 11));
@@ -174,7 +181,7 @@ fn what_had_done_its_work_in_an_attempt_that_the_runtime_dropped_runs_no_more() 
     drop(inbox);
     runtime().block_on(async {
         let inbox = place.inbox().open(router(false)).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(inbox.handle().stats().handled, 1);
     });
     let counts = log.counts();
@@ -207,7 +214,7 @@ async fn a_waker_that_panics_hurts_nobody_else() {
             handle.dead_letters().unwrap(),
         );
         waiting.push(Box::pin(async move { drop(accepting.await) }));
-        waiting.push(Box::pin(handle.settled()));
+        waiting.push(Box::pin(handle.wait_idle()));
         waiting.push(Box::pin(async move { drop(letters.list(None, 1).await) }));
         for waiting in waiting.iter_mut().rev().take(3).rev() {
             let _ = waiting.as_mut().poll(context);
@@ -215,7 +222,7 @@ async fn a_waker_that_panics_hurts_nobody_else() {
     }
     until(|| panics.0.load(Ordering::Relaxed) > 0 && log.len() == 20).await;
     assert_eq!(inbox.accept(event("last")).await, Ok(Accepted::New));
-    settled(&handle).await;
+    wait_idle(&handle).await;
     let stats = handle.stats();
     assert_eq!((stats.accepted, stats.handled), (21, 21));
     balanced(&stats);
@@ -273,7 +280,7 @@ async fn a_span_that_ends_on_the_inboxs_thread_can_do_no_harm() {
             }
         }
     }
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert!(closed.load(Ordering::Relaxed) > 0);
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -296,14 +303,14 @@ async fn hooks_may_do_what_they_like_but_block() {
     });
     let inbox = place
         .inbox()
-        .in_order_by(disk::key)
+        .ordering_key(disk::key)
         .open(router)
         .await
         .unwrap();
     let told = Arc::new(AtomicU32::new(0));
     for panics in [true, false] {
         let (handle, tell) = (inbox.handle(), Arc::clone(&told));
-        inbox.handle().on_delivery(move |_| {
+        inbox.handle().on_attempt(move |_| {
             balanced(&handle.stats());
             tell.fetch_add(1, Ordering::Relaxed);
             assert!(!panics, "on purpose");
@@ -324,7 +331,7 @@ async fn hooks_may_do_what_they_like_but_block() {
             .await
             .unwrap();
     }
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(told.load(Ordering::Relaxed), 2 * 50 + 2 * 5);
     assert_eq!(inbox.handle().stats().dead, 5);
 }
@@ -336,11 +343,15 @@ fn accepting_and_delivering_may_have_runtimes_of_their_own() {
     let workers = tokio::runtime::Runtime::new().unwrap();
     let inbox = smol::block_on(async {
         let runtime = TokioRuntime::with_handle(workers.handle().clone());
-        let inbox = place.inbox().open_on(runtime, logging(&log)).await.unwrap();
+        let inbox = place
+            .inbox()
+            .open_with(runtime, logging(&log))
+            .await
+            .unwrap();
         for i in 0..100 {
             inbox.accept(event(&i.to_string())).await.unwrap();
         }
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         inbox
     });
     assert_eq!(log.len(), 100);

@@ -14,7 +14,7 @@ use botisimo_webhooks::{
 };
 use rusqlite::Connection;
 
-use disk::{LONG, Place, event, settled};
+use disk::{LONG, Place, event, wait_idle};
 
 /// Opens a file that can't be, and sees that it is left as it was.
 async fn refused(path: &Path) -> Error {
@@ -165,7 +165,7 @@ async fn a_corrupt_page_is_found() {
         let place = Place::new();
         let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
         inbox.accept(event("1")).await.unwrap();
-        settled(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         drop(inbox);
         drop(place.closed().await);
         let mut bytes = fs::read(place.path()).unwrap();
@@ -199,7 +199,7 @@ async fn a_file_has_one_owner() {
     let error = SqliteInbox::open(place.path(), EventRouter::new())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Owned);
+    assert_eq!(error.kind(), ErrorKind::Locked);
     assert!(
         error.to_string().contains(place.path().to_str().unwrap()),
         "{error}"
@@ -207,11 +207,11 @@ async fn a_file_has_one_owner() {
     // The first one doesn't mind.
     assert_eq!(first.accept(event("1")).await, Ok(Accepted::New));
     let wait = Duration::from_millis(60);
-    let waits = SqliteInbox::builder(place.path()).wait_for_owner(wait);
+    let waits = SqliteInbox::builder(place.path()).lock_timeout(wait);
     let error = waits.open(EventRouter::new()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Owned);
+    assert_eq!(error.kind(), ErrorKind::Locked);
     // Who waits has it once the first is gone.
-    let waits = SqliteInbox::builder(place.path()).wait_for_owner(LONG);
+    let waits = SqliteInbox::builder(place.path()).lock_timeout(LONG);
     let second = tokio::spawn(waits.open(EventRouter::new()));
     tokio::task::yield_now().await;
     assert!(!second.is_finished());
@@ -259,14 +259,14 @@ async fn a_runtime_that_spawns_only_where_it_is_current_is_refused() {
     let place = Place::new();
     let error = place
         .inbox()
-        .open_on(Unable, EventRouter::new())
+        .open_with(Unable, EventRouter::new())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Inbox);
     assert!(error.to_string().contains("spawn"), "{error}");
     let open = place
         .inbox()
-        .open_on(TokioRuntime::new(), EventRouter::new());
+        .open_with(TokioRuntime::new(), EventRouter::new());
     assert_eq!(open.await.unwrap_err().kind(), ErrorKind::Inbox);
     assert!(place.inbox().open(EventRouter::new()).await.is_ok());
 }

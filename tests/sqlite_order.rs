@@ -16,12 +16,12 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use disk::{
-    ByHand, LONG, Log, Place, at_once, balanced, event, failing, gated, key, keyed, logging,
-    settled, until,
+    ByHand, LONG, Log, Place, at_once, balanced, event, failing, gated, key, keyed, logging, until,
+    wait_idle,
 };
 
 fn ordered(place: &Place) -> SqliteInboxBuilder {
-    place.inbox().in_order_by(key)
+    place.inbox().ordering_key(key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,7 +47,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
         inbox.accept(keyed(&id, &key))
     });
     futures_util::future::join_all(accepting).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 300);
     assert_eq!(log.len(), 300);
     for key in 0..7 {
@@ -73,10 +73,10 @@ async fn an_event_that_waits_for_its_next_attempt_holds_back_its_key_and_nobody_
         })
     };
     let open = || {
-        let retry = RetryPolicy::new().base(Duration::ZERO);
+        let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
         ordered(&place)
             .retry(retry)
-            .open_on(clock.clone(), router())
+            .open_with(clock.clone(), router())
     };
     let inbox = open().await.unwrap();
     for (id, key) in [("1", "k"), ("2", "k"), ("3", "other"), ("4", "k")] {
@@ -109,7 +109,7 @@ async fn a_dead_event_lets_the_next_pass() {
     for id in ["1", "2", "3"] {
         inbox.accept(keyed(id, "k")).await.unwrap();
     }
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["1#1", "2#1", "3#1"]);
 }
 
@@ -130,7 +130,11 @@ fn killing(log: &Log, ids: &'static [&'static str]) -> EventRouter {
 async fn a_dead_event_holds_its_key_until_it_is_replayed_or_deleted_also_across_processes() {
     for (delete, reopen) in [(false, false), (false, true), (true, false), (true, true)] {
         let (place, log) = (Place::new(), Log::default());
-        let open = |ids| ordered(&place).hold_on_dead().open(killing(&log, ids));
+        let open = |ids| {
+            ordered(&place)
+                .block_key_on_dead_letter()
+                .open(killing(&log, ids))
+        };
         let mut inbox = open(&["1"]).await.unwrap();
         for (id, key) in [("1", "k"), ("2", "k"), ("3", "other"), ("4", "k")] {
             inbox.accept(keyed(id, key)).await.unwrap();
@@ -154,7 +158,7 @@ async fn a_dead_event_holds_its_key_until_it_is_replayed_or_deleted_also_across_
             assert!(letters.replay(1).await.unwrap());
             &["1#1", "2#1", "4#1", "5#1"]
         };
-        settled(&handle).await;
+        wait_idle(&handle).await;
         let lines = log.lines();
         assert_eq!(&lines[3..], expected, "{delete} {reopen}");
         balanced(&handle.stats());
@@ -164,7 +168,9 @@ async fn a_dead_event_holds_its_key_until_it_is_replayed_or_deleted_also_across_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_holds_and_has_to_go_for_another_lets_its_key_pass() {
     let (place, log) = (Place::new(), Log::default());
-    let builder = ordered(&place).hold_on_dead().max_dead_letters(1);
+    let builder = ordered(&place)
+        .block_key_on_dead_letter()
+        .max_dead_letters(1);
     let inbox = builder.open(killing(&log, &["1", "3"])).await.unwrap();
     for (id, key) in [("1", "k"), ("2", "k"), ("3", "other"), ("4", "other")] {
         inbox.accept(keyed(id, key)).await.unwrap();
@@ -185,18 +191,18 @@ async fn a_letter_that_holds_and_has_to_go_for_another_lets_its_key_pass() {
     );
 }
 
-/// The bug: what held under `hold_on_dead` was taken to hold by a process without it, and its replay
+/// The bug: what held under `block_key_on_dead_letter` was taken to hold by a process without it, and its replay
 /// ran beside the next of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_of_a_process_that_held_holds_nothing_where_dead_events_let_pass() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = ordered(&place)
-        .hold_on_dead()
+        .block_key_on_dead_letter()
         .open(killing(&log, &["1"]))
         .await
         .unwrap();
     inbox.accept(keyed("1", "k")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     drop(inbox);
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
     let inbox = ordered(&place).open(gated(&log, &gate)).await.unwrap();
@@ -211,7 +217,7 @@ async fn a_letter_of_a_process_that_held_holds_nothing_where_dead_events_let_pas
     until(|| log.len() >= 2).await;
     assert_eq!((log.len(), handle.stats().running), (2, 2));
     gate.add_permits(9);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     let mut lines = log.lines();
     lines.retain(|line| line != "4#1");
     assert_eq!(lines, ["2#1", "3#1", "1#1"]);
@@ -242,7 +248,7 @@ async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
             )
             .unwrap();
     }
-    let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, died_at, attempts, routes, order_key, holds, body) VALUES (400, '400', 'a', 0, 0, 1, '[]', ?1, 1, ?2)";
+    let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, order_key, holds, body) VALUES (400, '400', 'a', 0, 0, 1, '[]', ?1, 1, ?2)";
     connection
         .execute(sql, (b"k".as_slice(), body(400)))
         .unwrap();
@@ -253,9 +259,9 @@ async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
     drop(connection);
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
     let builder = ordered(&place)
-        .hold_on_dead()
+        .block_key_on_dead_letter()
         .max_events_in_memory(4)
-        .max_running(1);
+        .concurrency(1);
     let builder = builder.keep_dead_letters_for(Duration::from_secs(u64::MAX));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 1).await;
@@ -269,7 +275,7 @@ async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
             .unwrap()
     );
     gate.add_permits(999);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let lines = log.lines();
     assert_eq!(lines.len(), 400);
     let at = |line: &str| lines.iter().position(|each| each == line).unwrap();
@@ -291,7 +297,7 @@ async fn a_stuck_key_with_thousands_of_followers_never_stops_the_others() {
     let open = || {
         ordered(&place)
             .max_events_in_memory(64)
-            .max_running(4)
+            .concurrency(4)
             .open(router())
     };
     let inbox = open().await.unwrap();
@@ -340,11 +346,13 @@ async fn a_stuck_key_with_thousands_of_followers_never_stops_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_order_closure_costs_only_the_order_and_an_empty_key_is_a_key() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().in_order_by(|event: &Event| match event.id() {
-        "panics" => panic!("order"),
-        "none" => None,
-        _ => Some(""),
-    });
+    let builder = place
+        .inbox()
+        .ordering_key(|event: &Event| match event.id() {
+            "panics" => panic!("order"),
+            "none" => None,
+            _ => Some(""),
+        });
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     for id in ["1", "2", "panics", "none"] {
         inbox.accept(event(id)).await.unwrap();
@@ -355,11 +363,11 @@ async fn a_panicking_order_closure_costs_only_the_order_and_an_empty_key_is_a_ke
         2
     );
     gate.add_permits(9);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     drop(inbox);
     // So it is for the next process.
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.len(), 4);
 }
 
@@ -435,12 +443,12 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
         let builder = place
             .inbox()
             .retry(at_once(ATTEMPTS))
-            .max_running(3)
+            .concurrency(3)
             .max_events_in_memory(memory);
         let builder =
-            builder.in_order_by(|event: &Event| event.decode::<Option<String>>().ok().flatten());
+            builder.ordering_key(|event: &Event| event.decode::<Option<String>>().ok().flatten());
         let builder = if holds {
-            builder.hold_on_dead()
+            builder.block_key_on_dead_letter()
         } else {
             builder
         };

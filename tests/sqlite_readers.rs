@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Accepted, EventRouter, Inbox, Pattern, Refused, RefusedKind, SqliteInbox};
+use botisimo_webhooks::{
+    AcceptError, AcceptErrorKind, Accepted, EventRouter, Inbox, Pattern, SqliteInbox,
+};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use disk::{Log, Place, balanced, event, failing, gated, logging, settled, sized, until};
+use disk::{Log, Place, balanced, event, failing, gated, logging, sized, until, wait_idle};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_read_by_others_while_it_works() {
@@ -54,11 +56,11 @@ async fn the_file_is_read_by_others_while_it_works() {
     let row = |id: i64| (id, id.to_string(), "a".to_owned(), 1);
     assert_eq!(rows, [row(1), row(2), row(3)]);
     gate.add_permits(3);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     drop(inbox);
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     inbox.accept(event("4")).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let dead = look.query_row(
         "SELECT message_id, event_type, routes, cause, attempts FROM dead_letters",
         [],
@@ -127,7 +129,7 @@ fn reader(place: &Place) -> Connection {
 }
 
 /// Sends events of 20 KB until one is refused.
-async fn fill(inbox: &SqliteInbox, name: &str) -> Refused {
+async fn fill(inbox: &SqliteInbox, name: &str) -> AcceptError {
     for i in 0..2000 {
         if let Err(refused) = inbox.accept(sized(&format!("{name}-{i}"), 20_000)).await {
             return refused;
@@ -142,16 +144,16 @@ async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by
     let (place, log) = (Place::new(), Log::default());
     let inbox = place
         .inbox()
-        .max_log_bytes(BOUND)
+        .max_wal_bytes(BOUND)
         .open(logging(&log))
         .await
         .unwrap();
     inbox.accept(event("first")).await.unwrap();
     let handle = inbox.handle();
-    settled(&handle).await;
+    wait_idle(&handle).await;
     let reader = reader(&place);
     let refused = fill(&inbox, "x").await;
-    assert_eq!(refused.kind(), RefusedKind::Unavailable);
+    assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
     assert!(log_bytes(&place) < 2 * BOUND, "{}", log_bytes(&place));
     // Copies are known, and nothing grows.
     assert_eq!(inbox.accept(event("first")).await, Ok(Accepted::Duplicate));
@@ -170,7 +172,7 @@ async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(taken, "it doesn't recover");
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(handle.stats().handled, handle.stats().accepted);
 }
 
@@ -179,7 +181,7 @@ async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_goes_on_after_a_long_read_though_nothing_comes() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().max_log_bytes(1 << 20).max_running(1);
+    let builder = place.inbox().max_wal_bytes(1 << 20).concurrency(1);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let handle = inbox.handle();
     inbox.accept(event("1")).await.unwrap();
@@ -203,7 +205,7 @@ async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
     let place = Place::new();
     let inbox = place
         .inbox()
-        .max_log_bytes(0)
+        .max_wal_bytes(0)
         .open(EventRouter::new())
         .await
         .unwrap();
@@ -213,7 +215,7 @@ async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
             Ok(Accepted::New)
         );
     }
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +223,7 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
-        .max_running(2)
+        .concurrency(2)
         .open(gated(&log, &gate))
         .await
         .unwrap();
@@ -233,7 +235,7 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
     let other = Connection::open(place.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = inbox.accept(event("4")).await.unwrap_err();
-    assert_eq!(refused.kind(), RefusedKind::Unavailable);
+    assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
     // One ends, whose end can't be written: from when that is known on, nothing new is started.
     gate.add_permits(1);
@@ -250,12 +252,12 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
     assert!(letters.list(None, 1).await.unwrap().is_empty());
     other.execute_batch("ROLLBACK").unwrap();
     gate.add_permits(2);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(log.lines().len(), 5);
     // The refused left nothing behind.
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
     gate.add_permits(1);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!((handle.stats().handled, handle.stats().refused), (6, 3));
 }
 
@@ -263,18 +265,18 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
 #[tokio::test(flavor = "multi_thread")]
 async fn deaths_and_replays_count_against_the_log() {
     let place = Place::new();
-    let builder = place.inbox().max_log_bytes(2 << 20);
+    let builder = place.inbox().max_wal_bytes(2 << 20);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     let handle = inbox.handle();
     for id in 0..150 {
         inbox.accept(sized(&id.to_string(), 20_000)).await.unwrap();
     }
-    settled(&handle).await;
+    wait_idle(&handle).await;
     let dead = handle.dead_letters().unwrap();
     for _ in 0..4 {
         let all = Pattern::prefix("a").unwrap();
         assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
-        settled(&handle).await;
+        wait_idle(&handle).await;
     }
     // 3 MB of letters, five times over; a step of the replays is written at once.
     assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));

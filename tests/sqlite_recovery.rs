@@ -11,7 +11,7 @@ use botisimo_webhooks::{BoxFuture, Event, EventRouter, Inbox, Runtime, SqliteInb
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use disk::{LONG, Log, Place, balanced, event, gated, logging, settled, sized, until};
+use disk::{LONG, Log, Place, balanced, event, gated, logging, sized, until, wait_idle};
 
 /// Puts events on disk, of which none has run.
 fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
@@ -52,7 +52,7 @@ async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().max_running(1);
+    let builder = place.inbox().concurrency(1);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -62,7 +62,7 @@ async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at
     balanced(&stats);
     inbox.accept(event("2001")).await.unwrap();
     gate.add_permits(5000);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert!(numbers(&log).into_iter().eq(1..=2001));
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.bytes), (2001, 0));
@@ -72,12 +72,12 @@ async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_larger_than_memory_is_loaded_by_a_window_while_others_come() {
     let (place, log) = (place(3000, 0).await, Log::default());
-    let builder = place.inbox().max_events_in_memory(8).max_running(3);
+    let builder = place.inbox().max_events_in_memory(8).concurrency(3);
     let inbox = builder.open(logging(&log)).await.unwrap();
     for i in 3001..=3100 {
         inbox.accept(event(&i.to_string())).await.unwrap();
     }
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let mut numbers = numbers(&log);
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(1..=3100));
@@ -99,7 +99,7 @@ async fn bodies_larger_than_the_window_are_delivered_one_by_one() {
     drop((inbox, handle));
     gate.add_permits(8);
     let inbox = small().open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert!(numbers(&log).into_iter().eq(1..=8));
 }
 
@@ -114,7 +114,7 @@ fn the_memory_of_a_large_backlog_is_that_of_its_window() {
     };
     let place = runtime().block_on(place(50_000, 2000));
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().max_events_in_memory(100).max_running(10);
+    let builder = place.inbox().max_events_in_memory(100).concurrency(10);
     let inbox = runtime();
     // Workers run on this thread and the window is loaded by another one, so it is the bodies that
     // handlers get that are counted here: those of the window, and no more.
@@ -142,14 +142,14 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().max_running(4);
+    let builder = place.inbox().concurrency(4);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 4).await;
     let handle = inbox.handle();
     let drain = tokio::spawn(handle.drain(LONG));
     until(|| place.count("SELECT count(*) FROM events WHERE marked = 1") <= 4).await;
     gate.add_permits(100);
-    assert_eq!(drain.await.unwrap().left, 96);
+    assert_eq!(drain.await.unwrap().remaining, 96);
     assert_eq!(log.len(), 4);
     let stats = handle.stats();
     assert_eq!((stats.handled, stats.waiting, stats.running), (4, 96, 0));
@@ -160,12 +160,12 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
     );
     assert_eq!(place.count("SELECT count(*) FROM events"), 96);
     // Twice is once.
-    assert_eq!(handle.drain(LONG).await.left, 96);
+    assert_eq!(handle.drain(LONG).await.remaining, 96);
     drop((inbox, handle));
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.len(), 100);
-    assert_eq!(inbox.handle().drain(LONG).await.left, 0);
+    assert_eq!(inbox.handle().drain(LONG).await.remaining, 0);
 }
 
 /// Also where a handler ends at that moment, whose worker would go on to the next event.
@@ -173,14 +173,14 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
 async fn nothing_is_started_from_when_a_drain_begins() {
     for _ in 0..20 {
         let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
-        let builder = place.inbox().max_running(1);
+        let builder = place.inbox().concurrency(1);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for id in 0..20 {
             inbox.accept(event(&id.to_string())).await.unwrap();
         }
         until(|| log.len() == 1).await;
         gate.add_permits(20);
-        assert_eq!(inbox.handle().drain(LONG).await.left, 19);
+        assert_eq!(inbox.handle().drain(LONG).await.remaining, 19);
         assert_eq!(log.len(), 1);
     }
 }
@@ -199,11 +199,11 @@ async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
     }
 
     let place = place(20, 0).await;
-    let builder = place.inbox().max_running(4);
-    let inbox = builder.open_on(Gone, EventRouter::new()).await.unwrap();
+    let builder = place.inbox().concurrency(4);
+    let inbox = builder.open_with(Gone, EventRouter::new()).await.unwrap();
     let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
     until(|| marked() == 4).await;
-    assert_eq!(inbox.handle().drain(LONG).await.left, 20);
+    assert_eq!(inbox.handle().drain(LONG).await.remaining, 20);
     assert_eq!(marked(), 0);
     balanced(&inbox.handle().stats());
 }
@@ -235,7 +235,7 @@ async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked()
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().max_running(4);
+    let builder = place.inbox().concurrency(4);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 4).await;
     drop(inbox);
@@ -244,7 +244,7 @@ async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked()
     let left = place.count("SELECT count(*) FROM events WHERE marked = 0 AND crashes = 0");
     assert_eq!(left, place.count("SELECT count(*) FROM events"));
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.counts().len(), 100);
     // Each once.
     assert_eq!(log.len(), 100);
@@ -268,11 +268,11 @@ async fn events_are_marked_before_they_run_only_where_an_earlier_process_left_th
         .unwrap();
     assert_eq!(marked, "1 2 3");
     gate.add_permits(4);
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
 }
 
 async fn crashed(place: &Place, log: &Log, gate: &Arc<Semaphore>, crashes: u32) -> SqliteInbox {
-    let builder = place.inbox().max_crashes(crashes).max_running(8);
+    let builder = place.inbox().max_crashes(crashes).concurrency(8);
     builder.open(gated(log, gate)).await.unwrap()
 }
 
@@ -305,7 +305,7 @@ async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() 
     gate.add_permits(1);
     until(|| log.len() == 10).await;
     gate.add_permits(1);
-    settled(&handle).await;
+    wait_idle(&handle).await;
     assert_eq!(handle.stats().handled, 10);
     balanced(&handle.stats());
 }
@@ -324,7 +324,7 @@ async fn a_suspect_that_fails_is_none_any_more_and_lets_the_next_pass() {
         }
     });
     let inbox = place.inbox().open(router).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(log.len(), 6);
     assert_eq!(inbox.handle().stats().handled, 3);
 }
@@ -349,7 +349,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_with_a_cause_and_never_runs() 
         1
     );
     let inbox = crashed(&place, &log, &gate, 2).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     let mut ran = numbers(&log);
     ran.sort_unstable();
     assert_eq!(ran, [3, 4, 5]);
@@ -390,7 +390,7 @@ async fn an_event_that_was_handed_back_to_disk_is_no_suspect() {
     }
     gate.add_permits(9);
     let inbox = crashed(&place, &log, &gate, 1).await;
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(place.count("SELECT count(*) FROM dead_letters"), 0);
     assert_eq!(log.counts().len(), 3);
 }
@@ -416,7 +416,7 @@ async fn a_backlog_that_cant_be_decoded_is_given_up_by_steps() {
             see.lock().unwrap().push(letters);
         });
     let inbox = builder.open(EventRouter::new()).await.unwrap();
-    settled(&inbox.handle()).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().dead, 3000);
     // What is on disk when each is told of: no more than a window ahead.
     for (told, letters) in seen.lock().unwrap().iter().enumerate() {
@@ -444,7 +444,7 @@ async fn the_first_of_a_backlog_is_delivered_before_the_ids_of_all_are_read() {
     assert_eq!(inbox.handle().stats().recovered, u64::from(events));
     gate.add_permits(Semaphore::MAX_PERMITS / 2);
     if std::env::var("BACKLOG").is_ok() {
-        inbox.handle().settled().await;
+        inbox.handle().wait_idle().await;
         println!("all delivered {:?}", start.elapsed());
     }
 }

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use axum::body::Body;
-use botisimo_webhooks::testing::{Delivered, Harness, MockRequest};
+use botisimo_webhooks::testing::{DeliveryResult, Harness, MockRequest};
 use botisimo_webhooks::{Event, EventRouter, SharedSecret, WebhookLayer};
 use bytes::Bytes;
 use http::{Method, Request};
@@ -134,7 +134,7 @@ fn panic_of(code: impl FnOnce()) -> String {
     .unwrap()
 }
 
-async fn deliver(mock: MockRequest) -> Delivered {
+async fn deliver(mock: MockRequest) -> DeliveryResult {
     let router = EventRouter::new()
         .on("account.updated", |_: Event| async {})
         .on_prefix("account", |_: Event| async {

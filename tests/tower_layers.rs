@@ -27,9 +27,9 @@ where
     let reports = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&reports);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::never())
+        .retry(RetryPolicy::no_retry())
         .attempt_timeout(Duration::from_secs(30))
-        .on_delivery(move |delivery| log.lock().unwrap().push(delivery.report().to_string()))
+        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.report().to_string()))
         .build(service);
     for event in events {
         inbox
@@ -37,7 +37,7 @@ where
             .await
             .unwrap();
     }
-    inbox.handle().settled().await;
+    inbox.handle().wait_idle().await;
     (
         std::mem::take(&mut *reports.lock().unwrap()),
         inbox.handle().stats(),

@@ -149,7 +149,7 @@ async fn a_wrong_secret_counts_and_reaches_no_handler() {
     let handle = webhooks.handle();
     let request = good().query("token", "wrong").build::<Script>();
     assert_eq!(ask(&webhooks, request).await.status(), 401);
-    handle.settled().await;
+    handle.wait_idle().await;
     assert_eq!((handle.stats().unverified, handle.stats().accepted), (1, 0));
 }
 
@@ -296,7 +296,7 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
     let tell = Arc::clone(&told);
     let webhooks = Endpoint::new(
         MemoryInbox::builder()
-            .retry(RetryPolicy::never())
+            .retry(RetryPolicy::no_retry())
             .build(router),
     )
     .verify(SharedSecret::in_query("token", SECRET).or(format!("old-{SECRET}")))
@@ -338,7 +338,7 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
     let stalled = good("account.updated").build::<Script>();
     let stalled = stalled.map(|_: Script| Script::new([Step::Stall]));
     assert_eq!(ask(&webhooks, stalled).await.status(), 408);
-    handle.settled().await;
+    handle.wait_idle().await;
     let _ = handle.drain(std::time::Duration::ZERO).await;
     let refused = ask(&webhooks, good("account.updated").build::<Script>()).await;
     assert_eq!(refused.status(), 503);
@@ -371,7 +371,9 @@ const WARNING: &str = "webhooks are accepted from anyone";
 async fn a_layer_without_verify_warns_exactly_once() {
     let (log, _guard) = capture();
     let layer = WebhookLayer::new(PATH, idle()).max_body_bytes(500);
-    let clone = layer.clone().ack_within(std::time::Duration::from_secs(1));
+    let clone = layer
+        .clone()
+        .response_timeout(std::time::Duration::from_secs(1));
     for layer in [&layer, &layer, &clone] {
         let service = layer.layer(teapot());
         for service in [&service, &service.clone()] {
@@ -518,7 +520,7 @@ async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
         ask(&webhooks, request.build::<Script>()).await.status(),
         200
     );
-    webhooks.handle().settled().await;
+    webhooks.handle().wait_idle().await;
 
     let log = log.text();
     assert!(log.matches("forged").count() > 1, "{log}");

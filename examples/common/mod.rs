@@ -134,5 +134,5 @@ pub(crate) async fn drain(handle: &Handle) {
         let running = handle.stats().in_flight();
         println!("draining: {running} in flight, new webhooks are answered 503");
     });
-    println!("drained: {} left", drained.left);
+    println!("drained: {} left", drained.remaining);
 }

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Refused, Runtime,
+    Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, AcceptError, Runtime,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -48,7 +48,7 @@ impl Inbox for Told {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         let (told, answer) = (self.clone(), *self.answer.lock().expect("nobody panics"));
         let answered: BoxFuture<'static, _> = async move {
             match answer {
@@ -57,9 +57,9 @@ impl Inbox for Told {
                     Ok(Accepted::New)
                 }
                 Answer::Duplicate => Ok(Accepted::Duplicate),
-                Answer::Full => Err(Refused::full()),
-                Answer::Draining => Err(Refused::draining()),
-                Answer::Unavailable => Err(Refused::unavailable()),
+                Answer::Full => Err(AcceptError::full()),
+                Answer::Draining => Err(AcceptError::draining()),
+                Answer::Unavailable => Err(AcceptError::unavailable()),
                 Answer::Never => pending().await,
             }
         }
@@ -73,6 +73,6 @@ impl Inbox for Told {
 
     fn handle(&self) -> Handle {
         // Nobody asks it for anything: it stands in for that of an inbox with deliveries.
-        MemoryInbox::on(self.runtime.clone(), EventRouter::new()).handle()
+        MemoryInbox::with_runtime(self.runtime.clone(), EventRouter::new()).handle()
     }
 }

@@ -1,83 +1,89 @@
-use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::{Arc, PoisonError};
-use std::task::Poll;
+use std::fmt;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tower_service::Service;
-
-use crate::contain::{Contained, PanicMessage, contain};
-use crate::error::BoxError;
+use super::Next;
 use crate::event::Event;
-use crate::outcome::{End, HandlerError, Ledger, Outcome, Report};
-use crate::runtime::Runtime;
-use crate::sync::Mutex;
+use crate::outcome::Report;
 
-/// Makes one attempt at an event: readies a clone of the service, calls it, and returns what
-/// `ledger` says at the end.
-///
-/// It never panics, whatever the service does. When `timeout` is over, the routes that still run
-/// are dropped and those that have finished keep their outcome.
-pub(crate) async fn attempt<S>(
-    service: &Mutex<S>,
+/// An attempt at an event that has ended: the event, what its routes did, and what follows.
+#[derive(Clone, Debug)]
+pub struct Attempt {
     event: Event,
-    ledger: &Arc<Ledger>,
-    runtime: &dyn Runtime,
-    timeout: Duration,
-) -> Report
-where
-    S: Service<Event, Response = Report, Error: Into<BoxError>> + Clone,
-{
-    let event = event.with_ledger(Arc::clone(ledger));
-    let mut call = pin!(Contained::new(async {
-        // A clone that panics poisons the lock, and leaves the service as it was.
-        let mut service = service
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        poll_fn(|cx| service.poll_ready(cx))
-            .await
-            .map_err(Into::into)?;
-        service.call(event).await.map_err(Into::into)
-    }));
-    let mut sleep = None;
-    let end = poll_fn(|cx| {
-        if let Poll::Ready(end) = call.as_mut().poll(cx) {
-            return Poll::Ready(ended(end));
-        }
-        // Made after the first `Pending` only: most handlers that don't wait need no timer.
-        let waited = contain(|| {
-            sleep
-                .get_or_insert_with(|| runtime.sleep(timeout))
-                .poll_unpin(cx)
-        });
-        match waited {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(())) => ledger.expire(),
-            // A runtime without a timer: what can't be bounded isn't run.
-            Err(panic) => return Poll::Ready(End::Lost(Outcome::Panicked(panic))),
-        }
-        // The router has been told, and returns with what had finished; whatever else is there is
-        // dropped.
-        Poll::Ready(match call.as_mut().poll(cx) {
-            Poll::Ready(end) => ended(end),
-            Poll::Pending => End::Lost(
-                call.as_mut()
-                    .cancel()
-                    .map_or_else(Outcome::Panicked, |()| Outcome::TimedOut),
-            ),
-        })
-    });
-    let end = end.await;
-    ledger.close(&end)
+    report: Report,
+    next: Next,
 }
 
-fn ended(end: Result<Result<Report, BoxError>, PanicMessage>) -> End {
-    match end {
-        // The ledger knows what the routes did; the report may have been made by anyone.
-        Ok(Ok(_)) => End::Returned,
-        Ok(Err(error)) => End::Lost(Outcome::Failed(HandlerError::new(error))),
-        Err(panic) => End::Lost(Outcome::Panicked(panic)),
+/// What an accepted event ended as. Every accepted event ends as exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventOutcome {
+    /// Every route that took it did its work.
+    Handled,
+    /// No route took it, those of [`on_any`](crate::EventRouter::on_any) aside.
+    Unhandled,
+    /// A route didn't do its work, and won't be tried again.
+    Dead,
+}
+
+impl Attempt {
+    pub(crate) fn new(event: Event, report: Report, next: Next) -> Self {
+        Self {
+            event,
+            report,
+            next,
+        }
+    }
+
+    /// Returns the event, of which [`attempt`](Event::attempt) is the number of this attempt.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// Returns what became of each route that ran in this attempt.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns what the event ended as, over all attempts, or `None` if there will be another one.
+    #[must_use]
+    pub fn event_outcome(&self) -> Option<EventOutcome> {
+        match self.next {
+            Next::End(event_outcome) => Some(event_outcome),
+            Next::Retry(_) => None,
+        }
+    }
+
+    /// Returns the wait before the next attempt, or `None` if this was the last one.
+    #[must_use]
+    pub fn retry_in(&self) -> Option<Duration> {
+        match self.next {
+            Next::Retry(wait) => Some(wait),
+            Next::End(_) => None,
+        }
+    }
+}
+
+/// Writes `account.updated m-1 handled: route handled`, and what the sender named with its special characters escaped.
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever can send events chooses these: a line break would begin a line of the user's log.
+        let event_type = self.event.event_type().as_str().escape_debug();
+        write!(f, "{event_type} {} ", self.event.id().escape_debug())?;
+        match self.next {
+            Next::End(event_outcome) => write!(f, "{event_outcome}")?,
+            Next::Retry(wait) => write!(f, "to be tried again in {wait:.1?}")?,
+        }
+        write!(f, ": {}", self.report)
+    }
+}
+
+impl fmt::Display for EventOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Handled => "handled",
+            Self::Unhandled => "unhandled",
+            Self::Dead => "dead",
+        })
     }
 }

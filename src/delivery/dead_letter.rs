@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Progress, RouteEnd};
+use super::{Progress, RouteResult};
 use crate::error::Error;
 use crate::event::Event;
 
@@ -15,17 +15,17 @@ use crate::event::Event;
 pub struct DeadLetter {
     id: u64,
     message_id: Arc<str>,
-    remains: Remains,
+    content: Content,
     cause: Option<Arc<str>>,
-    routes: Vec<RouteEnd>,
+    routes: Vec<RouteResult>,
     attempts: u32,
     received_at: SystemTime,
-    died_at: SystemTime,
+    dead_lettered_at: SystemTime,
 }
 
 /// What is left of the event.
 #[derive(Clone)]
-enum Remains {
+enum Content {
     Event(Event),
     /// A stored body that this version of the crate can't decode.
     #[cfg_attr(
@@ -37,7 +37,12 @@ enum Remains {
 
 impl DeadLetter {
     /// Returns that of an event that got as far as `progress` when it was given up.
-    pub(crate) fn new(id: u64, event: Event, progress: &Progress, died_at: SystemTime) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        event: Event,
+        progress: &Progress,
+        dead_lettered_at: SystemTime,
+    ) -> Self {
         Self {
             id,
             message_id: Arc::from(event.id()),
@@ -45,8 +50,8 @@ impl DeadLetter {
             routes: progress.ends().to_vec(),
             attempts: progress.attempts(),
             received_at: event.received_at(),
-            remains: Remains::Event(event),
-            died_at,
+            content: Content::Event(event),
+            dead_lettered_at,
         }
     }
 
@@ -56,28 +61,28 @@ impl DeadLetter {
     pub(crate) fn stored(
         (id, message_id): (u64, &str),
         body: &str,
-        (received_at, died_at): (SystemTime, SystemTime),
+        (received_at, dead_lettered_at): (SystemTime, SystemTime),
         attempts: u32,
-        routes: Vec<RouteEnd>,
+        routes: Vec<RouteResult>,
         cause: Option<Arc<str>>,
     ) -> Self {
-        let remains = match Event::received(body.as_bytes().into(), received_at) {
-            Ok(event) => Remains::Event(event),
-            Err(undecoded) => Remains::Body(Arc::from(body), undecoded.error),
+        let content = match Event::received(body.as_bytes().into(), received_at) {
+            Ok(event) => Content::Event(event),
+            Err(undecoded) => Content::Body(Arc::from(body), undecoded.error),
         };
-        let message_id = match &remains {
-            Remains::Event(event) => Arc::from(event.id()),
-            Remains::Body(..) => Arc::from(message_id),
+        let message_id = match &content {
+            Content::Event(event) => Arc::from(event.id()),
+            Content::Body(..) => Arc::from(message_id),
         };
         Self {
             id,
             message_id,
-            remains,
+            content,
             cause,
             routes,
             attempts,
             received_at,
-            died_at,
+            dead_lettered_at,
         }
     }
 
@@ -101,24 +106,24 @@ impl DeadLetter {
     /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if it was stored by another version of
     /// this crate and this one can't decode it; [`body`](DeadLetter::body) has it as it came.
     pub fn event(&self) -> Result<&Event, &Error> {
-        match &self.remains {
-            Remains::Event(event) => Ok(event),
-            Remains::Body(_, error) => Err(error),
+        match &self.content {
+            Content::Event(event) => Ok(event),
+            Content::Body(_, error) => Err(error),
         }
     }
 
     /// Returns the whole body as it came.
     #[must_use]
     pub fn body(&self) -> &str {
-        match &self.remains {
-            Remains::Event(event) => event.body(),
-            Remains::Body(body, _) => body,
+        match &self.content {
+            Content::Event(event) => event.body(),
+            Content::Body(body, _) => body,
         }
     }
 
     /// Returns how each route ended, over all attempts.
     #[must_use]
-    pub fn routes(&self) -> &[RouteEnd] {
+    pub fn routes(&self) -> &[RouteResult] {
         &self.routes
     }
 
@@ -143,8 +148,8 @@ impl DeadLetter {
 
     /// Returns when it was given up, by this machine's clock.
     #[must_use]
-    pub fn died_at(&self) -> SystemTime {
-        self.died_at
+    pub fn dead_lettered_at(&self) -> SystemTime {
+        self.dead_lettered_at
     }
 }
 
@@ -155,7 +160,10 @@ impl fmt::Debug for DeadLetter {
         f.debug_struct("DeadLetter")
             .field("id", &self.id)
             .field("message_id", &self.message_id)
-            .field("failed", &failed.map(RouteEnd::route).collect::<Vec<_>>())
+            .field(
+                "failed",
+                &failed.map(RouteResult::route).collect::<Vec<_>>(),
+            )
             .field("cause", &self.cause)
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::sync::RwLock;
 use crate::telemetry;
 
@@ -28,9 +28,9 @@ impl<T> Hooks<T> {
         *hooks = hooks.iter().cloned().chain([hook]).collect();
     }
 
-    pub(crate) fn tell(&self, news: &T) {
+    pub(crate) fn notify(&self, news: &T) {
         for hook in self.hooks().iter() {
-            if contain(|| hook(news)).is_err() {
+            if catch_panic(|| hook(news)).is_err() {
                 telemetry::hook_panicked(self.name);
             }
         }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::Progress;
 use crate::event::Event;
-use crate::telemetry::Origin;
+use crate::telemetry::ParentSpan;
 
 /// What events are put in order by: those of one key are delivered one after another.
 pub(crate) type OrderKey = Arc<[u8]>;
@@ -12,7 +12,7 @@ pub(crate) struct Job {
     /// Its place in the order of acceptance.
     pub(crate) number: u64,
     pub(crate) event: Event,
-    pub(crate) origin: Origin,
+    pub(crate) parent_span: ParentSpan,
     pub(crate) progress: Progress,
     pub(crate) key: Option<OrderKey>,
 }

@@ -1,4 +1,4 @@
-//! One delivery's life: an attempt of the event's routes within its time, the verdict, the hooks, the
+//! One delivery's life: an attempt of the event's routes within its time, the event_outcome, the hooks, the
 //! counts; and what inboxes share that deliver by themselves: the workers, the line of events that wait
 //! and their order, the ids that were taken.
 //!
@@ -6,34 +6,39 @@
 //! and goes on to the next until none waits.
 
 mod attempt;
-mod crew;
+mod job_executor;
+mod keyed_queue;
+mod route_result;
+mod run_attempt;
+mod seen_ids;
+mod worker_pool;
+
 mod dead_letter;
-mod deliverer;
-#[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
-mod delivery;
-mod duplicates;
+
+mod erased_service;
 mod hooks;
 mod job;
-mod line;
+
 mod progress;
 mod retry_policy;
-mod route_end;
+
 mod settings;
 mod stats;
 mod worker;
 
-pub(crate) use self::attempt::attempt;
-pub(crate) use self::crew::{Crew, Hire};
+pub use self::attempt::{Attempt, EventOutcome};
 pub use self::dead_letter::DeadLetter;
-pub(crate) use self::deliverer::{Deliverer, EventService};
-pub use self::delivery::{Delivery, Verdict};
-pub(crate) use self::duplicates::{Duplicates, Fingerprint, Fingerprints};
+pub(crate) use self::erased_service::ErasedService;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::job::{Job, OrderKey};
-pub(crate) use self::line::Line;
+pub(crate) use self::job_executor::JobExecutor;
+pub(crate) use self::keyed_queue::KeyedQueue;
 pub(crate) use self::progress::{Next, Progress};
 pub use self::retry_policy::RetryPolicy;
-pub use self::route_end::RouteEnd;
+pub use self::route_result::RouteResult;
+pub(crate) use self::run_attempt::run_attempt;
+pub(crate) use self::seen_ids::{Fingerprint, Fingerprints, SeenIds};
 pub(crate) use self::settings::{OrderBy, Settings, settings};
 pub use self::stats::Stats;
-pub(crate) use self::worker::{Desk, spawn, staff};
+pub(crate) use self::worker::{JobSource, spawn, spawn_workers};
+pub(crate) use self::worker_pool::{WorkerPool, WorkerSlot};

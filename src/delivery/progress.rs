@@ -2,10 +2,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RetryPolicy, RouteEnd, Verdict};
+use super::{EventOutcome, RetryPolicy, RouteResult};
 #[cfg(feature = "sqlite")]
 use crate::outcome::SERVICE;
-use crate::outcome::{Ledger, Outcome, Report, RouteReport};
+use crate::outcome::{AttemptState, Outcome, Report, RouteReport};
 
 /// How far an event has come: which attempt is next, and which of its routes need none.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, Default)]
 struct Routes {
     /// The finished ones.
-    ends: Vec<RouteEnd>,
+    ends: Vec<RouteResult>,
     /// Those that failed in the last attempt and will be tried again.
     waiting: Vec<Arc<str>>,
 }
@@ -39,7 +39,7 @@ pub(crate) enum Next {
     /// Another one after this time.
     Retry(Duration),
     /// Nothing.
-    End(Verdict),
+    End(EventOutcome),
 }
 
 impl Progress {
@@ -53,7 +53,7 @@ impl Progress {
 
     /// Returns that of an event whose next attempt is `attempt`, and of whose routes those of `ends`
     /// need none. `routed` says that others wait, whose names weren't kept.
-    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteEnd>, routed: bool) -> Self {
+    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, routed: bool) -> Self {
         let others = routed.then(|| Arc::from(OTHERS));
         let waiting: Vec<_> = others.into_iter().collect();
         let nothing = ends.is_empty() && waiting.is_empty();
@@ -64,21 +64,21 @@ impl Progress {
     }
 
     /// Returns that of a dead letter that is sent round again: what did its work needs no run.
-    pub(crate) fn replayed(ends: &[RouteEnd]) -> Self {
+    pub(crate) fn replayed(ends: &[RouteResult]) -> Self {
         let done = ends.iter().filter(|end| end.reason.is_none());
         Self::restored(NonZeroU32::MIN, done.cloned().collect(), false)
     }
 
-    /// Returns the ledger of the next attempt.
-    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+    /// Returns the attempt_state of the next attempt.
+    pub(crate) fn attempt_state(&self) -> Arc<AttemptState> {
         let finished = self.ends().iter().map(|end| Arc::clone(&end.route));
-        Arc::new(Ledger::new(self.attempt, finished.collect()))
+        Arc::new(AttemptState::new(self.attempt, finished.collect()))
     }
 
     /// Takes in what an attempt at the event of this id came to.
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         if self.routes.is_none() && report.is_success() {
-            return Next::End(self.verdict(report));
+            return Next::End(self.event_outcome(report));
         }
         let last = policy.is_last(self.attempt);
         let mut asked = None;
@@ -92,7 +92,7 @@ impl Progress {
                     waiting.push(each.name());
                     asked = asked.max(delay);
                 }
-                Retry::Done | Retry::Wanted(_) | Retry::Futile => routes.finish(each, report),
+                Retry::Done | Retry::Wanted(_) | Retry::Permanent => routes.finish(each, report),
             }
         }
         if last {
@@ -100,12 +100,12 @@ impl Progress {
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let waiting = waiting.drain(..);
-            let ends = waiting.map(|route| RouteEnd::failed(route, &outcome));
+            let ends = waiting.map(|route| RouteResult::failed(route, &outcome));
             routes.ends.extend(ends);
         }
         routes.waiting = waiting;
         if routes.waiting.is_empty() {
-            return Next::End(self.verdict(report));
+            return Next::End(self.event_outcome(report));
         }
         let wait = policy.wait(self.attempt, id, asked);
         self.attempt = self.attempt.saturating_add(1);
@@ -113,13 +113,13 @@ impl Progress {
     }
 
     /// Takes in what an attempt came to after which there is none, whatever the policy.
-    pub(crate) fn give_up(&mut self, report: &Report) -> Verdict {
+    pub(crate) fn fail(&mut self, report: &Report) -> EventOutcome {
         let routes = self.routes.get_or_insert_default();
         routes.waiting.clear();
         for each in report.routes() {
             routes.finish(each, report);
         }
-        self.verdict(report)
+        self.event_outcome(report)
     }
 
     /// Takes in what had done its work in an attempt that is made again.
@@ -130,14 +130,14 @@ impl Progress {
         let routes = self.routes.get_or_insert_default();
         routes
             .ends
-            .extend(done.map(|each| RouteEnd::done(each.name())));
+            .extend(done.map(|each| RouteResult::done(each.name())));
     }
 
     /// Gives up the routes that wait for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
         let routes = self.routes.get_or_insert_default();
         let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());
-        self.give_up(&report);
+        self.fail(&report);
         // The attempt that it had been counted up for never began.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
@@ -156,17 +156,17 @@ impl Progress {
     }
 
     /// Returns the finished routes.
-    pub(crate) fn ends(&self) -> &[RouteEnd] {
+    pub(crate) fn ends(&self) -> &[RouteResult] {
         self.routes.as_ref().map_or(&[], |routes| &routes.ends)
     }
 
-    fn verdict(&self, report: &Report) -> Verdict {
+    fn event_outcome(&self, report: &Report) -> EventOutcome {
         if self.ends().iter().any(|end| end.reason.is_some()) {
-            Verdict::Dead
+            EventOutcome::Dead
         } else if report.is_unhandled() {
-            Verdict::Unhandled
+            EventOutcome::Unhandled
         } else {
-            Verdict::Handled
+            EventOutcome::Handled
         }
     }
 }
@@ -175,8 +175,8 @@ impl Routes {
     /// Writes how a route of a report ended.
     fn finish(&mut self, route: &RouteReport, report: &Report) {
         let end = match route.outcome() {
-            Outcome::Handled => RouteEnd::done(route.name()),
-            outcome => RouteEnd::failed(route.name(), outcome),
+            Outcome::Handled => RouteResult::done(route.name()),
+            outcome => RouteResult::failed(route.name(), outcome),
         };
         // A service without a router is no route of its own: where a layer keeps the event from the
         // routes that wait, each attempt has it again.
@@ -196,14 +196,14 @@ enum Retry {
     /// It may help, if it isn't made sooner than this.
     Wanted(Option<Duration>),
     /// It can't help.
-    Futile,
+    Permanent,
 }
 
 fn retry(outcome: &Outcome) -> Retry {
     match outcome {
         Outcome::Handled => Retry::Done,
-        Outcome::Mismatched(_) => Retry::Futile,
-        Outcome::Failed(error) if error.is_permanent() => Retry::Futile,
+        Outcome::Mismatched(_) => Retry::Permanent,
+        Outcome::Failed(error) if error.is_permanent() => Retry::Permanent,
         Outcome::Failed(error) => Retry::Wanted(error.delay()),
         Outcome::Panicked(_) | Outcome::TimedOut | Outcome::Dropped => Retry::Wanted(None),
     }

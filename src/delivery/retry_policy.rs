@@ -5,12 +5,12 @@ use std::time::Duration;
 /// When the routes of an event that failed are tried again.
 ///
 /// Only those that failed run again. The waits grow exponentially, with full jitter: before attempt
-/// n + 1 it is a random time of up to `base` times 2 to the power of n - 1, never more than
-/// `ceiling`. So events that failed together, because a database was away say, don't come back
+/// n + 1 it is a random time of up to `initial_delay` times 2 to the power of n - 1, never more than
+/// `max_delay`. So events that failed together, because a database was away say, don't come back
 /// together.
 ///
 /// A handler can ask for more with [`HandlerError::retry_after`](crate::HandlerError::retry_after),
-/// up to the ceiling, or for no further attempt with
+/// up to the max_delay, or for no further attempt with
 /// [`HandlerError::permanent`](crate::HandlerError::permanent). A payload that doesn't fit
 /// isn't tried again.
 ///
@@ -20,32 +20,32 @@ use std::time::Duration;
 /// use std::time::Duration;
 /// use botisimo_webhooks::{EventRouter, MemoryInbox, RetryPolicy};
 ///
-/// let retry = RetryPolicy::new().max_attempts(8).ceiling(Duration::from_secs(60));
+/// let retry = RetryPolicy::new().max_attempts(8).max_delay(Duration::from_secs(60));
 /// let inbox = MemoryInbox::builder().retry(retry).build(EventRouter::new());
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicy {
     max_attempts: NonZeroU32,
-    base: Duration,
-    ceiling: Duration,
+    initial_delay: Duration,
+    max_delay: Duration,
     seed: u64,
 }
 
 impl RetryPolicy {
-    /// Returns the default: 5 attempts, a base of 1 s, a ceiling of 5 minutes. An event is given up
+    /// Returns the default: 5 attempts, a initial_delay of 1 s, a max_delay of 5 minutes. An event is given up
     /// after at most 15 s of waits, within the 25 s or so that a process mostly has to end.
     pub fn new() -> Self {
         Self {
             max_attempts: NonZeroU32::MIN.saturating_add(4),
-            base: Duration::from_secs(1),
-            ceiling: Duration::from_secs(300),
+            initial_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(300),
             seed: fastrand::u64(..),
         }
     }
 
     /// Returns the policy of a single attempt.
-    pub fn never() -> Self {
+    pub fn no_retry() -> Self {
         Self::new().max_attempts(1)
     }
 
@@ -56,14 +56,14 @@ impl RetryPolicy {
     }
 
     /// Sets the longest wait after the first attempt; it doubles with each one.
-    pub fn base(mut self, base: Duration) -> Self {
-        self.base = base;
+    pub fn initial_delay(mut self, initial_delay: Duration) -> Self {
+        self.initial_delay = initial_delay;
         self
     }
 
     /// Sets the longest wait of all.
-    pub fn ceiling(mut self, ceiling: Duration) -> Self {
-        self.ceiling = ceiling;
+    pub fn max_delay(mut self, max_delay: Duration) -> Self {
+        self.max_delay = max_delay;
         self
     }
 
@@ -89,14 +89,17 @@ impl RetryPolicy {
     /// at least.
     pub(super) fn wait(&self, attempt: NonZeroU32, id: &str, asked: Option<Duration>) -> Duration {
         let factor = 1_u32.checked_shl(attempt.get() - 1).unwrap_or(u32::MAX);
-        let most = self.base.saturating_mul(factor).min(self.ceiling);
+        let most = self
+            .initial_delay
+            .saturating_mul(factor)
+            .min(self.max_delay);
         let mut hasher = DefaultHasher::new();
         (self.seed, id, attempt).hash(&mut hasher);
         // In f64 the error is far below what a timer can tell apart.
         let jittered = most.mul_f64(fastrand::Rng::with_seed(hasher.finish()).f64());
         asked
             .map_or(jittered, |asked| asked.max(jittered))
-            .min(self.ceiling)
+            .min(self.max_delay)
     }
 }
 

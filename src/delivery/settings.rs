@@ -5,20 +5,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DeadLetter, Delivery, Hooks, OrderKey, RetryPolicy};
-use crate::contain::contain;
+use super::{Attempt, DeadLetter, Hooks, OrderKey, RetryPolicy};
+use crate::catch_panic::catch_panic;
 use crate::event::Event;
 use crate::telemetry;
 
 /// What the user can set.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) max_running: usize,
+    pub(crate) concurrency: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) order: OrderBy,
-    pub(crate) hold_on_dead: bool,
-    pub(crate) on_delivery: Hooks<Delivery>,
+    pub(crate) block_key_on_dead_letter: bool,
+    pub(crate) on_attempt: Hooks<Attempt>,
     pub(crate) on_dead_letter: Hooks<DeadLetter>,
     pub(crate) log_errors: bool,
 }
@@ -26,12 +26,12 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_running: 64,
+            concurrency: 64,
             attempt_timeout: Duration::from_secs(30),
             retry: RetryPolicy::new(),
             order: OrderBy::default(),
-            hold_on_dead: false,
-            on_delivery: Hooks::new("on_delivery"),
+            block_key_on_dead_letter: false,
+            on_attempt: Hooks::new("on_attempt"),
             on_dead_letter: Hooks::new("on_dead_letter"),
             log_errors: false,
         }
@@ -60,8 +60,8 @@ impl OrderBy {
     /// sender try it for days.
     pub(crate) fn key(&self, event: &Event) -> Option<OrderKey> {
         let key = self.key.as_ref()?;
-        contain(|| key(event)).unwrap_or_else(|_| {
-            telemetry::hook_panicked("in_order_by");
+        catch_panic(|| key(event)).unwrap_or_else(|_| {
+            telemetry::hook_panicked("ordering_key");
             None
         })
     }
@@ -78,8 +78,8 @@ macro_rules! settings {
     () => {
         /// Sets how many events are in delivery at once. The default is 64: handlers mostly wait
         /// for a database or an API, which seldom serve more at once. 0 counts as 1.
-        pub fn max_running(mut self, events: usize) -> Self {
-            self.delivery.max_running = events.max(1);
+        pub fn concurrency(mut self, events: usize) -> Self {
+            self.delivery.concurrency = events.max(1);
             self
         }
 
@@ -107,7 +107,7 @@ macro_rules! settings {
         /// The key is computed once, when the event is accepted, and should be short: the id of an
         /// account, say. An event that waits for its next attempt holds back the next of its key,
         /// and nobody else; one that is dead lets it pass, unless
-        /// [`hold_on_dead`](Self::hold_on_dead) says otherwise. A closure that panics gives the
+        /// [`block_key_on_dead_letter`](Self::block_key_on_dead_letter) says otherwise. A closure that panics gives the
         /// event no key, and that is logged.
         ///
         /// The sender promises no order itself: what was accepted second may have happened first.
@@ -122,10 +122,10 @@ macro_rules! settings {
         /// struct Of { account: String }
         ///
         /// let inbox = MemoryInbox::builder()
-        ///     .in_order_by(|event: &Event| event.decode::<Of>().ok().map(|of| of.account))
+        ///     .ordering_key(|event: &Event| event.decode::<Of>().ok().map(|of| of.account))
         ///     .build(EventRouter::new());
         /// ```
-        pub fn in_order_by<K: AsRef<[u8]>>(
+        pub fn ordering_key<K: AsRef<[u8]>>(
             mut self,
             key: impl Fn(&crate::event::Event) -> Option<K> + Send + Sync + 'static,
         ) -> Self {
@@ -140,20 +140,20 @@ macro_rules! settings {
         /// What is held back counts against the bounds: watch
         /// [`on_dead_letter`](Self::on_dead_letter). A dead letter that is dropped because there
         /// are too many lets the next of its key pass. What is held back hasn't ended:
-        /// [`settled`](crate::Handle::settled) waits for it, and so does a
+        /// [`wait_idle`](crate::Handle::wait_idle) waits for it, and so does a
         /// [`drain`](crate::Handle::drain) of the inbox in memory, for its whole time.
-        pub fn hold_on_dead(mut self) -> Self {
-            self.delivery.hold_on_dead = true;
+        pub fn block_key_on_dead_letter(mut self) -> Self {
+            self.delivery.block_key_on_dead_letter = true;
             self
         }
 
         /// Adds a hook that is told of every attempt at an event that ends, before it is counted.
-        /// See [`Handle::on_delivery`](crate::Handle::on_delivery).
-        pub fn on_delivery(
+        /// See [`Handle::on_attempt`](crate::Handle::on_attempt).
+        pub fn on_attempt(
             self,
-            hook: impl Fn(&crate::delivery::Delivery) + Send + Sync + 'static,
+            hook: impl Fn(&crate::delivery::Attempt) + Send + Sync + 'static,
         ) -> Self {
-            self.delivery.on_delivery.add(std::sync::Arc::new(hook));
+            self.delivery.on_attempt.add(std::sync::Arc::new(hook));
             self
         }
 

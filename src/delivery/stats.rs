@@ -1,13 +1,13 @@
 use std::fmt;
 
-use super::Verdict;
+use super::EventOutcome;
 
 /// What has become of all events since the inbox was opened, at one moment.
 ///
 /// Every accepted event is counted under exactly one of the others, whenever this is read:
 ///
 /// ```text
-/// accepted + recovered + replayed == handled + unhandled + dead + handed_over + in_flight
+/// accepted + recovered + replayed == handled + unhandled + dead + published + in_flight
 /// ```
 ///
 /// The counts of requests that never became an event, `malformed`, `unverified`, `overloaded` and
@@ -30,7 +30,7 @@ pub struct Stats {
     pub dead: u64,
     /// Events that an inbox without deliveries of its own gave to its workers elsewhere, which count
     /// what becomes of them; see `JetStreamInbox`.
-    pub handed_over: u64,
+    pub published: u64,
     /// Events that wait for a place among those in delivery.
     pub waiting: u64,
     /// Events in delivery.
@@ -70,11 +70,11 @@ impl Stats {
     }
 
     /// Counts an event that ended.
-    pub(crate) fn end(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Handled => self.handled += 1,
-            Verdict::Unhandled => self.unhandled += 1,
-            Verdict::Dead => self.dead += 1,
+    pub(crate) fn end(&mut self, event_outcome: EventOutcome) {
+        match event_outcome {
+            EventOutcome::Handled => self.handled += 1,
+            EventOutcome::Unhandled => self.unhandled += 1,
+            EventOutcome::Dead => self.dead += 1,
         }
     }
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Stats {
             ("handled", self.handled),
             ("unhandled", self.unhandled),
             ("dead", self.dead),
-            ("handed_over", self.handed_over),
+            ("published", self.published),
             ("waiting", self.waiting),
             ("running", self.running),
             ("retrying", self.retrying),

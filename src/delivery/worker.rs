@@ -2,104 +2,102 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::{Deliverer, EventService, Hire, Job, Next};
-use crate::contain::{Contained, contain};
-use crate::outcome::Ledger;
+use super::{Job, JobExecutor, Next, WorkerSlot};
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::outcome::AttemptState;
 
 /// What a worker asks of its inbox.
-pub(crate) trait Desk: Send + Sync + 'static {
-    type Service: EventService;
+pub(crate) trait JobSource: Send + Sync + 'static {
+    fn executor(&self) -> &JobExecutor;
 
-    fn deliverer(&self) -> &Deliverer<Self::Service>;
+    /// See [`WorkerPool::reserve_slot`](super::WorkerPool::reserve_slot).
+    fn reserve_slot(&self) -> Option<WorkerSlot>;
 
-    /// See [`Crew::hire`](super::Crew::hire).
-    fn hire(&self) -> Option<Hire>;
+    /// See [`WorkerPool::was_dropped`](super::WorkerPool::was_dropped).
+    fn was_dropped(&self, slot: WorkerSlot) -> bool;
 
-    /// See [`Crew::was_dropped`](super::Crew::was_dropped).
-    fn was_dropped(&self, hire: Hire) -> bool;
-
-    /// See [`Crew::retire`](super::Crew::retire).
+    /// See [`WorkerPool::retire`](super::WorkerPool::retire).
     fn retire(&self, begun: bool);
 
     /// Gives a worker its next event. If there is none the worker is counted out under the same
     /// lock, so that nothing can be put in line for one that is about to leave.
     fn next(&self) -> Option<Box<Job>>;
 
-    /// See [`Crew::turn`](super::Crew::turn).
-    fn turn(&self) -> usize;
+    /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
+    fn batch_len(&self) -> usize;
 
     /// Takes an event back after an attempt: `next` follows.
-    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next);
+    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next);
 
     /// Takes an event back whose attempt was dropped by the runtime.
-    fn dropped(self: Arc<Self>, job: Box<Job>, ledger: &Arc<Ledger>);
+    fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>);
 }
 
 /// Spawns the workers that are needed, as long as the runtime can.
-pub(crate) fn staff<D: Desk>(desk: &Arc<D>) {
-    while let Some(hire) = desk.hire() {
+pub(crate) fn spawn_workers<S: JobSource>(source: &Arc<S>) {
+    while let Some(slot) = source.reserve_slot() {
         // A runtime that has shut down drops what it is given, and would do so for ever.
-        if !spawn(desk) || desk.was_dropped(hire) {
+        if !spawn(source) || source.was_dropped(slot) {
             return;
         }
     }
 }
 
 /// Spawns a worker that was hired; false if the runtime can't.
-pub(crate) fn spawn<D: Desk>(desk: &Arc<D>) -> bool {
-    let place = Place {
-        desk: Arc::clone(desk),
+pub(crate) fn spawn<S: JobSource>(source: &Arc<S>) -> bool {
+    let guard = WorkerGuard {
+        source: Arc::clone(source),
         begun: false,
         retired: false,
     };
-    let runtime = &desk.deliverer().runtime;
-    contain(|| runtime.spawn(Box::pin(work(place)))).is_ok()
+    let runtime = &source.executor().runtime;
+    catch_panic(|| runtime.spawn(Box::pin(work(guard)))).is_ok()
 }
 
-/// A worker's place among the N, which the crew has counted. It is given back at the worker's end,
+/// A worker's guard among the N, which the worker_pool has counted. It is given back at the worker's end,
 /// and by its drop if the runtime drops it before.
-struct Place<D: Desk> {
-    desk: Arc<D>,
+struct WorkerGuard<S: JobSource> {
+    source: Arc<S>,
     /// Whether the worker was ever polled.
     begun: bool,
-    /// Whether the place has been given back.
+    /// Whether the guard has been given back.
     retired: bool,
 }
 
-impl<D: Desk> Place<D> {
+impl<S: JobSource> WorkerGuard<S> {
     fn next(&mut self) -> Option<Box<Job>> {
-        let next = self.desk.next();
+        let next = self.source.next();
         self.retired = next.is_none();
         next
     }
 }
 
-impl<D: Desk> Drop for Place<D> {
+impl<S: JobSource> Drop for WorkerGuard<S> {
     fn drop(&mut self) {
         if self.retired {
             return;
         }
-        self.desk.retire(self.begun);
+        self.source.retire(self.begun);
         // The runtime may have dropped this one worker only: what it leaves behind is for others. One
         // that never began was dropped by a runtime that would drop the next as well.
         if self.begun {
-            staff(&self.desk);
+            spawn_workers(&self.source);
         }
     }
 }
 
 /// Delivers the events that wait, one after another, until none does.
-async fn work<D: Desk>(mut place: Place<D>) {
-    place.begun = true;
+async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
+    guard.begun = true;
     let mut delivered = 0;
-    while let Some(job) = place.next() {
-        let running = Running::new(Arc::clone(&place.desk), job);
+    while let Some(job) = guard.next() {
+        let job = JobGuard::new(Arc::clone(&guard.source), job);
         // What is the user's own is contained where it is called. This is for the rest, drops and
         // subscribers: the next event must not suffer for this one.
-        let _ = Contained::new(running.run()).await;
+        let _ = CatchPanic::new(job.run()).await;
         delivered += 1;
         // A queue that never empties must not keep the thread from the others.
-        if delivered >= place.desk.turn() {
+        if delivered >= guard.source.batch_len() {
             delivered = 0;
             yield_now().await;
         }
@@ -108,45 +106,49 @@ async fn work<D: Desk>(mut place: Place<D>) {
 
 /// An event in delivery. Whatever happens, it is handed back once: after its attempt, or when it is
 /// dropped before that.
-struct Running<D: Desk> {
-    desk: Arc<D>,
-    ledger: Arc<Ledger>,
+struct JobGuard<S: JobSource> {
+    source: Arc<S>,
+    attempt_state: Arc<AttemptState>,
     /// Taken when the attempt has ended.
     job: Option<Box<Job>>,
 }
 
-impl<D: Desk> Running<D> {
-    fn new(desk: Arc<D>, job: Box<Job>) -> Self {
+impl<S: JobSource> JobGuard<S> {
+    fn new(source: Arc<S>, job: Box<Job>) -> Self {
         Self {
-            desk,
-            ledger: job.progress.ledger(),
+            source,
+            attempt_state: job.progress.attempt_state(),
             job: Some(job),
         }
     }
 
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
-        let (event, span) = (job.event.clone(), job.origin.delivery(&job.event));
+        let (event, span) = (job.event.clone(), job.parent_span.delivery(&job.event));
         // It borrows `self`: a span that can't be entered is never dropped, and what is in it neither.
         let delivery = async {
-            let report = self.desk.deliverer().attempt(event, &self.ledger).await;
+            let report = self
+                .source
+                .executor()
+                .attempt(event, &self.attempt_state)
+                .await;
             let Some(mut job) = self.job.take() else {
                 return;
             };
             let next = self
-                .desk
-                .deliverer()
-                .conclude(&mut job, &self.ledger, report);
-            Arc::clone(&self.desk).concluded(job, next);
+                .source
+                .executor()
+                .finish_attempt(&mut job, &self.attempt_state, report);
+            Arc::clone(&self.source).attempt_finished(job, next);
         };
         span.instrument(delivery).await;
     }
 }
 
-impl<D: Desk> Drop for Running<D> {
+impl<S: JobSource> Drop for JobGuard<S> {
     fn drop(&mut self) {
         if let Some(job) = self.job.take() {
-            Arc::clone(&self.desk).dropped(job, &self.ledger);
+            Arc::clone(&self.source).dropped(job, &self.attempt_state);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::envelope::{Envelope, Undecoded};
 use super::mismatch;
 use super::payload::{Payload, Raw};
 use crate::error::Error;
-use crate::outcome::Ledger;
+use crate::outcome::AttemptState;
 
 /// An event that Botisimo sent.
 ///
@@ -42,7 +42,7 @@ use crate::outcome::Ledger;
 pub struct Event<T = Raw> {
     envelope: Arc<Envelope>,
     /// Absent outside a delivery.
-    ledger: Option<Arc<Ledger>>,
+    attempt_state: Option<Arc<AttemptState>>,
     payload: T,
 }
 
@@ -64,22 +64,22 @@ impl Event {
         let envelope = Arc::new(Envelope::decode(body, at)?);
         Ok(Self {
             envelope,
-            ledger: None,
+            attempt_state: None,
             payload: Raw(()),
         })
     }
 
     /// Returns this event for one attempt.
-    pub(crate) fn with_ledger(self, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn with_attempt_state(self, attempt_state: Arc<AttemptState>) -> Self {
         Self {
-            ledger: Some(ledger),
+            attempt_state: Some(attempt_state),
             ..self
         }
     }
 
-    /// Returns the ledger of the attempt.
-    pub(crate) fn ledger(&self) -> Option<&Arc<Ledger>> {
-        self.ledger.as_ref()
+    /// Returns the attempt_state of the attempt.
+    pub(crate) fn attempt_state(&self) -> Option<&Arc<AttemptState>> {
+        self.attempt_state.as_ref()
     }
 
     /// Returns this event with its data decoded.
@@ -87,7 +87,7 @@ impl Event {
         let payload = T::take(&self)?;
         Ok(Event {
             envelope: self.envelope,
-            ledger: self.ledger,
+            attempt_state: self.attempt_state,
             payload,
         })
     }
@@ -135,7 +135,9 @@ impl<T> Event<T> {
     /// 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.ledger.as_ref().map_or(1, |ledger| ledger.attempt())
+        self.attempt_state
+            .as_ref()
+            .map_or(1, |attempt_state| attempt_state.attempt())
     }
 
     /// Returns `data` as the JSON text that came; `null` where the envelope has none.
@@ -179,7 +181,7 @@ impl<T> Event<T> {
     pub fn into_raw(self) -> Event {
         Event {
             envelope: self.envelope,
-            ledger: self.ledger,
+            attempt_state: self.attempt_state,
             payload: Raw(()),
         }
     }
@@ -201,10 +203,10 @@ impl<T: DeserializeOwned> Event<T> {
 
 impl<T: Clone> Clone for Event<T> {
     fn clone(&self) -> Self {
-        let (envelope, ledger) = (Arc::clone(&self.envelope), self.ledger.clone());
+        let (envelope, attempt_state) = (Arc::clone(&self.envelope), self.attempt_state.clone());
         Self {
             envelope,
-            ledger,
+            attempt_state,
             payload: self.payload.clone(),
         }
     }

@@ -101,7 +101,7 @@ impl DeadLetters {
     /// # Errors
     ///
     /// If the inbox is full or being drained, or its store fails. The letter stays then. One that
-    /// holds back others, by `hold_on_dead`, is never refused because the inbox is full: it may be
+    /// holds back others, by `block_key_on_dead_letter`, is never refused because the inbox is full: it may be
     /// full of these.
     ///
     /// # Cancel safety

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DeadLetterStore, DeadLetters};
-use crate::delivery::{DeadLetter, Delivery, Stats};
+use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::runtime::BoxFuture;
 
 /// Counts, drains and awaits what an inbox accepted. Given by
@@ -23,29 +23,29 @@ use crate::runtime::BoxFuture;
 ///
 /// // … serve until the process is told to end, then:
 /// let drained = handle.drain(Duration::from_secs(25)).await;
-/// if drained.left > 0 {
-///     eprintln!("{} events were not delivered in time", drained.left);
+/// if drained.remaining > 0 {
+///     eprintln!("{} events were not delivered in time", drained.remaining);
 /// }
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    control: Arc<dyn Control>,
+    control: Arc<dyn InboxControl>,
 }
 
 /// What a [`Handle`] asks of an inbox. Only who writes an inbox from scratch implements it.
-pub trait Control: Send + Sync + 'static {
+pub trait InboxControl: Send + Sync + 'static {
     /// See [`Handle::stats`].
     fn stats(&self) -> Stats;
 
     /// See [`Handle::drain`]. The first poll begins it.
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
 
-    /// See [`Handle::settled`].
-    fn settled(self: Arc<Self>) -> BoxFuture<()>;
+    /// See [`Handle::wait_idle`].
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()>;
 
-    /// See [`Handle::on_delivery`].
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>);
+    /// See [`Handle::on_attempt`].
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>);
 
     /// See [`Handle::on_dead_letter`]. An inbox without dead letters has nothing to tell, which is
     /// the default.
@@ -67,24 +67,24 @@ pub struct Drained {
     /// Events that were accepted and hadn't ended when the drain was over. Those in memory go on for
     /// as long as the process does; those of an inbox that outlives it are delivered after the next
     /// start.
-    pub left: u64,
+    pub remaining: u64,
 }
 
 impl Drained {
     /// Returns what a drain left.
-    pub fn new(left: u64) -> Self {
-        Self { left }
+    pub fn new(remaining: u64) -> Self {
+        Self { remaining }
     }
 }
 
 impl Handle {
     /// Returns the handle of an inbox.
     #[must_use]
-    pub fn new(control: impl Control) -> Self {
+    pub fn new(control: impl InboxControl) -> Self {
         Self::shared(Arc::new(control))
     }
 
-    pub(crate) fn shared(control: Arc<dyn Control>) -> Self {
+    pub(crate) fn shared(control: Arc<dyn InboxControl>) -> Self {
         Self { control }
     }
 
@@ -124,8 +124,8 @@ impl Handle {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
-        Arc::clone(&self.control).settled()
+    pub fn wait_idle(&self) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.control).wait_idle()
     }
 
     /// Adds a hook that is told of every attempt at an event that ends from now on, before it is
@@ -133,8 +133,8 @@ impl Handle {
     ///
     /// It runs in the delivery's task, so it must not block. If it panics, that is logged and hurts
     /// nothing.
-    pub fn on_delivery(&self, hook: impl Fn(&Delivery) + Send + Sync + 'static) {
-        self.control.on_delivery(Arc::new(hook));
+    pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
+        self.control.on_attempt(Arc::new(hook));
     }
 
     /// Adds a hook that is told of every event that is given up from now on, before it is counted.

@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 /// - The first poll takes the event. To drop the future after it gives up the answer only: the
 ///   event is then taken in the end, and counted, or it is as if it had never come. The front door
 ///   drops the future when the client leaves and when its deadline is over.
-/// - It may be slow: the front door answers 503 at its deadline. It may fail: that is [`Refused`],
+/// - It may be slow: the front door answers 503 at its deadline. It may fail: that is [`AcceptError`],
 ///   which is 503 at once, and the sender tries again.
 /// - It doesn't wait for handlers. Where there is no room it refuses at once: a place in a line
 ///   costs the sender's patience, and the sender gives up an event that isn't answered quickly.
@@ -32,7 +32,7 @@ use crate::runtime::Runtime;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use botisimo_webhooks::{Accepted, Event, Handle, Inbox, Refused, Runtime};
+/// use botisimo_webhooks::{Accepted, Event, Handle, Inbox, AcceptError, Runtime};
 ///
 /// #[derive(Clone)]
 /// struct Audited<I> {
@@ -40,7 +40,7 @@ use crate::runtime::Runtime;
 /// }
 ///
 /// impl<I: Inbox> Inbox for Audited<I> {
-///     fn accept(&self, event: Event) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+///     fn accept(&self, event: Event) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
 ///         // The future may not borrow from `self`, so it owns a clone.
 ///         let inner = self.inner.clone();
 ///         async move {
@@ -69,12 +69,12 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Refused`] if the inbox doesn't own the event and never will; the sender is told to try
+    /// [`AcceptError`] if the inbox doesn't own the event and never will; the sender is told to try
     /// again.
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static;
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static;
 
     /// Returns the runtime whose clock and timers the front door shares.
     fn runtime(&self) -> Arc<dyn Runtime>;
@@ -102,15 +102,15 @@ pub enum Accepted {
 
 /// Why an inbox doesn't take an event now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    kind: RefusedKind,
+pub struct AcceptError {
+    kind: AcceptErrorKind,
     retry_after: Duration,
 }
 
-/// The kinds of [`Refused`].
+/// The kinds of [`AcceptError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum RefusedKind {
+pub enum AcceptErrorKind {
     /// There is no room.
     Full,
     /// It is being drained, because the process is about to end.
@@ -119,12 +119,12 @@ pub enum RefusedKind {
     Unavailable,
 }
 
-impl Refused {
+impl AcceptError {
     /// Returns the refusal for want of room: try again after 1 second.
     #[must_use]
     pub fn full() -> Self {
         Self {
-            kind: RefusedKind::Full,
+            kind: AcceptErrorKind::Full,
             retry_after: Duration::from_secs(1),
         }
     }
@@ -133,7 +133,7 @@ impl Refused {
     #[must_use]
     pub fn draining() -> Self {
         Self {
-            kind: RefusedKind::Draining,
+            kind: AcceptErrorKind::Draining,
             retry_after: Duration::from_secs(5),
         }
     }
@@ -142,7 +142,7 @@ impl Refused {
     #[must_use]
     pub fn unavailable() -> Self {
         Self {
-            kind: RefusedKind::Unavailable,
+            kind: AcceptErrorKind::Unavailable,
             retry_after: Duration::from_secs(5),
         }
     }
@@ -159,7 +159,7 @@ impl Refused {
 
     /// Returns why.
     #[must_use]
-    pub fn kind(&self) -> RefusedKind {
+    pub fn kind(&self) -> AcceptErrorKind {
         self.kind
     }
 
@@ -170,14 +170,14 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            RefusedKind::Full => "the inbox is full",
-            RefusedKind::Draining => "the inbox is being drained",
-            RefusedKind::Unavailable => "the inbox is not available",
+            AcceptErrorKind::Full => "the inbox is full",
+            AcceptErrorKind::Draining => "the inbox is being drained",
+            AcceptErrorKind::Unavailable => "the inbox is not available",
         })
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for AcceptError {}

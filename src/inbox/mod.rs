@@ -12,8 +12,8 @@ mod memory;
 mod sqlite;
 
 pub use self::dead_letters::{DeadLetterStore, DeadLetters};
-pub use self::handle::{Control, Drained, Handle};
-pub use self::inbox::{Accepted, Inbox, Refused, RefusedKind};
+pub use self::handle::{Drained, Handle, InboxControl};
+pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]
 pub use self::jetstream::{

@@ -27,12 +27,12 @@ use crate::error::{BoxError, Error, ErrorKind};
 #[derive(Clone)]
 pub struct HandlerError {
     source: Arc<dyn StdError + Send + Sync>,
-    again: Again,
+    again: RetryHint,
 }
 
 /// When the handler wants to be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
+enum RetryHint {
     /// When the inbox sees fit.
     Backoff,
     /// After this time.
@@ -51,20 +51,27 @@ impl HandlerError {
         let futile = error
             .downcast_ref::<Error>()
             .is_some_and(|error| error.kind() == ErrorKind::Payload);
-        Self::with(error, if futile { Again::Never } else { Again::Backoff })
+        Self::with(
+            error,
+            if futile {
+                RetryHint::Never
+            } else {
+                RetryHint::Backoff
+            },
+        )
     }
 
     /// Wraps an error that no further attempt can mend.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
-        Self::with(error.into(), Again::Never)
+        Self::with(error.into(), RetryHint::Never)
     }
 
     /// Wraps an error after which an attempt makes sense only once `delay` has passed.
     pub fn retry_after(delay: Duration, error: impl Into<BoxError>) -> Self {
-        Self::with(error.into(), Again::After(delay))
+        Self::with(error.into(), RetryHint::After(delay))
     }
 
-    fn with(error: BoxError, again: Again) -> Self {
+    fn with(error: BoxError, again: RetryHint) -> Self {
         Self {
             source: Arc::from(error),
             again,
@@ -74,15 +81,15 @@ impl HandlerError {
     /// Returns whether the handler said that no further attempt can mend this.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.again == Again::Never
+        self.again == RetryHint::Never
     }
 
     /// Returns the delay that the handler asked for.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         match self.again {
-            Again::After(delay) => Some(delay),
-            Again::Backoff | Again::Never => None,
+            RetryHint::After(delay) => Some(delay),
+            RetryHint::Backoff | RetryHint::Never => None,
         }
     }
 

@@ -6,7 +6,7 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// What a handler may return: `()`, or `Result<(), E>` where `E` converts to [`HandlerError`].
 ///
 /// An `async` block that uses `?` has no place where its error type is written, and rustc asks for
-/// one. End it with `Ok::<_, HandlerError>(())`, or name the handler as an `async fn` that returns
+/// one. AttemptEnd it with `Ok::<_, HandlerError>(())`, or name the handler as an `async fn` that returns
 /// [`HandlerResult`]:
 ///
 /// ```

@@ -1,18 +1,18 @@
-//! What became of an event: the outcome of each route, the report of all, and the ledger that
+//! What became of an event: the outcome of each route, the report of all, and the attempt_state that
 //! survives a lost report.
 //!
 //! This module knows routes by their names only, and nothing of events.
 
+mod attempt_state;
 mod handler_error;
 mod into_outcome;
-mod ledger;
 #[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
 mod outcome;
 mod report;
 
+pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, Entry};
 pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
-pub(crate) use self::ledger::{End, Entry, Ledger};
 pub use self::outcome::Outcome;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::report::SERVICE;

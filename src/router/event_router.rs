@@ -11,10 +11,10 @@ use super::handler::{Handler, Typed};
 use super::pattern::Pattern;
 use super::route::{Route, Takes};
 use super::table::{Found, Index, Table};
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventType, Payload};
-use crate::outcome::{IntoOutcome, Ledger, Outcome, Report};
+use crate::outcome::{AttemptState, IntoOutcome, Outcome, Report};
 use crate::telemetry;
 
 /// Runs the closures that are registered for an event.
@@ -73,7 +73,7 @@ use crate::telemetry;
 ///     .fallback(|event: Event| async move { println!("who waits for {}?", event.id()) });
 ///
 /// println!("{router}");
-/// assert_eq!(router.explain("connection.stream.started.twitch").len(), 2);
+/// assert_eq!(router.matching_routes("connection.stream.started.twitch").len(), 2);
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -267,13 +267,13 @@ impl EventRouter {
     /// # async fn handler(_: Event) {}
     /// let router = EventRouter::new().on("account.*", handler).on_any(handler).fallback(handler);
     ///
-    /// let names: Vec<_> = router.explain("account.updated").iter().map(|route| route.name()).collect();
+    /// let names: Vec<_> = router.matching_routes("account.updated").iter().map(|route| route.name()).collect();
     /// assert_eq!(names, ["account.*", "*"]);
-    /// let names: Vec<_> = router.explain("account").iter().map(|route| route.name()).collect();
+    /// let names: Vec<_> = router.matching_routes("account").iter().map(|route| route.name()).collect();
     /// assert_eq!(names, ["*", "fallback"]);
     /// ```
     #[must_use]
-    pub fn explain(&self, event_type: impl Into<EventType>) -> Vec<&Route> {
+    pub fn matching_routes(&self, event_type: impl Into<EventType>) -> Vec<&Route> {
         let inner = &self.inner;
         inner.table.find(&event_type.into(), |found| {
             inner.taken(found).map(|each| &each.route).collect()
@@ -349,42 +349,42 @@ impl Inner {
 
     /// Starts the handlers of an event.
     fn run(&self, found: &Found, event: &Event) -> RouterFuture {
-        let ledger = match event.ledger() {
-            Some(ledger) => Arc::clone(ledger),
-            None => Arc::new(Ledger::first()),
+        let attempt_state = match event.attempt_state() {
+            Some(attempt_state) => Arc::clone(attempt_state),
+            None => Arc::new(AttemptState::first()),
         };
         let matched = found.matched || self.fallback.is_some();
         let taken = self.taken(found);
-        if ledger.is_selective() {
+        if attempt_state.is_selective() {
             let wanted: Vec<_> = taken
-                .filter(|each| ledger.wants(&each.route.name))
+                .filter(|each| attempt_state.wants(&each.route.name))
                 .collect();
-            start(ledger, wanted.into_iter(), matched, event)
+            start(attempt_state, wanted.into_iter(), matched, event)
         } else {
-            start(ledger, taken, matched, event)
+            start(attempt_state, taken, matched, event)
         }
     }
 }
 
 fn start<'a>(
-    ledger: Arc<Ledger>,
+    attempt_state: Arc<AttemptState>,
     routes: impl Iterator<Item = &'a Registered> + Clone,
     matched: bool,
     event: &Event,
 ) -> RouterFuture {
-    let entry = ledger.enter(routes.clone().map(|each| &each.route.name), matched);
-    let expired = ledger.is_expired();
+    let entry = attempt_state.enter(routes.clone().map(|each| &each.route.name), matched);
+    let expired = attempt_state.is_expired();
     let runs = routes.enumerate().filter_map(|(index, each)| {
         let run = match expired {
             true => Err(Outcome::TimedOut),
-            false => contain(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
+            false => catch_panic(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
         };
         run.map(|future| Run::new(index, future))
-            .map_err(|outcome| ledger.record(entry, index, outcome))
+            .map_err(|outcome| attempt_state.record(entry, index, outcome))
             .ok()
     });
     let runs = Runs::start(runs);
-    RouterFuture::new(ledger, entry, runs)
+    RouterFuture::new(attempt_state, entry, runs)
 }
 
 impl Service<Event> for EventRouter {

@@ -8,8 +8,8 @@ use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::contain::{Contained, PanicMessage};
-use crate::outcome::{Entry, Ledger, Outcome, Report};
+use crate::catch_panic::{CatchPanic, PanicMessage};
+use crate::outcome::{AttemptState, Entry, Outcome, Report};
 use crate::runtime::BoxFuture;
 
 /// The runs of an event's handlers, as [`EventRouter`](crate::EventRouter) returns it. It is ready
@@ -21,7 +21,7 @@ use crate::runtime::BoxFuture;
 /// those that had finished aren't.
 #[must_use = "futures do nothing unless polled"]
 pub struct RouterFuture {
-    ledger: Arc<Ledger>,
+    attempt_state: Arc<AttemptState>,
     entry: Entry,
     runs: Runs,
     /// The end of the attempt's time, asked for once a handler had to wait.
@@ -38,13 +38,13 @@ pub(super) enum Runs {
 /// One handler that runs; ready with its place in the entry and its outcome.
 pub(super) struct Run {
     index: usize,
-    future: Contained<BoxFuture<Outcome>>,
+    future: CatchPanic<BoxFuture<Outcome>>,
 }
 
 impl RouterFuture {
-    pub(super) fn new(ledger: Arc<Ledger>, entry: Entry, runs: Runs) -> Self {
+    pub(super) fn new(attempt_state: Arc<AttemptState>, entry: Entry, runs: Runs) -> Self {
         Self {
-            ledger,
+            attempt_state,
             entry,
             runs,
             deadline: None,
@@ -62,7 +62,7 @@ impl RouterFuture {
             match next {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some((index, outcome))) => {
-                    self.ledger.record(self.entry, index, outcome);
+                    self.attempt_state.record(self.entry, index, outcome);
                     if let Runs::One(_) = self.runs {
                         self.runs = Runs::None;
                     }
@@ -74,11 +74,15 @@ impl RouterFuture {
 
     /// Returns whether the attempt's time is over.
     fn is_expired(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = match self.deadline.take().or_else(|| self.ledger.deadline()) {
+        let deadline = match self
+            .deadline
+            .take()
+            .or_else(|| self.attempt_state.deadline())
+        {
             Some(deadline) => self.deadline.insert(deadline),
             None => return true,
         };
-        // An error is a ledger that went away, which this future holds.
+        // An error is a attempt_state that went away, which this future holds.
         Pin::new(deadline).poll(cx).is_ready()
     }
 
@@ -96,7 +100,7 @@ impl RouterFuture {
             Ok(()) => Outcome::TimedOut,
             Err(panic) => Outcome::Panicked(panic),
         };
-        self.ledger.record(self.entry, run.index, outcome);
+        self.attempt_state.record(self.entry, run.index, outcome);
     }
 }
 
@@ -110,7 +114,7 @@ impl Future for RouterFuture {
             }
             self.time_out();
         }
-        Poll::Ready(Ok(self.ledger.report(self.entry)))
+        Poll::Ready(Ok(self.attempt_state.report(self.entry)))
     }
 }
 
@@ -130,7 +134,7 @@ impl Run {
     pub(super) fn new(index: usize, future: BoxFuture<Outcome>) -> Self {
         Self {
             index,
-            future: Contained::new(future),
+            future: CatchPanic::new(future),
         }
     }
 }

@@ -8,21 +8,21 @@ use super::Runtime;
 pub(crate) struct Clock {
     runtime: Arc<dyn Runtime>,
     opened: Instant,
-    wall: u64,
+    system_time: u64,
 }
 
 impl Clock {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
         Self {
             opened: runtime.now(),
-            wall: to_millis(runtime.wall()),
+            system_time: to_millis(runtime.system_time()),
             runtime,
         }
     }
 
     pub(crate) fn now(&self) -> u64 {
         let since = self.runtime.now().saturating_duration_since(self.opened);
-        self.wall.saturating_add(millis(since))
+        self.system_time.saturating_add(millis(since))
     }
 }
 

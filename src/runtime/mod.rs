@@ -42,7 +42,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// }
 ///
 /// let router = EventRouter::new().on_any(|_: Event| async {});
-/// let inbox = MemoryInbox::on(Smol, router);
+/// let inbox = MemoryInbox::with_runtime(Smol, router);
 /// ```
 pub trait Runtime: Send + Sync + 'static {
     /// Runs a task to its end, in parallel with others where the executor has threads.
@@ -67,7 +67,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Returns the time of day, for [`Event::received_at`](crate::Event::received_at). The default
     /// is [`SystemTime::now`].
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         SystemTime::now()
     }
 }
@@ -85,7 +85,7 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
         (**self).now()
     }
 
-    fn wall(&self) -> SystemTime {
-        (**self).wall()
+    fn system_time(&self) -> SystemTime {
+        (**self).system_time()
     }
 }

@@ -33,7 +33,7 @@ impl TokioRuntime {
     ///
     /// let workers = tokio::runtime::Runtime::new()?;
     /// let runtime = TokioRuntime::with_handle(workers.handle().clone());
-    /// let inbox = MemoryInbox::on(runtime, EventRouter::new());
+    /// let inbox = MemoryInbox::with_runtime(runtime, EventRouter::new());
     /// # Ok::<_, std::io::Error>(())
     /// ```
     #[must_use]

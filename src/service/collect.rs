@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 
 use super::budget::Permit;
 use super::deadline::Deadline;
-use super::rejection::Reason;
+use super::rejection::RejectionReason;
 use crate::error::BoxError;
 
 /// How much of an unread body is read and thrown away before an early answer, at the least.
@@ -18,17 +18,17 @@ const DRAIN: usize = 64 << 10;
 
 /// Why a body wasn't read to its end.
 pub(super) struct Unread {
-    pub(super) reason: Reason,
+    pub(super) reason: RejectionReason,
     /// Whether there is time and more of it to read.
     pub(super) open: bool,
 }
 
 impl Unread {
-    pub(super) fn open(reason: Reason) -> Self {
+    pub(super) fn open(reason: RejectionReason) -> Self {
         Self { reason, open: true }
     }
 
-    fn broken(reason: Reason) -> Self {
+    fn broken(reason: RejectionReason) -> Self {
         Self {
             reason,
             open: false,
@@ -51,7 +51,7 @@ where
     let mut bytes = Vec::new();
     while !body.is_end_stream() {
         let frame = match deadline.bound(body.frame()).await {
-            None => return Err(Unread::broken(Reason::Incomplete)),
+            None => return Err(Unread::broken(RejectionReason::Incomplete)),
             Some(None) => break,
             Some(Some(Err(error))) => {
                 return Err(Unread::broken(unreadable(error.into().as_ref())));
@@ -60,16 +60,16 @@ where
         };
         // A body of endless small frames may never be pending.
         if deadline.is_over() {
-            return Err(Unread::broken(Reason::Incomplete));
+            return Err(Unread::broken(RejectionReason::Incomplete));
         }
         let Ok(data) = frame.into_data() else {
             continue;
         };
         if data.remaining() > limit - bytes.len() {
-            return Err(Unread::open(Reason::TooLarge));
+            return Err(Unread::open(RejectionReason::TooLarge));
         }
         if !permit.grow(data.remaining()) {
-            return Err(Unread::open(Reason::Busy));
+            return Err(Unread::open(RejectionReason::Busy));
         }
         bytes.reserve(data.remaining());
         bytes.put(data);
@@ -106,13 +106,13 @@ pub(super) async fn drain<B: Body>(
 
 /// Returns the reason behind a body's error, which may come from a layer outside this one that
 /// limits its length.
-fn unreadable(error: &(dyn StdError + 'static)) -> Reason {
+fn unreadable(error: &(dyn StdError + 'static)) -> RejectionReason {
     let mut next = Some(error);
     while let Some(error) = next {
         if error.is::<LengthLimitError>() {
-            return Reason::TooLarge;
+            return RejectionReason::TooLarge;
         }
         next = error.source();
     }
-    Reason::Unreadable
+    RejectionReason::Unreadable
 }

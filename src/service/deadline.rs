@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// The one clock of a request. It runs from `call` on, over the body and the inbox.
@@ -44,7 +44,7 @@ impl Deadline {
                 return Poll::Pending;
             };
             let (runtime, sleep) = (&self.runtime, &mut self.sleep);
-            let over = contain(|| {
+            let over = catch_panic(|| {
                 let left = || at.saturating_duration_since(runtime.now());
                 sleep
                     .get_or_insert_with(|| runtime.sleep(left()))

@@ -18,7 +18,7 @@ use crate::router::EventRouter;
 ///
 /// The path is compared with that of the request's own URI, exactly: no decoding, no trailing
 /// slash; the query is ignored. On that path every request is answered within
-/// [`ack_within`](WebhookLayer::ack_within), and never with the service's error type.
+/// [`response_timeout`](WebhookLayer::response_timeout), and never with the service's error type.
 ///
 /// # Where it goes
 ///
@@ -37,7 +37,7 @@ use crate::router::EventRouter;
 ///
 /// # What is the server's
 ///
-/// The clock of [`ack_within`](WebhookLayer::ack_within) runs from the moment when a request's head is
+/// The clock of [`response_timeout`](WebhookLayer::response_timeout) runs from the moment when a request's head is
 /// there. Before that it is for the server to say how long a client may take, and how many there may be:
 ///
 /// - hyper ends a head that comes too slowly where it has a timer, `timer(TokioTimer::new())`, after its

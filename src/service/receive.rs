@@ -9,13 +9,13 @@ use http_body::Body;
 use super::budget::Permit;
 use super::collect::{Unread, collect, drain};
 use super::deadline::Deadline;
-use super::front::{Front, FrontControl};
 use super::head;
-use super::rejection::{Reason, Rejection};
+use super::rejection::{Rejection, RejectionReason};
 use super::reply::Reply;
 use super::settings::Settings;
+use super::shared::{ReceiverControl, Shared};
 use super::verify::{Unverified, Verify};
-use crate::contain::{Contained, contain};
+use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::inbox::{Handle, Inbox};
@@ -27,7 +27,7 @@ use crate::telemetry;
 pub(super) struct Receiver<I> {
     inbox: I,
     runtime: Arc<dyn Runtime>,
-    front: Arc<Front>,
+    shared: Arc<Shared>,
     pub(super) settings: Settings,
 }
 
@@ -37,14 +37,14 @@ impl<I: Inbox> Receiver<I> {
         Self {
             inbox,
             runtime,
-            front: Arc::default(),
+            shared: Arc::default(),
             settings: Settings::default(),
         }
     }
 
     pub(super) fn handle(&self) -> Handle {
-        Handle::new(FrontControl {
-            front: Arc::clone(&self.front),
+        Handle::new(ReceiverControl {
+            shared: Arc::clone(&self.shared),
             inbox: self.inbox.handle(),
         })
     }
@@ -52,7 +52,7 @@ impl<I: Inbox> Receiver<I> {
     /// Warns if nothing keeps strangers out.
     pub(super) fn check(&self) {
         if self.settings.verify.is_none() {
-            self.front.warn_unverified();
+            self.shared.warn_unverified();
         }
     }
 
@@ -65,26 +65,31 @@ impl<I: Inbox> Receiver<I> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let receiver = Arc::clone(self);
-        let mut deadline =
-            Deadline::after(Arc::clone(&receiver.runtime), receiver.settings.ack_within);
+        let mut deadline = Deadline::after(
+            Arc::clone(&receiver.runtime),
+            receiver.settings.response_timeout,
+        );
         async move {
             let version = request.version();
             // What is the user's own is contained where it is called. This is for the rest, bodies and subscribers: a
             // panic would cost the sender its answer.
-            let taken = Contained::new(async {
+            let taken = CatchPanic::new(async {
                 let (parts, body) = request.into_parts();
-                receiver.take(&parts, pin!(body), &mut deadline).await
+                receiver.process(&parts, pin!(body), &mut deadline).await
             });
             match taken.await {
                 Ok(Ok(status)) => Reply::new(status, ""),
                 Ok(Err(rejection)) => receiver.reject(&rejection),
-                Err(_) => receiver.reject(&closing(Rejection::because(Reason::Panicked), version)),
+                Err(_) => receiver.reject(&closing(
+                    Rejection::because(RejectionReason::Panicked),
+                    version,
+                )),
             }
         }
     }
 
     /// The way of a request, from its head to the inbox.
-    async fn take<B>(
+    async fn process<B>(
         &self,
         parts: &Parts,
         body: Pin<&mut B>,
@@ -94,14 +99,14 @@ impl<I: Inbox> Receiver<I> {
         B: Body<Error: Into<BoxError>>,
     {
         let settings = &self.settings;
-        let mut permit = self.front.bodies.permit(settings.max_body_bytes_in_flight);
+        let mut permit = self.shared.bodies.permit(settings.max_body_bytes_in_flight);
         let bytes = self.read(parts, body, &mut permit, deadline).await?;
         self.verify(|verify| verify.verify_body(parts, &bytes))
             .map_err(Rejection::because)?;
-        let event = Event::received(bytes, self.runtime.wall())
+        let event = Event::received(bytes, self.runtime.system_time())
             .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
-        let status = self.matched(&event)?;
-        self.hand_over(event, deadline).await?;
+        let status = self.unmatched_status(&event)?;
+        self.submit(event, deadline).await?;
         Ok(status)
     }
 
@@ -153,19 +158,24 @@ impl<I: Inbox> Receiver<I> {
     }
 
     /// Decides what can be decided before the body is read.
-    fn check_head(&self, parts: &Parts, body: &impl Body, limit: usize) -> Result<(), Reason> {
+    fn check_head(
+        &self,
+        parts: &Parts,
+        body: &impl Body,
+        limit: usize,
+    ) -> Result<(), RejectionReason> {
         if parts.method != Method::POST {
-            return Err(Reason::NotPost);
+            return Err(RejectionReason::NotPost);
         }
         self.verify(|verify| verify.verify_head(parts))?;
         if !head::is_json(&parts.headers) {
-            return Err(Reason::ContentType);
+            return Err(RejectionReason::ContentType);
         }
         if head::is_encoded(&parts.headers) {
-            return Err(Reason::ContentEncoding);
+            return Err(RejectionReason::ContentEncoding);
         }
         if body.size_hint().lower().max(head::declared(&parts.headers)) > limit as u64 {
-            return Err(Reason::TooLarge);
+            return Err(RejectionReason::TooLarge);
         }
         Ok(())
     }
@@ -173,25 +183,25 @@ impl<I: Inbox> Receiver<I> {
     fn verify(
         &self,
         decide: impl FnOnce(&dyn Verify) -> Result<(), Unverified>,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), RejectionReason> {
         let Some(verify) = &self.settings.verify else {
             return Ok(());
         };
-        match contain(|| decide(&**verify)) {
+        match catch_panic(|| decide(&**verify)) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Unverified)) => Err(Reason::Unverified),
-            Err(_) => Err(Reason::Panicked),
+            Ok(Err(Unverified)) => Err(RejectionReason::Unverified),
+            Err(_) => Err(RejectionReason::Panicked),
         }
     }
 
     /// Returns the status that an event of this type is answered with once the inbox owns it.
-    fn matched(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
+    fn unmatched_status(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
         match &self.settings.unmatched {
             Some((status, router)) if !router.matches(event.event_type()) => {
                 if status.is_success() {
                     return Ok(*status);
                 }
-                let rejection = Rejection::because(Reason::Unmatched).with_status(*status);
+                let rejection = Rejection::because(RejectionReason::Unmatched).with_status(*status);
                 Err(rejection.with_event(Some(event.clone())))
             }
             _ => Ok(StatusCode::OK),
@@ -199,9 +209,9 @@ impl<I: Inbox> Receiver<I> {
     }
 
     /// Gives the event to the inbox, whose first poll takes it; there is no await before that.
-    async fn hand_over(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
+    async fn submit(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
         let copy = event.clone();
-        let accept = contain(|| self.inbox.accept(event)).map(Contained::new);
+        let accept = catch_panic(|| self.inbox.accept(event)).map(CatchPanic::new);
         let answer = match accept {
             Ok(accept) => deadline.bound(accept).await,
             Err(panic) => Some(Err(panic)),
@@ -212,19 +222,19 @@ impl<I: Inbox> Receiver<I> {
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
-            Some(Err(_)) => Rejection::because(Reason::Panicked),
-            None => Rejection::because(Reason::Slow),
+            Some(Err(_)) => Rejection::because(RejectionReason::Panicked),
+            None => Rejection::because(RejectionReason::Slow),
         };
         Err(rejection.with_event(Some(copy)))
     }
 
     fn reject(&self, rejection: &Rejection) -> Reply {
-        let loud = rejection
+        let should_warn = rejection
             .reason()
-            .is_loud(self.front.count(rejection.reason()));
+            .should_warn(self.shared.count(rejection.reason()));
         let status = rejection.status().as_u16();
-        telemetry::rejected(status, rejection.text(), loud);
-        self.settings.hooks.tell(rejection);
+        telemetry::rejected(status, rejection.text(), should_warn);
+        self.settings.hooks.notify(rejection);
         rejection.reply()
     }
 }
@@ -245,7 +255,7 @@ impl<I: fmt::Debug> fmt::Debug for Receiver<I> {
         let settings = &self.settings;
         f.debug_struct("Receiver")
             .field("inbox", &self.inbox)
-            .field("ack_within", &settings.ack_within)
+            .field("response_timeout", &settings.response_timeout)
             .field("max_body_bytes", &settings.max_body_bytes)
             .field("verified", &settings.verify.is_some())
             .finish_non_exhaustive()

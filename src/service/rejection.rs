@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::reply::Reply;
 use crate::error::Error;
 use crate::event::{Event, Undecoded};
-use crate::inbox::{Refused, RefusedKind};
+use crate::inbox::{AcceptError, AcceptErrorKind};
 
 /// A webhook request whose event was not taken, as the hook of
 /// [`on_rejection`](crate::WebhookLayer::on_rejection) sees it.
@@ -17,14 +17,14 @@ use crate::inbox::{Refused, RefusedKind};
 /// ```
 /// use std::sync::mpsc::channel;
 ///
-/// use botisimo_webhooks::{Event, EventRouter, Reason, SharedSecret, WebhookLayer};
+/// use botisimo_webhooks::{Event, EventRouter, RejectionReason, SharedSecret, WebhookLayer};
 ///
 /// let (keep, kept) = channel();
 /// let router = EventRouter::new().on_any(|_: Event| async {});
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
 ///     .verify(SharedSecret::in_query("token", "s3cret"))
 ///     .on_rejection(move |rejection| {
-///         if rejection.reason() == Reason::Malformed {
+///         if rejection.reason() == RejectionReason::Malformed {
 ///             let body = rejection.body().unwrap_or_default().to_owned();
 ///             let _ = keep.send((rejection.to_string(), body));
 ///         }
@@ -33,7 +33,7 @@ use crate::inbox::{Refused, RefusedKind};
 /// ```
 #[derive(Clone)]
 pub struct Rejection {
-    pub(super) reason: Reason,
+    pub(super) reason: RejectionReason,
     reply: Reply,
     error: Option<Error>,
     event: Option<Event>,
@@ -56,7 +56,7 @@ pub struct Rejection {
 /// | `Draining`, `Unavailable`, `Panicked`, `Slow` | 503, `Retry-After: 5` | the sender tries again, so nothing is lost |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RejectionReason {
     /// The method isn't `POST`.
     NotPost,
     /// The secret is wrong or missing.
@@ -91,7 +91,7 @@ pub enum Reason {
     Slow,
 }
 
-impl Reason {
+impl RejectionReason {
     /// Returns the reason as a text that holds nothing of the request.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -126,10 +126,10 @@ impl Reason {
             Self::Unreadable | Self::Malformed => Reply::new(StatusCode::BAD_REQUEST, text),
             Self::Incomplete => Reply::new(StatusCode::REQUEST_TIMEOUT, text),
             Self::Unmatched => Reply::new(StatusCode::NOT_FOUND, text),
-            Self::Busy | Self::Full => Reply::unavailable(text, Refused::full().delay()),
-            Self::Draining => Reply::unavailable(text, Refused::draining().delay()),
+            Self::Busy | Self::Full => Reply::unavailable(text, AcceptError::full().delay()),
+            Self::Draining => Reply::unavailable(text, AcceptError::draining().delay()),
             Self::Unavailable | Self::Panicked | Self::Slow => {
-                Reply::unavailable(text, Refused::unavailable().delay())
+                Reply::unavailable(text, AcceptError::unavailable().delay())
             }
         }
     }
@@ -139,7 +139,7 @@ impl Reason {
     /// Each one of those that the sender's retries alone don't mend and that no stranger brings
     /// about; of the others the 1st, 2nd, 4th, 8th and so on, so that a scanner can't fill the
     /// log, nor a wrong secret go unnoticed.
-    pub(super) fn is_loud(self, count: u64) -> bool {
+    pub(super) fn should_warn(self, count: u64) -> bool {
         matches!(
             self,
             Self::Malformed | Self::Unavailable | Self::Panicked | Self::Slow
@@ -147,7 +147,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RejectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -156,7 +156,7 @@ impl fmt::Display for Reason {
 impl Rejection {
     /// Returns why.
     #[must_use]
-    pub fn reason(&self) -> Reason {
+    pub fn reason(&self) -> RejectionReason {
         self.reason
     }
 
@@ -199,7 +199,7 @@ impl Rejection {
     }
 
     /// Returns what is answered for this reason alone.
-    pub(super) fn because(reason: Reason) -> Box<Self> {
+    pub(super) fn because(reason: RejectionReason) -> Box<Self> {
         Box::new(Self {
             reason,
             reply: reason.reply(),
@@ -227,17 +227,17 @@ impl Rejection {
     }
 
     pub(super) fn malformed(undecoded: Undecoded, status: StatusCode) -> Box<Self> {
-        let mut rejection = Self::because(Reason::Malformed);
+        let mut rejection = Self::because(RejectionReason::Malformed);
         rejection.error = Some(undecoded.error);
         rejection.body = Some(undecoded.body);
         rejection.with_status(status)
     }
 
-    pub(super) fn refused(refused: &Refused) -> Box<Self> {
+    pub(super) fn refused(refused: &AcceptError) -> Box<Self> {
         let reason = match refused.kind() {
-            RefusedKind::Full => Reason::Full,
-            RefusedKind::Draining => Reason::Draining,
-            RefusedKind::Unavailable => Reason::Unavailable,
+            AcceptErrorKind::Full => RejectionReason::Full,
+            AcceptErrorKind::Draining => RejectionReason::Draining,
+            AcceptErrorKind::Unavailable => RejectionReason::Unavailable,
         };
         let mut rejection = Self::because(reason);
         rejection.reply = Reply::unavailable(reason.as_str(), refused.delay());

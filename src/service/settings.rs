@@ -14,7 +14,7 @@ use crate::router::EventRouter;
 /// What the user can set.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub(super) ack_within: Duration,
+    pub(super) response_timeout: Duration,
     pub(super) max_body_bytes: usize,
     pub(super) max_body_bytes_in_flight: usize,
     pub(super) verify: Option<Arc<dyn Verify>>,
@@ -26,7 +26,7 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            ack_within: Duration::from_secs(3),
+            response_timeout: Duration::from_secs(3),
             max_body_bytes: 1 << 20,
             max_body_bytes_in_flight: 64 << 20,
             verify: None,
@@ -43,8 +43,8 @@ macro_rules! settings {
         /// Sets the time from the arrival of a request's head to its answer, over the reading of
         /// the body and the inbox. The default is 3 s: the specification says "quickly", and that
         /// the sender never retries an event that it got no quick answer for, but does retry a 503.
-        pub fn ack_within(mut self, within: Duration) -> Self {
-            self.settings().ack_within = within;
+        pub fn response_timeout(mut self, within: Duration) -> Self {
+            self.settings().response_timeout = within;
             self
         }
 

@@ -16,7 +16,7 @@ use subtle::{Choice, ConstantTimeEq};
 /// ```
 /// use botisimo_webhooks::{Unverified, Verify};
 ///
-/// /// Trusts what the proxy in front of this service has checked.
+/// /// Trusts what the proxy in shared of this service has checked.
 /// struct CheckedByProxy;
 ///
 /// impl Verify for CheckedByProxy {

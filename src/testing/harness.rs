@@ -8,10 +8,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
-use super::{Delivered, MockRequest};
+use super::{DeliveryResult, MockRequest};
 #[cfg(feature = "tokio")]
 use crate::delivery::RetryPolicy;
-use crate::delivery::{Delivery, Stats};
+use crate::delivery::{Attempt, Stats};
 #[cfg(feature = "tokio")]
 use crate::error::BoxError;
 use crate::event::Event;
@@ -24,13 +24,13 @@ use crate::service::Endpoint;
 
 /// Delivers mock requests to a router or to a whole service, and tells what came of them.
 ///
-/// Its clones share what they have seen. It waits by [`Handle::settled`], so for everything that
+/// Its clones share what they have seen. It waits by [`Handle::wait_idle`], so for everything that
 /// the inbox holds: deliver concurrently from clones if handlers wait for one another.
 #[derive(Clone)]
 pub struct Harness {
     send: Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Answer> + Send + Sync>,
     handle: Handle,
-    seen: Arc<Mutex<Vec<Delivery>>>,
+    seen: Arc<Mutex<Vec<Attempt>>>,
 }
 
 /// What was answered.
@@ -54,7 +54,7 @@ impl Harness {
     {
         Self::inbox(
             MemoryInbox::builder()
-                .retry(RetryPolicy::never())
+                .retry(RetryPolicy::no_retry())
                 .build(service),
         )
     }
@@ -86,7 +86,7 @@ impl Harness {
     {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
-        handle.on_delivery(move |delivery| {
+        handle.on_attempt(move |delivery| {
             log.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(delivery.clone());
@@ -110,7 +110,10 @@ impl Harness {
     /// If the service fails, which a webhook request never makes it do, or if the mock's path isn't
     /// one.
     #[track_caller]
-    pub fn deliver(&self, request: MockRequest) -> impl Future<Output = Delivered> + Send + use<> {
+    pub fn deliver(
+        &self,
+        request: MockRequest,
+    ) -> impl Future<Output = DeliveryResult> + Send + use<> {
         let caller = std::panic::Location::caller();
         let harness = self.clone();
         let sent = request.build();
@@ -118,13 +121,13 @@ impl Harness {
             let answer = (harness.send)(sent).await;
             let answer =
                 answer.unwrap_or_else(|error| panic!("the service failed, at {caller}: {error}"));
-            harness.handle.settled().await;
+            harness.handle.wait_idle().await;
             let id = Event::from_bytes(request.body_bytes()).ok();
             let id = id.map(|event| event.id().to_owned());
             let mut seen = harness.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let mine = |delivery: &mut Delivery| id.as_deref() == Some(delivery.event().id());
+            let mine = |delivery: &mut Attempt| id.as_deref() == Some(delivery.event().id());
             let deliveries = seen.extract_if(.., mine).collect();
-            Delivered::new(answer, deliveries)
+            DeliveryResult::new(answer, deliveries)
         }
     }
 

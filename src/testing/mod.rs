@@ -94,10 +94,10 @@
 //! [`WebhookLayer`]: crate::WebhookLayer
 
 pub mod contract;
-mod delivered;
+mod delivery_result;
 mod harness;
 mod mock_request;
 
-pub use self::delivered::Delivered;
+pub use self::delivery_result::DeliveryResult;
 pub use self::harness::Harness;
 pub use self::mock_request::MockRequest;

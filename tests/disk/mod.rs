@@ -42,7 +42,7 @@ impl Place {
     /// Returns a builder that waits until the inbox before it is closed, and tries again at once.
     pub fn inbox(&self) -> SqliteInboxBuilder {
         SqliteInbox::builder(self.path())
-            .wait_for_owner(LONG)
+            .lock_timeout(LONG)
             .retry(at_once(5))
     }
 
@@ -96,8 +96,8 @@ impl Place {
 pub fn at_once(attempts: u32) -> RetryPolicy {
     RetryPolicy::new()
         .max_attempts(attempts)
-        .base(Duration::ZERO)
-        .ceiling(Duration::ZERO)
+        .initial_delay(Duration::ZERO)
+        .max_delay(Duration::ZERO)
 }
 
 /// Waits for what other threads bring about.
@@ -200,8 +200,8 @@ pub fn failing(log: &Log) -> EventRouter {
 }
 
 /// Waits until all has ended.
-pub async fn settled(handle: &Handle) {
-    tokio::time::timeout(Duration::from_secs(60), handle.settled())
+pub async fn wait_idle(handle: &Handle) {
+    tokio::time::timeout(Duration::from_secs(60), handle.wait_idle())
         .await
         .unwrap_or_else(|_| panic!("it never settles: {handle:?}"));
 }
@@ -280,7 +280,7 @@ impl Runtime for ByHand {
         time.start + time.since
     }
 
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         let since = self.time.lock().unwrap().since;
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + since
     }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Event, EventRouter, Handle, Inbox, MemoryInbox, Reason, Refused, Runtime,
+    AcceptError, Accepted, BoxFuture, Event, EventRouter, Handle, Inbox, MemoryInbox,
+    RejectionReason, Runtime,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -227,7 +228,7 @@ pub(crate) fn scripted(steps: impl IntoIterator<Item = Step>) -> Request<Script>
     good().build::<Script>().map(|_: Script| Script::new(steps))
 }
 
-type Accept = dyn Fn(MemoryInbox, Event) -> BoxFuture<Result<Accepted, Refused>> + Send + Sync;
+type Accept = dyn Fn(MemoryInbox, Event) -> BoxFuture<Result<Accepted, AcceptError>> + Send + Sync;
 
 /// An inbox that accepts as a closure says, over one in memory.
 #[derive(Clone)]
@@ -239,7 +240,7 @@ pub(crate) struct Scripted {
 impl Scripted {
     pub(crate) fn new<F>(accept: impl Fn(MemoryInbox, Event) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Accepted, Refused>> + Send + 'static,
+        F: Future<Output = Result<Accepted, AcceptError>> + Send + 'static,
     {
         Self::over(MemoryInbox::new(idle()), accept)
     }
@@ -249,7 +250,7 @@ impl Scripted {
         accept: impl Fn(MemoryInbox, Event) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<Accepted, Refused>> + Send + 'static,
+        F: Future<Output = Result<Accepted, AcceptError>> + Send + 'static,
     {
         Self {
             inner,
@@ -262,7 +263,7 @@ impl Inbox for Scripted {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         (self.accept)(self.inner.clone(), event)
     }
 
@@ -277,15 +278,15 @@ impl Inbox for Scripted {
 
 /// The reasons that a hook of `on_rejection` was told of.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reasons(Arc<Mutex<Vec<Reason>>>);
+pub(crate) struct Reasons(Arc<Mutex<Vec<RejectionReason>>>);
 
 impl Reasons {
-    pub(crate) fn add(&self, reason: Reason) {
+    pub(crate) fn add(&self, reason: RejectionReason) {
         self.0.lock().expect("no test panics here").push(reason);
     }
 
     /// Returns those since the last call.
-    pub(crate) fn take(&self) -> Vec<Reason> {
+    pub(crate) fn take(&self) -> Vec<RejectionReason> {
         std::mem::take(&mut self.0.lock().expect("no test panics here"))
     }
 }

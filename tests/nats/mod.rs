@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, Context};
 use tempfile::TempDir;
 
 /// How long anything may take that takes a server.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A server, with a directory that outlives its process.
 pub(crate) struct Server {
@@ -58,7 +58,7 @@ impl Server {
     async fn spawned(mut self) -> Option<Self> {
         self.spawn();
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < TIMEOUT {
             if self.has_ended() {
                 return None;
             }
@@ -215,8 +215,8 @@ where
         let begun = Instant::now();
         while !holds().await {
             assert!(
-                begun.elapsed() < PATIENCE,
-                "not in {PATIENCE:?}: {what}, at {caller}"
+                begun.elapsed() < TIMEOUT,
+                "not in {TIMEOUT:?}: {what}, at {caller}"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -88,13 +88,13 @@ async fn run(inbox: PathBuf) {
         }
         Ok(())
     });
-    let retry = RetryPolicy::new().base(Duration::from_millis(20));
+    let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
     let opened = SqliteInbox::builder(&inbox)
-        .max_running(8)
+        .concurrency(8)
         // Whoever is killed again and again has crashed nothing.
         .max_crashes(u32::MAX)
         .retry(retry)
-        .in_order_by(|event: &Event| event.decode::<Keyed>().ok()?.key)
+        .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
         .open(router)
         .await;
     let inbox = match opened {
@@ -117,15 +117,15 @@ async fn run(inbox: PathBuf) {
 }
 
 fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
-    let (stats, settled, drain) = (handle.clone(), handle.clone(), handle.clone());
+    let (stats, wait_idle, drain) = (handle.clone(), handle.clone(), handle.clone());
     let end = Arc::clone(end);
     Router::new()
         .route("/stats", get(async move || counts(&stats)))
         .route(
-            "/settled",
+            "/wait_idle",
             get(async move || {
-                settled.settled().await;
-                counts(&settled)
+                wait_idle.wait_idle().await;
+                counts(&wait_idle)
             }),
         )
         .route(
@@ -134,7 +134,7 @@ fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
         )
         .route(
             "/drain",
-            get(async move || drain.drain(BOUND).await.left.to_string()),
+            get(async move || drain.drain(BOUND).await.remaining.to_string()),
         )
         .route("/end", get(async move || end.notify_one()))
 }
@@ -392,8 +392,8 @@ impl Server {
 
     /// Waits until nothing is in flight.
     #[track_caller]
-    pub(crate) fn settled(&self) -> Stats {
-        Stats::read(&self.get("/settled"))
+    pub(crate) fn wait_idle(&self) -> Stats {
+        Stats::read(&self.get("/wait_idle"))
     }
 }
 

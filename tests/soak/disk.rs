@@ -16,7 +16,7 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, settled};
+use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, wait_idle};
 use crate::files::Place;
 
 const PATH: &str = "/webhooks/botisimo";
@@ -96,11 +96,11 @@ impl Soak {
         let attempts = 1 + u32::try_from(dice.roll(4)).unwrap();
         let retry = RetryPolicy::new()
             .max_attempts(attempts)
-            .base(Duration::from_millis(1));
+            .initial_delay(Duration::from_millis(1));
         let running = 1 + usize::try_from(dice.roll(32)).unwrap();
         let builder = self
             .builder()
-            .max_running(running)
+            .concurrency(running)
             .max_events(50 + dice.roll(2000))
             .retry(retry);
         let router = EventRouter::new().on_prefix("a", misbehave);
@@ -123,8 +123,8 @@ impl Soak {
             .attempt_timeout(Duration::from_millis(5))
             .max_remembered_ids(10_000)
             .max_dead_letters(1_000)
-            .on_delivery(move |delivery| {
-                if delivery.verdict().is_some() {
+            .on_attempt(move |delivery| {
+                if delivery.event_outcome().is_some() {
                     let id = delivery.event().id().parse().unwrap();
                     seen.lock().unwrap().ids.entry(id).or_default().1 += 1;
                 }
@@ -137,7 +137,7 @@ impl Soak {
         let router = EventRouter::new().on_any(|_: Event| async {});
         let inbox = self.builder().open(router).await.unwrap();
         let handle = inbox.handle();
-        let stats = settled(&handle).await;
+        let stats = wait_idle(&handle).await;
         assert_eq!(stats.dead, 0, "{stats:?}");
         drop((inbox, handle));
         self.place.free().await;
@@ -165,7 +165,7 @@ impl Sender {
         });
         let layer = WebhookLayer::new(PATH, inbox)
             .max_body_bytes(4096)
-            .ack_within(Duration::from_secs(1));
+            .response_timeout(Duration::from_secs(1));
         let service = layer.layer(home);
         let mut sent = 0;
         while Instant::now() < end {

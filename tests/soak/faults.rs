@@ -93,9 +93,9 @@ pub(crate) fn runtime(threads: usize) -> Runtime {
         .unwrap()
 }
 
-pub(crate) async fn settled(handle: &Handle) -> Stats {
-    let settled = tokio::time::timeout(BOUND, handle.settled()).await;
-    settled.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
+pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
+    let wait_idle = tokio::time::timeout(BOUND, handle.wait_idle()).await;
+    wait_idle.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
     let stats = handle.stats();
     balanced(&stats);
     assert_eq!((stats.in_flight(), stats.bytes), (0, 0));

@@ -11,7 +11,7 @@ use botisimo_webhooks::{Accepted, Event, EventRouter, Inbox, MemoryInbox, RetryP
 use futures_util::FutureExt;
 use tokio::runtime::Runtime;
 
-use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, settled};
+use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, wait_idle};
 
 /// What became of each id.
 #[derive(Default)]
@@ -49,15 +49,15 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
         });
     let retry = RetryPolicy::new()
         .max_attempts(1 + u32::try_from(dice.roll(4)).unwrap())
-        .base(Duration::from_millis(1));
+        .initial_delay(Duration::from_millis(1));
     let running = 1 + usize::try_from(dice.roll(8)).unwrap();
     MemoryInbox::builder()
-        .max_running(running)
+        .concurrency(running)
         .max_events(running + usize::try_from(dice.roll(40)).unwrap())
         .attempt_timeout(Duration::from_millis(5))
         .retry(retry)
-        .on_delivery(move |delivery| {
-            if delivery.verdict().is_some() {
+        .on_attempt(move |delivery| {
+            if delivery.event_outcome().is_some() {
                 let dropped =
                     delivery.report().routes().iter().any(|route| {
                         matches!(route.outcome(), botisimo_webhooks::Outcome::Dropped)
@@ -134,7 +134,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
         for task in tasks {
             task.await.unwrap();
         }
-        settled(&handle).await;
+        wait_idle(&handle).await;
         if !drains {
             // No place among those in delivery was lost.
             for id in 0..20 {
@@ -142,10 +142,10 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
                 let accept = inbox.accept(MockRequest::event("a").message_id(&id).to_event());
                 assert_eq!(accept.await, Ok(Accepted::New), "seed {seed}");
                 fates.note(&id, |fate| fate.taken += 1);
-                settled(&handle).await;
+                wait_idle(&handle).await;
             }
         }
-        settled(&handle).await
+        wait_idle(&handle).await
     });
     done.store(true, Ordering::Relaxed);
     reader.join().unwrap();

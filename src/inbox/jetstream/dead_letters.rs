@@ -79,7 +79,7 @@ impl DeadLetterStore for Graves {
             while let Some(grave) = self.next(from).await? {
                 let id = grave.letter.id();
                 from = id.saturating_add(1);
-                if grave.letter.died_at() < limit && Graves::delete(&self, id).await? {
+                if grave.letter.dead_lettered_at() < limit && Graves::delete(&self, id).await? {
                     count += 1;
                 }
             }

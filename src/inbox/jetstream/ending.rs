@@ -8,13 +8,13 @@ use super::delivered::Delivered;
 use super::graves::Remains;
 use super::running::Running;
 use super::worker_stats::Exit;
-use crate::delivery::{EventService, Progress};
+use crate::delivery::Progress;
 use crate::telemetry;
 
 /// How often a dead letter is tried to be kept before its event is handed back to the server.
 const BURIALS: u32 = 5;
 
-impl<S: EventService> Running<S> {
+impl Running {
     /// Keeps a dead letter, and only then tells the server that the event is done.
     pub(super) async fn bury(
         &self,
@@ -24,8 +24,8 @@ impl<S: EventService> Running<S> {
         progress: &Progress,
         cause: Option<String>,
     ) -> Exit {
-        let deliverer = &self.shop.deliverer;
-        let times = (received_at, deliverer.time_of_day());
+        let executor = &self.shop.executor;
+        let times = (received_at, executor.time_of_day());
         for tries in 0..BURIALS {
             let buried = self.shop.graves.bury(
                 &remains,
@@ -37,7 +37,7 @@ impl<S: EventService> Running<S> {
             match buried.await {
                 Ok(letter) => {
                     let exit = self.acknowledge(Exit::Dead).await;
-                    deliverer.settings.on_dead_letter.tell(&letter);
+                    executor.settings.on_dead_letter.notify(&letter);
                     return exit;
                 }
                 Err(error) => {
@@ -45,7 +45,7 @@ impl<S: EventService> Running<S> {
                         telemetry::burial_failed(&self.bench.plan.name, &error);
                     }
                     let wait = Duration::from_millis(200) * (tries + 1);
-                    deliverer.runtime.sleep(wait).await;
+                    executor.runtime.sleep(wait).await;
                 }
             }
         }
@@ -56,7 +56,7 @@ impl<S: EventService> Running<S> {
     /// Tells the server that the event is done, until it says that it knows. If it doesn't in the time after which it
     /// would deliver the event again, it will.
     pub(super) async fn acknowledge(&self, exit: Exit) -> Exit {
-        let runtime = &self.shop.deliverer.runtime;
+        let runtime = &self.shop.executor.runtime;
         let begun = runtime.now();
         while !self.is_acknowledged().await {
             if runtime.now().saturating_duration_since(begun) >= self.shop.ack_wait {

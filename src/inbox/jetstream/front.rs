@@ -7,8 +7,8 @@ use futures_util::future::{Either, select};
 
 use super::StreamSettings;
 use super::subjects::Subjects;
-use crate::delivery::{Delivery, Stats};
-use crate::inbox::{Accepted, Control, Drained, Refused};
+use crate::delivery::{Attempt, Stats};
+use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
@@ -17,7 +17,7 @@ const OVERHEAD: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    pub(super) ack_within: Duration,
+    pub(super) publish_timeout: Duration,
     pub(super) bytes: usize,
 }
 
@@ -84,15 +84,15 @@ impl Front {
     }
 
     /// Lets a publication of so many bytes begin.
-    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Permit, Refused> {
+    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Permit, AcceptError> {
         let mut state = self.state();
         let refused = if state.draining {
-            Some(Refused::draining())
+            Some(AcceptError::draining())
         } else if self.context.client().connection_state() != State::Connected
             || bytes > self.max_body_bytes()
         {
             // The client would buffer what it can't send, and never could send what is too large.
-            Some(Refused::unavailable())
+            Some(AcceptError::unavailable())
         } else if state.publications > 0
             && state
                 .bytes
@@ -100,7 +100,7 @@ impl Front {
                 .saturating_add(state.overhead())
                 > self.limits.bytes
         {
-            Some(Refused::full())
+            Some(AcceptError::full())
         } else {
             None
         };
@@ -118,7 +118,7 @@ impl Front {
     }
 
     /// Counts what was answered.
-    pub(super) fn count(&self, answer: &Result<Accepted, Refused>) {
+    pub(super) fn count(&self, answer: &Result<Accepted, AcceptError>) {
         let mut state = self.state();
         *match answer {
             Ok(Accepted::New) => &mut state.accepted,
@@ -166,12 +166,12 @@ impl Drop for Permit {
     }
 }
 
-impl Control for Front {
+impl InboxControl for Front {
     fn stats(&self) -> Stats {
         let state = self.state();
         Stats {
             accepted: state.accepted,
-            handed_over: state.accepted,
+            published: state.accepted,
             duplicates: state.duplicates,
             refused: state.refused,
             bytes: state.bytes as u64,
@@ -191,11 +191,11 @@ impl Control for Front {
         })
     }
 
-    fn settled(self: Arc<Self>) -> BoxFuture<()> {
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move { self.idle().await })
     }
 
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
         // The workers have the deliveries.
         drop(hook);
     }

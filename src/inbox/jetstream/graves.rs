@@ -129,7 +129,7 @@ impl Graves {
         &self,
         remains: &Remains,
         (consumer, sequence): (&str, u64),
-        (received_at, died_at): (SystemTime, SystemTime),
+        (received_at, dead_lettered_at): (SystemTime, SystemTime),
         progress: &Progress,
         cause: Option<&str>,
     ) -> Result<DeadLetter, Error> {
@@ -145,7 +145,7 @@ impl Graves {
             consumer,
             message_id,
             received_at,
-            died_at,
+            dead_lettered_at,
             attempts: progress.attempts(),
             cause,
             routes: progress.ends(),
@@ -164,7 +164,7 @@ impl Graves {
         Ok(DeadLetter::stored(
             (ack.sequence, message_id.unwrap_or_default()),
             body,
-            (received_at, died_at),
+            (received_at, dead_lettered_at),
             progress.attempts(),
             progress.ends().to_vec(),
             cause.map(Arc::from),
@@ -226,7 +226,7 @@ impl Graves {
             "=replay.{}.{}.{}",
             self.group,
             letter.id(),
-            to_millis(letter.died_at())
+            to_millis(letter.dead_lettered_at())
         );
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
@@ -254,14 +254,14 @@ impl Grave {
     fn of(message: &StreamMessage) -> Self {
         let read = Read::of(&message.headers);
         let stored_at = SystemTime::from(message.time);
-        let died_at = read.died_at.unwrap_or(stored_at);
+        let dead_lettered_at = read.dead_lettered_at.unwrap_or(stored_at);
         let letter = DeadLetter::stored(
             (
                 message.sequence,
                 read.message_id.as_deref().unwrap_or_default(),
             ),
             &String::from_utf8_lossy(&message.payload),
-            (read.received_at.unwrap_or(stored_at), died_at),
+            (read.received_at.unwrap_or(stored_at), dead_lettered_at),
             read.attempts,
             read.routes.clone(),
             read.cause.as_deref().map(Arc::from),

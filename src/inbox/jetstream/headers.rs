@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 
 use super::subjects::{decoded, encoded};
-use crate::delivery::RouteEnd;
+use crate::delivery::RouteResult;
 use crate::runtime::to_millis;
 
 /// When the event was received, in milliseconds since the Unix epoch.
@@ -38,10 +38,10 @@ pub(super) struct Epitaph<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: Option<&'a str>,
     pub(super) received_at: SystemTime,
-    pub(super) died_at: SystemTime,
+    pub(super) dead_lettered_at: SystemTime,
     pub(super) attempts: u32,
     pub(super) cause: Option<&'a str>,
-    pub(super) routes: &'a [RouteEnd],
+    pub(super) routes: &'a [RouteResult],
 }
 
 /// The headers of a dead letter as they are read back.
@@ -49,10 +49,10 @@ pub(super) struct Read {
     pub(super) consumer: String,
     pub(super) message_id: Option<String>,
     pub(super) received_at: Option<SystemTime>,
-    pub(super) died_at: Option<SystemTime>,
+    pub(super) dead_lettered_at: Option<SystemTime>,
     pub(super) attempts: u32,
     pub(super) cause: Option<String>,
-    pub(super) routes: Vec<RouteEnd>,
+    pub(super) routes: Vec<RouteResult>,
 }
 
 impl Epitaph<'_> {
@@ -60,7 +60,7 @@ impl Epitaph<'_> {
     pub(super) fn write(&self, room: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         set_received_at(&mut headers, self.received_at);
-        headers.insert(DIED, to_millis(self.died_at).to_string());
+        headers.insert(DIED, to_millis(self.dead_lettered_at).to_string());
         headers.insert(ATTEMPTS, self.attempts.to_string());
         headers.insert(CONSUMER, self.consumer);
         let mut room = room.saturating_sub(width(&headers));
@@ -107,7 +107,7 @@ impl Read {
             };
             // A route without a name is written as `=`.
             let named = !route.is_empty();
-            Some(RouteEnd {
+            Some(RouteResult {
                 route: decoded(route).filter(|_| named)?.into(),
                 reason: reason.map(Arc::from),
             })
@@ -116,7 +116,7 @@ impl Read {
             consumer: value(CONSUMER).unwrap_or_default(),
             message_id: text(ID),
             received_at: received_at(headers),
-            died_at: time(headers, DIED),
+            dead_lettered_at: time(headers, DIED),
             attempts: value(ATTEMPTS)
                 .and_then(|attempts| attempts.parse().ok())
                 .unwrap_or_default(),

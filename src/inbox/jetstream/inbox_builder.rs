@@ -22,7 +22,7 @@ impl JetStreamInboxBuilder {
             context,
             stream: StreamSettings::new(),
             limits: Limits {
-                ack_within: Duration::from_millis(2500),
+                publish_timeout: Duration::from_millis(2500),
                 bytes: 64 << 20,
             },
         }
@@ -39,8 +39,8 @@ impl JetStreamInboxBuilder {
     ///
     /// The [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s unless
     /// set, bounds how long an acknowledgement is listened for after that.
-    pub fn ack_within(mut self, ack_within: Duration) -> Self {
-        self.limits.ack_within = ack_within;
+    pub fn publish_timeout(mut self, publish_timeout: Duration) -> Self {
+        self.limits.publish_timeout = publish_timeout;
         self
     }
 
@@ -54,7 +54,7 @@ impl JetStreamInboxBuilder {
         self
     }
 
-    /// Opens the inbox: creates the stream if [`StreamSettings::create`] says so, and checks it.
+    /// Opens the inbox: creates the stream if [`StreamSettings::create_if_missing`] says so, and checks it.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use async_nats::jetstream::Context;
 use super::front::Front;
 use super::{JetStreamInboxBuilder, publish};
 use crate::event::Event;
-use crate::inbox::{Accepted, Control, Handle, Inbox, Refused};
+use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::runtime::Runtime;
 
 /// The inbox that keeps accepted events in a stream of NATS JetStream, for
@@ -30,7 +30,7 @@ use crate::runtime::Runtime;
 /// | the stream acknowledges | 200 |
 /// | the stream says that it has the `messageId` | 200, [`Accepted::Duplicate`] |
 /// | the client isn't connected | 503 at once |
-/// | no acknowledgement in [time](JetStreamInboxBuilder::ack_within), or an error | 503 |
+/// | no acknowledgement in [time](JetStreamInboxBuilder::publish_timeout), or an error | 503 |
 /// | the stream is full, or too many bytes are on their way | 503 |
 /// | a body larger than the server's `max_payload` less 1 KiB, or the stream's `max_msg_size` less that | 413 |
 ///
@@ -39,7 +39,7 @@ use crate::runtime::Runtime;
 ///
 /// # Counts and the drain
 ///
-/// The [handle](Inbox::handle) counts what was accepted as `handed_over`: what became of it, the workers
+/// The [handle](Inbox::handle) counts what was accepted as `published`: what became of it, the workers
 /// know. [`drain`](Handle::drain) refuses all events from then on, copies too, since only the stream could
 /// tell them, and waits for those that are on their way to it. It has no deliveries to tell hooks of.
 ///
@@ -51,7 +51,7 @@ use crate::runtime::Runtime;
 /// # async fn receive() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = async_nats::connect("localhost:4222").await?;
 /// let inbox = JetStreamInbox::builder(async_nats::jetstream::new(client))
-///     .stream(StreamSettings::new().replicas(3).create())
+///     .stream(StreamSettings::new().replicas(3).create_if_missing())
 ///     .open()
 ///     .await?;
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);
@@ -78,7 +78,7 @@ impl Inbox for JetStreamInbox {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         let front = Arc::clone(&self.front);
         async move { publish::publish(front, event).await }
     }
@@ -88,7 +88,7 @@ impl Inbox for JetStreamInbox {
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.front) as Arc<dyn Control>)
+        Handle::shared(Arc::clone(&self.front) as Arc<dyn InboxControl>)
     }
 
     fn max_body_bytes(&self) -> Option<usize> {

@@ -9,9 +9,8 @@ use futures_util::future::{Either, select};
 use super::pull::pull;
 use super::shop::{Bench, Shop};
 use super::{JetStreamWorkerBuilder, WorkerStats};
-use crate::delivery::{DeadLetter, Delivery, EventService};
+use crate::delivery::{Attempt, DeadLetter};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
-use crate::runtime::BoxFuture;
 
 /// Runs the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
 /// another one. Its clones are the same worker, which goes on until it is [drained](JetStreamWorker::drain)
@@ -51,7 +50,7 @@ use crate::runtime::BoxFuture;
 /// # Order
 ///
 /// Events of one key can't be put in order here: several workers pull from one consumer, and a retry comes
-/// after what followed. Where that matters there is `SqliteInbox`, with `in_order_by`.
+/// after what followed. Where that matters there is `SqliteInbox`, with `ordering_key`.
 ///
 /// # Examples
 ///
@@ -64,7 +63,7 @@ use crate::runtime::BoxFuture;
 /// let router = EventRouter::new()
 ///     .on("account.updated", |event: Event| async move { println!("{}", event.id()) });
 /// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "shop")
-///     .stream(StreamSettings::new().replicas(3).create())
+///     .stream(StreamSettings::new().replicas(3).create_if_missing())
 ///     .start(router)
 ///     .await?;
 /// // … until the process is told to end, then:
@@ -74,20 +73,7 @@ use crate::runtime::BoxFuture;
 /// ```
 #[derive(Clone)]
 pub struct JetStreamWorker {
-    core: Arc<dyn Core>,
-}
-
-/// A worker without the type of its service.
-trait Core: Send + Sync {
-    fn stats(&self) -> WorkerStats;
-
-    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
-
-    fn graves(&self) -> Arc<dyn DeadLetterStore>;
-
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>);
-
-    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>);
+    shop: Arc<Shop>,
 }
 
 impl JetStreamWorker {
@@ -97,21 +83,18 @@ impl JetStreamWorker {
         JetStreamWorkerBuilder::new(context, group.into())
     }
 
-    pub(super) fn start<S: EventService>(
-        shop: Arc<Shop<S>>,
-        benches: Vec<(Arc<Bench>, PullConsumer)>,
-    ) -> Self {
+    pub(super) fn start(shop: Arc<Shop>, benches: Vec<(Arc<Bench>, PullConsumer)>) -> Self {
         for (bench, consumer) in benches {
             let pulling = pull(Arc::clone(&shop), bench, consumer);
-            shop.deliverer.runtime.spawn(Box::pin(pulling));
+            shop.executor.runtime.spawn(Box::pin(pulling));
         }
-        Self { core: shop }
+        Self { shop }
     }
 
     /// Returns the counts of this moment.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
-        self.core.stats()
+        self.shop.stats()
     }
 
     /// Takes no more events from now on, then waits until those that run have ended, but no longer than
@@ -124,7 +107,7 @@ impl JetStreamWorker {
     ///
     /// Once polled, the worker takes no more events also when the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
-        Arc::clone(&self.core).drain(within)
+        drain(Arc::clone(&self.shop), within)
     }
 
     /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
@@ -134,62 +117,44 @@ impl JetStreamWorker {
     /// `replay_matching` passes it over.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(self.core.graves())
+        DeadLetters::new(Arc::clone(&self.shop.graves) as Arc<dyn DeadLetterStore>)
     }
 
     /// Adds a hook that is told of every attempt that ends from now on, before it is counted. See
-    /// [`JetStreamWorkerBuilder::on_delivery`].
-    pub fn on_delivery(&self, hook: impl Fn(&Delivery) + Send + Sync + 'static) {
-        self.core.on_delivery(Arc::new(hook));
+    /// [`JetStreamWorkerBuilder::on_attempt`].
+    pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
+        self.shop.executor.settings.on_attempt.add(Arc::new(hook));
     }
 
     /// Adds a hook that is told of every event that is given up from now on. See
     /// [`JetStreamWorkerBuilder::on_dead_letter`].
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
-        self.core.on_dead_letter(Arc::new(hook));
+        self.shop
+            .executor
+            .settings
+            .on_dead_letter
+            .add(Arc::new(hook));
     }
 }
 
-impl<S: EventService> Core for Shop<S> {
-    fn stats(&self) -> WorkerStats {
-        Self::stats(self)
-    }
-
-    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
-        Box::pin(async move {
-            Self::drain(&self);
-            let sleep = self.deliverer.runtime.sleep(within);
-            let idle = Box::pin(async {
-                self.idle().await;
-                // What was handed back is on its way to the server, and not in this process any more.
-                let _ = self.graves.client().flush().await;
-            });
-            match select(idle, sleep).await {
-                Either::Left(_) => Drained::new(0),
-                Either::Right(_) => Drained::new(Self::stats(&self).running),
-            }
-        })
-    }
-
-    fn graves(&self) -> Arc<dyn DeadLetterStore> {
-        Arc::clone(&self.graves) as Arc<dyn DeadLetterStore>
-    }
-
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        let hooks = &self.deliverer.settings.on_delivery;
-        hooks.add(hook);
-    }
-
-    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
-        let hooks = &self.deliverer.settings.on_dead_letter;
-        hooks.add(hook);
+async fn drain(shop: Arc<Shop>, within: Duration) -> Drained {
+    shop.drain();
+    let sleep = shop.executor.runtime.sleep(within);
+    let idle = Box::pin(async {
+        shop.idle().await;
+        // What was returned is on its way to the server, and not in this process any more.
+        let _ = shop.graves.client().flush().await;
+    });
+    match select(idle, sleep).await {
+        Either::Left(_) => Drained::new(0),
+        Either::Right(_) => Drained::new(shop.stats().running),
     }
 }
 
 impl fmt::Debug for JetStreamWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStreamWorker")
-            .field("stats", &self.core.stats())
+            .field("stats", &self.shop.stats())
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::subjects::{Subjects, encoded};
-use crate::outcome::Ledger;
+use crate::outcome::AttemptState;
 use crate::router::EventRouter;
 
 /// What stands for a route whose name makes too long a consumer's, before a hash of it. No encoded name begins so.
@@ -91,13 +91,19 @@ pub(super) fn hash(text: &str) -> u64 {
 }
 
 impl Plan {
-    /// Returns the ledger of an attempt; the routes of `done` need none.
-    pub(super) fn ledger(&self, attempt: std::num::NonZeroU32, done: Vec<Arc<str>>) -> Arc<Ledger> {
+    /// Returns the attempt_state of an attempt; the routes of `done` need none.
+    pub(super) fn attempt_state(
+        &self,
+        attempt: std::num::NonZeroU32,
+        done: Vec<Arc<str>>,
+    ) -> Arc<AttemptState> {
         Arc::new(match &self.runs {
-            Runs::One(route) | Runs::Fallback(route) => Ledger::only(attempt, Arc::clone(route)),
+            Runs::One(route) | Runs::Fallback(route) => {
+                AttemptState::only(attempt, Arc::clone(route))
+            }
             Runs::Rest(unfiltered) => {
                 let finished = unfiltered.iter().cloned().chain(done);
-                Ledger::new(attempt, finished.collect())
+                AttemptState::new(attempt, finished.collect())
             }
         })
     }

@@ -15,12 +15,12 @@ use futures_util::future::{Either, select};
 use super::front::{Front, Permit};
 use super::headers;
 use super::subjects::encoded;
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::event::Event;
-use crate::inbox::{Accepted, Refused};
+use crate::inbox::{AcceptError, Accepted};
 use crate::runtime::Runtime;
 
-type Answer = Result<Accepted, Refused>;
+type Answer = Result<Accepted, AcceptError>;
 
 /// Publishes an event, in a task of its own: who asks may leave, and the event is counted all the same.
 pub(super) async fn publish(front: Arc<Front>, event: Event) -> Answer {
@@ -32,8 +32,9 @@ pub(super) async fn publish(front: Arc<Front>, event: Event) -> Answer {
     };
     let runtime = front.runtime();
     // Where there is no runtime the publication is dropped, and so counts itself as refused.
-    let _ = contain(|| runtime.spawn(Box::pin(run(publication, event, permit))));
-    told.await.unwrap_or_else(|_| Err(Refused::unavailable()))
+    let _ = catch_panic(|| runtime.spawn(Box::pin(run(publication, event, permit))));
+    told.await
+        .unwrap_or_else(|_| Err(AcceptError::unavailable()))
 }
 
 /// An answer that is owed. Whatever happens, it is given and counted once.
@@ -54,13 +55,13 @@ impl Publication {
 
 impl Drop for Publication {
     fn drop(&mut self) {
-        self.answer(Err(Refused::unavailable()));
+        self.answer(Err(AcceptError::unavailable()));
     }
 }
 
 async fn run(mut publication: Publication, event: Event, permit: Permit) {
     let front = Arc::clone(&publication.front);
-    let overdue = front.runtime().sleep(front.limits.ack_within);
+    let overdue = front.runtime().sleep(front.limits.publish_timeout);
     let acknowledged = Box::pin(acknowledged(&front, &event));
     let outcome = match select(acknowledged, overdue).await {
         Either::Left((outcome, _)) => {
@@ -68,7 +69,7 @@ async fn run(mut publication: Publication, event: Event, permit: Permit) {
             outcome
         }
         Either::Right(((), acknowledged)) => {
-            publication.answer(Err(Refused::unavailable()));
+            publication.answer(Err(AcceptError::unavailable()));
             let outcome = acknowledged.await;
             if let Ok(Accepted::New) = judge(&outcome) {
                 front.count(&Ok(Accepted::New));
@@ -107,11 +108,11 @@ fn judge(outcome: &Result<PublishAck, PublishError>) -> Answer {
         .source()
         .and_then(|source| source.downcast_ref::<jetstream::Error>());
     Err(match said.map(jetstream::Error::error_code) {
-        Some(ErrorCode::STREAM_STORE_FAILED) => Refused::full(),
+        Some(ErrorCode::STREAM_STORE_FAILED) => AcceptError::full(),
         // Another receiver is publishing a copy at this moment.
         Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
-            Refused::unavailable().retry_after(std::time::Duration::from_secs(1))
+            AcceptError::unavailable().retry_after(std::time::Duration::from_secs(1))
         }
-        _ => Refused::unavailable(),
+        _ => AcceptError::unavailable(),
     })
 }

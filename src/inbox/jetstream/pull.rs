@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::running::Running;
 use super::shop::{Bench, Shop};
-use crate::contain::contain;
-use crate::delivery::EventService;
+use crate::catch_panic::catch_panic;
+
 use crate::telemetry;
 
 /// How long the server waits for a first event before it answers that there is none. A drain takes up to
@@ -44,24 +44,16 @@ impl Backoff {
 
 /// Pulls until the worker is drained. What is pulled is awaited to the end each time: a stream of messages that
 /// is dropped leaves those that were on their way stuck until `ack_wait` is over.
-pub(super) async fn pull<S: EventService>(
-    shop: Arc<Shop<S>>,
-    bench: Arc<Bench>,
-    consumer: PullConsumer,
-) {
+pub(super) async fn pull(shop: Arc<Shop>, bench: Arc<Bench>, consumer: PullConsumer) {
     let pulling = Pulling::new(Arc::clone(&shop));
     let mut draining = shop.draining();
     let (mut early, mut failed) = (0, 0);
     while let Some(free) = free_places(&bench, &mut draining).await {
-        let begun = shop.deliverer.runtime.now();
+        let begun = shop.executor.runtime.now();
         let wait = match fetch(&shop, &bench, &consumer, free).await {
             Ok(0) => {
                 failed = 0;
-                let took = shop
-                    .deliverer
-                    .runtime
-                    .now()
-                    .saturating_duration_since(begun);
+                let took = shop.executor.runtime.now().saturating_duration_since(begun);
                 if took >= PULL / 2 {
                     early = 0;
                     continue;
@@ -81,7 +73,7 @@ pub(super) async fn pull<S: EventService>(
                 FAILED.wait(failed - 1)
             }
         };
-        let sleep = shop.deliverer.runtime.sleep(wait);
+        let sleep = shop.executor.runtime.sleep(wait);
         let told = Box::pin(draining.wait_for(|draining| *draining));
         drop(select(sleep, told).await);
     }
@@ -108,8 +100,8 @@ async fn free_places(bench: &Bench, draining: &mut watch::Receiver<bool>) -> Opt
 }
 
 /// Pulls up to `free` events and starts each at once. Returns how many there were.
-async fn fetch<S: EventService>(
-    shop: &Arc<Shop<S>>,
+async fn fetch(
+    shop: &Arc<Shop>,
     bench: &Arc<Bench>,
     consumer: &PullConsumer,
     free: usize,
@@ -123,9 +115,9 @@ async fn fetch<S: EventService>(
                 count += 1;
                 let place = Arc::clone(&bench.places).try_acquire_owned().ok();
                 let running = Running::new(Arc::clone(shop), Arc::clone(bench), message);
-                let runtime = &shop.deliverer.runtime;
+                let runtime = &shop.executor.runtime;
                 // A runtime that can't spawn drops the task, and so counts the event as handed back.
-                let _ = contain(|| {
+                let _ = catch_panic(|| {
                     runtime.spawn(Box::pin(async move {
                         running.run().await;
                         drop(place);
@@ -142,18 +134,18 @@ async fn fetch<S: EventService>(
 }
 
 /// Counts a pull loop, until it is dropped.
-struct Pulling<S> {
-    shop: Arc<Shop<S>>,
+struct Pulling {
+    shop: Arc<Shop>,
 }
 
-impl<S> Pulling<S> {
-    fn new(shop: Arc<Shop<S>>) -> Self {
+impl Pulling {
+    fn new(shop: Arc<Shop>) -> Self {
         shop.begin_pulling();
         Self { shop }
     }
 }
 
-impl<S> Drop for Pulling<S> {
+impl Drop for Pulling {
     fn drop(&mut self) {
         self.shop.end_pulling();
     }

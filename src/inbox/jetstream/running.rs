@@ -13,11 +13,11 @@ use super::headers;
 use super::plan::Runs;
 use super::shop::{Bench, Shop};
 use super::worker_stats::Exit;
-use crate::contain::Contained;
-use crate::delivery::{EventService, Job, Next, Progress};
+use crate::catch_panic::CatchPanic;
+use crate::delivery::{Job, Next, Progress};
 use crate::event::Event;
-use crate::outcome::Ledger;
-use crate::telemetry::{self, Origin};
+use crate::outcome::AttemptState;
+use crate::telemetry::{self, ParentSpan};
 
 /// How many deliveries beyond those that the policy allows an event gets that never came to an end: its workers
 /// died of it, or were drained. After that it is dead without another attempt.
@@ -25,15 +25,15 @@ const CRASHES: u32 = 5;
 
 /// An event that a worker has taken. Whatever happens it leaves the worker once: as its end says, or as handed back when it
 /// is dropped before.
-pub(super) struct Running<S: EventService> {
-    pub(super) shop: Arc<Shop<S>>,
+pub(super) struct Running {
+    pub(super) shop: Arc<Shop>,
     pub(super) bench: Arc<Bench>,
     pub(super) message: Message,
     left: bool,
 }
 
-impl<S: EventService> Running<S> {
-    pub(super) fn new(shop: Arc<Shop<S>>, bench: Arc<Bench>, message: Message) -> Self {
+impl Running {
+    pub(super) fn new(shop: Arc<Shop>, bench: Arc<Bench>, message: Message) -> Self {
         shop.enter();
         Self {
             shop,
@@ -46,7 +46,7 @@ impl<S: EventService> Running<S> {
     pub(super) async fn run(mut self) {
         let exit = if self.shop.is_draining() {
             self.negative(Duration::ZERO).await;
-            Exit::HandedBack
+            Exit::Returned
         } else {
             self.worked().await
         };
@@ -55,7 +55,7 @@ impl<S: EventService> Running<S> {
 
     /// Does the work, and has the server wait meanwhile.
     async fn worked(&self) -> Exit {
-        let work = pin!(Contained::new(self.work()));
+        let work = pin!(CatchPanic::new(self.work()));
         let signals = pin!(self.keep());
         match select(work, signals).await {
             // What is the user's own is contained where it is called; the server will deliver it again.
@@ -74,7 +74,7 @@ impl<S: EventService> Running<S> {
     async fn keep(&self) -> std::convert::Infallible {
         loop {
             self.shop
-                .deliverer
+                .executor
                 .runtime
                 .sleep(self.shop.ack_wait / 3)
                 .await;
@@ -110,7 +110,7 @@ impl<S: EventService> Running<S> {
         if self.is_not_for_the_fallback(&event) {
             return self.acknowledge(Exit::Acked).await;
         }
-        let most = self.shop.deliverer.settings.retry.attempts();
+        let most = self.shop.executor.settings.retry.attempts();
         if delivered.attempt.get() > most.saturating_add(CRASHES) {
             let times = delivered.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never came to an end");
@@ -124,25 +124,25 @@ impl<S: EventService> Running<S> {
     }
 
     async fn attempt(&self, event: Event, delivered: &Delivered, given: &HeaderMap) -> Exit {
-        let deliverer = &self.shop.deliverer;
-        let ledger = self
+        let executor = &self.shop.executor;
+        let attempt_state = self
             .bench
             .plan
-            .ledger(delivered.attempt, headers::done(given));
+            .attempt_state(delivered.attempt, headers::done(given));
         let mut job = Job {
             number: delivered.sequence,
-            origin: Origin::none(),
+            parent_span: ParentSpan::none(),
             progress: Progress::restored(delivered.attempt, Vec::new(), false),
             key: None,
             event: event.clone(),
         };
-        let span = job.origin.delivery(&event);
+        let span = job.parent_span.delivery(&event);
         let received_at = event.received_at();
         let next = span
             .instrument(async {
-                let ledger: Arc<Ledger> = ledger;
-                let report = deliverer.attempt(event, &ledger).await;
-                deliverer.conclude(&mut job, &ledger, report)
+                let attempt_state: Arc<AttemptState> = attempt_state;
+                let report = executor.attempt(event, &attempt_state).await;
+                executor.finish_attempt(&mut job, &attempt_state, report)
             })
             .await;
         match next {
@@ -163,26 +163,26 @@ impl<S: EventService> Running<S> {
         let Runs::Fallback(fallback) = &self.bench.plan.runs else {
             return false;
         };
-        let taken = self.shop.router.explain(event.event_type().clone());
+        let taken = self.shop.router.matching_routes(event.event_type().clone());
         !taken.iter().any(|route| route.name() == &**fallback)
     }
 
     fn warn_of_lag(&self, delivered: &Delivered) {
-        let deliverer = &self.shop.deliverer;
-        let waited = deliverer.time_of_day().duration_since(delivered.published);
+        let executor = &self.shop.executor;
+        let waited = executor.time_of_day().duration_since(delivered.published);
         let waited = waited.unwrap_or_default();
         if waited > self.shop.max_lag
             && delivered.attempt == NonZeroU32::MIN
-            && self.bench.may_warn(deliverer.runtime.now())
+            && self.bench.may_warn(executor.runtime.now())
         {
             telemetry::lagging(&self.bench.plan.name, waited);
         }
     }
 }
 
-impl<S: EventService> Drop for Running<S> {
+impl Drop for Running {
     fn drop(&mut self) {
         // The server delivers it again once `ack_wait` is over.
-        self.leave(Exit::HandedBack);
+        self.leave(Exit::Returned);
     }
 }

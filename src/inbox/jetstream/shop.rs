@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, watch};
 use super::graves::Graves;
 use super::plan::Plan;
 use super::worker_stats::{Exit, WorkerStats};
-use crate::delivery::Deliverer;
+use crate::delivery::JobExecutor;
 use crate::router::EventRouter;
 use crate::waiters::Waiters;
 
@@ -14,8 +14,8 @@ use crate::waiters::Waiters;
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// What the routes of a worker share.
-pub(super) struct Shop<S> {
-    pub(super) deliverer: Deliverer<S>,
+pub(super) struct Shop {
+    pub(super) executor: JobExecutor,
     /// To know which events the fallback takes.
     pub(super) router: EventRouter,
     pub(super) graves: Arc<Graves>,
@@ -44,15 +44,15 @@ pub(super) struct Bench {
     pub(super) warned: Mutex<Option<Instant>>,
 }
 
-impl<S> Shop<S> {
+impl Shop {
     pub(super) fn new(
-        deliverer: Deliverer<S>,
+        executor: JobExecutor,
         router: EventRouter,
         graves: Arc<Graves>,
         (ack_wait, max_lag): (Duration, Duration),
     ) -> Self {
         Self {
-            deliverer,
+            executor,
             router,
             graves,
             ack_wait,

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # What the stream must be
 ///
-/// A stream that is [created](StreamSettings::create) here is like this, and one that exists is compared
+/// A stream that is [created](StreamSettings::create_if_missing) here is like this, and one that exists is compared
 /// with it; what doesn't fit is named by the error.
 ///
 /// | setting | value | why |
@@ -41,7 +41,7 @@ use crate::error::{Error, ErrorKind};
 ///     .max_age(Duration::from_secs(3 * 24 * 60 * 60))
 ///     .max_bytes(4 << 30)
 ///     .replicas(3)
-///     .create();
+///     .create_if_missing();
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -110,7 +110,7 @@ impl StreamSettings {
 
     /// Creates the stream if there is none. By default it must exist: where streams are looked after by
     /// hand or by other tools, a typo should not make a new one.
-    pub fn create(mut self) -> Self {
+    pub fn create_if_missing(mut self) -> Self {
         self.create = true;
         self
     }

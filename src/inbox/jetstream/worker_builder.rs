@@ -11,7 +11,7 @@ use super::plan::{Plan, plans};
 use super::shop::{Bench, Shop};
 use super::subjects::is_plain;
 use super::{JetStreamWorker, StreamSettings, stream};
-use crate::delivery::{DeadLetter, Deliverer, Delivery, EventService, RetryPolicy, Settings};
+use crate::delivery::{Attempt, DeadLetter, ErasedService, JobExecutor, RetryPolicy, Settings};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -54,7 +54,7 @@ impl JetStreamWorkerBuilder {
             group,
             stream: StreamSettings::new(),
             delivery: Settings {
-                max_running: 16,
+                concurrency: 16,
                 ..Settings::default()
             },
             max_ack_pending: 10_000,
@@ -74,22 +74,22 @@ impl JetStreamWorkerBuilder {
     }
 
     /// Sets how many events of each route this worker runs at once, unless the route has a number
-    /// [of its own](Self::max_running_of). The default is 16. 0 counts as 1.
+    /// [of its own](Self::route_concurrency). The default is 16. 0 counts as 1.
     ///
     /// No more than these are taken from the server: what waits, waits there, for any worker.
-    pub fn max_running(mut self, events: usize) -> Self {
-        self.delivery.max_running = events.max(1);
+    pub fn concurrency(mut self, events: usize) -> Self {
+        self.delivery.concurrency = events.max(1);
         self
     }
 
-    /// Sets [`max_running`](Self::max_running) for the route of this name.
-    pub fn max_running_of(mut self, route: impl Into<String>, events: usize) -> Self {
+    /// Sets [`concurrency`](Self::concurrency) for the route of this name.
+    pub fn route_concurrency(mut self, route: impl Into<String>, events: usize) -> Self {
         self.running.insert(route.into(), events.max(1));
         self
     }
 
     /// Sets how many events of each route the server has delivered to the whole group, and not seen
-    /// acknowledged, at the most; unless the route has a number [of its own](Self::max_ack_pending_of). The
+    /// acknowledged, at the most; unless the route has a number [of its own](Self::route_max_ack_pending). The
     /// default is 10,000. 0 counts as 1.
     ///
     /// Those that wait for their next attempt count, wherever they failed: when this many do, the route
@@ -101,7 +101,7 @@ impl JetStreamWorkerBuilder {
     }
 
     /// Sets [`max_ack_pending`](Self::max_ack_pending) for the route of this name.
-    pub fn max_ack_pending_of(mut self, route: impl Into<String>, events: u32) -> Self {
+    pub fn route_max_ack_pending(mut self, route: impl Into<String>, events: u32) -> Self {
         self.pending.insert(route.into(), events.max(1));
         self
     }
@@ -156,8 +156,8 @@ impl JetStreamWorkerBuilder {
     /// Adds a hook that is told of every attempt that ends, before it is counted.
     ///
     /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
-    pub fn on_delivery(self, hook: impl Fn(&Delivery) + Send + Sync + 'static) -> Self {
-        self.delivery.on_delivery.add(Arc::new(hook));
+    pub fn on_attempt(self, hook: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
+        self.delivery.on_attempt.add(Arc::new(hook));
         self
     }
 
@@ -230,14 +230,14 @@ impl JetStreamWorkerBuilder {
             + Send
             + 'static,
     {
-        let service = layer(router.clone());
+        let service = ErasedService::new(layer(router.clone()));
         self.open(router, service).await
     }
 
-    async fn open<S: EventService>(
+    async fn open(
         self,
         router: EventRouter,
-        service: S,
+        service: ErasedService,
     ) -> Result<JetStreamWorker, Error> {
         self.check(&router)?;
         let subjects = self.stream.subjects();
@@ -264,16 +264,16 @@ impl JetStreamWorkerBuilder {
             .zip(consumers)
             .map(|((plan, _), consumer)| {
                 let places = self.running.get(&*plan.name).copied();
-                let places = places.unwrap_or(self.delivery.max_running);
+                let places = places.unwrap_or(self.delivery.concurrency);
                 (Arc::new(Bench::new(plan, places)), consumer)
             });
         let benches: Vec<_> = benches.collect();
         let max_lag = events.cached_info().config.max_age / 2;
         let runtime = Arc::new(TokioRuntime::new());
-        let deliverer = Deliverer::new(service, runtime, self.delivery);
+        let executor = JobExecutor::new(service, runtime, self.delivery);
         let graves = Arc::new(graves);
         let times = (self.ack_wait, max_lag);
-        let shop = Arc::new(Shop::new(deliverer, router, graves, times));
+        let shop = Arc::new(Shop::new(executor, router, graves, times));
         Ok(JetStreamWorker::start(shop, benches))
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 /// it comes.
 ///
 /// ```text
-/// taken == acked + retried + dead + handed_back + running
+/// taken == acked + retried + dead + returned + running
 /// ```
 ///
 /// holds whenever this is read.
@@ -23,7 +23,7 @@ pub struct WorkerStats {
     pub dead: u64,
     /// Events that were given back without an attempt or in the middle of one: because of a drain, or
     /// because the runtime shut down.
-    pub handed_back: u64,
+    pub returned: u64,
     /// Events that the worker has at this moment.
     pub running: u64,
     /// Dead letters that were sent round again by way of this worker.
@@ -36,7 +36,7 @@ pub(super) enum Exit {
     Acked,
     Retried,
     Dead,
-    HandedBack,
+    Returned,
 }
 
 impl WorkerStats {
@@ -51,7 +51,7 @@ impl WorkerStats {
             Exit::Acked => &mut self.acked,
             Exit::Retried => &mut self.retried,
             Exit::Dead => &mut self.dead,
-            Exit::HandedBack => &mut self.handed_back,
+            Exit::Returned => &mut self.returned,
         } += 1;
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for WorkerStats {
             ("acked", self.acked),
             ("retried", self.retried),
             ("dead", self.dead),
-            ("handed_back", self.handed_back),
+            ("returned", self.returned),
             ("running", self.running),
             ("replayed", self.replayed),
         ];

@@ -4,10 +4,12 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::MemoryInbox;
-use super::desk::MemoryDesk;
-use super::graveyard::{Graveyard, Plots};
-use super::queue::{Limits, Queue};
-use crate::delivery::{Crew, Deliverer, Duplicates, Fingerprints, Settings, settings};
+use super::dead_letter_queue::{DeadLetterLimits, DeadLetterQueue};
+use super::inner::Inner;
+use super::queue::{Queue, QueueLimits};
+use crate::delivery::{
+    ErasedService, Fingerprints, JobExecutor, SeenIds, Settings, WorkerPool, settings,
+};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
@@ -18,23 +20,23 @@ use crate::sync::Mutex;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MemoryInboxBuilder {
-    limits: Limits,
+    limits: QueueLimits,
     max_ids: usize,
     duplicate_window: Duration,
-    plots: Plots,
+    dead_letter_limits: DeadLetterLimits,
     delivery: Settings,
 }
 
 impl MemoryInboxBuilder {
     pub(super) fn new() -> Self {
         Self {
-            limits: Limits {
+            limits: QueueLimits {
                 events: 10_000,
                 bytes: 64 << 20,
             },
             max_ids: 100_000,
             duplicate_window: Duration::from_secs(24 * 60 * 60),
-            plots: Plots {
+            dead_letter_limits: DeadLetterLimits {
                 letters: 1_000,
                 bytes: 16 << 20,
             },
@@ -45,7 +47,7 @@ impl MemoryInboxBuilder {
     settings!();
 
     /// Sets how many events are held at once, both those in delivery and those that wait. The
-    /// default is 10,000, some seconds of a busy sender. With `max_running(n)` and
+    /// default is 10,000, some seconds of a busy sender. With `concurrency(n)` and
     /// `max_events(n + q)`, n run and q wait; the next is refused.
     pub fn max_events(mut self, events: usize) -> Self {
         self.limits.events = events;
@@ -82,14 +84,14 @@ impl MemoryInboxBuilder {
     /// Sets how many dead letters are kept. The default is 1,000. Past it those dead for the longest time are dropped, and
     /// counted as `dead_letters_dropped`. With 0 none is kept.
     pub fn max_dead_letters(mut self, letters: usize) -> Self {
-        self.plots.letters = letters;
+        self.dead_letter_limits.letters = letters;
         self
     }
 
     /// Sets how many bytes the bodies of all dead letters may have. The default is 16 MiB. Past it
     /// the oldest are dropped.
     pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
-        self.plots.bytes = bytes;
+        self.dead_letter_limits.bytes = bytes;
         self
     }
 
@@ -103,11 +105,11 @@ impl MemoryInboxBuilder {
             + Send
             + 'static,
     {
-        self.build_on(crate::runtime::TokioRuntime::new(), service)
+        self.build_with(crate::runtime::TokioRuntime::new(), service)
     }
 
     /// Returns the inbox, on another runtime.
-    pub fn build_on<S>(self, runtime: impl Runtime, service: S) -> MemoryInbox
+    pub fn build_with<S>(self, runtime: impl Runtime, service: S) -> MemoryInbox
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
             + Clone
@@ -115,16 +117,19 @@ impl MemoryInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        MemoryInbox::start(MemoryDesk {
+        MemoryInbox::start(Inner {
             queue: Mutex::new(Queue::new(
                 self.limits,
-                Crew::new(self.delivery.max_running),
-                Duplicates::new(self.max_ids, self.duplicate_window),
-                Graveyard::new(self.plots, self.delivery.hold_on_dead),
+                WorkerPool::new(self.delivery.concurrency),
+                SeenIds::new(self.max_ids, self.duplicate_window),
+                DeadLetterQueue::new(
+                    self.dead_letter_limits,
+                    self.delivery.block_key_on_dead_letter,
+                ),
             )),
             fingerprints: Fingerprints::default(),
             clock: Clock::new(Arc::clone(&runtime)),
-            deliverer: Deliverer::new(service, runtime, self.delivery),
+            executor: JobExecutor::new(ErasedService::new(service), runtime, self.delivery),
         })
     }
 }

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::MemoryDesk;
-use crate::delivery::{DeadLetter, EventService};
+use super::inner::Inner;
+use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
-use crate::inbox::{DeadLetterStore, Refused};
+use crate::inbox::{AcceptError, DeadLetterStore};
 use crate::router::Pattern;
 use crate::runtime::BoxFuture;
 
 /// Every change happens in the first poll, under the queue's lock.
-impl<S: EventService> DeadLetterStore for MemoryDesk<S> {
+impl DeadLetterStore for Inner {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
@@ -28,7 +28,7 @@ impl<S: EventService> DeadLetterStore for MemoryDesk<S> {
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
         Box::pin(async move {
-            self.change_and_staff(|queue| queue.replay(id))
+            self.change_and_spawn(|queue| queue.replay(id))
                 .map_err(refused)
         })
     }
@@ -42,7 +42,7 @@ impl<S: EventService> DeadLetterStore for MemoryDesk<S> {
             });
             let mut replayed = 0;
             for id in matching {
-                let again = self.change_and_staff(|queue| queue.replay(id));
+                let again = self.change_and_spawn(|queue| queue.replay(id));
                 replayed += u64::from(again.map_err(refused)?);
             }
             Ok(replayed)
@@ -50,23 +50,23 @@ impl<S: EventService> DeadLetterStore for MemoryDesk<S> {
     }
 
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        Box::pin(async move { Ok(self.change_and_staff(|queue| queue.delete(id))) })
+        Box::pin(async move { Ok(self.change_and_spawn(|queue| queue.delete(id))) })
     }
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            let now = self.deliverer.time_of_day();
+            let now = self.executor.time_of_day();
             let old = self.ids(|letter| {
-                let age = now.duration_since(letter.died_at());
+                let age = now.duration_since(letter.dead_lettered_at());
                 age.is_ok_and(|age| age > older_than)
             });
-            let delete = |id| self.change_and_staff(|queue| queue.delete(id));
+            let delete = |id| self.change_and_spawn(|queue| queue.delete(id));
             Ok(old.into_iter().map(|id| u64::from(delete(id))).sum())
         })
     }
 }
 
-impl<S> MemoryDesk<S> {
+impl Inner {
     /// Returns the ids of those letters.
     fn ids(&self, which: impl Fn(&DeadLetter) -> bool) -> Vec<u64> {
         let queue = self.queue();
@@ -75,7 +75,7 @@ impl<S> MemoryDesk<S> {
     }
 }
 
-fn refused(refused: Refused) -> Error {
+fn refused(refused: AcceptError) -> Error {
     Error::caused(
         ErrorKind::Inbox,
         "a dead letter can't be replayed now",

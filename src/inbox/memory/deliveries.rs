@@ -1,58 +1,56 @@
 use std::sync::Arc;
 
-use super::desk::MemoryDesk;
+use super::inner::Inner;
 use super::retrying::retry;
-use crate::delivery::{Deliverer, Desk, EventService, Hire, Job, Next, Verdict};
-use crate::outcome::Ledger;
+use crate::delivery::{EventOutcome, Job, JobExecutor, JobSource, Next, WorkerSlot};
+use crate::outcome::AttemptState;
 
-impl<S: EventService> Desk for MemoryDesk<S> {
-    type Service = S;
-
-    fn deliverer(&self) -> &Deliverer<S> {
-        &self.deliverer
+impl JobSource for Inner {
+    fn executor(&self) -> &JobExecutor {
+        &self.executor
     }
 
-    fn hire(&self) -> Option<Hire> {
-        self.queue().hire()
+    fn reserve_slot(&self) -> Option<WorkerSlot> {
+        self.queue().reserve_slot()
     }
 
-    fn was_dropped(&self, hire: Hire) -> bool {
-        self.queue().crew.was_dropped(hire)
+    fn was_dropped(&self, reserve_slot: WorkerSlot) -> bool {
+        self.queue().worker_pool.was_dropped(reserve_slot)
     }
 
     fn retire(&self, begun: bool) {
-        self.queue().crew.retire(begun);
+        self.queue().worker_pool.retire(begun);
     }
 
     fn next(&self) -> Option<Box<Job>> {
         self.queue().next()
     }
 
-    fn turn(&self) -> usize {
-        self.queue().turn()
+    fn batch_len(&self) -> usize {
+        self.queue().batch_len()
     }
 
-    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next) {
+    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
         match next {
-            Next::End(verdict) => self.end(&job, verdict),
+            Next::End(event_outcome) => self.end(&job, event_outcome),
             Next::Retry(delay) => retry(&self, job, delay),
         }
     }
 
-    fn dropped(self: Arc<Self>, mut job: Box<Job>, ledger: &Arc<Ledger>) {
-        if let Next::End(verdict) = self.deliverer.give_up(&mut job, ledger) {
-            self.end(&job, verdict);
+    fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
+        if let Next::End(event_outcome) = self.executor.fail(&mut job, attempt_state) {
+            self.end(&job, event_outcome);
         }
     }
 }
 
-impl<S: EventService> MemoryDesk<S> {
+impl Inner {
     /// Counts the end of an event in delivery. The worker that brought it goes on to the next of its
     /// key.
-    fn end(self: &Arc<Self>, job: &Job, verdict: Verdict) {
-        if verdict == Verdict::Dead {
-            self.bury(job);
+    fn end(self: &Arc<Self>, job: &Job, event_outcome: EventOutcome) {
+        if event_outcome == EventOutcome::Dead {
+            self.push_dead_letter(job);
         }
-        self.change(|queue| queue.end(job, verdict));
+        self.change(|queue| queue.end(job, event_outcome));
     }
 }

@@ -11,7 +11,7 @@ use shuttle::thread;
 use super::{MemoryInbox, MemoryInboxBuilder};
 use crate::delivery::{RetryPolicy, Stats};
 use crate::event::Event;
-use crate::inbox::{Accepted, Handle, Inbox, Refused};
+use crate::inbox::{AcceptError, Accepted, Handle, Inbox};
 use crate::outcome::HandlerError;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
@@ -57,14 +57,14 @@ impl Runtime for Threads {
 
 fn builder() -> MemoryInboxBuilder {
     let retry = RetryPolicy::new().max_attempts(2);
-    MemoryInbox::builder().max_running(1).retry(retry)
+    MemoryInbox::builder().concurrency(1).retry(retry)
 }
 
 /// Starts a thread that accepts the events of these ids.
 fn accepting(
     inbox: &MemoryInbox,
     ids: &'static [&str],
-) -> thread::JoinHandle<Vec<Result<Accepted, Refused>>> {
+) -> thread::JoinHandle<Vec<Result<Accepted, AcceptError>>> {
     let inbox = inbox.clone();
     thread::spawn(move || {
         let accept = |id: &&str| {
@@ -76,14 +76,14 @@ fn accepting(
     })
 }
 
-fn news(answers: &[Result<Accepted, Refused>]) -> u64 {
+fn news(answers: &[Result<Accepted, AcceptError>]) -> u64 {
     let new = |answer: &&Result<_, _>| matches!(answer, Ok(Accepted::New));
     answers.iter().filter(new).count() as u64
 }
 
 /// Waits until nothing is in flight, and returns the counts.
-fn settled(handle: &Handle) -> Stats {
-    block_on(handle.settled());
+fn wait_idle(handle: &Handle) -> Stats {
+    block_on(handle.wait_idle());
     let stats = handle.stats();
     let ended = stats.handled + stats.unhandled + stats.dead;
     assert_eq!((stats.accepted, stats.in_flight()), (ended, 0), "{stats:?}");
@@ -97,11 +97,11 @@ fn noop() -> EventRouter {
 #[test]
 fn every_event_finds_a_worker_also_one_that_comes_as_the_last_leaves() {
     check(|| {
-        let inbox = builder().build_on(Threads::default(), noop());
+        let inbox = builder().build_with(Threads::default(), noop());
         let threads = [accepting(&inbox, &["1", "2"]), accepting(&inbox, &["3"])];
         let answers = threads.map(|thread| thread.join().expect("it accepts"));
         assert_eq!(answers.iter().map(|answers| news(answers)).sum::<u64>(), 3);
-        assert_eq!(settled(&inbox.handle()).handled, 3);
+        assert_eq!(wait_idle(&inbox.handle()).handled, 3);
     });
 }
 
@@ -112,7 +112,7 @@ fn a_copy_is_never_answered_for_an_event_that_isnt_taken_after_all() {
             failing: AtomicUsize::new(1),
             ..Threads::default()
         };
-        let inbox = builder().build_on(runtime, noop());
+        let inbox = builder().build_with(runtime, noop());
         let threads = [accepting(&inbox, &["1"]), accepting(&inbox, &["1"])];
         let answers = threads.map(|thread| thread.join().expect("it accepts").remove(0));
         let new = news(&answers);
@@ -120,7 +120,7 @@ fn a_copy_is_never_answered_for_an_event_that_isnt_taken_after_all() {
             .iter()
             .filter(|answer| **answer == Ok(Accepted::Duplicate));
         assert!(copies.count() == 0 || new == 1, "{answers:?}");
-        assert_eq!(settled(&inbox.handle()).handled, new);
+        assert_eq!(wait_idle(&inbox.handle()).handled, new);
     });
 }
 
@@ -131,24 +131,24 @@ fn a_runtime_that_drops_a_worker_costs_nobody_who_was_told_that_his_event_is_tak
             dropping: AtomicUsize::new(1),
             ..Threads::default()
         };
-        let inbox = builder().build_on(runtime, noop());
+        let inbox = builder().build_with(runtime, noop());
         let threads = [accepting(&inbox, &["1"]), accepting(&inbox, &["2", "3"])];
         let answers = threads.map(|thread| thread.join().expect("it accepts"));
         let new = answers.iter().map(|answers| news(answers)).sum::<u64>();
-        assert_eq!(settled(&inbox.handle()).handled, new);
+        assert_eq!(wait_idle(&inbox.handle()).handled, new);
     });
 }
 
 #[test]
 fn a_drain_misses_no_event_and_lets_none_in_after_it() {
     check(|| {
-        let inbox = builder().build_on(Threads::default(), noop());
+        let inbox = builder().build_with(Threads::default(), noop());
         let (handle, accepting) = (inbox.handle(), accepting(&inbox, &["1", "2"]));
-        let left = block_on(handle.drain(Duration::MAX)).left;
+        let left = block_on(handle.drain(Duration::MAX)).remaining;
         let accepted = handle.stats().accepted;
         let answers = accepting.join().expect("it accepts");
         assert_eq!(accepted, news(&answers), "{left} were left");
-        assert_eq!(settled(&handle).handled, accepted);
+        assert_eq!(wait_idle(&handle).handled, accepted);
     });
 }
 
@@ -162,15 +162,15 @@ fn what_waits_for_its_next_attempt_is_told_of_a_drain() {
                 _ => Ok(()),
             }
         });
-        let inbox = builder().build_on(Threads::default(), router);
+        let inbox = builder().build_with(Threads::default(), router);
         let handle = inbox.handle();
         let answers = accepting(&inbox, &["1"]).join().expect("it accepts");
         assert_eq!(news(&answers), 1);
         let drain = thread::spawn({
             let handle = handle.clone();
-            move || block_on(handle.drain(Duration::MAX)).left
+            move || block_on(handle.drain(Duration::MAX)).remaining
         });
-        let stats = settled(&handle);
+        let stats = wait_idle(&handle);
         assert_eq!((stats.handled, stats.retried), (1, 1));
         drain.join().expect("it drains");
     });

@@ -7,16 +7,16 @@ use futures_util::future::{Either, select};
 use tower_service::Service;
 
 use super::MemoryInboxBuilder;
-use super::desk::MemoryDesk;
+use super::inner::Inner;
 use super::queue::Admission;
-use crate::contain::{Contained, contain};
-use crate::delivery::{DeadLetter, Delivery, EventService, Job, Progress, Stats, spawn, staff};
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::delivery::{Attempt, DeadLetter, Job, Progress, Stats, spawn, spawn_workers};
 use crate::error::BoxError;
 use crate::event::Event;
-use crate::inbox::{Accepted, Control, DeadLetterStore, Drained, Handle, Inbox, Refused};
+use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, Handle, Inbox, InboxControl};
 use crate::outcome::Report;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::telemetry::{self, Origin};
+use crate::telemetry::{self, ParentSpan};
 
 /// The inbox that keeps accepted events in memory. It is the default.
 ///
@@ -35,9 +35,9 @@ use crate::telemetry::{self, Origin};
 ///
 /// let router = EventRouter::new().on_any(|_: Event| async {});
 /// let inbox = MemoryInbox::builder()
-///     .max_running(8)
+///     .concurrency(8)
 ///     .attempt_timeout(Duration::from_secs(5))
-///     .on_delivery(|delivery| println!("{delivery}"))
+///     .on_attempt(|delivery| println!("{delivery}"))
 ///     .build(router);
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);
 /// ```
@@ -56,14 +56,7 @@ use crate::telemetry::{self, Origin};
 /// ```
 #[derive(Clone)]
 pub struct MemoryInbox {
-    core: Arc<dyn Core>,
-}
-
-/// An inbox without the type of its service.
-trait Core: Control {
-    fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused>;
-
-    fn runtime(&self) -> Arc<dyn Runtime>;
+    inner: Arc<Inner>,
 }
 
 impl MemoryInbox {
@@ -83,14 +76,14 @@ impl MemoryInbox {
 
     /// Returns an inbox with the defaults of [`MemoryInboxBuilder`], on another runtime.
     #[must_use]
-    pub fn on<S>(runtime: impl Runtime, service: S) -> Self
+    pub fn with_runtime<S>(runtime: impl Runtime, service: S) -> Self
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
             + Clone
             + Send
             + 'static,
     {
-        Self::builder().build_on(runtime, service)
+        Self::builder().build_with(runtime, service)
     }
 
     /// Returns a builder, to set what isn't as the defaults are.
@@ -98,9 +91,9 @@ impl MemoryInbox {
         MemoryInboxBuilder::new()
     }
 
-    pub(super) fn start<S: EventService>(shared: MemoryDesk<S>) -> Self {
+    pub(super) fn start(shared: Inner) -> Self {
         Self {
-            core: Arc::new(shared),
+            inner: Arc::new(shared),
         }
     }
 }
@@ -109,28 +102,28 @@ impl Inbox for MemoryInbox {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
-        let core = Arc::clone(&self.core);
-        async move { core.take(event) }
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.accept(event) }
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        self.core.runtime()
+        Arc::clone(&self.inner.executor.runtime)
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.core) as Arc<dyn Control>)
+        Handle::shared(Arc::clone(&self.inner) as Arc<dyn InboxControl>)
     }
 }
 
-impl<S: EventService> Core for MemoryDesk<S> {
-    fn take(self: Arc<Self>, event: Event) -> Result<Accepted, Refused> {
-        let (id, origin, now) = (
+impl Inner {
+    fn accept(self: Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
+        let (id, parent_span, now) = (
             self.fingerprints.of(event.id()),
-            Origin::current(),
+            ParentSpan::current(),
             self.clock.now(),
         );
-        let key = self.deliverer.settings.order.key(&event);
+        let key = self.executor.settings.order.key(&event);
         let mut queue = self.queue();
         let (number, forgot) = match queue.admit(event.body().len(), id, now)? {
             Admission::New { number, forgot } => (number, forgot),
@@ -139,35 +132,31 @@ impl<S: EventService> Core for MemoryDesk<S> {
         let job = Box::new(Job {
             number,
             event,
-            origin,
+            parent_span,
             progress: Progress::new(),
             key,
         });
-        let hire = queue.push(job, id);
+        let reserve_slot = queue.push(job, id);
         drop(queue);
         // Where there is a worker already, it will come to this event.
-        if let Some(hire) = hire {
+        if let Some(reserve_slot) = reserve_slot {
             let spawned = spawn(&self);
-            let withdrawn = self.change(|queue| queue.confirm(id, number, hire, spawned));
+            let withdrawn = self.change(|queue| queue.confirm(id, number, reserve_slot, spawned));
             if withdrawn.is_some() {
                 // What came behind it in the meantime was promised the worker that it didn't get.
-                staff(&self);
-                return Err(Refused::unavailable());
+                spawn_workers(&self);
+                return Err(AcceptError::unavailable());
             }
-            staff(&self);
+            spawn_workers(&self);
         }
         if forgot {
             telemetry::window_shortened();
         }
         Ok(Accepted::New)
     }
-
-    fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.deliverer.runtime)
-    }
 }
 
-impl<S: EventService> Control for MemoryDesk<S> {
+impl InboxControl for Inner {
     fn stats(&self) -> Stats {
         self.queue().stats()
     }
@@ -178,8 +167,8 @@ impl<S: EventService> Control for MemoryDesk<S> {
             hurry.wake();
             if let Some(idle) = idle(&self) {
                 // A runtime without a timer, or one that shuts down: what can't be bounded isn't waited for.
-                if let Ok(sleep) = contain(|| self.deliverer.runtime.sleep(within))
-                    && let Either::Left(_) = select(idle, Contained::new(sleep)).await
+                if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within))
+                    && let Either::Left(_) = select(idle, CatchPanic::new(sleep)).await
                 {
                     return Drained::new(0);
                 }
@@ -188,7 +177,7 @@ impl<S: EventService> Control for MemoryDesk<S> {
         })
     }
 
-    fn settled(self: Arc<Self>) -> BoxFuture<()> {
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
             if let Some(idle) = idle(&self) {
                 // The sender lives in the queue, which this future holds.
@@ -197,12 +186,12 @@ impl<S: EventService> Control for MemoryDesk<S> {
         })
     }
 
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        self.deliverer.settings.on_delivery.add(hook);
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.executor.settings.on_attempt.add(hook);
     }
 
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
-        self.deliverer.settings.on_dead_letter.add(hook);
+        self.executor.settings.on_dead_letter.add(hook);
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
@@ -212,16 +201,16 @@ impl<S: EventService> Control for MemoryDesk<S> {
 
 /// Returns what is received once nothing is in flight, or `None` if nothing is. Whoever waits for that puts workers to the
 /// events that a runtime may have left behind.
-fn idle<S: EventService>(shared: &Arc<MemoryDesk<S>>) -> Option<oneshot::Receiver<()>> {
+fn idle(shared: &Arc<Inner>) -> Option<oneshot::Receiver<()>> {
     let idle = shared.queue().idle()?;
-    staff(shared);
+    spawn_workers(shared);
     Some(idle)
 }
 
 impl fmt::Debug for MemoryInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryInbox")
-            .field("stats", &self.core.stats())
+            .field("stats", &self.inner.stats())
             .finish()
     }
 }

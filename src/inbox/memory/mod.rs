@@ -3,10 +3,10 @@
 //! One lock guards the queue with its bounds, counts and dead letters; user code never runs under it.
 
 mod builder;
+mod dead_letter_queue;
 mod dead_letters;
 mod deliveries;
-mod desk;
-mod graveyard;
+mod inner;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod memory_inbox;

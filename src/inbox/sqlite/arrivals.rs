@@ -1,15 +1,15 @@
 use super::mailbox::Arrival;
 use super::writer::Writer;
-use crate::contain::{contain, discard};
+use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{Job, Progress};
-use crate::inbox::{Accepted, Refused};
-use crate::telemetry::{self, Origin};
+use crate::inbox::{AcceptError, Accepted};
+use crate::telemetry::{self, ParentSpan};
 
 /// What becomes of an arrival.
 pub(super) enum Decision {
     New,
     Copy,
-    Refused(Refused),
+    Refused(AcceptError),
 }
 
 impl Writer {
@@ -30,14 +30,14 @@ impl Writer {
                 return Decision::Copy;
             }
             if draining {
-                return Decision::Refused(Refused::draining());
+                return Decision::Refused(AcceptError::draining());
             }
             if !usable {
-                return Decision::Refused(Refused::unavailable());
+                return Decision::Refused(AcceptError::unavailable());
             }
             let size = arrival.event.body().len() as u64;
             if self.bounds.are_reached(totals, size) {
-                return Decision::Refused(Refused::full());
+                return Decision::Refused(AcceptError::full());
             }
             let forgot = !self.ids.insert(arrival.id, totals.next_id, now);
             if forgot && !std::mem::replace(&mut self.state.forgetful, true) {
@@ -69,7 +69,7 @@ impl Writer {
             let draining = window.is_draining();
             for (arrival, decision) in arrivals.into_iter().zip(decisions) {
                 let mut pushed = false;
-                let mut origin = Some(arrival.origin);
+                let mut parent_span = Some(arrival.parent_span);
                 let answer = match decision {
                     Decision::Refused(refused) => Err(refused),
                     // Of one that was taken before, or together with this one.
@@ -87,7 +87,7 @@ impl Writer {
                             window.push(Box::new(Job {
                                 number,
                                 event: arrival.event,
-                                origin: origin.take().unwrap_or_else(Origin::none),
+                                parent_span: parent_span.take().unwrap_or_else(ParentSpan::none),
                                 progress: Progress::new(),
                                 key: arrival.key,
                             }));
@@ -95,17 +95,17 @@ impl Writer {
                         number += 1;
                         Ok(Accepted::New)
                     }
-                    Decision::Copy | Decision::New => Err(Refused::unavailable()),
+                    Decision::Copy | Decision::New => Err(AcceptError::unavailable()),
                 };
                 window.stats.refused += u64::from(answer.is_err());
                 answers.push((arrival.answer, answer, pushed));
-                origins.extend(origin);
+                origins.extend(parent_span);
             }
         });
         discard(origins);
         for (waiting, answer, pushed) in answers {
             // Who gave up needn't be told, and does nothing about it any more.
-            let heard = contain(|| waiting.send(answer)).is_ok_and(|sent| sent.is_ok());
+            let heard = catch_panic(|| waiting.send(answer)).is_ok_and(|sent| sent.is_ok());
             self.state.attended += usize::from(pushed && heard);
         }
     }

@@ -11,8 +11,8 @@ use super::desk::SqliteDesk;
 use super::opener::{Opener, Setup};
 use super::window::{Shared, Window, WindowLimits};
 use super::writer::Bounds;
-use crate::contain::contain;
-use crate::delivery::{Crew, Deliverer, Settings, settings};
+use crate::catch_panic::catch_panic;
+use crate::delivery::{ErasedService, JobExecutor, Settings, WorkerPool, settings};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -33,7 +33,7 @@ impl SqliteInboxBuilder {
         Self {
             setup: Setup {
                 path: path.to_owned(),
-                wait_for_owner: Duration::ZERO,
+                lock_timeout: Duration::ZERO,
                 bounds: Bounds {
                     events: 1_000_000,
                     bytes: 1 << 30,
@@ -61,8 +61,8 @@ impl SqliteInboxBuilder {
     ///
     /// With a rolling deployment the new process is started before the old one has ended: 30 s are
     /// time enough for that to drain.
-    pub fn wait_for_owner(mut self, wait: Duration) -> Self {
-        self.setup.wait_for_owner = wait;
+    pub fn lock_timeout(mut self, wait: Duration) -> Self {
+        self.setup.lock_timeout = wait;
         self
     }
 
@@ -83,7 +83,7 @@ impl SqliteInboxBuilder {
     }
 
     /// Sets how many events are in memory at once, out of those held. The default is 1,024. Those
-    /// beyond it wait on disk. It should be more than `max_running`.
+    /// beyond it wait on disk. It should be more than `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.window.events = events.max(1);
         self.window.unwritten = (events / 2).max(1);
@@ -99,7 +99,7 @@ impl SqliteInboxBuilder {
 
     /// Sets how large the log beside the database may be while somebody reads from it and keeps it
     /// from being emptied. The default is 64 MiB. Past it events are answered 503.
-    pub fn max_log_bytes(mut self, bytes: u64) -> Self {
+    pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_log = bytes;
         self
     }
@@ -153,8 +153,8 @@ impl SqliteInboxBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Owned`] if another process, or another inbox of this one, has the file and
-    /// keeps it for longer than [`wait_for_owner`](SqliteInboxBuilder::wait_for_owner).
+    /// [`ErrorKind::Locked`] if another process, or another inbox of this one, has the file and
+    /// keeps it for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
     /// [`ErrorKind::Inbox`] if the folder is missing, there is no permission, the file is no
     /// database or that of something else, or corrupt, or was written by a newer version of this
     /// crate, or if there is no runtime of tokio. The text names the path. No file is ever
@@ -178,7 +178,7 @@ impl SqliteInboxBuilder {
             Error::caused(ErrorKind::Inbox, text, error)
         })?;
         let runtime = crate::runtime::TokioRuntime::with_handle(handle);
-        self.open_on(runtime, service).await
+        self.open_with(runtime, service).await
     }
 
     /// Opens the inbox on another runtime, whose methods are called from a thread of the inbox's own
@@ -188,7 +188,7 @@ impl SqliteInboxBuilder {
     ///
     /// Those of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`] if the runtime panics
     /// when it is to spawn from that thread.
-    pub async fn open_on<S>(self, runtime: impl Runtime, service: S) -> Result<SqliteInbox, Error>
+    pub async fn open_with<S>(self, runtime: impl Runtime, service: S) -> Result<SqliteInbox, Error>
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
             + Clone
@@ -196,13 +196,13 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let crew = Crew::new(self.delivery.max_running);
+        let worker_pool = WorkerPool::new(self.delivery.concurrency);
         let desk = Arc::new(SqliteDesk {
             mailbox: Arc::default(),
-            shared: Arc::new(Shared::new(Window::new(self.window, crew))),
+            shared: Arc::new(Shared::new(Window::new(self.window, worker_pool))),
             clock: Arc::new(Clock::new(Arc::clone(&runtime))),
             fingerprints: Arc::default(),
-            deliverer: Deliverer::new(service, runtime, self.delivery),
+            executor: JobExecutor::new(ErasedService::new(service), runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
         let opener = Opener::new(self.setup, &desk);
@@ -212,7 +212,7 @@ impl SqliteInboxBuilder {
                 Ok(writer) => {
                     // Whoever gave up has closed the mailbox.
                     let _ = opened.send(Ok(()));
-                    let _ = contain(|| writer.run());
+                    let _ = catch_panic(|| writer.run());
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }

@@ -5,8 +5,8 @@ use super::mailbox::{Arrival, Return};
 use super::store::Store;
 use super::stored::time;
 use super::writer::{Bounds, STEP, Writer};
-use crate::contain::discard;
-use crate::delivery::{DeadLetter, Next, Verdict};
+use crate::catch_panic::discard;
+use crate::delivery::{DeadLetter, EventOutcome, Next};
 use crate::runtime::millis;
 
 /// What a transaction did to events that were handed back.
@@ -106,7 +106,7 @@ impl Writer {
                 Ok(written) => self.settle(one, &written),
                 Err(error) if is_corrupt(&error) => {
                     // There is no letter that could hold its key. Else it is released as ever.
-                    let unheld = holds && matches!(returned.next, Next::End(Verdict::Dead));
+                    let unheld = holds && matches!(returned.next, Next::End(EventOutcome::Dead));
                     let dropped = Dropped {
                         count: 0,
                         passing: returned
@@ -139,7 +139,7 @@ impl Writer {
         self.shared.change(|window| {
             for Return { job, next, .. } in owed {
                 match next {
-                    Next::End(verdict) => window.ended(job, *verdict),
+                    Next::End(event_outcome) => window.ended(job, *event_outcome),
                     Next::Retry(_) => window.rescheduled(job),
                 }
             }
@@ -149,7 +149,7 @@ impl Writer {
             self.schedule.clear(job.number);
             match next {
                 Next::Retry(_) => self.schedule.retry(job.number, returned.due_at()),
-                Next::End(Verdict::Dead) if self.holds => {}
+                Next::End(EventOutcome::Dead) if self.holds => {}
                 Next::End(_) => self.schedule.release(job.key.as_ref()),
             }
         }
@@ -179,12 +179,17 @@ fn write_returns(
             Next::Retry(_) => {
                 store.reschedule(job.number, &job.progress, returned.due_at())?;
             }
-            Next::End(Verdict::Handled | Verdict::Unhandled) => {
+            Next::End(EventOutcome::Handled | EventOutcome::Unhandled) => {
                 done.push((job.number, job.size()));
             }
-            Next::End(Verdict::Dead) => {
-                let died_at = time(*at);
-                let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, died_at);
+            Next::End(EventOutcome::Dead) => {
+                let dead_lettered_at = time(*at);
+                let letter = DeadLetter::new(
+                    job.number,
+                    job.event.clone(),
+                    &job.progress,
+                    dead_lettered_at,
+                );
                 let key = job.key.as_ref();
                 bury(store, &letter, key, bounds, holds, &mut written.dropped)?;
                 written.letters.push(letter);

@@ -6,14 +6,14 @@ use futures_channel::oneshot;
 use super::desk::SqliteDesk;
 use super::graveyard::failed;
 use super::writer::{STEP, Writer};
-use crate::delivery::{DeadLetter, EventService};
+use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::DeadLetterStore;
 use crate::router::Pattern;
 use crate::runtime::{BoxFuture, millis};
 
 /// Everything runs on the writer's thread.
-impl<S: EventService> DeadLetterStore for SqliteDesk<S> {
+impl DeadLetterStore for SqliteDesk {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
@@ -72,16 +72,12 @@ impl<S: EventService> DeadLetterStore for SqliteDesk<S> {
     }
 }
 
-impl<S> SqliteDesk<S> {
+impl SqliteDesk {
     /// Asks the writer, and returns its answer.
     pub(super) fn ask<T: Send + 'static>(
         self: Arc<Self>,
         question: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
-    ) -> BoxFuture<Result<T, Error>>
-    where
-        S: 'static,
-        Self: Send + Sync,
-    {
+    ) -> BoxFuture<Result<T, Error>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             self.mailbox.request(Box::new(move |writer| {

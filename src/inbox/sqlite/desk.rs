@@ -7,40 +7,40 @@ use futures_util::future::{Either, select};
 use super::mailbox::{Arrival, Mailbox, Return};
 use super::window::Shared;
 use super::writer::{Office, Writer};
-use crate::contain::{Contained, contain};
+use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{
-    DeadLetter, Deliverer, Delivery, Desk, EventService, Fingerprints, Hire, Job, Next, Stats,
-    staff,
+    Attempt, DeadLetter, Fingerprints, Job, JobExecutor, JobSource, Next, Stats, WorkerSlot,
+    spawn_workers,
 };
 use crate::event::Event;
-use crate::inbox::{Accepted, Control, DeadLetterStore, Drained, Refused};
-use crate::outcome::{End, Ledger, Outcome};
+use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl};
+use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::runtime::{BoxFuture, Clock};
-use crate::telemetry::Origin;
+use crate::telemetry::ParentSpan;
 
 /// How long an event waits that the runtime dropped while it ran.
 const DROPPED: Duration = Duration::from_secs(1);
 
 /// What the inbox, its workers and its writer share.
-pub(super) struct SqliteDesk<S> {
+pub(super) struct SqliteDesk {
     pub(super) mailbox: Arc<Mailbox<Writer>>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Arc<Clock>,
     pub(super) fingerprints: Arc<Fingerprints>,
-    pub(super) deliverer: Deliverer<S>,
+    pub(super) executor: JobExecutor,
 }
 
-impl<S> SqliteDesk<S> {
+impl SqliteDesk {
     /// Hands an event to the writer.
     pub(super) fn arrive(
         &self,
         event: Event,
-        answer: oneshot::Sender<Result<Accepted, Refused>>,
-    ) -> Result<(), Refused> {
+        answer: oneshot::Sender<Result<Accepted, AcceptError>>,
+    ) -> Result<(), AcceptError> {
         let arrival = Arrival {
             id: self.fingerprints.of(event.id()),
-            key: self.deliverer.settings.order.key(&event),
-            origin: Origin::current(),
+            key: self.executor.settings.order.key(&event),
+            parent_span: ParentSpan::current(),
             event,
             answer,
         };
@@ -59,69 +59,67 @@ impl<S> SqliteDesk<S> {
 }
 
 /// Nobody has the inbox any more: its writer ends, and another process can have the file.
-impl<S> Drop for SqliteDesk<S> {
+impl Drop for SqliteDesk {
     fn drop(&mut self) {
         self.mailbox.close();
     }
 }
 
-impl<S: EventService> Desk for SqliteDesk<S> {
-    type Service = S;
-
-    fn deliverer(&self) -> &Deliverer<S> {
-        &self.deliverer
+impl JobSource for SqliteDesk {
+    fn executor(&self) -> &JobExecutor {
+        &self.executor
     }
 
-    fn hire(&self) -> Option<Hire> {
-        self.shared.lock().hire()
+    fn reserve_slot(&self) -> Option<WorkerSlot> {
+        self.shared.lock().reserve_slot()
     }
 
-    fn was_dropped(&self, hire: Hire) -> bool {
-        self.shared.lock().crew.was_dropped(hire)
+    fn was_dropped(&self, reserve_slot: WorkerSlot) -> bool {
+        self.shared.lock().worker_pool.was_dropped(reserve_slot)
     }
 
     fn retire(&self, begun: bool) {
-        self.shared.lock().crew.retire(begun);
+        self.shared.lock().worker_pool.retire(begun);
     }
 
     fn next(&self) -> Option<Box<Job>> {
         self.shared.lock().next()
     }
 
-    fn turn(&self) -> usize {
+    fn batch_len(&self) -> usize {
         let window = self.shared.lock();
-        window.crew.turn(window.ready())
+        window.worker_pool.batch_len(window.ready())
     }
 
-    fn concluded(self: Arc<Self>, job: Box<Job>, next: Next) {
+    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
         self.give_back(job, next);
     }
 
-    fn dropped(self: Arc<Self>, mut job: Box<Job>, ledger: &Arc<Ledger>) {
+    fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
         job.progress
-            .interrupt(&ledger.close(&End::Lost(Outcome::Dropped)));
+            .interrupt(&attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped)));
         // It wasn't the event's fault, and the event is safe: the same attempt is made again, by this
         // process or the next one.
         self.give_back(job, Next::Retry(DROPPED));
     }
 }
 
-impl<S: EventService> Office for SqliteDesk<S> {
-    fn staff(self: Arc<Self>) {
-        staff(&self);
+impl Office for SqliteDesk {
+    fn spawn_workers(self: Arc<Self>) {
+        spawn_workers(&self);
     }
 
     fn died(&self, letter: &DeadLetter) {
-        self.deliverer.settings.on_dead_letter.tell(letter);
+        self.executor.settings.on_dead_letter.notify(letter);
     }
 
     fn alarm(&self, after: Duration) -> oneshot::Sender<()> {
         let (cancel, canceled) = oneshot::channel();
         let mailbox = Arc::clone(&self.mailbox);
-        let runtime = &self.deliverer.runtime;
+        let runtime = &self.executor.runtime;
         // A runtime without a timer, or one that is gone: the writer looks round by itself in the end.
-        let _ = contain(|| {
-            let sleep = Contained::new(runtime.sleep(after));
+        let _ = catch_panic(|| {
+            let sleep = CatchPanic::new(runtime.sleep(after));
             runtime.spawn(Box::pin(async move {
                 // What says that this is still to ring is dropped before it does.
                 let rings = matches!(select(sleep, canceled).await, Either::Left((Ok(()), _)));
@@ -134,7 +132,7 @@ impl<S: EventService> Office for SqliteDesk<S> {
     }
 }
 
-impl<S: EventService> Control for SqliteDesk<S> {
+impl InboxControl for SqliteDesk {
     fn stats(&self) -> Stats {
         self.shared.lock().stats()
     }
@@ -156,30 +154,30 @@ impl<S: EventService> Control for SqliteDesk<S> {
                 let _ = resting.ask(|_| Ok(())).await;
             });
             // A runtime without a timer: what can't be bounded isn't waited for.
-            if let Ok(sleep) = contain(|| self.deliverer.runtime.sleep(within)) {
-                drop(select(at_rest, Contained::new(sleep)).await);
+            if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
+                drop(select(at_rest, CatchPanic::new(sleep)).await);
             }
             Drained::new(self.shared.lock().in_flight())
         })
     }
 
-    fn settled(self: Arc<Self>) -> BoxFuture<()> {
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
             let idle = self.shared.lock().idle();
             if let Some(idle) = idle {
-                staff(&self);
+                spawn_workers(&self);
                 // The sender lives in the window, which this future holds.
                 let _ = idle.await;
             }
         })
     }
 
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        self.deliverer.settings.on_delivery.add(hook);
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.executor.settings.on_attempt.add(hook);
     }
 
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
-        self.deliverer.settings.on_dead_letter.add(hook);
+        self.executor.settings.on_dead_letter.add(hook);
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {

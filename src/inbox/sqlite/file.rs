@@ -55,7 +55,7 @@ impl Owned {
                         "the inbox {} is open in another process, or a second time in this one",
                         path.display()
                     );
-                    return Err(Error::new(ErrorKind::Owned, text));
+                    return Err(Error::new(ErrorKind::Locked, text));
                 }
                 Err(TryLockError::Error(error)) => {
                     return Err(caused(&beside, "the inbox can't be locked", error));

@@ -5,7 +5,7 @@ use super::store::{Store, Totals};
 use super::writer::{Bounds, STEP, Writer};
 use crate::delivery::{DeadLetter, OrderKey};
 use crate::error::{Error, ErrorKind};
-use crate::inbox::Refused;
+use crate::inbox::AcceptError;
 use crate::router::Pattern;
 
 /// How many bytes of letters are replayed in one go; the last one may go over it.
@@ -80,9 +80,9 @@ impl Writer {
     ) -> Result<(u64, Option<u64>), Error> {
         let letters = self.store.letter_types(after, STEP).map_err(failed)?;
         let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
-        for (id, event_type, died_at) in letters {
+        for (id, event_type, dead_lettered_at) in letters {
             last = Some(id);
-            if died_at <= until && pattern.matches(&event_type) {
+            if dead_lettered_at <= until && pattern.matches(&event_type) {
                 let letter = self.store.letter(id).map_err(failed)?;
                 bytes += letter.as_ref().map_or(0, |letter| letter.body().len());
                 chosen.extend(letter);
@@ -140,15 +140,15 @@ impl Writer {
 
     fn may_replay(&self, letter: &DeadLetter, held: Totals) -> Result<(), Error> {
         if self.shared.lock().is_draining() {
-            return Err(refused(Refused::draining()));
+            return Err(refused(AcceptError::draining()));
         }
         if self.health.is_blocked() {
-            return Err(refused(Refused::unavailable()));
+            return Err(refused(AcceptError::unavailable()));
         }
         let full = self.bounds.are_reached(held, letter.body().len() as u64);
         // The room may be taken by those that it holds back: nothing else would ever make any.
         if full && !self.store.is_holding(letter.id()).map_err(failed)? {
-            return Err(refused(Refused::full()));
+            return Err(refused(AcceptError::full()));
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ pub(super) fn bury(
     }
 }
 
-fn refused(refused: Refused) -> Error {
+fn refused(refused: AcceptError) -> Error {
     let text = "a dead letter can't be replayed now";
     Error::caused(ErrorKind::Inbox, text, refused)
 }

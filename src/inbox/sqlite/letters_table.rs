@@ -27,7 +27,7 @@ impl Store {
         let event_type = letter
             .event()
             .map_or("", |event| event.event_type().as_str());
-        let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, died_at, attempts, routes, cause, order_key, holds, body) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, cause, order_key, holds, body) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.run(
             sql,
             params![
@@ -35,7 +35,7 @@ impl Store {
                 letter.message_id(),
                 event_type,
                 signed(to_millis(letter.received_at())),
-                signed(to_millis(letter.died_at())),
+                signed(to_millis(letter.dead_lettered_at())),
                 letter.attempts(),
                 routes(letter.routes()),
                 letter.cause(),
@@ -87,8 +87,7 @@ impl Store {
         after: Option<u64>,
         limit: usize,
     ) -> rusqlite::Result<Vec<(u64, String, u64)>> {
-        let sql =
-            "SELECT id, event_type, died_at FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let sql = "SELECT id, event_type, dead_lettered_at FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let params = params![after.map_or(-1, signed), signed(limit as u64)];
         let rows = statement.query_map(params, |row| {
@@ -105,7 +104,7 @@ impl Store {
 
     /// Returns the id of the letter that is dead for the longest time.
     pub(super) fn oldest_letter(&self) -> rusqlite::Result<Option<u64>> {
-        let sql = "SELECT id FROM dead_letters ORDER BY died_at, id LIMIT 1";
+        let sql = "SELECT id FROM dead_letters ORDER BY dead_lettered_at, id LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let id = statement.query_row([], |row| row.get(0)).optional()?;
         Ok(id.map(unsigned))
@@ -113,7 +112,7 @@ impl Store {
 
     /// Returns up to `limit` letters whose event was given up before a time.
     pub(super) fn letters_before(&self, died: u64, limit: usize) -> rusqlite::Result<Vec<u64>> {
-        let sql = "SELECT id FROM dead_letters WHERE died_at < ?1 ORDER BY died_at LIMIT ?2";
+        let sql = "SELECT id FROM dead_letters WHERE dead_lettered_at < ?1 ORDER BY dead_lettered_at LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let ids = statement.query_map(params![signed(died), signed(limit as u64)], |row| {
             row.get(0).map(unsigned)

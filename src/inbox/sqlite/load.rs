@@ -4,7 +4,7 @@ use super::store::Store;
 use super::stored::{StoredEvent, time};
 use super::window::Window;
 use super::writer::Writer;
-use crate::contain::discard;
+use crate::catch_panic::discard;
 use crate::delivery::Job;
 
 /// How many events are looked at in one go, and how often between two turns.
@@ -45,7 +45,7 @@ impl Writer {
             };
             let recovered = id <= self.recovered;
             // Those are marked as running, so no more of them are loaded than can run.
-            if !load.has_room() || (recovered && load.active >= self.max_running) {
+            if !load.has_room() || (recovered && load.active >= self.concurrency) {
                 break;
             }
             self.schedule.pop();
@@ -138,10 +138,15 @@ impl Writer {
     /// Writes what is to be known of what was loaded before it runs, and puts it into the window.
     fn start(&mut self, loaded: Loaded) {
         let Loaded { jobs, marks, dead } = loaded;
-        let died_at = time(self.clock.now());
+        let dead_lettered_at = time(self.clock.now());
         let dead: Vec<_> = dead
             .into_iter()
-            .map(|(stored, cause)| (stored.key.clone(), stored.into_letter(&cause, died_at)))
+            .map(|(stored, cause)| {
+                (
+                    stored.key.clone(),
+                    stored.into_letter(&cause, dead_lettered_at),
+                )
+            })
             .collect();
         if !marks.is_empty() || !dead.is_empty() {
             let (bounds, holds) = (self.bounds, self.holds);

@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use crate::contain::discard;
+use crate::catch_panic::discard;
 use crate::delivery::{Fingerprint, Job, Next, OrderKey};
 use crate::event::Event;
-use crate::inbox::{Accepted, Refused};
-use crate::telemetry::Origin;
+use crate::inbox::{AcceptError, Accepted};
+use crate::telemetry::ParentSpan;
 
 /// How many events may wait for the writer: some ten commits' worth.
 const MAX_ARRIVALS: usize = 4096;
@@ -48,8 +48,8 @@ pub(super) struct Arrival {
     pub(super) event: Event,
     pub(super) id: Fingerprint,
     pub(super) key: Option<OrderKey>,
-    pub(super) origin: Origin,
-    pub(super) answer: oneshot::Sender<Result<Accepted, Refused>>,
+    pub(super) parent_span: ParentSpan,
+    pub(super) answer: oneshot::Sender<Result<Accepted, AcceptError>>,
 }
 
 /// An event after an attempt.
@@ -83,16 +83,16 @@ impl<W> Mailbox<W> {
     }
 
     /// Puts an event in, unless there are too many.
-    pub(super) fn arrive(&self, arrival: Arrival) -> Result<(), Refused> {
+    pub(super) fn arrive(&self, arrival: Arrival) -> Result<(), AcceptError> {
         let size = arrival.event.body().len();
         // Unless nobody will see it.
-        let mut refused = Some(Refused::unavailable());
+        let mut refused = Some(AcceptError::unavailable());
         // What isn't put in is dropped when the lock is free: it ends a span.
         let mut arrival = Some(arrival);
         self.put(|inner| {
             let waiting = inner.mail.arrivals.len();
             let full = waiting > 0 && (waiting >= MAX_ARRIVALS || inner.bytes + size > MAX_BYTES);
-            refused = full.then(Refused::full);
+            refused = full.then(AcceptError::full);
             if !full {
                 inner.bytes += size;
                 inner.mail.arrivals.extend(arrival.take());

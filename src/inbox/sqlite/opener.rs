@@ -12,8 +12,8 @@ use super::schema;
 use super::store::Store;
 use super::window::Shared;
 use super::writer::{Bounds, Office, State, Writer};
-use crate::contain::contain;
-use crate::delivery::{Duplicates, EventService, Fingerprints};
+use crate::catch_panic::catch_panic;
+use crate::delivery::{Fingerprints, SeenIds};
 use crate::error::{Error, ErrorKind};
 use crate::runtime::{Clock, Runtime};
 
@@ -21,7 +21,7 @@ use crate::runtime::{Clock, Runtime};
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) path: PathBuf,
-    pub(super) wait_for_owner: Duration,
+    pub(super) lock_timeout: Duration,
     pub(super) bounds: Bounds,
     pub(super) max_log: u64,
     pub(super) max_ids: usize,
@@ -32,7 +32,7 @@ pub(super) struct Setup {
 pub(super) struct Opener {
     setup: Setup,
     holds: bool,
-    max_running: usize,
+    concurrency: usize,
     mailbox: Arc<Mailbox<Writer>>,
     shared: Arc<Shared>,
     clock: Arc<Clock>,
@@ -42,18 +42,18 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new<S: EventService>(setup: Setup, desk: &Arc<SqliteDesk<S>>) -> Self {
-        let office: Weak<dyn Office> = Arc::<SqliteDesk<S>>::downgrade(desk);
-        let settings = &desk.deliverer.settings;
+    pub(super) fn new(setup: Setup, desk: &Arc<SqliteDesk>) -> Self {
+        let office: Weak<dyn Office> = Arc::<SqliteDesk>::downgrade(desk);
+        let settings = &desk.executor.settings;
         Self {
             setup,
-            holds: settings.hold_on_dead,
-            max_running: settings.max_running,
+            holds: settings.block_key_on_dead_letter,
+            concurrency: settings.concurrency,
             mailbox: Arc::clone(&desk.mailbox),
             shared: Arc::clone(&desk.shared),
             clock: Arc::clone(&desk.clock),
             fingerprints: Arc::clone(&desk.fingerprints),
-            runtime: Arc::clone(&desk.deliverer.runtime),
+            runtime: Arc::clone(&desk.executor.runtime),
             office,
         }
     }
@@ -64,7 +64,7 @@ impl Opener {
         let (setup, holds) = (self.setup, self.holds);
         let path = &*setup.path;
         let wanted = || !self.mailbox.is_closed();
-        let owned = Owned::acquire(path, setup.wait_for_owner, wanted)?;
+        let owned = Owned::acquire(path, setup.lock_timeout, wanted)?;
         let connection = schema::open(path)?;
         let explain = |error| failed(path, error).0;
         let mut store = Store::new(connection).map_err(explain)?;
@@ -93,8 +93,8 @@ impl Opener {
             clock: self.clock,
             bounds: setup.bounds,
             holds,
-            max_running: self.max_running,
-            ids: Duplicates::new(setup.max_ids, setup.duplicate_window),
+            concurrency: self.concurrency,
+            ids: SeenIds::new(setup.max_ids, setup.duplicate_window),
             remembers,
             fingerprints: self.fingerprints,
             schedule,
@@ -106,7 +106,7 @@ impl Opener {
 
 /// Sees whether a runtime can spawn from this thread: what is accepted would wait for ever otherwise.
 fn able(runtime: &dyn Runtime) -> Result<(), Error> {
-    contain(|| runtime.spawn(Box::pin(async {}))).map_err(|_| {
+    catch_panic(|| runtime.spawn(Box::pin(async {}))).map_err(|_| {
         let text = "the runtime can't spawn from a thread of the inbox's own: give it a handle";
         Error::new(ErrorKind::Inbox, text)
     })

@@ -38,7 +38,7 @@ CREATE TABLE dead_letters (
     message_id TEXT NOT NULL,
     event_type TEXT NOT NULL,
     received_at INTEGER NOT NULL,
-    died_at INTEGER NOT NULL,
+    dead_lettered_at INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     -- How each route ended, as JSON like that of events.
     routes TEXT NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE dead_letters (
 
 CREATE INDEX dead_letters_holding ON dead_letters (id) WHERE holds = 1;
 
-CREATE INDEX dead_letters_by_death ON dead_letters (died_at);
+CREATE INDEX dead_letters_by_death ON dead_letters (dead_lettered_at);
 
 -- One row: what counting would take too long for.
 CREATE TABLE totals (

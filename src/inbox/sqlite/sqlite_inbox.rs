@@ -8,11 +8,11 @@ use tower_service::Service;
 
 use super::SqliteInboxBuilder;
 use super::desk::SqliteDesk;
-use crate::delivery::{EventService, staff};
+use crate::delivery::spawn_workers;
 #[cfg(feature = "tokio")]
 use crate::error::{BoxError, Error};
 use crate::event::Event;
-use crate::inbox::{Accepted, Control, Handle, Inbox, Refused};
+use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 #[cfg(feature = "tokio")]
 use crate::outcome::Report;
 use crate::runtime::Runtime;
@@ -53,12 +53,12 @@ use crate::runtime::Runtime;
 /// |---|---|---|
 /// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (those that need no run, as JSON), `routed`, `marked` and `crashes`, `body` (as it came) |
 /// | `pending` | the same, to read: a view | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
-/// | `dead_letters` | an event that was given up | `id`, `message_id`, `event_type`, `received_at`, `died_at`, `attempts`, `routes` (with what `failed`), `cause`, `order_key`, `holds`, `body` |
+/// | `dead_letters` | an event that was given up | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `attempts`, `routes` (with what `failed`), `cause`, `order_key`, `holds`, `body` |
 /// | `message_ids` | an id by which copies are recognised | `id`, `accepted_at`, `message_id` |
 /// | `totals` | one row of sums | `next_id`, `events`, `event_bytes`, `dead_letters`, `dead_letter_bytes` |
 ///
 /// Times are in milliseconds since the Unix epoch. A long read keeps the log beside the file from
-/// being emptied: when it reaches [`max_log_bytes`](SqliteInboxBuilder::max_log_bytes) events are
+/// being emptied: when it reaches [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes) events are
 /// answered 503 until the reader is done, and that is logged.
 ///
 /// One inbox owns the file, by a lock on a file beside it whose name ends with `-lock`. It has to
@@ -91,32 +91,18 @@ use crate::runtime::Runtime;
 /// ```
 #[derive(Clone)]
 pub struct SqliteInbox {
-    core: Arc<dyn Core>,
-}
-
-/// An inbox without the type of its service.
-trait Core: Control {
-    fn arrive(
-        &self,
-        event: Event,
-        answer: oneshot::Sender<Result<Accepted, Refused>>,
-    ) -> Result<(), Refused>;
-
-    /// Puts workers to what is ready.
-    fn staff(self: Arc<Self>);
-
-    fn runtime(&self) -> Arc<dyn Runtime>;
+    desk: Arc<SqliteDesk>,
 }
 
 /// Waits for an event's acceptance, and sees to it then that there is a worker for it, also where
 /// nobody waits any more: a task is spawned for less from here than from the writer's thread.
 struct Attendant {
-    core: Arc<dyn Core>,
+    desk: Arc<SqliteDesk>,
 }
 
 impl Drop for Attendant {
     fn drop(&mut self) {
-        Arc::clone(&self.core).staff();
+        spawn_workers(&self.desk);
     }
 }
 
@@ -143,8 +129,8 @@ impl SqliteInbox {
         SqliteInboxBuilder::new(path.as_ref())
     }
 
-    pub(super) fn start<S: EventService>(desk: Arc<SqliteDesk<S>>) -> Self {
-        Self { core: desk }
+    pub(super) fn start(desk: Arc<SqliteDesk>) -> Self {
+        Self { desk }
     }
 }
 
@@ -152,50 +138,32 @@ impl Inbox for SqliteInbox {
     fn accept(
         &self,
         event: Event,
-    ) -> impl Future<Output = Result<Accepted, Refused>> + Send + 'static {
-        let core = Arc::clone(&self.core);
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
+        let desk = Arc::clone(&self.desk);
         async move {
             let (answer, answered) = oneshot::channel();
-            core.arrive(event, answer)?;
-            let _attendant = Attendant { core };
+            desk.arrive(event, answer)?;
+            let _attendant = Attendant { desk };
             // Nobody answers where the writer has ended.
             answered
                 .await
-                .unwrap_or_else(|_| Err(Refused::unavailable()))
+                .unwrap_or_else(|_| Err(AcceptError::unavailable()))
         }
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        self.core.runtime()
+        Arc::clone(&self.desk.executor.runtime)
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.core) as Arc<dyn Control>)
-    }
-}
-
-impl<S: EventService> Core for SqliteDesk<S> {
-    fn arrive(
-        &self,
-        event: Event,
-        answer: oneshot::Sender<Result<Accepted, Refused>>,
-    ) -> Result<(), Refused> {
-        self.arrive(event, answer)
-    }
-
-    fn staff(self: Arc<Self>) {
-        staff(&self);
-    }
-
-    fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.deliverer.runtime)
+        Handle::shared(Arc::clone(&self.desk) as Arc<dyn InboxControl>)
     }
 }
 
 impl fmt::Debug for SqliteInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteInbox")
-            .field("stats", &self.core.stats())
+            .field("stats", &self.desk.stats())
             .finish()
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Row;
 use serde_json::{Value, json};
 
-use crate::delivery::{DeadLetter, Job, OrderKey, Progress, RouteEnd};
+use crate::delivery::{DeadLetter, Job, OrderKey, Progress, RouteResult};
 use crate::error::Error;
 use crate::event::Event;
-use crate::telemetry::Origin;
+use crate::telemetry::ParentSpan;
 
 /// What the schedule needs to know of a stored event.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct StoredEvent {
     received_at: u64,
     pub(super) key: Option<OrderKey>,
     pub(super) attempt: NonZeroU32,
-    pub(super) ends: Vec<RouteEnd>,
+    pub(super) ends: Vec<RouteResult>,
     pub(super) crashes: u32,
     routed: bool,
     /// As it came, which is UTF-8 unless the file was damaged.
@@ -70,7 +70,7 @@ impl StoredEvent {
             Ok(event) => Ok(Job {
                 number: self.id,
                 event,
-                origin: Origin::none(),
+                parent_span: ParentSpan::none(),
                 progress: Progress::restored(self.attempt, self.ends, self.routed),
                 key: self.key,
             }),
@@ -79,12 +79,12 @@ impl StoredEvent {
     }
 
     /// Returns the dead letter of an event that is given up before it runs.
-    pub(super) fn into_letter(self, cause: &str, died_at: SystemTime) -> DeadLetter {
+    pub(super) fn into_letter(self, cause: &str, dead_lettered_at: SystemTime) -> DeadLetter {
         let received_at = time(self.received_at);
         DeadLetter::stored(
             (self.id, ""),
             &String::from_utf8_lossy(&self.body),
-            (received_at, died_at),
+            (received_at, dead_lettered_at),
             // It was counted up for an attempt that didn't come, unless the process ended in it.
             self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
@@ -95,7 +95,7 @@ impl StoredEvent {
 
 /// The columns that [`letter`] takes.
 pub(super) const LETTER: &str =
-    "id, received_at, died_at, attempts, routes, cause, message_id, body";
+    "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body";
 
 /// Reads a dead letter.
 pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
@@ -148,8 +148,8 @@ pub(super) fn time(millis: u64) -> SystemTime {
 }
 
 /// Writes the finished routes as JSON.
-pub(super) fn routes(ends: &[RouteEnd]) -> String {
-    let route = |end: &RouteEnd| match end.reason() {
+pub(super) fn routes(ends: &[RouteResult]) -> String {
+    let route = |end: &RouteResult| match end.reason() {
         None => json!({ "route": end.route() }),
         Some(reason) => json!({ "route": end.route(), "failed": reason }),
     };
@@ -158,12 +158,12 @@ pub(super) fn routes(ends: &[RouteEnd]) -> String {
 
 /// Reads the finished routes. What isn't as it was written finishes nothing: at worst a route runs
 /// again.
-fn ends(routes: &[u8]) -> Vec<RouteEnd> {
+fn ends(routes: &[u8]) -> Vec<RouteResult> {
     let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
         return Vec::new();
     };
     let end = |route: &Value| {
-        Some(RouteEnd {
+        Some(RouteResult {
             route: Arc::from(route.get("route")?.as_str()?),
             reason: route.get("failed").and_then(Value::as_str).map(Arc::from),
         })

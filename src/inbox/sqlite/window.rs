@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
-use crate::delivery::{Crew, Hire, Job, Stats, Verdict};
+use crate::delivery::{EventOutcome, Job, Stats, WorkerPool, WorkerSlot};
 use crate::waiters::Waiters;
 
 /// The events that are in memory, and the counts of all.
@@ -13,7 +13,7 @@ use crate::waiters::Waiters;
 pub(super) struct Window {
     limits: WindowLimits,
     ready: VecDeque<Box<Job>>,
-    pub(super) crew: Crew,
+    pub(super) worker_pool: WorkerPool,
     /// Events that were handed back and whose end isn't on disk yet.
     unwritten: usize,
     /// Bytes of the bodies in memory.
@@ -95,11 +95,11 @@ impl Shared {
 }
 
 impl Window {
-    pub(super) fn new(limits: WindowLimits, crew: Crew) -> Self {
+    pub(super) fn new(limits: WindowLimits, worker_pool: WorkerPool) -> Self {
         Self {
             limits,
             ready: VecDeque::new(),
-            crew,
+            worker_pool,
             unwritten: 0,
             loaded_bytes: 0,
             draining: false,
@@ -118,7 +118,7 @@ impl Window {
     }
 
     fn loaded(&self) -> usize {
-        self.ready.len() + self.crew.busy() + self.unwritten
+        self.ready.len() + self.worker_pool.busy() + self.unwritten
     }
 
     /// Returns how much room there is.
@@ -126,7 +126,7 @@ impl Window {
         Room {
             loaded: self.loaded(),
             bytes: self.loaded_bytes,
-            active: self.ready.len() + self.crew.busy(),
+            active: self.ready.len() + self.worker_pool.busy(),
             limits: self.limits,
         }
     }
@@ -153,23 +153,23 @@ impl Window {
         !self.draining && !self.failing && self.unwritten < self.limits.unwritten
     }
 
-    pub(super) fn hire(&mut self) -> Option<Hire> {
+    pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {
         if !self.may_start() {
             return None;
         }
-        self.crew.hire(self.ready.len())
+        self.worker_pool.reserve_slot(self.ready.len())
     }
 
     pub(super) fn next(&mut self) -> Option<Box<Job>> {
         let job = self.may_start().then(|| self.ready.pop_front()).flatten();
-        self.crew.took(job.is_some());
+        self.worker_pool.took(job.is_some());
         self.waiting -= u64::from(job.is_some());
         job
     }
 
     /// Counts an event that its worker handed back.
     pub(super) fn hand_back(&mut self) {
-        self.crew.done();
+        self.worker_pool.done();
         self.unwritten += 1;
     }
 
@@ -179,10 +179,10 @@ impl Window {
     }
 
     /// Counts an event whose end is on disk.
-    pub(super) fn ended(&mut self, job: &Job, verdict: Verdict) {
+    pub(super) fn ended(&mut self, job: &Job, event_outcome: EventOutcome) {
         self.written(job);
         self.stats.bytes -= job.size() as u64;
-        self.stats.end(verdict);
+        self.stats.end(event_outcome);
     }
 
     /// Counts an event of which it is on disk that there is another attempt.
@@ -221,7 +221,7 @@ impl Window {
     pub(super) fn died_waiting(&mut self, size: usize) {
         self.waiting = self.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
-        self.stats.end(Verdict::Dead);
+        self.stats.end(EventOutcome::Dead);
     }
 
     /// Refuses new events and starts none from now on.
@@ -243,7 +243,7 @@ impl Window {
     }
 
     fn at_rest(&self) -> bool {
-        self.crew.busy() == 0 && self.unwritten == 0
+        self.worker_pool.busy() == 0 && self.unwritten == 0
     }
 
     /// Returns what is received once nothing runs, or `None` if nothing does.
@@ -263,7 +263,7 @@ impl Window {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             waiting: self.waiting,
-            running: (self.crew.busy() + self.unwritten) as u64,
+            running: (self.worker_pool.busy() + self.unwritten) as u64,
             retrying: self.retrying,
             ..self.stats
         }

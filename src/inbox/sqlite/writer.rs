@@ -10,8 +10,8 @@ use super::mailbox::{Mail, Mailbox, Return};
 use super::schedule::Schedule;
 use super::store::{Store, Totals};
 use super::window::Shared;
-use crate::contain::contain;
-use crate::delivery::{DeadLetter, Duplicates, Fingerprints};
+use crate::catch_panic::catch_panic;
+use crate::delivery::{DeadLetter, Fingerprints, SeenIds};
 use crate::runtime::Clock;
 
 /// How many old ids are forgotten in one transaction at least, and how many letters are read or
@@ -44,7 +44,7 @@ impl Bounds {
 /// The inbox's other half, as its writer sees it.
 pub(super) trait Office: Send + Sync {
     /// Puts workers to what is ready.
-    fn staff(self: Arc<Self>);
+    fn spawn_workers(self: Arc<Self>);
 
     /// Tells the hooks of an event that was given up.
     fn died(&self, letter: &DeadLetter);
@@ -63,8 +63,8 @@ pub(super) struct Writer {
     pub(super) clock: Arc<Clock>,
     pub(super) bounds: Bounds,
     pub(super) holds: bool,
-    pub(super) max_running: usize,
-    pub(super) ids: Duplicates,
+    pub(super) concurrency: usize,
+    pub(super) ids: SeenIds,
     pub(super) remembers: bool,
     pub(super) fingerprints: Arc<Fingerprints>,
     pub(super) schedule: Schedule,
@@ -104,7 +104,7 @@ impl Writer {
         // Before the ids, so that a large store doesn't keep its events waiting.
         self.fill();
         self.set_alarm();
-        self.staff();
+        self.spawn_workers();
         self.read_ids();
         while let Some(mail) = self.mailbox.collect(self.patience()) {
             self.turn(mail);
@@ -136,7 +136,7 @@ impl Writer {
         }
         for request in mail.requests {
             // It wakes who asked.
-            let _ = contain(|| request(self));
+            let _ = catch_panic(|| request(self));
         }
         self.wake_due();
         if !draining {
@@ -148,16 +148,16 @@ impl Writer {
             self.health.checkpoint(self.store.connection());
         }
         self.set_alarm();
-        self.staff();
+        self.spawn_workers();
     }
 
     /// Puts workers to what is ready, unless those who wait for its acceptance do.
-    fn staff(&mut self) {
+    fn spawn_workers(&mut self) {
         let attended = std::mem::take(&mut self.state.attended);
         if self.shared.lock().ready() > attended
             && let Some(office) = self.office.upgrade()
         {
-            office.staff();
+            office.spawn_workers();
         }
     }
 

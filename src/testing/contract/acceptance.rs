@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::runs::{Runs, event};
 use super::{Candidate, Terms};
-use crate::inbox::{Accepted, Inbox, RefusedKind};
+use crate::inbox::{AcceptErrorKind, Accepted, Inbox};
 use crate::router::EventRouter;
 use crate::testing::MockRequest;
 
@@ -107,7 +107,7 @@ pub async fn of_concurrent_copies_one_is_taken(candidate: &impl Candidate) {
     assert_eq!(new.count(), 1, "{answers:?}");
     for answer in answers {
         if let Err(refused) = answer {
-            assert_eq!(refused.kind(), RefusedKind::Unavailable);
+            assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
         }
     }
     opened.until("it has run", || runs.count("a") >= 1).await;
@@ -167,11 +167,11 @@ pub async fn new_events_are_refused_after_a_drain(candidate: &impl Candidate) {
     let handle = opened.inbox.handle();
     for _ in 0..2 {
         let drained = handle.drain(Duration::from_secs(30)).await;
-        assert_eq!(drained.left, 0);
+        assert_eq!(drained.remaining, 0);
     }
     let answer = opened.inbox.accept(event("a", "2")).await;
     let refused = answer.expect_err("a drained inbox takes nothing new");
-    assert_eq!(refused.kind(), RefusedKind::Draining);
+    assert_eq!(refused.kind(), AcceptErrorKind::Draining);
     opened.until("nothing more runs", || true).await;
     assert_eq!(runs.count("a"), 1, "the second doesn't");
 }

@@ -36,7 +36,7 @@ impl Terms {
         Self {
             retry: RetryPolicy::new()
                 .max_attempts(attempts)
-                .base(Duration::ZERO),
+                .initial_delay(Duration::ZERO),
             attempt_timeout: Duration::from_secs(10),
         }
     }
@@ -46,7 +46,7 @@ impl Terms {
 pub struct Opened<I> {
     pub(super) inbox: I,
     pub(super) dead_letters: Option<DeadLetters>,
-    pub(super) settled: Settled,
+    pub(super) wait_idle: Settled,
     /// What lives as long as the inbox.
     _kept: Option<Box<dyn Any + Send>>,
 }
@@ -63,7 +63,7 @@ impl<I: Inbox> Opened<I> {
         Self {
             inbox,
             dead_letters,
-            settled: Box::new(move || Box::pin(handle.settled())),
+            wait_idle: Box::new(move || Box::pin(handle.wait_idle())),
             _kept: None,
         }
     }
@@ -71,11 +71,11 @@ impl<I: Inbox> Opened<I> {
     /// Sets what waits until everything that was accepted has been delivered, where others than the inbox
     /// do that.
     #[must_use]
-    pub fn settled<F>(mut self, settled: impl Fn() -> F + Send + Sync + 'static) -> Self
+    pub fn wait_idle<F>(mut self, wait_idle: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.settled = Box::new(move || Box::pin(settled()));
+        self.wait_idle = Box::new(move || Box::pin(wait_idle()));
         self
     }
 

@@ -9,7 +9,7 @@ use crate::inbox::{Accepted, Inbox};
 use crate::testing::MockRequest;
 
 /// How long anything may take, by the clock of the inbox's runtime.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What ran, in the order in which it began.
 #[derive(Clone, Debug, Default)]
@@ -78,14 +78,14 @@ impl<I: Inbox> Opened<I> {
         let begun = runtime.now();
         while !holds() {
             let waited = runtime.now().saturating_duration_since(begun);
-            assert!(waited < PATIENCE, "not within {PATIENCE:?}: {what}");
+            assert!(waited < TIMEOUT, "not within {TIMEOUT:?}: {what}");
             runtime.sleep(Duration::from_millis(5)).await;
         }
-        let over = runtime.sleep(PATIENCE);
-        let settled = select((self.settled)(), over).await;
+        let over = runtime.sleep(TIMEOUT);
+        let wait_idle = select((self.wait_idle)(), over).await;
         assert!(
-            matches!(settled, Either::Left(_)),
-            "it settles within {PATIENCE:?}, once {what}"
+            matches!(wait_idle, Either::Left(_)),
+            "it settles within {TIMEOUT:?}, once {what}"
         );
         self.assert_balanced();
     }
@@ -94,7 +94,7 @@ impl<I: Inbox> Opened<I> {
     pub(super) fn assert_balanced(&self) {
         let stats = self.inbox.handle().stats();
         let came = stats.accepted + stats.recovered + stats.replayed;
-        let ended = stats.handled + stats.unhandled + stats.dead + stats.handed_over;
+        let ended = stats.handled + stats.unhandled + stats.dead + stats.published;
         assert_eq!(
             came,
             ended + stats.in_flight(),

@@ -14,7 +14,7 @@ use crate::waiters::Waiters;
 /// when one of them loses the [`Report`]: by an error of its own, a panic, or a future that is
 /// dropped.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct AttemptState {
     attempt: NonZeroU32,
     /// The routes that need no run, because they finished in earlier attempts.
     finished: Vec<Arc<str>>,
@@ -28,7 +28,7 @@ pub(crate) struct Ledger {
 struct State {
     /// One line a route, pending while there is no outcome. A router that is called again appends
     /// its lines.
-    lines: Vec<Line>,
+    lines: Vec<RouteState>,
     /// How often a router entered its routes.
     entries: u32,
     /// Whether a route other than an observer matched.
@@ -40,26 +40,26 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Line {
+struct RouteState {
     route: Arc<str>,
     outcome: Option<Outcome>,
 }
 
 /// How the service's call ended, for the routes that it left unfinished.
-pub(crate) enum End {
+pub(crate) enum AttemptEnd {
     /// It returned a report.
     Returned,
     /// It returned an error, or panicked, or ran out of time, or was dropped.
     Lost(Outcome),
 }
 
-/// A router's lines in the ledger: the first is at `base`.
+/// A router's lines in the attempt_state: the first is at `base`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     base: usize,
 }
 
-impl Ledger {
+impl AttemptState {
     pub(crate) fn new(attempt: NonZeroU32, finished: Vec<Arc<str>>) -> Self {
         Self {
             attempt,
@@ -97,7 +97,7 @@ impl Ledger {
     /// was handled earlier in this one, which happens where a layer around the router calls it
     /// again.
     pub(crate) fn wants(&self, route: &str) -> bool {
-        let handled = |line: &Line| line.outcome.as_ref().is_some_and(Outcome::is_handled);
+        let handled = |line: &RouteState| line.outcome.as_ref().is_some_and(Outcome::is_handled);
         self.only.as_deref().is_none_or(|only| only == route)
             && !self.finished.iter().any(|finished| **finished == *route)
             && !self
@@ -129,7 +129,7 @@ impl Ledger {
         state.matched |= matched;
         let base = state.lines.len();
         state.lines.reserve_exact(routes.size_hint().0);
-        state.lines.extend(routes.map(|route| Line {
+        state.lines.extend(routes.map(|route| RouteState {
             route: Arc::clone(route),
             outcome: None,
         }));
@@ -175,16 +175,16 @@ impl Ledger {
 
     /// Ends the attempt and returns what all routes did; those that didn't finish get the outcome
     /// that `end` says.
-    pub(crate) fn close(&self, end: &End) -> Report {
+    pub(crate) fn close(&self, end: &AttemptEnd) -> Report {
         let state = self.state();
         let unfinished = match end {
-            End::Returned => Outcome::Dropped,
-            End::Lost(outcome) => outcome.clone(),
+            AttemptEnd::Returned => Outcome::Dropped,
+            AttemptEnd::Lost(outcome) => outcome.clone(),
         };
         if state.entries == 0 {
             return Report::of_service(match end {
-                End::Returned => Outcome::Handled,
-                End::Lost(_) => unfinished,
+                AttemptEnd::Returned => Outcome::Handled,
+                AttemptEnd::Lost(_) => unfinished,
             });
         }
         // Copied, not taken: a router on a task of its own may write here after this.

@@ -3,7 +3,7 @@
 /// While fewer than N events are in delivery an accepted one gets a worker of its own; it goes on
 /// until no event waits. So there is no dispatcher, and nothing to wake.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct WorkerPool {
     limit: usize,
     /// Workers that were spawned and haven't ended; one of them may be about to take its first
     /// event.
@@ -15,17 +15,17 @@ pub(crate) struct Crew {
 }
 
 /// The most events that a worker delivers in one go.
-const LONGEST_TURN: usize = 32;
+const MAX_BATCH_LEN: usize = 32;
 
 /// A worker that is to be spawned.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hire {
+pub(crate) struct WorkerSlot {
     /// How many had been dropped before.
     dropped: u64,
 }
 
-impl Crew {
-    /// Returns a crew of up to `limit`.
+impl WorkerPool {
+    /// Returns a worker_pool of up to `limit`.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -37,20 +37,20 @@ impl Crew {
 
     /// Returns a worker that is to be spawned, if one more is needed for the events that are ready,
     /// and counts it.
-    pub(crate) fn hire(&mut self, ready: usize) -> Option<Hire> {
+    pub(crate) fn reserve_slot(&mut self, ready: usize) -> Option<WorkerSlot> {
         let about_to_take = self.workers.saturating_sub(self.busy);
         if self.workers >= self.limit || ready <= about_to_take {
             return None;
         }
         self.workers += 1;
-        Some(Hire {
+        Some(WorkerSlot {
             dropped: self.dropped,
         })
     }
 
     /// Returns whether the runtime has dropped a worker since this one was hired.
-    pub(crate) fn was_dropped(&self, hire: Hire) -> bool {
-        self.dropped > hire.dropped
+    pub(crate) fn was_dropped(&self, reserve_slot: WorkerSlot) -> bool {
+        self.dropped > reserve_slot.dropped
     }
 
     /// Counts a worker that asked for its next event: it got one, or leaves.
@@ -65,8 +65,8 @@ impl Crew {
     /// Returns how many events a worker delivers before it lets others have the thread: one, and its
     /// share of those that wait. So what comes in while all others have their turn is gone after the
     /// next, however many they are.
-    pub(crate) fn turn(&self, ready: usize) -> usize {
-        (1 + ready / self.limit).min(LONGEST_TURN)
+    pub(crate) fn batch_len(&self, ready: usize) -> usize {
+        (1 + ready / self.limit).min(MAX_BATCH_LEN)
     }
 
     /// Counts a worker that is done with its event.

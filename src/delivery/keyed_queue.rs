@@ -9,7 +9,7 @@ use super::{Job, OrderKey};
 /// for its next attempt, and those behind it stand in a line of their own, out of everyone else's
 /// way. A key whose last event has ended leaves no trace.
 #[derive(Default)]
-pub(crate) struct Line {
+pub(crate) struct KeyedQueue {
     ready: VecDeque<Box<Job>>,
     /// Who waits behind the first event of each key.
     followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
@@ -17,7 +17,7 @@ pub(crate) struct Line {
     held_back: usize,
 }
 
-impl Line {
+impl KeyedQueue {
     /// Puts a new event at the end.
     pub(crate) fn push(&mut self, job: Box<Job>) {
         let Some(key) = &job.key else {

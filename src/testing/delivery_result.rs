@@ -1,20 +1,20 @@
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::delivery::{Delivery, Verdict};
+use crate::delivery::{Attempt, EventOutcome};
 use crate::outcome::{Outcome, Report};
 
 /// What came of a mock request: the answer, and the deliveries of its event.
 ///
 /// The assertions panic at the caller's line, and say what happened instead.
 #[derive(Debug)]
-pub struct Delivered {
+pub struct DeliveryResult {
     answer: Response<Bytes>,
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<Attempt>,
 }
 
-impl Delivered {
-    pub(super) fn new(answer: Response<Bytes>, deliveries: Vec<Delivery>) -> Self {
+impl DeliveryResult {
+    pub(super) fn new(answer: Response<Bytes>, deliveries: Vec<Attempt>) -> Self {
         Self { answer, deliveries }
     }
 
@@ -38,14 +38,14 @@ impl Delivered {
 
     /// Returns the attempts at the request's event: none if it wasn't accepted, or was a copy.
     #[must_use]
-    pub fn deliveries(&self) -> &[Delivery] {
+    pub fn deliveries(&self) -> &[Attempt] {
         &self.deliveries
     }
 
     /// Returns what the routes did in the last attempt, if there was one.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
-        self.deliveries.last().map(Delivery::report)
+        self.deliveries.last().map(Attempt::report)
     }
 
     /// Returns what became of a route in the last attempt that ran it, or `None` if none did.
@@ -111,9 +111,9 @@ impl Delivered {
     /// Asserts that the event was accepted and that no route took it, those of `on_any` aside.
     #[track_caller]
     pub fn assert_unhandled(&self) {
-        let verdict = self.deliveries.last().and_then(Delivery::verdict);
+        let event_outcome = self.deliveries.last().and_then(Attempt::event_outcome);
         assert!(
-            verdict == Some(Verdict::Unhandled),
+            event_outcome == Some(EventOutcome::Unhandled),
             "expected no route to match, but {}",
             self.story()
         );

@@ -3,15 +3,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
-use super::rejection::Reason;
-use crate::delivery::{DeadLetter, Delivery, Stats};
-use crate::inbox::{Control, DeadLetterStore, DeadLetters, Drained, Handle};
+use super::rejection::RejectionReason;
+use crate::delivery::{Attempt, DeadLetter, Stats};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl};
 use crate::runtime::BoxFuture;
 use crate::telemetry;
 
 /// What all clones of a front door share, whatever their settings.
 #[derive(Debug, Default)]
-pub(super) struct Front {
+pub(super) struct Shared {
     pub(super) bodies: Budget,
     malformed: AtomicU64,
     unverified: AtomicU64,
@@ -22,7 +22,7 @@ pub(super) struct Front {
     warned: AtomicBool,
 }
 
-impl Front {
+impl Shared {
     /// Warns, once, that nothing keeps strangers out.
     pub(super) fn warn_unverified(&self) {
         // Read first: this is asked for each request.
@@ -32,13 +32,15 @@ impl Front {
     }
 
     /// Counts a rejection, and returns how many of its kind there were.
-    pub(super) fn count(&self, reason: Reason) -> u64 {
+    pub(super) fn count(&self, reason: RejectionReason) -> u64 {
         let count = match reason {
-            Reason::Malformed => &self.malformed,
-            Reason::Unverified => &self.unverified,
-            Reason::Busy | Reason::Slow => &self.overloaded,
+            RejectionReason::Malformed => &self.malformed,
+            RejectionReason::Unverified => &self.unverified,
+            RejectionReason::Busy | RejectionReason::Slow => &self.overloaded,
             // The inbox counts these as refused.
-            Reason::Full | Reason::Draining | Reason::Unavailable => &self.refused,
+            RejectionReason::Full | RejectionReason::Draining | RejectionReason::Unavailable => {
+                &self.refused
+            }
             _ => &self.rejected,
         };
         // Counts on their own, that nothing else is read by.
@@ -47,18 +49,18 @@ impl Front {
 }
 
 /// The inbox's control, with the counts of the front door.
-pub(super) struct FrontControl {
-    pub(super) front: Arc<Front>,
+pub(super) struct ReceiverControl {
+    pub(super) shared: Arc<Shared>,
     pub(super) inbox: Handle,
 }
 
-impl Control for FrontControl {
+impl InboxControl for ReceiverControl {
     fn stats(&self) -> Stats {
         let mut stats = self.inbox.stats();
-        stats.malformed += self.front.malformed.load(Ordering::Relaxed);
-        stats.unverified += self.front.unverified.load(Ordering::Relaxed);
-        stats.overloaded += self.front.overloaded.load(Ordering::Relaxed);
-        stats.rejected += self.front.rejected.load(Ordering::Relaxed);
+        stats.malformed += self.shared.malformed.load(Ordering::Relaxed);
+        stats.unverified += self.shared.unverified.load(Ordering::Relaxed);
+        stats.overloaded += self.shared.overloaded.load(Ordering::Relaxed);
+        stats.rejected += self.shared.rejected.load(Ordering::Relaxed);
         stats
     }
 
@@ -66,12 +68,12 @@ impl Control for FrontControl {
         Box::pin(self.inbox.drain(within))
     }
 
-    fn settled(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(self.inbox.settled())
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(self.inbox.wait_idle())
     }
 
-    fn on_delivery(&self, hook: Arc<dyn Fn(&Delivery) + Send + Sync>) {
-        self.inbox.on_delivery(move |delivery| hook(delivery));
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.inbox.on_attempt(move |delivery| hook(delivery));
     }
 
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {

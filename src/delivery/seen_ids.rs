@@ -10,7 +10,7 @@ use crate::runtime::millis;
 /// What is kept of an id is a fingerprint under keys that are drawn at random, so that nobody can
 /// make two ids look the same, and long ids cost no more than short ones.
 #[derive(Debug)]
-pub(crate) struct Duplicates {
+pub(crate) struct SeenIds {
     remembered: HashSet<Fingerprint, BuildHasherDefault<AsItIs>>,
     /// The same fingerprints, oldest first.
     order: VecDeque<Remembered>,
@@ -68,7 +68,7 @@ impl Fingerprints {
     }
 }
 
-impl Duplicates {
+impl SeenIds {
     pub(crate) fn new(max_ids: usize, window: Duration) -> Self {
         Self {
             remembered: HashSet::default(),

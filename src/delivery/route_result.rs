@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::outcome::Outcome;
 
 /// How many bytes of what a handler said are kept.
@@ -9,13 +9,13 @@ const MAX_REASON: usize = 1024;
 
 /// How a route of an event ended: it did its work, or it won't be tried again.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RouteEnd {
+pub struct RouteResult {
     pub(crate) route: Arc<str>,
     /// Absent if the route did its work.
     pub(crate) reason: Option<Arc<str>>,
 }
 
-impl RouteEnd {
+impl RouteResult {
     /// Returns that of a route that did its work.
     pub(super) fn done(route: Arc<str>) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl RouteEnd {
     /// Returns that of a route that won't be tried again.
     pub(super) fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
         // The text of a handler's error is made by the user's code.
-        let reason = contain(|| outcome.to_string());
+        let reason = catch_panic(|| outcome.to_string());
         let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
         // What handlers say may quote a whole payload, and counts against no bound.
         let end = (0..=MAX_REASON)
@@ -55,9 +55,9 @@ impl RouteEnd {
 }
 
 /// Writes everything but what the handler said.
-impl fmt::Debug for RouteEnd {
+impl fmt::Debug for RouteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteEnd")
+        f.debug_struct("RouteResult")
             .field("route", &self.route)
             .field("failed", &self.reason.is_some())
             .finish_non_exhaustive()

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 pub(crate) type PanicMessage = Arc<str>;
 
 /// Runs `code`; a panic in it is the error.
-pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
+pub(crate) fn catch_panic<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
     // What a panic leaves half done is only ever dropped by us, never looked at again.
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
@@ -21,7 +21,7 @@ pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
 #[cfg(feature = "sqlite")]
 pub(crate) fn discard<T>(things: impl IntoIterator<Item = T>) {
     for thing in things {
-        let _ = contain(|| drop(thing));
+        let _ = catch_panic(|| drop(thing));
     }
 }
 
@@ -46,12 +46,12 @@ fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
 
 pin_project! {
     /// A future of the user's, whose panics are its output: those of any poll and those of its drop.
-    pub(crate) struct Contained<F> {
+    pub(crate) struct CatchPanic<F> {
         #[pin]
         future: Option<F>,
     }
 
-    impl<F> PinnedDrop for Contained<F> {
+    impl<F> PinnedDrop for CatchPanic<F> {
         fn drop(this: Pin<&mut Self>) {
             // A panic here would be the second one if the owner is unwinding: nobody is left to be told.
             let _ = this.cancel();
@@ -59,7 +59,7 @@ pin_project! {
     }
 }
 
-impl<F> Contained<F> {
+impl<F> CatchPanic<F> {
     pub(crate) fn new(future: F) -> Self {
         Self {
             future: Some(future),
@@ -69,17 +69,17 @@ impl<F> Contained<F> {
     /// Drops the future now.
     pub(crate) fn cancel(self: Pin<&mut Self>) -> Result<(), PanicMessage> {
         let mut future = self.project().future;
-        contain(|| future.set(None))
+        catch_panic(|| future.set(None))
     }
 }
 
-impl<F: Future> Future for Contained<F> {
+impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, PanicMessage>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.as_mut().project().future.as_pin_mut();
         let future = future.expect("a future isn't polled after it is ready");
-        let output = match contain(|| future.poll(cx)) {
+        let output = match catch_panic(|| future.poll(cx)) {
             Ok(poll) => Ok(ready!(poll)),
             Err(panic) => Err(panic),
         };
