@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 
-use botisimo_webhooks::testing::{Delivered, Harness, MockRequest};
+use botisimo_webhooks::testing::{DeliveryResult, Harness, MockRequest};
 use botisimo_webhooks::{
     AcceptError, Accepted, Attempt, Drained, Endpoint, EndpointFuture, Error, Event, EventOutcome,
     EventRouter, EventType, Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome,
@@ -89,7 +89,7 @@ fn values_can_be_cloned_and_shared() {
 #[test]
 fn what_comes_of_a_mock_can_be_sent() {
     fn sendable<T: Debug + Send + Sync + 'static>() {}
-    sendable::<Delivered>();
+    sendable::<DeliveryResult>();
 }
 
 #[test]

@@ -121,7 +121,7 @@ async fn without_an_acknowledgement_in_time_it_is_503_and_the_bytes_count_until_
     let context = server.context().await;
     let inbox = JetStreamInbox::builder(context.clone())
         .stream(StreamSettings::new().create_if_missing())
-        .response_timeout(Duration::from_millis(300))
+        .publish_timeout(Duration::from_millis(300))
         .max_bytes_in_flight(950)
         .open()
         .await
@@ -203,7 +203,7 @@ async fn a_drain_refuses_and_waits_for_what_is_on_its_way() {
     let server = Server::start().await;
     let mut context = server.context().await;
     context.set_timeout(nats::TIMEOUT);
-    let inbox = JetStreamInbox::builder(context.clone()).response_timeout(nats::TIMEOUT);
+    let inbox = JetStreamInbox::builder(context.clone()).publish_timeout(nats::TIMEOUT);
     let inbox = inbox
         .stream(StreamSettings::new().create_if_missing())
         .open()

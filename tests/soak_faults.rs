@@ -469,7 +469,7 @@ fn send(addr: SocketAddr, known: &Mutex<Known>, stop: &AtomicBool) {
             }
             2 | 3 => {
                 let id = known.lock().unwrap().number();
-                known.lock().unwrap().fate(id).remaining = true;
+                known.lock().unwrap().fate(id).left = true;
                 let event = request(id, "application/json", pad);
                 let cut = if rng.bool() {
                     event.len()
@@ -589,7 +589,7 @@ fn soak(name: &str, file: Option<&Path>) {
         let most = 1 + fate.replays;
         again += u32::from(fate.ends > most);
         assert!(
-            fate.taken || fate.remaining || fate.ends == 0,
+            fate.taken || fate.left || fate.ends == 0,
             "{name}: {id} was refused: {fate:?}"
         );
     }
