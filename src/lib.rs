@@ -110,6 +110,11 @@
 //! Each works alone, and none at all does too: on another executor implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
+// What only some inboxes use is compiled for all of them: the engine doesn't name features.
+#![cfg_attr(
+    not(all(feature = "jetstream", feature = "sqlite")),
+    allow(dead_code, unused_imports)
+)]
 
 mod catch_panic;
 mod delivery;

@@ -89,9 +89,7 @@ async fn a_handler_logs_in_the_span_of_its_request() {
     .await;
     let line = log.line("the handler speaks");
     assert!(
-        line.contains(
-            "request{number=7}:delivery{event_type=\"account.updated\" event_id=\"m-1\"}"
-        ),
+        line.contains("request{number=7}:attempt{event_type=\"account.updated\" event_id=\"m-1\"}"),
         "{line}"
     );
 }
@@ -106,7 +104,7 @@ async fn a_filter_that_drops_our_span_keeps_that_of_the_request() {
     .await;
     let line = log.line("the handler speaks");
     assert!(
-        line.contains("request{number=7}:") && !line.contains("delivery"),
+        line.contains("request{number=7}:") && !line.contains("attempt{"),
         "{line}"
     );
 }

@@ -78,12 +78,19 @@ impl fmt::Display for Attempt {
     }
 }
 
-impl fmt::Display for EventOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl EventOutcome {
+    /// Returns the outcome's name, one word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
             Self::Handled => "handled",
             Self::Unhandled => "unhandled",
             Self::Dead => "dead",
-        })
+        }
+    }
+}
+
+impl fmt::Display for EventOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

@@ -1,12 +1,14 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Attempt, ErasedService, EventOutcome, Job, Next, Settings, run_attempt};
+use super::{Attempt, DeadLetter, ErasedService, EventOutcome, Job, Next, Settings, run_attempt};
 use crate::catch_panic::catch_panic;
+use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
 use crate::runtime::Runtime;
-use crate::telemetry;
+use crate::telemetry::{self, AttemptInfo};
 
 /// What it takes to deliver an event.
 pub(crate) struct JobExecutor {
@@ -70,11 +72,49 @@ impl JobExecutor {
             .event
             .clone()
             .with_attempt_state(Arc::clone(attempt_state));
-        let delivery = Attempt::new(event, report, next);
-        let (event, report) = (delivery.event(), delivery.report());
-        telemetry::delivered(event, report, delivery.retry_in(), self.settings.log_errors);
-        self.settings.on_attempt.notify(&delivery);
+        let attempt = Attempt::new(event, report, next);
+        self.log(&attempt);
+        self.settings.on_attempt.notify(&attempt);
     }
+
+    fn log(&self, attempt: &Attempt) {
+        let event = attempt.event();
+        let info = AttemptInfo {
+            event_id: event.id(),
+            event_type: event.event_type().as_str(),
+            attempt: event.attempt(),
+            retry_in: attempt.retry_in(),
+        };
+        for route in attempt.report().routes() {
+            let outcome = route.outcome();
+            // The text of a handler's error or panic may quote a payload. This crate's own errors never do.
+            let is_text_safe = match outcome {
+                Outcome::Mismatched(_) => true,
+                Outcome::Failed(error) => error.get_ref().is::<Error>(),
+                _ => false,
+            };
+            let name = outcome.as_str();
+            let failure: Option<&dyn fmt::Display> = match outcome {
+                Outcome::Handled => None,
+                _ if is_text_safe || self.settings.log_errors => Some(outcome),
+                _ => Some(&name),
+            };
+            telemetry::route_finished(&info, route.route(), name, failure);
+        }
+        telemetry::attempt_finished(&info);
+        if let Some(outcome) = attempt.event_outcome() {
+            telemetry::event_finished(&info, outcome.as_str());
+        }
+    }
+
+    /// Reports a dead letter that the inbox has stored to the log and the hooks.
+    pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
+        let event = letter.event().ok();
+        let event_type = event.map(|event| event.event_type().as_str());
+        telemetry::event_dead_lettered(letter.message_id(), event_type, letter.attempts());
+        self.settings.on_dead_letter.notify(letter);
+    }
+
     /// Makes one attempt.
     pub(crate) async fn attempt(&self, event: Event, attempt_state: &Arc<AttemptState>) -> Report {
         let timeout = self.settings.attempt_timeout;

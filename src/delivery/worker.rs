@@ -124,7 +124,11 @@ impl<S: JobSource> JobGuard<S> {
 
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
-        let (event, span) = (job.event.clone(), job.parent_span.delivery(&job.event));
+        let (event, span) = (
+            job.event.clone(),
+            job.parent_span
+                .attempt(job.event.id(), job.event.event_type().as_str()),
+        );
         // It borrows `self`: a span that can't be entered is never dropped, and what is in it neither.
         let delivery = async {
             let report = self

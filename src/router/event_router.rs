@@ -291,7 +291,7 @@ impl EventRouter {
         let name = Arc::from(takes.to_string());
         let route = Route { name, takes };
         if route.is_suspect() {
-            telemetry::suspect_route(&route.name);
+            telemetry::undocumented_pattern(&route.name);
         }
         Arc::make_mut(&mut self.inner).push(Registered {
             route,

@@ -16,9 +16,9 @@ use super::settings::Settings;
 use super::shared::{ReceiverControl, Shared};
 use super::verify::{Unverified, Verify};
 use crate::catch_panic::{CatchPanic, catch_panic};
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::event::Event;
-use crate::inbox::{Handle, Inbox};
+use crate::inbox::{Accepted, Handle, Inbox};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
@@ -217,8 +217,12 @@ impl<I: Inbox> Receiver<I> {
             Err(panic) => Some(Err(panic)),
         };
         let rejection = match answer {
-            Some(Ok(Ok(_))) => {
-                telemetry::accepted(&copy);
+            Some(Ok(Ok(accepted))) => {
+                let (id, event_type) = (copy.id(), copy.event_type().as_str());
+                match accepted {
+                    Accepted::New => telemetry::event_accepted(id, event_type),
+                    Accepted::Duplicate => telemetry::event_duplicate(id, event_type),
+                }
                 return Ok(());
             }
             Some(Ok(Err(refused))) => Rejection::refused(&refused),
@@ -232,8 +236,12 @@ impl<I: Inbox> Receiver<I> {
         let should_warn = rejection
             .reason()
             .should_warn(self.shared.count(rejection.reason()));
-        let status = rejection.status().as_u16();
-        telemetry::rejected(status, rejection.text(), should_warn);
+        telemetry::webhook_rejected(
+            rejection.status().as_u16(),
+            rejection.reason().as_str(),
+            rejection.error().and_then(Error::static_text),
+            should_warn,
+        );
         self.settings.hooks.notify(rejection);
         rejection.reply()
     }

@@ -27,7 +27,7 @@ impl Shared {
     pub(super) fn warn_unverified(&self) {
         // Read first: this is asked for each request.
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            telemetry::unverified();
+            telemetry::verify_missing();
         }
     }
 

@@ -37,12 +37,12 @@ impl Running {
             match buried.await {
                 Ok(letter) => {
                     let exit = self.acknowledge(Exit::Dead).await;
-                    executor.settings.on_dead_letter.notify(&letter);
+                    executor.dead_lettered(&letter);
                     return exit;
                 }
                 Err(error) => {
                     if tries == 0 {
-                        telemetry::burial_failed(&self.bench.plan.name, &error);
+                        telemetry::dead_letter_not_stored(&self.bench.plan.name, &error);
                     }
                     let wait = Duration::from_millis(200) * (tries + 1);
                     executor.runtime.sleep(wait).await;

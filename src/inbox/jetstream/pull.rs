@@ -67,7 +67,7 @@ pub(super) async fn pull(shop: Arc<Shop>, bench: Arc<Bench>, consumer: PullConsu
             }
             Err(error) => {
                 if failed == 0 {
-                    telemetry::pull_failed(&bench.plan.name, &error);
+                    telemetry::pull_failed(&bench.plan.name, &*error);
                 }
                 failed += 1;
                 FAILED.wait(failed - 1)

@@ -136,7 +136,9 @@ impl Running {
             key: None,
             event: event.clone(),
         };
-        let span = job.parent_span.delivery(&event);
+        let span = job
+            .parent_span
+            .attempt(event.id(), event.event_type().as_str());
         let received_at = event.received_at();
         let next = span
             .instrument(async {
@@ -175,7 +177,7 @@ impl Running {
             && delivered.attempt == NonZeroU32::MIN
             && self.bench.may_warn(executor.runtime.now())
         {
-            telemetry::lagging(&self.bench.plan.name, waited);
+            telemetry::events_delayed(&self.bench.plan.name, waited);
         }
     }
 }

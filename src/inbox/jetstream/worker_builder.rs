@@ -243,7 +243,7 @@ impl JetStreamWorkerBuilder {
         let subjects = self.stream.subjects();
         let plans = plans(&router, &self.group, &subjects, self.fallback);
         if !self.fallback && router.routes().any(|route| route.is_fallback()) {
-            telemetry::fallback_is_off();
+            telemetry::fallback_without_events();
         }
         let events = stream::open(&self.context, &self.stream).await?;
         let names = plans.iter().map(|plan| plan.consumer.clone()).collect();

@@ -45,6 +45,6 @@ impl Inner {
         let (event, dead_lettered_at) = (job.event.clone(), self.executor.time_of_day());
         let letter = DeadLetter::new(job.number, event, &job.progress, dead_lettered_at);
         self.change_and_spawn(|queue| queue.push_dead_letter(letter.clone(), job.key.clone()));
-        self.executor.settings.on_dead_letter.notify(&letter);
+        self.executor.dead_lettered(&letter);
     }
 }

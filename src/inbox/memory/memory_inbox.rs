@@ -150,7 +150,7 @@ impl Inner {
             spawn_workers(&self);
         }
         if forgot {
-            telemetry::window_shortened();
+            telemetry::ids_forgotten_early();
         }
         Ok(Accepted::New)
     }

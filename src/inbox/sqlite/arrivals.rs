@@ -41,7 +41,7 @@ impl Writer {
             }
             let forgot = !self.ids.insert(arrival.id, totals.next_id, now);
             if forgot && !std::mem::replace(&mut self.state.forgetful, true) {
-                telemetry::window_shortened();
+                telemetry::ids_forgotten_early();
             }
             totals.next_id += 1;
             totals.events += 1;

@@ -110,7 +110,7 @@ impl Office for SqliteDesk {
     }
 
     fn died(&self, letter: &DeadLetter) {
-        self.executor.settings.on_dead_letter.notify(letter);
+        self.executor.dead_lettered(letter);
     }
 
     fn alarm(&self, after: Duration) -> oneshot::Sender<()> {

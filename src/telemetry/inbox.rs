@@ -1,0 +1,45 @@
+use std::error::Error as StdError;
+
+/// The inbox has stored an event.
+pub(crate) fn event_accepted(event_id: &str, event_type: &str) {
+    log!(debug, event_id, event_type, "event accepted");
+}
+
+/// The inbox has accepted a copy of this event before.
+pub(crate) fn event_duplicate(event_id: &str, event_type: &str) {
+    log!(debug, event_id, event_type, "duplicate event");
+}
+
+/// For the first time, the inbox forgets a message id before its window is over, because it remembers too many.
+pub(crate) fn ids_forgotten_early() {
+    log!(
+        warn,
+        "the inbox remembers no more message ids and forgets the oldest before their window is over: \
+         see `max_remembered_ids`"
+    );
+}
+
+/// The inbox can't store events. `error` is about files, their system or a server.
+pub(crate) fn inbox_failing(error: &(dyn StdError + 'static)) {
+    log!(
+        error,
+        %error,
+        source = error.source().map(tracing::field::display),
+        "the inbox is failing: events are answered 503"
+    );
+}
+
+/// The inbox's data is damaged. `error` is about files and their system.
+pub(crate) fn inbox_corrupt(error: &(dyn StdError + 'static)) {
+    log!(
+        error,
+        %error,
+        source = error.source().map(tracing::field::display),
+        "the inbox is damaged: events that can't be read aren't handled, and events that can't be stored are answered 503"
+    );
+}
+
+/// The inbox stores events again.
+pub(crate) fn inbox_recovered() {
+    log!(info, "the inbox has recovered");
+}

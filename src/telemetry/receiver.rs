@@ -1,0 +1,21 @@
+/// A layer or an endpoint without a [`Verify`](crate::Verify) starts to receive.
+pub(crate) fn verify_missing() {
+    log!(
+        warn,
+        "webhooks are accepted from anyone who knows the URL: set a secret with `verify`"
+    );
+}
+
+/// The receiver rejects a webhook. `reason` is one of a fixed set of texts, and `detail` names what is wrong with the body.
+pub(crate) fn webhook_rejected(
+    status: u16,
+    reason: &'static str,
+    detail: Option<&'static str>,
+    should_warn: bool,
+) {
+    if should_warn {
+        log!(warn, status, reason, detail, "webhook rejected");
+    } else {
+        log!(debug, status, reason, detail, "webhook rejected");
+    }
+}
