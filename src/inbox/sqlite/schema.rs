@@ -31,8 +31,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY).map_err(explain)?;
     // What isn't ours keeps its log too, which is moved into it by whoever closes it last.
-    let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-    connection.set_db_config(keep, true).map_err(explain)?;
+    // It isn't `Copy` in rusqlite 0.30.
+    let keep = || DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep(), true).map_err(explain)?;
     if connection.is_readonly(MAIN_DB).map_err(explain)? {
         return Err(fault(path, "there is no permission to write it"));
     }
@@ -49,7 +50,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
             return Err(fault(path, &why));
         }
         Found::Ours(version) => {
-            connection.set_db_config(keep, false).map_err(explain)?;
+            connection.set_db_config(keep(), false).map_err(explain)?;
             configure(&connection, path)?;
             migrate(&mut connection, version).map_err(explain)?;
         }

@@ -1,0 +1,39 @@
+//! What each peer's program shares: an inbox on disk that accepts events, and the ids that a handler stored through the peer.
+
+use std::sync::Arc;
+
+use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, SqliteInbox};
+
+/// The ids of the events that the inbox accepts.
+pub const IDS: [&str; 3] = ["m-1", "m-2", "m-3"];
+
+/// Opens an inbox whose handler runs `store` for each event, accepts the events of [`IDS`], and waits for their handlers.
+pub async fn deliver<F, E>(
+    folder: &tempfile::TempDir,
+    store: impl Fn(String) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let store = Arc::new(store);
+    let router = EventRouter::new().on("account.updated", move |event: Event| async move {
+        store(event.id().to_owned())
+            .await
+            .map_err(HandlerError::new)
+    });
+    let inbox = SqliteInbox::open(folder.path().join("inbox.db"), router)
+        .await
+        .expect("the inbox opens beside the peer");
+    for id in IDS {
+        let body = format!(
+            r#"{{"messageId":"{id}","timestamp":1,"eventType":"account.updated","data":null}}"#
+        );
+        let event = Event::from_bytes(body.into_bytes()).expect("the body is an event");
+        inbox
+            .accept(event)
+            .await
+            .expect("the inbox accepts the event");
+    }
+    inbox.handle().wait_idle().await;
+    assert_eq!(inbox.handle().stats().handled, IDS.len() as u64);
+}
