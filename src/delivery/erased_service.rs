@@ -1,17 +1,27 @@
+use std::any::Any;
 use std::future::poll_fn;
 use std::sync::PoisonError;
 
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use tower_service::Service;
 
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
+use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 use crate::sync::Mutex;
 
-/// The user's service of events without its type: no inbox has a type parameter for it.
+/// The user's service without its type, so that no inbox has a type parameter for it.
 pub(crate) struct ErasedService {
-    call: Box<dyn Fn(Event) -> BoxFuture<Result<Report, BoxError>> + Send + Sync>,
+    service: Erased,
+}
+
+enum Erased {
+    /// A router without layers around it. Its future needs no box.
+    Router(EventRouter),
+    Service(Box<dyn Fn(Event) -> BoxFuture<Result<Report, BoxError>> + Send + Sync>),
 }
 
 impl ErasedService {
@@ -22,27 +32,45 @@ impl ErasedService {
             + Send
             + 'static,
     {
+        if let Some(router) = (&service as &dyn Any).downcast_ref::<EventRouter>() {
+            let service = Erased::Router(router.clone());
+            return Self { service };
+        }
         // A service needn't be `Sync`, so a lock guards it while it is cloned.
         let service = Mutex::new(service);
+        let call = move |event| -> BoxFuture<_> {
+            // A clone that panics poisons the lock and doesn't change the service.
+            let mut service = service
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            Box::pin(async move {
+                poll_fn(|cx| service.poll_ready(cx))
+                    .await
+                    .map_err(Into::into)?;
+                service.call(event).await.map_err(Into::into)
+            })
+        };
         Self {
-            call: Box::new(move |event| {
-                // A clone that panics poisons the lock and doesn't change the service.
-                let mut service = service
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                Box::pin(async move {
-                    poll_fn(|cx| service.poll_ready(cx))
-                        .await
-                        .map_err(Into::into)?;
-                    service.call(event).await.map_err(Into::into)
-                })
-            }),
+            service: Erased::Service(Box::new(call)),
         }
     }
 
-    /// Calls a clone of the service once it is ready. Panics if the clone panics.
-    pub(crate) fn call(&self, event: Event) -> BoxFuture<Result<Report, BoxError>> {
-        (self.call)(event)
+    /// Calls a clone of the service once it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If the clone panics.
+    pub(crate) fn call(
+        &self,
+        event: Event,
+    ) -> impl Future<Output = Result<Report, BoxError>> + Send + use<> {
+        match &self.service {
+            // A router is always ready.
+            Erased::Router(router) => {
+                Either::Left(router.clone().call(event).map_err(|never| match never {}))
+            }
+            Erased::Service(call) => Either::Right(call(event)),
+        }
     }
 }

@@ -8,17 +8,16 @@ use super::{Outcome, Report, RouteReport};
 use crate::sync::{Mutex, MutexGuard};
 use crate::waiters::Waiters;
 
-/// What the routes of one attempt did, written as it happens.
+/// The outcomes of the routes of one attempt, recorded as they happen.
 ///
-/// It goes with the event through whatever layers the user put around the router, and stays behind
-/// when one of them loses the [`Report`]: by an error of its own, a panic, or a future that is
-/// dropped.
+/// The event carries this state through the layers that the user put around the router. So the state survives if a layer
+/// loses the [`Report`] by an error of its own, a panic or a dropped future.
 #[derive(Debug)]
 pub(crate) struct AttemptState {
     attempt: NonZeroU32,
-    /// The routes that need no run, because they finished in earlier attempts.
+    /// The routes that finished in earlier attempts and don't run again.
     finished: Vec<Arc<str>>,
-    /// The one route that may run, where each has a consumer of its own.
+    /// The one route that may run, where each route has a consumer of its own.
     only: Option<Arc<str>>,
     /// A lock and not atomics: a route writes once, and nothing waits under the lock.
     state: Mutex<State>,
@@ -26,37 +25,31 @@ pub(crate) struct AttemptState {
 
 #[derive(Debug, Default)]
 struct State {
-    /// One line a route, pending while there is no outcome. A router that is called again appends
-    /// its lines.
-    lines: Vec<RouteState>,
-    /// How often a router entered its routes.
-    entries: u32,
+    /// The routes of all router runs, in order. Reports share them, so that they are built once.
+    routes: Arc<[RouteReport]>,
+    /// The number of times that a router started its routes.
+    runs: u32,
     /// Whether a route other than an observer matched.
     matched: bool,
     /// Whether the attempt's time is over.
     expired: bool,
     /// The routers that wait for the end of the attempt's time.
-    waiting: Waiters,
+    deadline: Waiters,
 }
 
-#[derive(Debug)]
-struct RouteState {
-    route: Arc<str>,
-    outcome: Option<Outcome>,
-}
-
-/// How the service's call ended, for the routes that it left unfinished.
+/// How the call of the service ended. Decides the outcome of the routes that it left unfinished.
 pub(crate) enum AttemptEnd {
-    /// It returned a report.
+    /// The service returned a report.
     Returned,
-    /// It returned an error, or panicked, or ran out of time, or was dropped.
+    /// The service returned an error, panicked, ran out of time or was dropped.
     Lost(Outcome),
 }
 
-/// A router's lines in the attempt_state: the first is at `base`.
+/// One run of a router: its routes lie between `start` and `end` in the attempt's state.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    base: usize,
+pub(crate) struct RouterRun {
+    start: usize,
+    end: usize,
 }
 
 impl AttemptState {
@@ -69,8 +62,7 @@ impl AttemptState {
         }
     }
 
-    /// Returns that of an attempt at one route.
-    #[cfg(feature = "jetstream")]
+    /// Returns the state of an attempt at one route.
     pub(crate) fn only(attempt: NonZeroU32, route: Arc<str>) -> Self {
         Self {
             only: Some(route),
@@ -78,12 +70,12 @@ impl AttemptState {
         }
     }
 
-    /// Returns that of an event outside a delivery.
+    /// Returns the state of a first attempt, for a router that no inbox calls.
     pub(crate) fn first() -> Self {
         Self::new(NonZeroU32::MIN, Vec::new())
     }
 
-    /// The number of the attempt, from 1.
+    /// Returns the number of the attempt, from 1.
     pub(crate) fn attempt(&self) -> u32 {
         self.attempt.get()
     }
@@ -93,129 +85,121 @@ impl AttemptState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether `route` needs to run: not if it finished in an earlier attempt, nor if it
-    /// was handled earlier in this one, which happens where a layer around the router calls it
-    /// again.
+    /// Returns whether `route` has to run. It hasn't if it finished in an earlier attempt, or was handled earlier in this one:
+    /// a layer around the router may call the router again.
     pub(crate) fn wants(&self, route: &str) -> bool {
-        let handled = |line: &RouteState| line.outcome.as_ref().is_some_and(Outcome::is_handled);
         self.only.as_deref().is_none_or(|only| only == route)
             && !self.finished.iter().any(|finished| **finished == *route)
             && !self
                 .state()
-                .lines
+                .routes
                 .iter()
-                .any(|line| &*line.route == route && handled(line))
+                .any(|run| &*run.route == route && run.outcome().is_handled())
     }
 
-    /// Returns whether the attempt's time is over: a router that is called only now runs nothing.
+    /// Returns whether the attempt's time is over. A router that is called after that runs nothing.
     pub(crate) fn is_expired(&self) -> bool {
         self.state().expired
     }
 
-    /// Returns whether there may be routes that need no run.
+    /// Returns whether there may be routes that don't have to run.
     pub(crate) fn is_selective(&self) -> bool {
-        self.only.is_some() || !self.finished.is_empty() || self.state().entries > 0
+        self.only.is_some() || !self.finished.is_empty() || self.state().runs > 0
     }
 
-    /// Writes a line for each route that is about to run. `matched` says whether one of the event's
-    /// routes is more than an observer.
-    pub(crate) fn enter<'a>(
+    /// Adds the routes that a router is about to run. `matched` says whether one of them is more than an observer.
+    pub(crate) fn start<'a>(
         &self,
         routes: impl Iterator<Item = &'a Arc<str>>,
         matched: bool,
-    ) -> Entry {
+    ) -> RouterRun {
         let mut state = self.state();
-        state.entries += 1;
+        state.runs += 1;
         state.matched |= matched;
-        let base = state.lines.len();
-        state.lines.reserve_exact(routes.size_hint().0);
-        state.lines.extend(routes.map(|route| RouteState {
-            route: Arc::clone(route),
-            outcome: None,
-        }));
-        Entry { base }
+        let start = state.routes.len();
+        let running = routes.map(RouteReport::running);
+        state.routes = state.routes.iter().cloned().chain(running).collect();
+        let end = state.routes.len();
+        RouterRun { start, end }
     }
 
-    /// Writes the outcome of the route that is the `index`th of `entry`.
-    pub(crate) fn record(&self, entry: Entry, index: usize, outcome: Outcome) {
-        self.state().lines[entry.base + index].outcome = Some(outcome);
+    /// Records the outcome of the route that is at `index` in `run`.
+    pub(crate) fn record(&self, run: RouterRun, index: usize, outcome: Outcome) {
+        // A report shares the routes only once they have finished, so that nothing is cloned here.
+        let routes = &mut self.state().routes;
+        Arc::make_mut(routes)[run.start + index].outcome = Some(outcome);
     }
 
-    /// Returns the receiver of the signal that the attempt's time is over, or `None` if it is over.
+    /// Returns a receiver that resolves when the attempt's time is over, or `None` if the time is over.
     pub(crate) fn deadline(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
         if state.expired {
             return None;
         }
-        Some(state.waiting.wait())
+        Some(state.deadline.wait())
     }
 
-    /// Ends the attempt's time: the routers drop what still runs.
+    /// Ends the attempt's time: the routers drop the handlers that still run.
     pub(crate) fn expire(&self) {
-        let waiting = {
+        let deadline = {
             let mut state = self.state();
             state.expired = true;
-            state.waiting.take()
+            state.deadline.take()
         };
-        waiting.wake();
+        deadline.wake();
     }
 
-    /// Returns what the routes of `entry` did.
-    pub(crate) fn report(&self, entry: Entry) -> Report {
+    /// Returns the outcomes of a router run that has finished.
+    pub(crate) fn report(&self, run: RouterRun) -> Report {
         let state = self.state();
-        let lines = state.lines[entry.base..].iter();
-        let routes = lines.filter_map(|line| {
-            Some(RouteReport {
-                route: Arc::clone(&line.route),
-                outcome: line.outcome.clone()?,
-            })
-        });
-        Report::of(routes.collect(), !state.matched)
+        let routes = if state.runs == 1 {
+            Arc::clone(&state.routes)
+        } else {
+            Arc::from(&state.routes[run.start..run.end])
+        };
+        Report::of(routes, !state.matched)
     }
 
-    /// Ends the attempt and returns what all routes did; those that didn't finish get the outcome
-    /// that `end` says.
+    /// Ends the attempt and returns the outcomes of all routes. `end` decides the outcome of the routes that didn't finish.
     pub(crate) fn close(&self, end: &AttemptEnd) -> Report {
         let state = self.state();
-        let unfinished = match end {
-            AttemptEnd::Returned => Outcome::Dropped,
-            AttemptEnd::Lost(outcome) => outcome.clone(),
-        };
-        if state.entries == 0 {
+        if state.runs == 0 {
             return Report::of_service(match end {
                 AttemptEnd::Returned => Outcome::Handled,
-                AttemptEnd::Lost(_) => unfinished,
+                AttemptEnd::Lost(outcome) => outcome.clone(),
             });
         }
-        // Copied, not taken: a router on a task of its own may write here after this.
-        let routes = state.lines.iter().map(|line| {
-            let outcome = line.outcome.clone().unwrap_or_else(|| unfinished.clone());
-            RouteReport {
-                route: Arc::clone(&line.route),
-                outcome,
+        // Shared, not taken: a router on a task of its own may still record outcomes.
+        let mut routes = Arc::clone(&state.routes);
+        if routes.iter().any(|route| route.outcome.is_none()) {
+            let unfinished = match end {
+                AttemptEnd::Returned => Outcome::Dropped,
+                AttemptEnd::Lost(outcome) => outcome.clone(),
+            };
+            for route in Arc::make_mut(&mut routes) {
+                route.outcome.get_or_insert_with(|| unfinished.clone());
             }
-        });
-        let mut routes: Vec<_> = routes.collect();
-        if state.entries > 1 {
-            routes = latest(routes);
+        }
+        if state.runs > 1 {
+            routes = latest(&routes);
         }
         Report::of(routes, !state.matched)
     }
 }
 
-/// Keeps one line of each route: the one that was handled, else the last.
-fn latest(routes: Vec<RouteReport>) -> Vec<RouteReport> {
-    let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+/// Keeps one outcome of each route: handled if the route was handled in any run, else the last outcome.
+fn latest(routes: &[RouteReport]) -> Arc<[RouteReport]> {
+    let mut indices: HashMap<&str, usize> = HashMap::new();
     let mut kept: Vec<RouteReport> = Vec::new();
     for each in routes {
-        match places.get(&each.route) {
-            Some(&place) if kept[place].outcome.is_handled() => {}
-            Some(&place) => kept[place] = each,
+        match indices.get(each.route()) {
+            Some(&index) if kept[index].outcome().is_handled() => {}
+            Some(&index) => kept[index] = each.clone(),
             None => {
-                places.insert(Arc::clone(&each.route), kept.len());
-                kept.push(each);
+                indices.insert(each.route(), kept.len());
+                kept.push(each.clone());
             }
         }
     }
-    kept
+    kept.into()
 }

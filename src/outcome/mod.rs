@@ -10,10 +10,9 @@ mod into_outcome;
 mod outcome;
 mod report;
 
-pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, Entry};
+pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, RouterRun};
 pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
 pub use self::outcome::Outcome;
-#[cfg(feature = "sqlite")]
 pub(crate) use self::report::SERVICE;
 pub use self::report::{Report, RouteReport};

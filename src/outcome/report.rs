@@ -3,36 +3,37 @@ use std::sync::Arc;
 
 use super::Outcome;
 
-/// The name under which a service counts that calls no router.
+/// The name of the only route of a service that calls no router.
 pub(crate) const SERVICE: &str = "service";
 
-/// What became of an event in one attempt: each route that it reached, with its outcome.
+/// The result of one attempt at an event: each route that ran, with its outcome.
 ///
-/// It is what [`EventRouter`](crate::EventRouter) answers, what an inbox's hook sees, and what the
-/// mock kit lets a test ask.
+/// [`EventRouter`](crate::EventRouter) returns it, and [`Attempt::report`](crate::Attempt::report) shows it to hooks. Its
+/// clones share one list of routes.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Report {
-    routes: Vec<RouteReport>,
+    routes: Arc<[RouteReport]>,
     unhandled: bool,
-    /// Whether no router was called, so that the service stands for one route.
+    /// Whether no router was called, so that the service counts as one route.
     routerless: bool,
 }
 
 /// One route of a [`Report`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RouteReport {
     pub(super) route: Arc<str>,
-    pub(super) outcome: Outcome,
+    /// Absent while the route runs.
+    pub(super) outcome: Option<Outcome>,
 }
 
 impl Report {
-    /// Returns a report of no routes, for a service of the user's own that has none to report.
+    /// Returns a report without routes, for a service that doesn't call an [`EventRouter`](crate::EventRouter).
     pub fn new() -> Self {
         Self::default()
     }
 
-    pub(super) fn of(routes: Vec<RouteReport>, unhandled: bool) -> Self {
+    pub(super) fn of(routes: Arc<[RouteReport]>, unhandled: bool) -> Self {
         Self {
             routes,
             unhandled,
@@ -40,28 +41,31 @@ impl Report {
         }
     }
 
-    /// Returns that of a service that called no router.
+    /// Returns the report of a service that called no router.
     pub(super) fn of_service(outcome: Outcome) -> Self {
-        let route = Arc::from(SERVICE);
+        let service = RouteReport {
+            route: Arc::from(SERVICE),
+            outcome: Some(outcome),
+        };
         Self {
-            routes: vec![RouteReport { route, outcome }],
+            routes: Arc::new([service]),
             unhandled: false,
             routerless: true,
         }
     }
 
-    /// Returns whether no router was called.
-    pub(crate) fn is_routerless(&self) -> bool {
-        self.routerless
+    /// Returns the report of routes that waited for an attempt that won't be made.
+    pub(crate) fn dropped(routes: impl Iterator<Item = Arc<str>>) -> Self {
+        let dropped = routes.map(|route| RouteReport {
+            route,
+            outcome: Some(Outcome::Dropped),
+        });
+        Self::of(dropped.collect(), false)
     }
 
-    /// Returns that of routes whose next attempt will never come.
-    pub(crate) fn dropped(routes: impl Iterator<Item = Arc<str>>) -> Self {
-        let dropped = |route| RouteReport {
-            route,
-            outcome: Outcome::Dropped,
-        };
-        Self::of(routes.map(dropped).collect(), false)
+    /// Returns whether the service called no router.
+    pub(crate) fn is_routerless(&self) -> bool {
+        self.routerless
     }
 
     /// Returns the routes that ran, in the order of their registration.
@@ -70,7 +74,7 @@ impl Report {
         &self.routes
     }
 
-    /// Returns the outcome of the route of this name, or `None` if it didn't run.
+    /// Returns the outcome of the route of this name, or `None` if the route didn't run.
     #[must_use]
     pub fn get(&self, route: &str) -> Option<&Outcome> {
         self.routes
@@ -79,18 +83,20 @@ impl Report {
             .map(RouteReport::outcome)
     }
 
-    /// Returns the routes that didn't do their work.
+    /// Returns the routes that didn't handle the event.
     pub fn failures(&self) -> impl Iterator<Item = &RouteReport> {
-        self.routes.iter().filter(|each| !each.outcome.is_handled())
+        self.routes
+            .iter()
+            .filter(|each| !each.outcome().is_handled())
     }
 
-    /// Returns whether every route that ran did its work; also true where none ran.
+    /// Returns whether every route that ran handled the event. Also true if no route ran.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures().next().is_none()
     }
 
-    /// Returns whether no route but those of [`on_any`](crate::EventRouter::on_any) matched.
+    /// Returns whether no route matched, apart from the routes of [`on_any`](crate::EventRouter::on_any).
     #[must_use]
     pub fn is_unhandled(&self) -> bool {
         self.unhandled
@@ -98,6 +104,14 @@ impl Report {
 }
 
 impl RouteReport {
+    /// Returns a route that has started.
+    pub(super) fn running(route: &Arc<str>) -> Self {
+        Self {
+            route: Arc::clone(route),
+            outcome: None,
+        }
+    }
+
     pub(crate) fn name(&self) -> Arc<str> {
         Arc::clone(&self.route)
     }
@@ -108,10 +122,10 @@ impl RouteReport {
         &self.route
     }
 
-    /// Returns what became of it.
+    /// Returns the route's outcome.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
-        &self.outcome
+        self.outcome.as_ref().unwrap_or(&Outcome::Dropped)
     }
 }
 
@@ -131,6 +145,15 @@ impl fmt::Display for Report {
 
 impl fmt::Display for RouteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.route, self.outcome)
+        write!(f, "{} {}", self.route, self.outcome())
+    }
+}
+
+impl fmt::Debug for RouteReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteReport")
+            .field("route", &self.route)
+            .field("outcome", self.outcome())
+            .finish()
     }
 }

@@ -372,19 +372,20 @@ fn start<'a>(
     matched: bool,
     event: &Event,
 ) -> RouterFuture {
-    let entry = attempt_state.enter(routes.clone().map(|each| &each.route.name), matched);
+    let run = attempt_state.start(routes.clone().map(|each| &each.route.name), matched);
     let expired = attempt_state.is_expired();
     let runs = routes.enumerate().filter_map(|(index, each)| {
-        let run = match expired {
+        let started = match expired {
             true => Err(Outcome::TimedOut),
             false => catch_panic(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
         };
-        run.map(|future| Run::new(index, future))
-            .map_err(|outcome| attempt_state.record(entry, index, outcome))
+        started
+            .map(|future| Run::new(index, future))
+            .map_err(|outcome| attempt_state.record(run, index, outcome))
             .ok()
     });
     let runs = Runs::start(runs);
-    RouterFuture::new(attempt_state, entry, runs)
+    RouterFuture::new(attempt_state, run, runs)
 }
 
 impl Service<Event> for EventRouter {

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::catch_panic::{CatchPanic, PanicMessage};
-use crate::outcome::{AttemptState, Entry, Outcome, Report};
+use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
 
 /// The runs of an event's handlers, as [`EventRouter`](crate::EventRouter) returns it. It is ready
@@ -22,7 +22,7 @@ use crate::runtime::BoxFuture;
 #[must_use = "futures do nothing unless polled"]
 pub struct RouterFuture {
     attempt_state: Arc<AttemptState>,
-    entry: Entry,
+    run: RouterRun,
     runs: Runs,
     /// The end of the attempt's time, asked for once a handler had to wait.
     deadline: Option<oneshot::Receiver<()>>,
@@ -35,17 +35,17 @@ pub(super) enum Runs {
     Many(FuturesUnordered<Run>),
 }
 
-/// One handler that runs; ready with its place in the entry and its outcome.
+/// One handler that runs; ready with its index in the router run and its outcome.
 pub(super) struct Run {
     index: usize,
     future: CatchPanic<BoxFuture<Outcome>>,
 }
 
 impl RouterFuture {
-    pub(super) fn new(attempt_state: Arc<AttemptState>, entry: Entry, runs: Runs) -> Self {
+    pub(super) fn new(attempt_state: Arc<AttemptState>, run: RouterRun, runs: Runs) -> Self {
         Self {
             attempt_state,
-            entry,
+            run,
             runs,
             deadline: None,
         }
@@ -62,7 +62,7 @@ impl RouterFuture {
             match next {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some((index, outcome))) => {
-                    self.attempt_state.record(self.entry, index, outcome);
+                    self.attempt_state.record(self.run, index, outcome);
                     if let Runs::One(_) = self.runs {
                         self.runs = Runs::None;
                     }
@@ -100,7 +100,7 @@ impl RouterFuture {
             Ok(()) => Outcome::TimedOut,
             Err(panic) => Outcome::Panicked(panic),
         };
-        self.attempt_state.record(self.entry, run.index, outcome);
+        self.attempt_state.record(self.run, run.index, outcome);
     }
 }
 
@@ -114,7 +114,7 @@ impl Future for RouterFuture {
             }
             self.time_out();
         }
-        Poll::Ready(Ok(self.attempt_state.report(self.entry)))
+        Poll::Ready(Ok(self.attempt_state.report(self.run)))
     }
 }
 
