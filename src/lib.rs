@@ -1,8 +1,8 @@
-//! Receives [Botisimo](https://botisimo.com)'s webhooks inside any tower service, and runs the async
-//! handlers registered for them.
+//! Receives the webhooks of [Botisimo](https://botisimo.com) inside any tower service, and runs the async handlers that are
+//! registered for them.
 //!
 //! ```text
-//! HTTP request ─▶ WebhookLayer ─▶ Inbox ─▶ 200        the inbox owns the event from here on
+//! HTTP request ─▶ WebhookLayer ─▶ Inbox ─▶ 200        the inbox has stored the event
 //!                     │             └────▶ EventRouter ─▶ every handler whose pattern matches
 //!                     └─▶ your service, for every other request
 //! ```
@@ -10,104 +10,116 @@
 //! # Example
 //!
 //! ```no_run
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
 //! use axum::{Router, routing::get};
 //! use botisimo_webhooks::{Event, EventRouter, HandlerResult, SharedSecret, WebhookLayer};
-//! use std::time::Duration;
+//! # #[cfg(unix)]
+//! use tokio::signal::unix::{SignalKind, signal};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Stream { title: String }
 //!
 //! async fn refresh(event: Event) -> HandlerResult {
-//!     tokio::fs::write("account.json", event.raw_data()).await?;
+//!     tokio::fs::write("account.json", event.raw_data()).await?; // if it fails, the route is retried
 //!     Ok(())
 //! }
 //!
+//! # #[cfg(not(unix))]
+//! # fn main() {}
+//! # #[cfg(unix)]
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
+//!     let titles = Arc::new(Mutex::new(Vec::new()));
 //!     let router = EventRouter::new()
-//!         .on_prefix("connection.stream.started", |event: Event<Stream>| async move {
-//!             println!("{} is live: {}", event.event_type(), event.data().title);
+//!         .on_prefix("connection.stream.started", move |event: Event<Stream>| async move {
+//!             titles.lock().unwrap().push(event.into_data().title); // each run has its own clone of `titles`
 //!         })
 //!         .on("account.updated", refresh);
 //!
 //!     let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
 //!         .verify(SharedSecret::in_query("token", "a long random text"));
 //!     let handle = webhooks.handle();
-//!
 //!     let app = Router::new().route("/", get(|| async { "home" })).layer(webhooks);
+//!
+//!     let mut terminate = signal(SignalKind::terminate())?; // `docker stop`, systemd, Kubernetes
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //!     axum::serve(listener, app)
 //!         .with_graceful_shutdown(async move {
-//!             let _ = tokio::signal::ctrl_c().await;
+//!             tokio::select! {
+//!                 _ = terminate.recv() => {}
+//!                 _ = tokio::signal::ctrl_c() => {}
+//!             }
+//!             // While the inbox drains, the receiver answers 503 and the sender retries. A closed port may lose the event.
 //!             let drained = handle.drain(Duration::from_secs(25)).await;
-//!             println!("{} events left", drained.remaining);
+//!             println!("{} events remain", drained.remaining);
 //!         })
 //!         .await
 //! }
 //! ```
 //!
-//! The specification doesn't say whether the start of a stream on Twitch sends
-//! `connection.stream.started`, `connection.stream.started.twitch`, or both. `on_prefix` takes
-//! whichever comes; if both come, its handler runs for each.
+//! The specification doesn't say whether a stream start on Twitch is sent as `connection.stream.started`, as
+//! `connection.stream.started.twitch` or as both. [`on_prefix`](EventRouter::on_prefix) handles either. If the sender sends
+//! both, the handler runs for each.
 //!
 //! # Where to look
 //!
-//! | for | see |
-//! |---|---|
-//! | handlers, patterns, isolation | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] |
-//! | events and their types | [`Event`], [`EventType`], [`Platform`] |
-//! | where the layer goes in axum, hyper, tonic | [`WebhookLayer`], [`Endpoint`] |
-//! | every answer, and why | [`RejectionReason`] |
-//! | secrets | [`SharedSecret`], [`Verify`] |
-//! | bounds, timeouts, retries, order, hooks | [`MemoryInboxBuilder`], [`RetryPolicy`], [`WebhookLayer`] |
-//! | events that outlive the process | `SqliteInbox`, `SqliteInboxBuilder` (feature `sqlite`) |
-//! | more than one machine | `JetStreamInbox`, `JetStreamWorker`, `StreamSettings` (feature `jetstream`) |
-//! | events that were given up | [`DeadLetters`], [`DeadLetter`] |
-//! | counts, drain at shutdown | [`Handle`], [`Stats`] |
-//! | an inbox or an executor of your own | [`Inbox`], [`Runtime`] |
-//! | tests of your handlers | the module `testing` |
+//! The [`guide`] explains each part with examples that compile.
 //!
-//! # What is guaranteed
+//! | topic | items | guide |
+//! |---|---|---|
+//! | a first service | [`WebhookLayer`], [`Endpoint`] | [`guide::getting_started`] |
+//! | handlers, patterns, errors | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] | [`guide::handlers`] |
+//! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
+//! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
+//! | limits, timeouts, order, hooks | [`MemoryInboxBuilder`], `SqliteInboxBuilder` | [`guide::inboxes`] |
+//! | events that survive the process | `SqliteInbox` (feature `sqlite`) | [`guide::inboxes`] |
+//! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
+//! | retries | [`RetryPolicy`] | [`guide::retries`] |
+//! | shutdown, containers, proxies, backups | [`Handle`] | [`guide::deployment`] |
+//! | tests of your handlers | the module `testing` | [`guide::testing`] |
+//! | counts, logs, faults | [`Stats`] | [`guide::operating`] |
+//! | more than one machine | `JetStreamInbox`, `JetStreamWorker` (feature `jetstream`) | [`guide::scaling`] |
+//! | a wrapper around an inbox, another executor | [`Inbox`], [`Runtime`] | [`guide::inboxes`] |
 //!
-//! - A 2xx is sent only once the inbox owns the event, and it is sent without waiting for handlers.
-//! - Every webhook request is answered within [`response_timeout`](WebhookLayer::response_timeout), 3 s unless
-//!   set: the sender never tries an event again that it got no quick answer for, but does so after
-//!   a 503.
+//! # Guarantees
+//!
+//! - The receiver answers 2xx only once the inbox has stored the event. It doesn't wait for handlers.
+//! - Every webhook request is answered within [`response_timeout`](WebhookLayer::response_timeout), by default 3 s. The sender
+//!   drops an event that times out, and retries an event that is answered 503.
 //! - Every accepted event ends in exactly one count of [`Stats`].
-//! - A handler that fails, panics, hangs, or asks for a payload that doesn't fit costs its own
-//!   route and no other.
-//! - Memory is bounded, by count and by bytes, whatever is sent.
-//! - Requests for other paths pass through untouched, with no allocation.
-//! - Neither secrets nor payloads appear in what this crate logs, nor in its errors.
+//! - A handler that fails, panics, hangs or can't decode its payload affects only its own route.
+//! - Memory is bounded by count and by bytes, whatever clients send.
+//! - Requests for other paths pass through untouched, without an allocation.
+//! - This crate never writes secrets or payloads to its logs or errors.
 //!
-//! # What is not
+//! # Limits
 //!
-//! - [`MemoryInbox`] loses what it holds with the process: drain it before the end, and know that a
-//!   crash loses what was accepted and not yet delivered. `SqliteInbox` loses nothing, nor does
-//!   `JetStreamInbox`.
-//! - A handler can see an event twice: its attempts, a crash right after it, a copy after the window
-//!   of the ids, 24 h and 100,000 in memory, 7 days and 1,000,000 on disk. Make handlers idempotent
-//!   by [`Event::id`].
-//! - A route that failed is tried again, 5 times in all unless [set](RetryPolicy) otherwise. What
-//!   is dead after that is kept among the [`DeadLetters`], the newest 1,000 in memory.
-//! - Deliveries run in parallel, unless they are put in
-//!   [order by key](MemoryInboxBuilder::ordering_key), which isn't to be had on JetStream.
-//! - A handler that blocks its thread holds up whatever else runs there: use `spawn_blocking`. With
-//!   `panic = "abort"` nothing can isolate a panic.
-//! - Botisimo signs nothing. Without a [`SharedSecret`] anyone who knows the URL can send events.
-//! - The payloads' schema isn't published, so this crate ships no types for `data`.
+//! - [`MemoryInbox`] loses its events with the process. Call [`drain`](Handle::drain) before the process ends. A crash loses
+//!   every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose none.
+//! - A handler may see an event more than once: after a failed attempt, after a crash, or if a copy arrives after the
+//!   duplicate window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Make handlers
+//!   idempotent by [`Event::id`].
+//! - A failed route is retried, 5 attempts in all by [default](RetryPolicy). After the last attempt the event becomes a
+//!   [dead letter](DeadLetters); the memory inbox keeps the newest 1,000.
+//! - Events run in parallel, unless the inbox has an [ordering key](MemoryInboxBuilder::ordering_key). JetStream doesn't
+//!   support ordering keys.
+//! - A handler that blocks its thread delays other tasks: use `spawn_blocking`. With `panic = "abort"` a panic ends the
+//!   process.
+//! - Botisimo signs nothing. Without a [`SharedSecret`] any client that knows the URL can send events.
+//! - The sender doesn't publish the schema of payloads, so this crate ships no types for `data`.
 //!
 //! # Features
 //!
 //! | Name | Description | Default |
 //! |---|---|---|
-//! | `tokio` | [`TokioRuntime`], and inboxes that use it without being told | yes |
-//! | `tracing` | logs, and the request's span carried into its handlers | yes |
-//! | `sqlite` | `SqliteInbox`, which keeps events on disk; builds SQLite, so it needs a C compiler | no |
-//! | `jetstream` | `JetStreamInbox` and `JetStreamWorker`, which stand on NATS JetStream; turns on `tokio` | no |
-//! | `testing` | mock requests and a harness for the tests of handlers | no |
+//! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
+//! | `tracing` | logs, and the span of the request around its handlers | yes |
+//! | `sqlite` | `SqliteInbox`, which stores events on disk; compiles SQLite, so it needs a C compiler | no |
+//! | `jetstream` | `JetStreamInbox` and `JetStreamWorker`, over NATS JetStream; enables `tokio` | no |
+//! | `testing` | mock requests and a test harness for handlers | no |
 //!
-//! Each works alone, and none at all does too: on another executor implement [`Runtime`].
+//! Each feature works alone, and the crate works without any. To use another executor, implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 // What only some inboxes use is compiled for all of them: the engine doesn't name features.
@@ -120,6 +132,19 @@ mod catch_panic;
 mod delivery;
 mod error;
 mod event;
+// Compiled for the docs and their tests only. A page's links and code need all features.
+#[cfg(all(
+    doc,
+    any(
+        not(doctest),
+        all(feature = "sqlite", feature = "testing", feature = "tokio")
+    )
+))]
+#[cfg_attr(
+    not(all(feature = "jetstream", feature = "sqlite", feature = "testing", feature = "tokio")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+pub mod guide;
 mod inbox;
 mod outcome;
 mod router;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, io};
 
+use axum::Router;
 use botisimo_webhooks::{Event, Handle, HandlerError, HandlerResult};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -124,6 +125,21 @@ pub(crate) fn shutdown(
         tokio::time::sleep(CLOSE_WITHIN).await;
     };
     Ok((stopped, overdue))
+}
+
+/// Serves an app until Ctrl-C or SIGTERM, and drains before it closes the port.
+pub(crate) async fn serve(
+    app: Router,
+    handle: &Handle,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (stopped, overdue) = shutdown(handle)?;
+    let server = axum::serve(listen().await?, app).with_graceful_shutdown(stopped);
+    tokio::select! {
+        served = server.into_future() => served?,
+        () = overdue => {}
+    }
+    println!("{}", handle.stats());
+    Ok(())
 }
 
 /// Refuses new events and waits for those that were accepted, up to 20 s.

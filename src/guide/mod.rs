@@ -1,0 +1,36 @@
+//! The guide, one page a topic. Each page's code compiles with the tests of this crate.
+//!
+//! | page | answers |
+//! |---|---|
+//! | [Getting started](getting_started) | How do I receive the first event? Where does the layer go? |
+//! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
+//! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
+//! | [Dead letters](dead_letters) | How do I list, inspect, replay and delete failed events? |
+//! | [Retries](retries) | How long do 5 attempts last? How do events outlast an outage of hours? |
+//! | [Shutdown and deployment](deployment) | In which order do inbox and server stop? What about containers, proxies, backups? |
+//! | [Testing](testing) | How do I test handlers, secrets and retries without waiting? |
+//! | [Operating](operating) | What do I watch, and what happens when a disk or a server fails? |
+//! | [More than one machine](scaling) | How do several receivers and workers share the events? |
+//! | [Benchmarks](benchmarks) | How fast is it, and how was that measured? |
+
+#[doc = include_str!("benchmarks.md")]
+pub mod benchmarks {}
+#[doc = include_str!("dead_letters.md")]
+pub mod dead_letters {}
+#[doc = include_str!("deployment.md")]
+pub mod deployment {}
+#[doc = include_str!("getting_started.md")]
+pub mod getting_started {}
+#[doc = include_str!("handlers.md")]
+pub mod handlers {}
+#[doc = include_str!("inboxes.md")]
+pub mod inboxes {}
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+#[doc = include_str!("retries.md")]
+pub mod retries {}
+// Its code needs the client of NATS.
+#[cfg_attr(any(not(doctest), feature = "jetstream"), doc = include_str!("scaling.md"))]
+pub mod scaling {}
+#[doc = include_str!("testing.md")]
+pub mod testing {}
