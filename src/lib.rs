@@ -141,7 +141,12 @@ mod event;
     )
 ))]
 #[cfg_attr(
-    not(all(feature = "jetstream", feature = "sqlite", feature = "testing", feature = "tokio")),
+    not(all(
+        feature = "jetstream",
+        feature = "sqlite",
+        feature = "testing",
+        feature = "tokio"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 pub mod guide;
