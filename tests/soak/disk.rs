@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, wait_idle};
-use crate::files::Place;
+use crate::support::sqlite::Place;
 
 const PATH: &str = "/webhooks/botisimo";
 

@@ -8,10 +8,10 @@
 
 mod disk;
 mod faults;
-#[path = "../disk/mod.rs"]
-mod files;
 mod memory;
 mod resident;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Once;

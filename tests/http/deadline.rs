@@ -1,0 +1,510 @@
+//! The one clock of a request, the drain before an early answer, and the budget of bodies in
+//! flight.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::receiver::{
+    PATH, Reasons, Script, Scripted, Step, ask, assert_answer, good, idle, read, scripted, teapot,
+};
+use botisimo_webhooks::{
+    Accepted, BoxFuture, Endpoint, EndpointFuture, Inbox, MemoryInbox, RejectionReason, Runtime,
+    SharedSecret, WebhookLayer,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::sync::Notify;
+use tokio::time::{advance, sleep};
+use tokio_test::task::{Spawn, spawn};
+use tokio_test::{assert_pending, assert_ready};
+use tower::{Layer, Service};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Starts a request, and with it its clock. Nothing is polled.
+fn start<I: Inbox>(webhooks: &Endpoint<I>, request: Request<Script>) -> Spawn<EndpointFuture> {
+    spawn(webhooks.clone().call(request))
+}
+
+/// Polls a request that has its answer by now.
+#[track_caller]
+fn status(request: &mut Spawn<EndpointFuture>) -> u16 {
+    let response = assert_ready!(request.poll()).expect("an endpoint never fails");
+    response.status().as_u16()
+}
+
+/// Waits for the answer, and returns it with the time that it took.
+async fn timed(future: EndpointFuture) -> (Response<Bytes>, Duration) {
+    let start = tokio::time::Instant::now();
+    let response = future.await.expect("an endpoint never fails");
+    let took = start.elapsed();
+    (read(response).await, took)
+}
+
+/// Asserts a duration, but for the millisecond that a timer of tokio may be late.
+#[track_caller]
+fn assert_took(took: Duration, expected: Duration) {
+    let late = expected + Duration::from_millis(1);
+    assert!(
+        (expected..=late).contains(&took),
+        "took {took:?} instead of {expected:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_is_answered_408_after_ack_within() {
+    for (webhooks, expected) in [
+        (Endpoint::new(idle()), 3 * SECOND),
+        (
+            Endpoint::new(idle()).response_timeout(SECOND / 4),
+            SECOND / 4,
+        ),
+    ] {
+        let part = Step::Data(Bytes::from_static(b"{"));
+        let request = scripted([part, Step::Stall]);
+        let (answer, took) = timed(webhooks.clone().call(request)).await;
+        assert_answer(
+            &answer,
+            408,
+            "the body was not complete in time",
+            Some(("connection", "close")),
+        );
+        assert_took(took, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_layer_has_the_same_clock() {
+    let start = tokio::time::Instant::now();
+    let webhooks = WebhookLayer::new(PATH, idle())
+        .response_timeout(SECOND)
+        .layer(teapot());
+    assert_eq!(ask(&webhooks, scripted([Step::Stall])).await.status(), 408);
+    assert_took(start.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_runs_from_the_call_not_from_the_first_poll() {
+    let webhooks = Endpoint::new(idle());
+    let mut request = start(&webhooks, scripted([Step::Stall]));
+    advance(2 * SECOND).await;
+    assert_pending!(request.poll());
+    advance(SECOND - Duration::from_millis(1)).await;
+    assert_pending!(request.poll());
+    advance(Duration::from_millis(2)).await;
+    assert!(request.is_woken());
+    assert_eq!(status(&mut request), 408);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_poll_after_the_deadline_is_answered_at_once() {
+    let webhooks = Endpoint::new(idle());
+    let mut request = start(&webhooks, scripted([Step::Stall]));
+    advance(4 * SECOND).await;
+    assert_eq!(status(&mut request), 408);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_that_stalls_is_answered_503_after_ack_within() {
+    let inbox = Scripted::new(|_, _| std::future::pending());
+    let webhooks = Endpoint::new(inbox).response_timeout(2 * SECOND);
+    let (answer, took) = timed(webhooks.clone().call(good().build::<Script>())).await;
+    let text = "the inbox did not answer in time";
+    assert_answer(&answer, 503, text, Some(("retry-after", "5")));
+    assert_took(took, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_and_inbox_share_the_clock() {
+    let inbox = Scripted::new(|_, _| async {
+        sleep(2 * SECOND).await;
+        Ok(Accepted::New)
+    });
+    let webhooks = Endpoint::new(inbox);
+    for (body_takes, status, took) in [
+        (SECOND / 2, 200, 5 * SECOND / 2),
+        (2 * SECOND, 503, 3 * SECOND),
+    ] {
+        let body = futures_util::stream::once(async move {
+            sleep(body_takes).await;
+            Ok::<_, std::io::Error>(http_body::Frame::data(good().body_bytes()))
+        });
+        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(body));
+        let request = good().build::<Script>().map(|_| body);
+        let (answer, actual) = timed(webhooks.clone().call(request)).await;
+        assert_eq!(answer.status(), status);
+        assert_took(actual, took);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_inbox_that_is_given_up_is_told_by_the_drop() {
+    let dropped = Arc::new(Notify::new());
+    struct Tell(Arc<Notify>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let tell = Arc::clone(&dropped);
+    let inbox = Scripted::new(move |_, _| {
+        let tell = Tell(Arc::clone(&tell));
+        async move {
+            let _tell = tell;
+            std::future::pending().await
+        }
+    });
+    assert_eq!(
+        ask(&Endpoint::new(inbox), good().build::<Script>())
+            .await
+            .status(),
+        503
+    );
+    dropped.notified().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_ack_within_is_no_deadline() {
+    let webhooks = Endpoint::new(idle()).response_timeout(Duration::MAX);
+    let mut request = start(&webhooks, scripted([Step::Stall]));
+    assert_pending!(request.poll());
+    advance(Duration::from_secs(1 << 30)).await;
+    assert_pending!(request.poll());
+}
+
+/// A runtime whose clock goes on by a millisecond whenever it is looked at, and that has no timers:
+/// only who looks at the clock comes to an end.
+#[derive(Clone)]
+struct Ticking(Arc<Mutex<Instant>>);
+
+impl Ticking {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Runtime for Ticking {
+    fn spawn(&self, task: BoxFuture<()>) {
+        tokio::spawn(task);
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn now(&self) -> Instant {
+        let mut now = self.0.lock().expect("no test panics here");
+        *now += Duration::from_millis(1);
+        *now
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_endless_frames_that_are_never_pending_is_answered_in_time() {
+    for step in [
+        Step::Endless(Bytes::new()),
+        Step::Endless(Bytes::from_static(b" ")),
+        Step::EndlessTrailers,
+    ] {
+        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
+        let answer = ask(&webhooks, scripted([step])).await;
+        assert_answer(
+            &answer,
+            408,
+            "the body was not complete in time",
+            Some(("connection", "close")),
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
+    for step in [
+        Step::Endless(Bytes::new()),
+        Step::Endless(Bytes::from_static(b" ")),
+        Step::EndlessTrailers,
+    ] {
+        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
+        let webhooks = webhooks.verify(SharedSecret::in_query("token", "s3cret"));
+        assert_eq!(ask(&webhooks, scripted([step])).await.status(), 401);
+    }
+}
+
+// The drain before an early answer
+
+/// An endpoint that answers early: it wants a secret.
+fn picky() -> Endpoint {
+    Endpoint::new(idle()).verify(SharedSecret::in_query("token", "s3cret"))
+}
+
+const DRAIN: usize = 64 << 10;
+
+#[tokio::test]
+async fn an_early_answer_first_reads_an_unread_body_to_its_end() {
+    for frames in [0, 1, 63] {
+        let request = scripted(vec![Step::Data(Bytes::from(vec![b' '; 1024])); frames]);
+        let seen = request.body().seen();
+        assert_eq!(ask(&picky(), request).await.status(), 401);
+        // The last poll is that of the end.
+        assert_eq!((seen.bytes(), seen.polls()), (frames * 1024, frames + 1));
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_reads_no_more_than_the_limit_of_a_body_or_64_kib() {
+    for (limit, drained) in [(1 << 20, 1 << 20), (100 << 10, 100 << 10), (500, DRAIN)] {
+        let request = scripted([Step::Endless(Bytes::from(vec![b' '; 1000]))]);
+        let seen = request.body().seen();
+        let webhooks = picky().max_body_bytes(limit);
+        assert_eq!(ask(&webhooks, request).await.status(), 401);
+        let read = seen.bytes();
+        assert!(
+            (drained..drained + 1000).contains(&read),
+            "read {read} of {drained}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_early_answer_drains() {
+    let steps = [
+        Step::Data(Bytes::from_static(b"x")),
+        Step::Wait,
+        Step::Data(Bytes::from_static(b"y")),
+    ];
+    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    for (mock, status) in [
+        (good().method(http::Method::PUT), 405),
+        (good().content_type("text/plain"), 415),
+        (good().header("content-encoding", "gzip"), 415),
+        (good().header("content-length", "501"), 413),
+    ] {
+        let request = mock
+            .build::<Script>()
+            .map(|_: Script| Script::new(steps.clone()));
+        let seen = request.body().seen();
+        assert_eq!(ask(&webhooks, request).await.status(), status);
+        assert_eq!(seen.bytes(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_stalls_ends_with_the_early_answer_at_the_deadline() {
+    let request = scripted([Step::Data(Bytes::from_static(b"x")), Step::Stall]);
+    let (answer, took) = timed(picky().call(request)).await;
+    assert_eq!(answer.status(), 401);
+    assert_took(took, 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_shares_the_clock_of_what_came_before() {
+    let webhooks = Endpoint::new(idle()).max_body_bytes(1);
+    let body = futures_util::stream::once(async {
+        sleep(2 * SECOND).await;
+        Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"too large")))
+    });
+    let body = futures_util::StreamExt::chain(body, futures_util::stream::pending());
+    let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(body));
+    let request = good().build::<Script>().map(|_| body);
+    let (answer, took) = timed(webhooks.clone().call(request)).await;
+    assert_eq!(answer.status(), 413);
+    assert_took(took, 3 * SECOND);
+}
+
+#[tokio::test]
+async fn who_expects_a_100_is_answered_at_once_and_nothing_is_drained() {
+    for expect in ["100-continue", "100-Continue"] {
+        let request = good().header("expect", expect).build::<Script>();
+        let request = request.map(|_| Script::new([Step::Panic]));
+        assert_eq!(ask(&picky(), request).await.status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_broke_is_not_polled_again() {
+    let request = scripted([Step::Fail, Step::Panic]);
+    assert_eq!(ask(&Endpoint::new(idle()), request).await.status(), 400);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_in_the_drain_changes_no_answer() {
+    let request = scripted([Step::Wait, Step::Fail, Step::Panic]);
+    assert_eq!(ask(&picky(), request).await.status(), 401);
+}
+
+// The budget of bodies in flight
+
+fn data(bytes: usize) -> Step {
+    Step::Data(Bytes::from(vec![b' '; bytes]))
+}
+
+/// A body that is complete once `go` is told.
+fn on_signal(go: &Arc<Notify>) -> Step {
+    Step::Signal(Arc::clone(go))
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
+    let reasons = Reasons::default();
+    let told = reasons.clone();
+    let webhooks = Endpoint::new(idle())
+        .max_body_bytes_in_flight(1000)
+        .on_rejection(move |rejection| told.add(rejection.reason()));
+    let mut first = start(
+        &webhooks,
+        scripted([data(400), Step::Wait, data(200), Step::Stall]),
+    );
+    let mut second = start(&webhooks, scripted([data(400), Step::Stall]));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    assert_pending!(first.poll());
+    let answer = ask(&webhooks, scripted([data(1)])).await;
+    assert_answer(
+        &answer,
+        503,
+        "too many bodies are being read",
+        Some(("retry-after", "1")),
+    );
+    assert_eq!(reasons.take(), [RejectionReason::Busy]);
+
+    // One leaves.
+    drop(second);
+    let mut third = start(&webhooks, scripted([data(400), Step::Stall]));
+    assert_pending!(third.poll());
+    assert_eq!(ask(&webhooks, scripted([data(1)])).await.status(), 503);
+
+    // The others end, without their events.
+    advance(4 * SECOND).await;
+    assert_eq!((status(&mut first), status(&mut third)), (408, 408));
+    assert_eq!(
+        ask(&webhooks, good().padded(1000).build::<Script>())
+            .await
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn the_budget_is_given_back_by_bodies_that_are_complete() {
+    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let go = Arc::new(Notify::new());
+    let body = Step::Data(good().padded(900).body_bytes());
+    let mut reading = start(&webhooks, scripted([body, on_signal(&go)]));
+    assert_pending!(reading.poll());
+    let request = good().padded(900);
+    assert_eq!(
+        ask(&webhooks, request.build::<Script>()).await.status(),
+        503
+    );
+    go.notify_one();
+    assert!(reading.is_woken());
+    assert_eq!(status(&mut reading), 200);
+    assert_eq!(
+        ask(&webhooks, request.build::<Script>()).await.status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn the_budget_is_held_while_the_inbox_is_about_to_answer() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let inbox = Scripted::new(move |_, _| {
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.notified().await;
+            Ok(Accepted::New)
+        }
+    });
+    let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(1000);
+    let mut waiting = start(&webhooks, good().padded(900).build());
+    assert_pending!(waiting.poll());
+    let answer = ask(&webhooks, good().padded(101).build::<Script>()).await;
+    let text = "too many bodies are being read";
+    assert_answer(&answer, 503, text, Some(("retry-after", "1")));
+    go.notify_one();
+    assert_eq!(status(&mut waiting), 200);
+    go.notify_one();
+    assert_eq!(
+        ask(&webhooks, good().padded(900).build::<Script>())
+            .await
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_declared_length_alone_takes_nothing_of_the_budget() {
+    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let request = good().header("content-length", "1000").build::<Script>();
+    let request = request.map(|_| Script::new([Step::Stall]).declaring(1000));
+    let mut announced = start(&webhooks, request);
+    assert_pending!(announced.poll());
+    assert_eq!(
+        ask(&webhooks, good().padded(1000).build::<Script>())
+            .await
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn what_is_refused_takes_nothing_of_the_budget_while_it_is_drained() {
+    // For want of room: its rest is still to come.
+    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let mut reading = start(&webhooks, scripted([data(600), Step::Stall]));
+    assert_pending!(reading.poll());
+    let mut refused = start(&webhooks, scripted([data(300), data(300), Step::Stall]));
+    assert_pending!(refused.poll());
+    assert_eq!(
+        ask(&webhooks, good().padded(400).build::<Script>())
+            .await
+            .status(),
+        200
+    );
+
+    // For its size.
+    let webhooks = Endpoint::new(idle())
+        .max_body_bytes(600)
+        .max_body_bytes_in_flight(1000);
+    let mut refused = start(&webhooks, scripted([data(500), data(500), Step::Stall]));
+    assert_pending!(refused.poll());
+    assert_eq!(
+        ask(&webhooks, good().padded(600).build::<Script>())
+            .await
+            .status(),
+        200
+    );
+
+    // For its head.
+    let webhooks = picky().max_body_bytes_in_flight(1000);
+    let mut refused = start(&webhooks, scripted([data(1000), Step::Stall]));
+    assert_pending!(refused.poll());
+    let request = good().query("token", "s3cret").padded(1000);
+    assert_eq!(
+        ask(&webhooks, request.build::<Script>()).await.status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn all_clones_of_a_layer_share_one_budget() {
+    let layer = WebhookLayer::new(PATH, idle()).max_body_bytes_in_flight(1000);
+    let request = scripted([data(1000), Step::Stall]);
+    let mut stalled = spawn(layer.clone().layer(teapot()).call(request));
+    assert_pending!(stalled.poll());
+    for other in [layer.layer(teapot()), layer.clone().layer(teapot())] {
+        assert_eq!(ask(&other, scripted([data(1)])).await.status(), 503);
+    }
+    assert_eq!(
+        ask(&layer.endpoint(), scripted([data(1)])).await.status(),
+        503
+    );
+    drop(stalled);
+    assert_eq!(
+        ask(&layer.endpoint(), good().build::<Script>())
+            .await
+            .status(),
+        200
+    );
+}

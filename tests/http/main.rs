@@ -1,0 +1,17 @@
+//! The receiver: from a request to its answer.
+#![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod answers;
+mod auto_traits;
+mod client_disconnect;
+mod connection_close;
+mod deadline;
+mod every_stack;
+mod hostile_clients;
+mod outer_server;
+mod pass_through;
+#[path = "../support/mod.rs"]
+mod support;
+mod testing_kit;
+mod verification;

@@ -1,0 +1,245 @@
+//! The mock kit: what a mock request is, and what a failed assertion says.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use axum::body::Body;
+use botisimo_webhooks::testing::{DeliveryResult, Harness, MockRequest};
+use botisimo_webhooks::{Event, EventRouter, SharedSecret, WebhookLayer};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+fn json(mock: &MockRequest) -> Value {
+    serde_json::from_slice(&mock.body_bytes()).unwrap()
+}
+
+#[test]
+fn a_mock_is_a_request_as_the_sender_makes_it() {
+    let mock = MockRequest::event("account.updated")
+        .message_id("m-1")
+        .data(json!({"name": "ada"}));
+    let request: Request<Full<Bytes>> = mock.build();
+    assert_eq!(
+        (request.method(), request.uri().path()),
+        (&Method::POST, "/webhooks/botisimo")
+    );
+    assert_eq!(request.headers()["content-type"], "application/json");
+    let expected = json!({
+        "messageId": "m-1",
+        "timestamp": 1_674_489_999_154_i64,
+        "eventType": "account.updated",
+        "data": {"name": "ada"},
+    });
+    assert_eq!(json(&mock), expected);
+    assert_eq!(mock.to_event().id(), "m-1");
+}
+
+#[test]
+fn no_two_mocks_have_the_same_id_unless_told_so() {
+    let (one, two) = (MockRequest::event("a"), MockRequest::event("a"));
+    assert_ne!(one.to_event().id(), two.to_event().id());
+    assert_eq!(one.to_event().id(), one.clone().to_event().id());
+}
+
+#[test]
+fn a_mock_can_be_wrong_on_purpose() {
+    let mock = || MockRequest::event("account.updated");
+    assert!(
+        json(&mock().without("timestamp"))
+            .get("timestamp")
+            .is_none()
+    );
+    assert_eq!(
+        json(&mock().member("timestamp", "late"))["timestamp"],
+        "late"
+    );
+    assert_eq!(json(&mock().member("new", 1))["new"], 1);
+    assert!(serde_json::from_slice::<Value>(&mock().truncated().body_bytes()).is_err());
+    assert_eq!(mock().padded(2000).body_bytes().len(), 2000);
+    assert_eq!(
+        mock().padded(2000).to_event().event_type(),
+        mock().to_event().event_type()
+    );
+    let twice = mock().twice("messageId", "\"again\"").body_bytes();
+    assert_eq!(
+        String::from_utf8_lossy(&twice).matches("messageId").count(),
+        2
+    );
+    let request: Request<Full<Bytes>> = mock()
+        .method(Method::PUT)
+        .path("/elsewhere")
+        .query("token", "a b&c")
+        .header("x-secret", "s3cret")
+        .content_type("text/plain")
+        .build();
+    assert_eq!(
+        (request.method(), request.uri()),
+        (&Method::PUT, &"/elsewhere?token=a+b%26c".parse().unwrap())
+    );
+    assert_eq!(
+        (
+            &request.headers()["x-secret"],
+            &request.headers()["content-type"]
+        ),
+        (&"s3cret".parse().unwrap(), &"text/plain".parse().unwrap())
+    );
+    let request: Request<Full<Bytes>> = mock().without_header("content-type").build();
+    assert!(request.headers().is_empty());
+}
+
+#[test]
+fn a_member_of_a_body_that_is_set_as_a_whole_is_a_mistake_that_is_told() {
+    let message = panic_of(|| drop(MockRequest::event("a").body("{}").message_id("m-1")));
+    assert!(message.contains("set its members before"), "{message}");
+}
+
+#[tokio::test]
+async fn a_mock_works_with_oneshot_on_the_real_service() {
+    let router = EventRouter::new().on("account.updated", |_: Event| async {});
+    let webhooks =
+        WebhookLayer::new("/hook", router).verify(SharedSecret::in_header("x-secret", "s3cret"));
+    let app: axum::Router = axum::Router::new().layer(webhooks);
+    let mock = MockRequest::event("account.updated").path("/hook");
+    let answer = app.clone().oneshot(mock.build::<Body>()).await.unwrap();
+    assert_eq!(answer.status(), 401);
+    let answer = app
+        .oneshot(mock.header("x-secret", "s3cret").build::<Body>())
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(
+        answer
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            .is_empty()
+    );
+}
+
+/// Returns the message that `code` panics with.
+fn panic_of(code: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(code)).expect_err("it should have panicked");
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or_else(|| {
+        payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+    })
+    .unwrap()
+}
+
+async fn deliver(mock: MockRequest) -> DeliveryResult {
+    let router = EventRouter::new()
+        .on("account.updated", |_: Event| async {})
+        .on_prefix("account", |_: Event| async {
+            Err::<(), _>("no such account")
+        })
+        .on_any(|_: Event<u8>| async {});
+    Harness::new(router).deliver(mock).await
+}
+
+#[tokio::test]
+async fn what_holds_is_asserted_in_silence() {
+    let delivered = deliver(MockRequest::event("account.updated").data(7)).await;
+    delivered.assert_accepted();
+    delivered.assert_status(200);
+    delivered.assert_handled("account.updated");
+    delivered.assert_handled("*");
+    delivered.assert_failed("account[.*]", "no such account");
+    delivered.assert_not_run("fallback");
+    assert_eq!(delivered.deliveries().len(), 1);
+    deliver(MockRequest::event("poll.created").data(7))
+        .await
+        .assert_unhandled();
+}
+
+#[tokio::test]
+async fn a_failed_assertion_says_what_happened_instead() {
+    let delivered = deliver(MockRequest::event("account.updated").data("text")).await;
+    let story = "the answer was 200 OK and this ran: account.updated handled, \
+        account[.*] failed: no such account, * mismatched: `data` doesn't fit";
+    for (message, expected) in [
+        (
+            panic_of(|| delivered.assert_status(400)),
+            "expected the answer 400",
+        ),
+        (
+            panic_of(|| delivered.assert_handled("account[.*]")),
+            "expected `account[.*]` to handle the event",
+        ),
+        (
+            panic_of(|| delivered.assert_handled("poll.created")),
+            "expected `poll.created` to handle the event",
+        ),
+        (
+            panic_of(|| delivered.assert_failed("account[.*]", "timed out")),
+            "to fail with \"timed out\"",
+        ),
+        (
+            panic_of(|| delivered.assert_failed("account.updated", "")),
+            "expected `account.updated` to fail",
+        ),
+        (
+            panic_of(|| delivered.assert_not_run("account.updated")),
+            "expected `account.updated` not to run",
+        ),
+        (
+            panic_of(|| delivered.assert_unhandled()),
+            "expected no route to match",
+        ),
+    ] {
+        assert!(message.contains(expected), "{message}");
+        assert!(message.contains(story), "{message}");
+    }
+    let refused = deliver(MockRequest::event("account.updated").truncated()).await;
+    let message = panic_of(|| refused.assert_handled("account.updated"));
+    assert!(
+        message.contains("the answer was 400 Bad Request (the body is not JSON) and nothing ran"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_says_so() {
+    let harness = Harness::new(EventRouter::new().on_any(|_: Event| async {}));
+    let mock = MockRequest::event("account.updated");
+    harness.deliver(mock.clone()).await.assert_handled("*");
+    let copy = harness.deliver(mock).await;
+    let message = panic_of(|| copy.assert_handled("*"));
+    assert!(
+        message.contains("nothing ran, as for a copy of a messageId"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn deliveries_of_a_harness_dont_mix() {
+    let harness = Harness::new(EventRouter::new().on("account.*", |_: Event| async {
+        tokio::task::yield_now().await;
+    }));
+    let deliveries = (0..20).map(|i| {
+        let harness = harness.clone();
+        let mock = MockRequest::event(if i % 2 == 0 {
+            "account.updated"
+        } else {
+            "poll.created"
+        });
+        async move { harness.deliver(mock).await }
+    });
+    for (i, delivered) in futures_util::future::join_all(deliveries)
+        .await
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(delivered.deliveries().len(), 1);
+        if i % 2 == 0 {
+            delivered.assert_handled("account.*");
+        } else {
+            delivered.assert_unhandled();
+        }
+    }
+}

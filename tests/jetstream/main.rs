@@ -1,0 +1,10 @@
+//! The inbox on NATS JetStream and its workers, on real servers. `NATS_SERVER` names the program.
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod contract;
+mod facts;
+mod inbox;
+mod processes;
+#[path = "../support/mod.rs"]
+mod support;
+mod worker;

@@ -1,0 +1,596 @@
+//! Receivers, workers and servers, each a process of its own, some of which are killed. The test `role`, started again with
+//! a role in its environment, is a receiver or a worker.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{env, fs, process};
+
+use crate::support::nats::{Server, TIMEOUT, free_port, until};
+use async_nats::jetstream::{self, Context};
+use axum::Router;
+use axum::routing::get;
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    Event, EventRouter, JetStreamInbox, JetStreamWorker, RetryPolicy, StreamSettings, WebhookLayer,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tempfile::TempDir;
+
+/// After which time the server gives the event of a dead worker to another one.
+const ACK_WAIT: Duration = Duration::from_secs(2);
+
+/// What a receiver may hold while the server is away.
+const IN_FLIGHT: usize = 4 << 20;
+
+/// Names the role of this process, and the arguments of the role.
+const ROLE: &str = "JETSTREAM_ROLE";
+
+/// The tests load the machine, so they run one after another.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the process that other tests start"]
+async fn role() {
+    let Ok(role) = env::var(ROLE) else {
+        return;
+    };
+    let words: Vec<&str> = role.split(' ').collect();
+    match *words.as_slice() {
+        ["receive", url, replicas] => receive(url, replicas.parse().unwrap()).await,
+        ["work", url, log, replicas, places, millis] => {
+            let millis = Duration::from_millis(millis.parse().unwrap());
+            let numbers = (replicas.parse().unwrap(), places.parse().unwrap());
+            work(url, Path::new(log), numbers, millis).await;
+        }
+        _ => panic!("there is no such role: {role}"),
+    }
+}
+
+fn settings(replicas: usize) -> StreamSettings {
+    StreamSettings::new().replicas(replicas).create_if_missing()
+}
+
+/// The role of a receiver.
+async fn receive(url: &str, replicas: usize) {
+    let context = context(url).await;
+    let inbox = JetStreamInbox::builder(context)
+        .stream(settings(replicas))
+        .max_bytes_in_flight(IN_FLIGHT)
+        .open();
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox.await.unwrap());
+    let handle = webhooks.handle();
+    let bytes = move || {
+        let handle = handle.clone();
+        async move { handle.stats().bytes.to_string() }
+    };
+    let app = Router::new().route("/bytes", get(bytes)).layer(webhooks);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("\nready {}", listener.local_addr().unwrap());
+    tokio::select! {
+        served = axum::serve(listener, app) => served.unwrap(),
+        () = told_to_end() => {}
+    }
+}
+
+/// The role of a worker: it notes each begin and each end of a handler in a file.
+async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: Duration) {
+    let log = fs::File::options().append(true).open(log).unwrap();
+    let log = Arc::new(log);
+    let router = EventRouter::new().on_any(move |event: Event| async move {
+        note(&log, "begin", &event);
+        tokio::time::sleep(takes).await;
+        note(&log, "end", &event);
+    });
+    let worker = JetStreamWorker::builder(context(url).await, "shop")
+        .stream(settings(replicas))
+        .concurrency(places)
+        .ack_wait(ACK_WAIT)
+        .retry(RetryPolicy::new().max_attempts(100))
+        .start(router)
+        .await
+        .unwrap();
+    println!("\nready");
+    told_to_end().await;
+    let _ = worker.drain(TIMEOUT).await;
+}
+
+/// Writes a line at once, so that it is there also if the process is killed next.
+fn note(mut log: &fs::File, what: &str, event: &Event) {
+    let (id, attempt, process) = (event.id(), event.attempt(), process::id());
+    let line = format!("{what} {id} {attempt} {process}\n");
+    log.write_all(line.as_bytes()).unwrap();
+}
+
+/// Waits until standard input ends, which it does with the process that started this one.
+async fn told_to_end() {
+    let read = || std::io::stdin().lines().for_each(drop);
+    tokio::task::spawn_blocking(read).await.unwrap();
+}
+
+async fn context(url: &str) -> Context {
+    jetstream::new(crate::support::nats::connect(url).await)
+}
+
+/// A receiver or a worker.
+struct Role {
+    process: Child,
+    /// Ends the process when it is dropped.
+    input: Option<ChildStdin>,
+    said: String,
+}
+
+impl Role {
+    /// Starts a process, and waits until it is ready.
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "processes::role", "--nocapture"])
+            .env(ROLE, arguments.join(" "))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = process.stdout.take().unwrap();
+        let said = BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.strip_prefix("ready")?.trim().to_owned()));
+        let said = said.unwrap_or_else(|| panic!("{arguments:?} doesn't start"));
+        let input = process.stdin.take();
+        Self {
+            process,
+            input,
+            said,
+        }
+    }
+
+    fn receiver(url: &str, replicas: usize) -> Self {
+        Self::start(&["receive", url, &replicas.to_string()])
+    }
+
+    fn worker(url: &str, log: &Log, (replicas, places): (usize, usize), millis: u64) -> Self {
+        let numbers = [replicas.to_string(), places.to_string(), millis.to_string()];
+        let path = log.path.to_str().unwrap();
+        Self::start(&["work", url, path, &numbers[0], &numbers[1], &numbers[2]])
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Returns how many bytes of memory the process uses.
+    fn memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kilobytes * 1024)
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the workers of a test have noted.
+struct Log {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+/// A line of it.
+struct Line {
+    what: String,
+    id: String,
+    attempt: u32,
+    process: u32,
+}
+
+impl Log {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        fs::write(&path, "").unwrap();
+        Self {
+            path,
+            _directory: directory,
+        }
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let text = fs::read_to_string(&self.path).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().unwrap().to_owned();
+            Line {
+                what: word(),
+                id: word(),
+                attempt: word().parse().unwrap(),
+                process: word().parse().unwrap(),
+            }
+        };
+        whole.lines().map(line).collect()
+    }
+
+    fn ended(&self) -> HashSet<String> {
+        let lines = self.lines().into_iter();
+        lines
+            .filter(|line| line.what == "end")
+            .map(|line| line.id)
+            .collect()
+    }
+
+    /// Returns how many handlers ran at once at the most, and in how many processes they ran.
+    fn spread(&self) -> (usize, usize) {
+        let (mut running, mut most, mut processes) = (0_usize, 0, HashSet::new());
+        for line in self.lines() {
+            processes.insert(line.process);
+            match &*line.what {
+                "begin" => running += 1,
+                _ => running -= 1,
+            }
+            most = most.max(running);
+        }
+        (most, processes.len())
+    }
+}
+
+/// Sends webhooks to receivers.
+#[derive(Clone)]
+struct Sender {
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Sender {
+    fn new() -> Self {
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    async fn send(&self, receiver: &str, id: &str, bytes: usize) -> u16 {
+        let request = MockRequest::event("account.updated")
+            .message_id(id)
+            .padded(bytes)
+            .path(format!("http://{receiver}/webhooks/botisimo"));
+        let answer = self.client.request(request.build()).await.unwrap();
+        answer.status().as_u16()
+    }
+
+    async fn bytes(&self, receiver: &str) -> usize {
+        let uri = format!("http://{receiver}/bytes").parse().unwrap();
+        let answer = self.client.get(uri).await.unwrap();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        std::str::from_utf8(&text).unwrap().parse().unwrap()
+    }
+}
+
+/// Sends one event after another, from several tasks, until it is stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answers: Arc<Mutex<HashMap<u16, u64>>>,
+    accepted: Arc<Mutex<HashSet<String>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(sender: &Sender, receivers: &[&str], tasks: usize, bytes: usize) -> Self {
+        static ID: AtomicU64 = AtomicU64::new(0);
+        let mut load = Self {
+            stop: Arc::default(),
+            answers: Arc::default(),
+            accepted: Arc::default(),
+            tasks: Vec::new(),
+        };
+        for i in 0..tasks {
+            let receiver = receivers[i % receivers.len()].to_owned();
+            let (sender, stop) = (sender.clone(), Arc::clone(&load.stop));
+            let (answers, accepted) = (Arc::clone(&load.answers), Arc::clone(&load.accepted));
+            load.tasks.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let id = format!("load-{}", ID.fetch_add(1, Ordering::Relaxed));
+                    // As the sender does: again after a 5xx, though not for days.
+                    for _ in 0..3 {
+                        let status = sender.send(&receiver, &id, bytes).await;
+                        *answers.lock().unwrap().entry(status).or_default() += 1;
+                        if status == 200 {
+                            accepted.lock().unwrap().insert(id);
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            }));
+        }
+        load
+    }
+
+    fn count(&self, status: u16) -> u64 {
+        let answers = self.answers.lock().unwrap();
+        answers.get(&status).copied().unwrap_or_default()
+    }
+
+    async fn stop(self) -> HashSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        std::mem::take(&mut *self.accepted.lock().unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_killed_worker_are_run_by_the_other() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let server = Server::start().await;
+    let (url, log, sender) = (server.url(), Log::new(), Sender::new());
+    let receiver = Role::receiver(&url, 1);
+    let start = || Role::worker(&url, &log, (1, 8), 500);
+    let workers = [start(), start()];
+    for i in 0..16 {
+        assert_eq!(sender.send(&receiver.said, &i.to_string(), 0).await, 200);
+    }
+    until("both are in the middle", async || {
+        let begun = log.lines();
+        workers
+            .iter()
+            .all(|worker| begun.iter().any(|line| line.process == worker.process.id()))
+    })
+    .await;
+    let [killed, _other] = workers;
+    let killed_id = killed.process.id();
+    killed.kill();
+    let begun = Instant::now();
+    let lines = log.lines();
+    let of_killed = |what: &'static str| {
+        let of = |line: &&Line| line.what == what && line.process == killed_id;
+        lines
+            .iter()
+            .filter(of)
+            .map(|line| line.id.clone())
+            .collect::<HashSet<_>>()
+    };
+    let lost: Vec<_> = of_killed("begin")
+        .difference(&of_killed("end"))
+        .cloned()
+        .collect();
+    assert!(!lost.is_empty());
+    until("all have ended", async || log.ended().len() == 16).await;
+    println!(
+        "  {} events of a killed worker ended {:?} after it, with an ack_wait of {ACK_WAIT:?}",
+        lost.len(),
+        begun.elapsed()
+    );
+    for id in lost {
+        let again = log
+            .lines()
+            .into_iter()
+            .find(|line| line.what == "end" && line.id == id);
+        let again = again.unwrap();
+        assert_ne!(again.process, killed_id);
+        assert_eq!(again.attempt, 2, "a worker's death counts as a delivery");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_under_load_costs_503_and_no_event() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let mut server = Server::start().await;
+    let (url, log, sender) = (server.url(), Log::new(), Sender::new());
+    let receiver = Role::receiver(&url, 1);
+    let _worker = Role::worker(&url, &log, (1, 64), 0);
+    let load = Load::start(&sender, &[&receiver.said], 16, 32 << 10);
+    until("events are taken", async || load.count(200) >= 300).await;
+    let before = receiver.memory();
+    server.kill();
+    let (refused, mut most) = (load.count(503), 0);
+    until("there are 503s for a hundred megabytes", async || {
+        most = most.max(sender.bytes(&receiver.said).await);
+        load.count(503) >= refused + 3200
+    })
+    .await;
+    let meanwhile = receiver.memory();
+    server.restart().await;
+    let taken = load.count(200);
+    until("events are taken again", async || {
+        load.count(200) >= taken + 300
+    })
+    .await;
+    println!("  answers: {:?}", load.answers.lock().unwrap());
+    println!("  bytes in flight at the most: {most}, of {IN_FLIGHT}");
+    assert!(most <= IN_FLIGHT);
+    if let (Some(before), Some(meanwhile)) = (before, meanwhile) {
+        println!(
+            "  memory: {} MiB before, {} MiB then",
+            before >> 20,
+            meanwhile >> 20
+        );
+        // Its allocator's and the connections' own come on top of what is in flight.
+        assert!(meanwhile < before + (48 << 20), "{before} {meanwhile}");
+    }
+    assert!(
+        !load
+            .answers
+            .lock()
+            .unwrap()
+            .keys()
+            .any(|status| ![200, 503].contains(status))
+    );
+    let accepted = load.stop().await;
+    until("all have been handled", async || {
+        accepted.is_subset(&log.ended())
+    })
+    .await;
+    println!("  {} events answered 200, all handled", accepted.len());
+}
+
+/// Starts three servers that are one cluster.
+async fn cluster() -> Vec<Server> {
+    let ports: Vec<_> = (0..3).map(|_| (free_port(), free_port())).collect();
+    let mut routes = String::new();
+    for (_, port) in &ports {
+        write!(routes, "\"nats://127.0.0.1:{port}\", ").unwrap();
+    }
+    let mut servers = Vec::new();
+    for (i, (port, cluster)) in ports.iter().enumerate() {
+        let more = format!(
+            "server_name: s{i}\ncluster {{ name: c, listen: \"127.0.0.1:{cluster}\", routes: [{routes}] }}"
+        );
+        let mut server = Server::prepare(*port, &more);
+        server.spawn();
+        servers.push(server);
+    }
+    servers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_under_load_costs_no_event() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    const ROUNDS: usize = 5;
+    let mut servers = cluster().await;
+    let urls: Vec<_> = servers.iter().map(Server::url).collect();
+    let url = urls.join(",");
+    until("the cluster has a stream", async || {
+        let Ok(client) = async_nats::connect(url.as_str().split(',').collect::<Vec<_>>()).await
+        else {
+            return false;
+        };
+        let inbox = JetStreamInbox::builder(jetstream::new(client)).stream(settings(3));
+        inbox.open().await.is_ok()
+    })
+    .await;
+    let (log, sender) = (Log::new(), Sender::new());
+    let receivers = [Role::receiver(&url, 3), Role::receiver(&url, 3)];
+    let start = || Role::worker(&url, &log, (3, 32), 1);
+    let _workers = [start(), start()];
+    let context = context(&url).await;
+    let (mut answered, mut handled) = (0, 0);
+    for round in 1..=ROUNDS {
+        let names: Vec<_> = receivers
+            .iter()
+            .map(|receiver| receiver.said.as_str())
+            .collect();
+        let load = Load::start(&sender, &names, 16, 0);
+        until("events are taken", async || load.count(200) >= 300).await;
+        let mut leader = None;
+        until("there is a leader", async || {
+            leader = leader_of(&context).await;
+            leader.is_some()
+        })
+        .await;
+        let leader = leader.unwrap();
+        servers[leader].kill();
+        let taken = load.count(200);
+        until("events are taken without it", async || {
+            load.count(200) >= taken + 300
+        })
+        .await;
+        let answers = load.answers.lock().unwrap().clone();
+        let accepted = load.stop().await;
+        servers[leader].restart().await;
+        until("all have been handled", async || {
+            accepted.is_subset(&log.ended())
+        })
+        .await;
+        until("all three are in step", async || {
+            are_in_step(&context).await
+        })
+        .await;
+        answered += accepted.len();
+        handled += accepted.intersection(&log.ended()).count();
+        println!(
+            "  round {round}: s{leader} killed, answers {answers:?}, {} handled",
+            accepted.len()
+        );
+    }
+    let ran = log.lines().iter().filter(|line| line.what == "end").count();
+    println!("  {ROUNDS} rounds: {answered} answered 200, {handled} handled, in {ran} runs");
+    assert_eq!(answered, handled);
+}
+
+/// Returns the place of the server that leads the stream.
+async fn leader_of(context: &Context) -> Option<usize> {
+    let info = context
+        .get_stream("BOTISIMO")
+        .await
+        .ok()?
+        .cached_info()
+        .clone();
+    let leader = info.cluster?.leader?;
+    leader.strip_prefix('s')?.parse().ok()
+}
+
+async fn are_in_step(context: &Context) -> bool {
+    let Ok(stream) = context.get_stream("BOTISIMO").await else {
+        return false;
+    };
+    let cluster = stream.cached_info().cluster.clone();
+    cluster.is_some_and(|cluster| {
+        cluster.leader.is_some()
+            && cluster
+                .replicas
+                .iter()
+                .all(|one| one.current && !one.offline)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_workers_do_more() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    const EVENTS: usize = 1200;
+    let server = Server::start().await;
+    let url = server.url();
+    let receivers = [Role::receiver(&url, 1), Role::receiver(&url, 1)];
+    let sender = Sender::new();
+    for count in [1, 2, 4] {
+        let log = Log::new();
+        let workers: Vec<_> = (0..count)
+            .map(|_| Role::worker(&url, &log, (1, 2), 10))
+            .collect();
+        let begun = Instant::now();
+        let sending = (0..16).map(|task| {
+            let (sender, receiver) = (&sender, &receivers[task % 2].said);
+            async move {
+                for i in (task..EVENTS).step_by(16) {
+                    let id = format!("{count}-{i}");
+                    assert_eq!(sender.send(receiver, &id, 0).await, 200);
+                }
+            }
+        });
+        futures_util::future::join_all(sending).await;
+        let sent = begun.elapsed();
+        // Of the round before there may be one whose worker was killed before its end was known.
+        let own = format!("{count}-");
+        until("all have been handled", async || {
+            let ended = log.ended();
+            ended.iter().filter(|id| id.starts_with(&own)).count() == EVENTS
+        })
+        .await;
+        let rate = EVENTS as f64 / begun.elapsed().as_secs_f64();
+        println!(
+            "  {count} workers of 2 places, 10 ms an event: {rate:.0} events/s ({EVENTS} sent in {sent:.1?})"
+        );
+        // None does more than its places allow, and all of them have a part in it.
+        let (most, processes) = log.spread();
+        assert!(most <= 2 * count, "{most} ran at once");
+        assert!(count == 1 || most > 2, "{most} ran at once");
+        assert_eq!(processes, count);
+        drop(workers);
+    }
+}

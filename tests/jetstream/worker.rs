@@ -1,0 +1,1189 @@
+//! The workers on JetStream: which events come to which route, how often, and what becomes of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::nats::{self, Server, until};
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::{AckKind, Context};
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    Accepted, ErrorKind, Event, EventRouter, HandlerError, Inbox, JetStreamInbox, JetStreamWorker,
+    JetStreamWorkerBuilder, Pattern, RetryPolicy, StartAt, StreamSettings, WorkerStats,
+};
+use futures_util::StreamExt;
+use tokio::sync::{Notify, Semaphore};
+
+fn settings() -> StreamSettings {
+    StreamSettings::new().create_if_missing()
+}
+
+async fn inbox(context: &Context) -> JetStreamInbox {
+    let inbox = JetStreamInbox::builder(context.clone()).stream(settings());
+    inbox.open().await.unwrap()
+}
+
+/// A worker that tries again without delay.
+fn worker(context: &Context) -> JetStreamWorkerBuilder {
+    let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
+    JetStreamWorker::builder(context.clone(), "shop")
+        .stream(settings())
+        .retry(retry)
+}
+
+async fn send(inbox: &JetStreamInbox, event_type: &str, id: &str) {
+    let request = MockRequest::event(event_type).message_id(id);
+    assert_eq!(inbox.accept(request.to_event()).await, Ok(Accepted::New));
+}
+
+/// What ran, in the order in which it began: the route, the event's id, and the attempt.
+#[derive(Clone, Default)]
+struct Runs(Arc<Mutex<Vec<(String, String, u32)>>>);
+
+impl Runs {
+    fn add(&self, route: &str, event: &Event) {
+        let run = (route.to_owned(), event.id().to_owned(), event.attempt());
+        self.0.lock().unwrap().push(run);
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn all(&self) -> Vec<(String, String, u32)> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn of(&self, route: &str) -> Vec<(String, u32)> {
+        let all = self.all().into_iter();
+        all.filter(|run| run.0 == route)
+            .map(|run| (run.1, run.2))
+            .collect()
+    }
+
+    /// Returns a handler that only notes that it ran.
+    fn noting(
+        &self,
+        route: &'static str,
+    ) -> impl FnOnce(Event) -> std::future::Ready<()> + Clone + Send + Sync + 'static {
+        let runs = self.clone();
+        move |event: Event| {
+            runs.add(route, &event);
+            std::future::ready(())
+        }
+    }
+}
+
+/// What is logged.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[track_caller]
+fn balanced(stats: &WorkerStats) {
+    assert_eq!(
+        stats.taken,
+        stats.acked + stats.retried + stats.dead + stats.returned + stats.running,
+        "{stats:?}"
+    );
+}
+
+/// Waits until a worker has nothing left to do that came before this.
+async fn wait_idle(worker: &JetStreamWorker, ended: u64) {
+    until("all has ended", async || {
+        let stats = worker.stats();
+        balanced(&stats);
+        stats.acked + stats.dead >= ended && stats.running == 0
+    })
+    .await;
+}
+
+/// The event types that would be the end of a connection if they went into a subject as they are, and their like.
+fn hostile() -> Vec<String> {
+    let mut hostile: Vec<String> = [
+        " ",
+        "a b",
+        "a\tb",
+        "a\r\nb",
+        "\0",
+        "\u{1}",
+        "\u{7f}",
+        "\u{85}",
+        "\u{a0}",
+        "\u{2000}",
+        "\u{2003}",
+        "\u{2028}",
+        "\u{3000}",
+        "\u{feff}",
+        "*",
+        ">",
+        "a.*",
+        "a.>",
+        "*.b",
+        ">.b",
+        "$",
+        "$JS.API.STREAM.DELETE.BOTISIMO",
+        "a.$",
+        "$.a",
+        "a..b",
+        ".",
+        "..",
+        ".a",
+        "a.",
+        "=",
+        "=20",
+        "=long",
+        "=long.$",
+        "a=b",
+        "a/b",
+        "a\\b",
+        "\"",
+        "'",
+        "é",
+        "日本語",
+        "🦀",
+        "%",
+        "_INBOX.x",
+        "-",
+        "_",
+    ]
+    .map(str::to_owned)
+    .into();
+    hostile.extend([
+        "x".repeat(255),
+        "\u{1}".repeat(255),
+        ".".repeat(255),
+        "é".repeat(127),
+    ]);
+    hostile
+}
+
+#[tokio::test]
+async fn each_route_gets_the_events_that_the_router_says() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let runs = Runs::default();
+    let mut router = EventRouter::new()
+        .on("a.b", runs.noting("exact"))
+        .named("exact")
+        .on("a.b.*", runs.noting("below"))
+        .named("below")
+        .on_prefix("a.b", runs.noting("prefix"))
+        .named("prefix")
+        .on("a. .*", runs.noting("space"))
+        .named("space")
+        .on("a..b", runs.noting("empty"))
+        .named("empty")
+        .on_any(runs.noting("any"))
+        .named("any")
+        .fallback(runs.noting("rest"))
+        .named("rest");
+    // A pattern the filter of which would be too long.
+    let long = "\u{1}".repeat(200);
+    router = router
+        .on_prefix(&long, runs.noting("long"))
+        .named("long prefix");
+    let inbox = inbox(&context).await;
+    let types = [
+        "a",
+        "a.b",
+        "a.b.c",
+        "a.b.c.d",
+        "a.bc",
+        "a.b.",
+        "a..b",
+        "a.",
+        "A.b",
+        "a. ",
+        "a. .b",
+        "b",
+        "$",
+        "a.b.$",
+        "a.$.b",
+        "=long",
+        "account.updated",
+        &long,
+        &format!("{long}.x"),
+        &format!("a.b.{long}"),
+        &format!("z.{long}"),
+    ];
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (i, event_type) in types.iter().enumerate() {
+        send(&inbox, event_type, &i.to_string()).await;
+        for route in router.matching_routes(*event_type) {
+            let name = if route.name() == "long prefix" {
+                "long"
+            } else {
+                route.name()
+            };
+            expected
+                .entry(name.to_owned())
+                .or_default()
+                .push(i.to_string());
+        }
+    }
+    let count: usize = expected.values().map(Vec::len).sum();
+    let worker = worker(&context)
+        .deliver_fallback()
+        .start(router)
+        .await
+        .unwrap();
+    until("all have run", async || runs.count() >= count).await;
+    assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
+    let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (route, id, attempt) in runs.all() {
+        assert_eq!(attempt, 1);
+        ran.entry(route).or_default().push(id);
+    }
+    ran.values_mut()
+        .chain(expected.values_mut())
+        .for_each(|ids| ids.sort());
+    assert_eq!(ran, expected);
+    balanced(&worker.stats());
+}
+
+#[tokio::test]
+async fn hostile_event_types_and_ids_are_handled_once_and_nothing_disconnects() {
+    let server = Server::start().await;
+    let (front, back) = (server.context().await, server.context().await);
+    let runs = Runs::default();
+    let inbox = inbox(&front).await;
+    let worker = worker(&back)
+        .start(EventRouter::new().on_any(runs.noting("any")))
+        .await
+        .unwrap();
+    let hostile = hostile();
+    for (i, event_type) in hostile.iter().enumerate() {
+        let id = format!("{}{i}", event_type.chars().take(60).collect::<String>());
+        send(&inbox, event_type, &id).await;
+        let copy = MockRequest::event(event_type.as_str())
+            .message_id(&id)
+            .to_event();
+        assert_eq!(
+            inbox.accept(copy).await,
+            Ok(Accepted::Duplicate),
+            "{event_type:?}"
+        );
+    }
+    wait_idle(&worker, hostile.len() as u64).await;
+    let mut times: HashMap<String, u32> = HashMap::new();
+    for (_, id, attempt) in runs.all() {
+        assert_eq!(attempt, 1, "{id:?}");
+        *times.entry(id).or_default() += 1;
+    }
+    assert_eq!(times.len(), hostile.len());
+    assert!(times.values().all(|times| *times == 1));
+    for context in [front, back] {
+        let connects = &context.client().statistics().connects;
+        assert_eq!(connects.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test]
+async fn of_a_thousand_copies_through_two_receivers_one_is_handled() {
+    let server = Server::start().await;
+    let contexts = [server.context().await, server.context().await];
+    let inboxes = [inbox(&contexts[0]).await, inbox(&contexts[1]).await];
+    let runs = Runs::default();
+    let worker = worker(&contexts[0]).start(EventRouter::new().on_any(runs.noting("any")));
+    let worker = worker.await.unwrap();
+    let copy = MockRequest::event("a").message_id("1").to_event();
+    let copies = (0..1000).map(|i| inboxes[i % 2].accept(copy.clone()));
+    futures_util::future::join_all(copies).await;
+    send(&inboxes[0], "a", "2").await;
+    wait_idle(&worker, 2).await;
+    let ids: Vec<_> = runs.all().into_iter().map(|run| run.1).collect();
+    assert_eq!(ids, ["1", "2"]);
+    assert_eq!(worker.stats().taken, 2);
+}
+
+#[tokio::test]
+async fn that_events_wait_for_long_is_warned_of() {
+    let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let written = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || Written(Arc::clone(&written)));
+    let _guard = crate::support::subscriber::set(subscriber.finish());
+    let server = Server::start().await;
+    let context = server.context().await;
+    let short = StreamSettings::new()
+        .max_age(Duration::from_secs(12))
+        .create_if_missing();
+    let builder = JetStreamInbox::builder(context.clone()).stream(short.clone());
+    let inbox = builder.open().await.unwrap();
+    send(&inbox, "a", "1").await;
+    let sent = std::time::Instant::now();
+    until("it has waited", async || {
+        sent.elapsed() > Duration::from_millis(6100)
+    })
+    .await;
+    let runs = Runs::default();
+    let worker = worker(&context).stream(short);
+    let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
+    let worker = worker.await.unwrap();
+    wait_idle(&worker, 1).await;
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let warnings = log
+        .matches("events wait for longer than half of the time")
+        .count();
+    assert_eq!(warnings, 1, "{log}");
+}
+
+#[tokio::test]
+async fn only_the_route_that_failed_runs_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let runs = Runs::default();
+    let failing = runs.clone();
+    let router = EventRouter::new()
+        .on("account.updated", runs.noting("good"))
+        .named("good")
+        .on("account.updated", |event: Event| async move {
+            failing.add("bad", &event);
+            if event.attempt() < 3 {
+                Err("not yet")
+            } else {
+                Ok(())
+            }
+        })
+        .named("bad");
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "account.updated", "1").await;
+    wait_idle(&worker, 2).await;
+    assert_eq!(runs.of("good"), [("1".to_owned(), 1)]);
+    let bad = [1, 2, 3].map(|attempt| ("1".to_owned(), attempt));
+    assert_eq!(runs.of("bad"), bad);
+    let stats = worker.stats();
+    assert_eq!(
+        (stats.taken, stats.acked, stats.retried, stats.dead),
+        (4, 2, 2, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_panic_a_hang_and_a_misfit_are_failures_of_their_own_route() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let runs = Runs::default();
+    let router = EventRouter::new()
+        .on("account.updated", |_: Event| async { panic!("oh") })
+        .named("panics")
+        .on("account.updated", |_: Event| std::future::pending::<()>())
+        .named("hangs")
+        .on("account.updated", |_: Event<u32>| async {})
+        .named("misfits")
+        .on("account.updated", runs.noting("good"))
+        .named("good");
+    let inbox = inbox(&context).await;
+    let worker = worker(&context)
+        .retry(RetryPolicy::no_retry())
+        .attempt_timeout(Duration::from_millis(200))
+        .start(router)
+        .await
+        .unwrap();
+    send(&inbox, "account.updated", "1").await;
+    wait_idle(&worker, 4).await;
+    assert_eq!(runs.of("good"), [("1".to_owned(), 1)]);
+    let letters = worker.dead_letters().list(None, 10).await.unwrap();
+    let ends: BTreeMap<_, _> = letters
+        .iter()
+        .flat_map(|letter| letter.routes())
+        .map(|end| (end.route(), end.reason().unwrap()))
+        .collect();
+    assert_eq!(ends["panics"], "panicked: oh");
+    assert_eq!(ends["hangs"], "timed out");
+    assert!(ends["misfits"].starts_with("mismatched: "), "{ends:?}");
+    assert_eq!(ends.len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let runs = Runs::default();
+    let mended = Arc::new(AtomicU32::new(0));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let router = EventRouter::new()
+        .on_any(runs.noting("good"))
+        .on_prefix("poll", |event: Event| async move {
+            failing.add("bad", &event);
+            if flag.load(Ordering::Relaxed) == 0 {
+                return Err(HandlerError::from("a reason of\r\nseveral lines, é"));
+            }
+            Ok(())
+        })
+        .named("bad");
+    let inbox = inbox(&context).await;
+    let told = Arc::new(AtomicU32::new(0));
+    let tell = Arc::clone(&told);
+    let worker = worker(&context)
+        .retry(
+            RetryPolicy::new()
+                .max_attempts(2)
+                .initial_delay(Duration::ZERO),
+        )
+        .on_dead_letter(move |_| {
+            tell.fetch_add(1, Ordering::Relaxed);
+        })
+        .start(router)
+        .await
+        .unwrap();
+    let dead = worker.dead_letters();
+    let request = MockRequest::event("poll.created").message_id("1").data("é");
+    let event = request.to_event();
+    inbox.accept(event.clone()).await.unwrap();
+    send(&inbox, "poll.updated", "2").await;
+    send(&inbox, "poll", "3").await;
+    wait_idle(&worker, 6).await;
+    assert_eq!(worker.stats().dead, 3);
+    until("the hook is told", async || {
+        told.load(Ordering::Relaxed) == 3
+    })
+    .await;
+
+    let letters = dead.list(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 3);
+    let letter = letters
+        .iter()
+        .find(|letter| letter.message_id() == "1")
+        .unwrap();
+    assert_eq!(letter.body(), event.body());
+    assert_eq!(letter.event().unwrap().event_type(), event.event_type());
+    assert_eq!(letter.attempts(), 2);
+    assert_eq!(letter.routes().len(), 1);
+    let end = &letter.routes()[0];
+    assert_eq!(
+        (end.route(), end.reason()),
+        ("bad", Some("failed: a reason of\r\nseveral lines, é"))
+    );
+    let millis = |time: std::time::SystemTime| {
+        time.duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+    };
+    assert_eq!(millis(letter.received_at()), millis(event.received_at()));
+    assert!(letter.dead_lettered_at() >= letter.received_at());
+    // Pages, and single ones.
+    let first = dead.list(None, 1).await.unwrap();
+    let rest = dead.list(Some(first[0].id()), 10).await.unwrap();
+    assert_eq!((first.len(), rest.len()), (1, 2));
+    assert_eq!(
+        dead.get(letter.id()).await.unwrap().unwrap().message_id(),
+        "1"
+    );
+    assert!(dead.get(u64::MAX / 2).await.unwrap().is_none());
+
+    // A replay runs the failed route alone, and its attempts begin anew.
+    mended.store(1, Ordering::Relaxed);
+    assert!(dead.replay(letter.id()).await.unwrap());
+    assert!(!dead.replay(letter.id()).await.unwrap());
+    until("it has run", async || runs.of("bad").len() == 7).await;
+    assert_eq!(runs.of("bad")[6], ("1".to_owned(), 1));
+    assert_eq!(
+        dead.replay_matching(&Pattern::new("poll.*").unwrap())
+            .await
+            .unwrap(),
+        1
+    );
+    until("it has run", async || runs.of("bad").len() == 8).await;
+    wait_idle(&worker, 10).await;
+    assert_eq!(runs.of("good").len(), 3);
+    assert_eq!(worker.stats().replayed, 2);
+
+    let left = dead.list(None, 10).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].message_id(), "3");
+    assert_eq!(dead.prune(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert!(dead.delete(left[0].id()).await.unwrap());
+    assert!(!dead.delete(left[0].id()).await.unwrap());
+    assert!(dead.list(None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_failed_one_is_replayed()
+ {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, mended) = (Runs::default(), Arc::new(AtomicU32::new(0)));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let router = EventRouter::new()
+        .on("a.*", runs.noting("good"))
+        .on_prefix("a", |event: Event| async move {
+            failing.add("bad", &event);
+            match flag.load(Ordering::Relaxed) {
+                0 => Err(HandlerError::permanent("no")),
+                _ => Ok(()),
+            }
+        })
+        .named("bad")
+        .on("b", runs.noting("other"))
+        .on_any(runs.noting("any"));
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    let long = format!("a.{}", "\u{1}".repeat(250));
+    send(&inbox, &long, "1").await;
+    wait_idle(&worker, 2).await;
+    let dead = worker.dead_letters();
+    let letters = dead.list(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    let ends: BTreeMap<_, _> = letters[0]
+        .routes()
+        .iter()
+        .map(|end| (end.route(), end.reason()))
+        .collect();
+    assert_eq!(
+        ends,
+        BTreeMap::from([("a.*", None), ("bad", Some("failed: no"))])
+    );
+    mended.store(1, Ordering::Relaxed);
+    assert!(dead.replay(letters[0].id()).await.unwrap());
+    wait_idle(&worker, 4).await;
+    assert_eq!(runs.of("bad").len(), 2);
+    assert_eq!(
+        (
+            runs.of("good").len(),
+            runs.of("any").len(),
+            runs.of("other").len()
+        ),
+        (1, 1, 0)
+    );
+}
+
+#[tokio::test]
+async fn letters_are_pruned_by_age() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on_any(|_: Event| async { Err(HandlerError::permanent("no")) });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    send(&inbox, "a", "2").await;
+    wait_idle(&worker, 2).await;
+    let dead = worker.dead_letters();
+    until("some time has passed", async || {
+        dead.prune(Duration::ZERO).await.unwrap() > 0
+    })
+    .await;
+    until("both are gone", async || {
+        dead.prune(Duration::ZERO).await.unwrap();
+        dead.list(None, 10).await.unwrap().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_letters_of_one_group_are_not_those_of_another() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on_any(|_: Event| async { Err(HandlerError::permanent("no")) });
+    let inbox = inbox(&context).await;
+    let shop = worker(&context).start(router.clone()).await.unwrap();
+    let mail = JetStreamWorker::builder(context.clone(), "mail").stream(settings());
+    let mail = mail.start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&shop, 1).await;
+    wait_idle(&mail, 1).await;
+    let letters = shop.dead_letters().list(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert!(
+        mail.dead_letters()
+            .get(letters[0].id())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(!mail.dead_letters().delete(letters[0].id()).await.unwrap());
+    assert!(!mail.dead_letters().replay(letters[0].id()).await.unwrap());
+    assert_eq!(mail.dead_letters().list(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_route_that_stalls_stalls_no_other() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
+    let (waiting, started) = (Arc::clone(&gate), runs.clone());
+    let router = EventRouter::new()
+        .on_any(runs.noting("quick"))
+        .on_prefix("a", |event: Event| async move {
+            started.add("slow", &event);
+            waiting.acquire().await.unwrap().forget();
+        })
+        .named("slow");
+    let inbox = inbox(&context).await;
+    let worker = worker(&context)
+        .route_concurrency("slow", 2)
+        .start(router)
+        .await
+        .unwrap();
+    for id in 0..20 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    until("the others have run", async || runs.of("quick").len() == 20).await;
+    until("its places are taken", async || runs.of("slow").len() == 2).await;
+    until("no more run", async || worker.stats().running == 2).await;
+    gate.add_permits(20);
+    wait_idle(&worker, 40).await;
+    assert_eq!(runs.of("slow").len(), 20);
+}
+
+#[tokio::test]
+async fn a_handler_may_take_longer_than_the_server_waits_for_a_sign_of_life() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
+    let (waiting, started) = (Arc::clone(&gate), runs.clone());
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        started.add("slow", &event);
+        waiting.notified().await;
+    });
+    let inbox = inbox(&context).await;
+    let start = || {
+        worker(&context)
+            .ack_wait(Duration::from_secs(3))
+            .start(router.clone())
+    };
+    let (one, other) = (start().await.unwrap(), start().await.unwrap());
+    let signs = context
+        .client()
+        .subscribe("$JS.ACK.BOTISIMO.shop-a.>")
+        .await;
+    let mut signs = signs.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    // Three signs of life come in the time of one wait, so these take longer than one.
+    for _ in 0..4 {
+        let sign = tokio::time::timeout(nats::TIMEOUT, signs.next()).await;
+        assert_eq!(sign.unwrap().unwrap().payload, "+WPI");
+    }
+    assert_eq!(runs.count(), 1);
+    gate.notify_one();
+    until("it has ended", async || {
+        one.stats().acked + other.stats().acked == 1
+    })
+    .await;
+    assert_eq!(one.stats().taken + other.stats().taken, 1);
+}
+
+#[tokio::test]
+async fn a_drain_hands_back_at_once_what_another_worker_then_runs() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
+    let (waiting, started) = (Arc::clone(&gate), runs.clone());
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        started.add("one", &event);
+        waiting.acquire().await.unwrap().forget();
+    });
+    let inbox = inbox(&context).await;
+    // Nothing would come back by itself while the test runs.
+    let start = || worker(&context).ack_wait(Duration::from_secs(600));
+    let one = start().concurrency(1).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    assert_eq!(one.drain(Duration::ZERO).await.remaining, 1);
+    for id in 2..12 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    let other = start()
+        .start(EventRouter::new().on("a", runs.noting("other")))
+        .await
+        .unwrap();
+    until("the other has run them", async || {
+        runs.of("other").len() == 10
+    })
+    .await;
+    gate.add_permits(1);
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
+    wait_idle(&other, 10).await;
+    let stats = one.stats();
+    balanced(&stats);
+    assert_eq!((stats.acked, stats.running), (1, 0));
+    assert_eq!(runs.of("one").len(), 1);
+}
+
+#[tokio::test]
+async fn what_arrives_during_a_drain_is_handed_back_without_an_attempt() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let inbox = inbox(&context).await;
+    let start = || {
+        worker(&context)
+            .ack_wait(Duration::from_secs(600))
+            .start(router.clone())
+    };
+    let one = start().await.unwrap();
+    // Its pull is under way: the server has it, and answers it with what comes now.
+    let consumer: PullConsumer = context
+        .get_consumer_from_stream("shop-a", "BOTISIMO")
+        .await
+        .unwrap();
+    until("it pulls", async || {
+        consumer.get_info().await.unwrap().num_waiting > 0
+    })
+    .await;
+    let drained = tokio::spawn(one.drain(nats::TIMEOUT));
+    // The drain begins with its first poll.
+    tokio::task::yield_now().await;
+    send(&inbox, "a", "1").await;
+    assert_eq!(drained.await.unwrap().remaining, 0);
+    let stats = one.stats();
+    balanced(&stats);
+    assert_eq!((stats.taken, stats.returned), (1, 1));
+    assert_eq!(runs.count(), 0);
+    let other = start().await.unwrap();
+    wait_idle(&other, 1).await;
+    // A hand-back is a delivery, and deliveries are what attempts count.
+    assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn each_group_gets_every_event_and_its_workers_share_them() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (shop, mail) = (Runs::default(), Runs::default());
+    let start = |group: &str, runs: &Runs| {
+        let builder = JetStreamWorker::builder(context.clone(), group).stream(settings());
+        builder.start(EventRouter::new().on_any(runs.noting("any")))
+    };
+    let one = start("shop", &shop).await.unwrap();
+    let other = start("shop", &shop).await.unwrap();
+    let third = start("mail", &mail).await.unwrap();
+    for id in 0..50 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    wait_idle(&third, 50).await;
+    until("both are done", async || {
+        one.stats().acked + other.stats().acked == 50
+    })
+    .await;
+    assert_eq!((shop.count(), mail.count()), (50, 50));
+}
+
+#[tokio::test]
+async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_next() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    send(&inbox, "a", "1").await;
+    let runs = Runs::default();
+    let first = EventRouter::new().on("a", runs.noting("first"));
+    let one = worker(&context).start(first.clone()).await.unwrap();
+    wait_idle(&one, 1).await;
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
+    let both = first.on_prefix("a", runs.noting("second"));
+    let two = worker(&context).start(both.clone()).await.unwrap();
+    send(&inbox, "a", "2").await;
+    wait_idle(&two, 2).await;
+    assert_eq!(runs.of("first").len(), 2);
+    assert_eq!(runs.of("second"), [("2".to_owned(), 1)]);
+    // Both can be set.
+    let third = both.on_any(runs.noting("third"));
+    let three = worker(&context).new_routes(StartAt::Beginning);
+    let three = three.start(third).await.unwrap();
+    wait_idle(&three, 2).await;
+    assert_eq!(runs.of("third").len(), 2);
+    let late = JetStreamWorker::builder(context.clone(), "late").stream(settings());
+    let late = late.first_start(StartAt::Now);
+    let late = late
+        .start(EventRouter::new().on("a", runs.noting("late")))
+        .await
+        .unwrap();
+    send(&inbox, "a", "3").await;
+    wait_idle(&late, 1).await;
+    assert_eq!(runs.of("late"), [("3".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn workers_that_start_a_group_at_the_same_time_lose_nothing() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    send(&inbox, "a", "1").await;
+    let runs = Runs::default();
+    let router = EventRouter::new()
+        .on("a", runs.noting("exact"))
+        .on_prefix("a", runs.noting("prefix"))
+        .on_any(runs.noting("any"));
+    let start = || worker(&context).start(router.clone());
+    let started = futures_util::future::join_all((0..6).map(|_| start())).await;
+    started.into_iter().for_each(|worker| drop(worker.unwrap()));
+    until("all routes have run", async || runs.count() == 3).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_differs_is_an_error_and_stays_as_it_is() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    inbox(&context).await;
+    let router = EventRouter::new().on("a", |_: Event| async {});
+    worker(&context).start(router.clone()).await.unwrap();
+    let consumer: PullConsumer = context
+        .get_consumer_from_stream("shop-a", "BOTISIMO")
+        .await
+        .unwrap();
+    let before = consumer.cached_info().config.clone();
+    let error = worker(&context)
+        .route_max_ack_pending("a", 7)
+        .start(router.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    let text = error.to_string();
+    assert!(text.contains("max_ack_pending is 10000, not 7"), "{text}");
+    let error = worker(&context)
+        .ack_wait(Duration::from_secs(7))
+        .start(router.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("ack_wait is 30s, not 7s"),
+        "{error}"
+    );
+    // Another pattern under the same name.
+    let other = EventRouter::new().on("b", |_: Event| async {}).named("a");
+    let error = worker(&context).start(other).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains(r#"filter_subject is ["botisimo.a.$"], not ["botisimo.b.$"]"#),
+        "{text}"
+    );
+    let consumer: PullConsumer = context
+        .get_consumer_from_stream("shop-a", "BOTISIMO")
+        .await
+        .unwrap();
+    assert_eq!(consumer.cached_info().config, before);
+    // Of several filters one isn't seen by looking at `filter_subject`.
+    context
+        .delete_consumer_from_stream("shop-a", "BOTISIMO")
+        .await
+        .unwrap();
+    let config = pull::Config {
+        durable_name: Some("shop-a".to_owned()),
+        filter_subjects: vec!["botisimo.a.$".to_owned(), "botisimo.b.$".to_owned()],
+        max_ack_pending: 10_000,
+        ack_wait: Duration::from_secs(30),
+        deliver_policy: DeliverPolicy::All,
+        ..pull::Config::default()
+    };
+    context
+        .create_consumer_on_stream(config, "BOTISIMO")
+        .await
+        .unwrap();
+    let error = worker(&context).start(router).await.unwrap_err();
+    assert!(error.to_string().contains("filter_subject is"), "{error}");
+}
+
+#[tokio::test]
+async fn the_fallback_gets_nothing_unless_it_is_asked_for() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let router = EventRouter::new()
+        .on("a", runs.noting("a"))
+        .fallback(runs.noting("rest"));
+    let one = worker(&context).start(router.clone()).await.unwrap();
+    send(&inbox, "b", "1").await;
+    send(&inbox, "a", "2").await;
+    wait_idle(&one, 1).await;
+    assert_eq!(one.drain(nats::TIMEOUT).await.remaining, 0);
+    assert_eq!(runs.all(), [("a".to_owned(), "2".to_owned(), 1)]);
+    let two = worker(&context)
+        .deliver_fallback()
+        .new_routes(StartAt::Beginning);
+    let two = two.start(router).await.unwrap();
+    wait_idle(&two, 2).await;
+    assert_eq!(runs.of("rest"), [("1".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn names_and_settings_that_fit_no_route_are_refused() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {});
+    for group in ["", "a-b", "a.b", "é", &"g".repeat(65)] {
+        let builder = JetStreamWorker::builder(context.clone(), group).stream(settings());
+        let error = builder.start(router.clone()).await.unwrap_err();
+        assert!(
+            error.to_string().starts_with("a group is 1 to 64"),
+            "{error}"
+        );
+    }
+    let error = worker(&context)
+        .route_concurrency("b", 1)
+        .start(router.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Route);
+    let elsewhere = StreamSettings::new().name("ELSEWHERE");
+    let error = worker(&context)
+        .stream(elsewhere)
+        .start(router)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "there is no stream ELSEWHERE");
+}
+
+#[tokio::test]
+async fn routes_of_any_name_have_a_consumer() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let mut router = EventRouter::new();
+    let mut names = hostile();
+    names.push("n".repeat(5000));
+    names.push("n".repeat(5001));
+    names.push(String::new());
+    for name in &names {
+        router = router.on("a", runs.noting("ran")).named(name.as_str());
+    }
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, names.len() as u64).await;
+    assert_eq!(runs.count(), names.len());
+}
+
+#[tokio::test]
+async fn a_body_that_cant_be_decoded_is_a_dead_letter() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context)
+        .start(EventRouter::new().on_any(runs.noting("any")))
+        .await
+        .unwrap();
+    context
+        .publish("botisimo.a.$", "{\"no\": \"event\"}".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    wait_idle(&worker, 1).await;
+    let letters = worker.dead_letters().list(None, 10).await.unwrap();
+    assert_eq!(letters[0].body(), "{\"no\": \"event\"}");
+    assert_eq!(
+        letters[0].cause(),
+        Some("it can't be decoded: `messageId` is missing")
+    );
+    assert!(letters[0].event().is_err());
+    let error = worker
+        .dead_letters()
+        .replay(letters[0].id())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Envelope);
+    assert_eq!(runs.count(), 0);
+}
+
+#[tokio::test]
+async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let build = || worker(&context).retry(RetryPolicy::new().max_attempts(2));
+    let idle = build().start(router.clone()).await.unwrap();
+    assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
+    send(&inbox, "a", "1").await;
+    // What a worker looks like that dies each time.
+    let consumer: PullConsumer = context
+        .get_consumer_from_stream("shop-a", "BOTISIMO")
+        .await
+        .unwrap();
+    for _ in 0..2 + 5 {
+        let mut messages = consumer
+            .fetch()
+            .max_messages(1)
+            .expires(nats::TIMEOUT)
+            .messages()
+            .await
+            .unwrap();
+        let message = messages.next().await.unwrap().unwrap();
+        message.ack_with(AckKind::Nak(None)).await.unwrap();
+    }
+    let worker = build().start(router).await.unwrap();
+    wait_idle(&worker, 1).await;
+    assert_eq!((worker.stats().dead, runs.count()), (1, 0));
+    let letters = worker.dead_letters().list(None, 10).await.unwrap();
+    assert_eq!(
+        letters[0].cause(),
+        Some("it was delivered 7 times and never came to an end")
+    );
+    // Nothing of it is its own fault if it is sent round again.
+    assert!(worker.dead_letters().replay(letters[0].id()).await.unwrap());
+    wait_idle(&worker, 2).await;
+    assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn layers_of_tower_fit_around_the_router() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let router = EventRouter::new()
+        .on_any(runs.noting("quick"))
+        .on("a", |_: Event| std::future::pending::<()>());
+    let worker = worker(&context).retry(RetryPolicy::no_retry());
+    let worker = worker.start_layered(router, |router| {
+        tower::ServiceBuilder::new()
+            .timeout(Duration::from_millis(200))
+            .service(router)
+    });
+    let worker = worker.await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    assert_eq!(runs.count(), 1);
+    let letters = worker.dead_letters().list(None, 10).await.unwrap();
+    assert_eq!(
+        letters[0].routes()[0].reason(),
+        Some("failed: request timed out")
+    );
+}
+
+#[tokio::test]
+async fn hooks_are_told_of_each_attempt() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = Arc::clone(&told);
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        if event.attempt() == 1 {
+            Err("no")
+        } else {
+            Ok(())
+        }
+    });
+    let worker = worker(&context)
+        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string()))
+        .start(router)
+        .await
+        .unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 1).await;
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 2);
+    assert!(
+        told[0].starts_with("a 1 to be tried again in 0.0ns: a failed: no"),
+        "{told:?}"
+    );
+    assert_eq!(told[1], "a 1 handled: a handled");
+}
+
+#[tokio::test]
+async fn a_retry_is_handed_back_with_its_delay() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::retry_after(Duration::from_secs(7), "not now"))
+    });
+    let inbox = inbox(&context).await;
+    let _worker = worker(&context).start(router).await.unwrap();
+    let acks = context
+        .client()
+        .subscribe("$JS.ACK.BOTISIMO.shop-a.>")
+        .await;
+    let mut acks = acks.unwrap();
+    send(&inbox, "a", "1").await;
+    let returned = loop {
+        let ack = tokio::time::timeout(nats::TIMEOUT, acks.next()).await;
+        let ack = String::from_utf8(ack.unwrap().unwrap().payload.to_vec()).unwrap();
+        if ack.starts_with("-NAK") {
+            break ack;
+        }
+    };
+    assert!(returned.contains("7000000000"), "{returned}");
+}
+
+#[tokio::test]
+async fn an_event_is_done_only_once_its_dead_letter_is_kept() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).ack_wait(Duration::from_secs(1));
+    let worker = worker.start(router).await.unwrap();
+    let dead = context.get_stream("BOTISIMO_DEAD").await.unwrap();
+    let config = dead.cached_info().config.clone();
+    context.delete_stream("BOTISIMO_DEAD").await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("its letter couldn't be kept", async || {
+        worker.stats().retried >= 1
+    })
+    .await;
+    assert_eq!((worker.stats().dead, worker.stats().acked), (0, 0));
+    context.create_stream(config).await.unwrap();
+    until("its letter is kept", async || worker.stats().dead == 1).await;
+    let letters = worker.dead_letters().list(None, 9).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    balanced(&worker.stats());
+}
+
+/// The client's own double acknowledgement took it for an answer that nobody is there to answer.
+#[tokio::test]
+async fn an_acknowledgement_that_nobody_answers_is_none() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
+    let (waiting, started) = (Arc::clone(&gate), runs.clone());
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        started.add("a", &event);
+        waiting.notified().await;
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).ack_wait(Duration::from_secs(1));
+    let worker = worker.start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    let events = context.get_stream("BOTISIMO").await.unwrap();
+    events.delete_consumer("shop-a").await.unwrap();
+    gate.notify_one();
+    until("it is given up", async || worker.stats().running == 0).await;
+    let stats = worker.stats();
+    assert_eq!((stats.acked, stats.retried), (0, 1), "{stats:?}");
+    balanced(&stats);
+}
+
+/// It never returned: each letter that it sent round came back as another one.
+#[tokio::test]
+async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let inbox = inbox(&context).await;
+    let worker = worker(&context).start(router).await.unwrap();
+    for id in ["1", "2", "3"] {
+        send(&inbox, "a", id).await;
+    }
+    until("all are dead", async || worker.stats().dead == 3).await;
+    let letters = worker.dead_letters();
+    let pattern = Pattern::new("a").unwrap();
+    let replayed = letters.replay_matching(&pattern);
+    let replayed = tokio::time::timeout(nats::TIMEOUT, replayed).await;
+    assert_eq!(replayed.unwrap().unwrap(), 3);
+    until("all are dead again", async || worker.stats().dead == 6).await;
+}

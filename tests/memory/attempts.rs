@@ -1,0 +1,657 @@
+//! Attempts: which routes run again, when, how often, and what becomes of an event between two of
+//! them.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    Attempt, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    MemoryInboxBuilder, Report, RetryPolicy, Stats,
+};
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+fn event(id: &str) -> Event {
+    MockRequest::event("a").message_id(id).to_event()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Law 2.
+#[track_caller]
+fn balanced(stats: &Stats) {
+    assert_eq!(
+        stats.accepted,
+        stats.handled + stats.unhandled + stats.dead + stats.in_flight(),
+        "{stats:?}"
+    );
+}
+
+/// What the hook saw, and when.
+type Log = Arc<Mutex<Vec<(Duration, Attempt)>>>;
+
+fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
+    let log = Log::default();
+    let (write, start) = (Arc::clone(&log), Instant::now());
+    (
+        builder.on_attempt(move |delivery| {
+            write
+                .lock()
+                .unwrap()
+                .push((start.elapsed(), delivery.clone()));
+        }),
+        log,
+    )
+}
+
+/// Returns the reports that the hook saw.
+fn reports(log: &Log) -> Vec<String> {
+    log.lock()
+        .unwrap()
+        .iter()
+        .map(|(_, delivery)| delivery.report().to_string())
+        .collect()
+}
+
+/// Returns a handler that fails until its `good`th run.
+fn fails_before(
+    good: u32,
+) -> impl FnOnce(Event) -> std::future::Ready<Result<(), HandlerError>> + Clone {
+    let runs = Arc::new(AtomicU32::new(1));
+    move |_: Event| {
+        let good = runs.fetch_add(1, Ordering::Relaxed) >= good;
+        std::future::ready(if good { Ok(()) } else { Err("not yet".into()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_routes_that_failed_run_again() {
+    let (builder, log) = logged(MemoryInbox::builder());
+    let router = EventRouter::new()
+        .on("a", fails_before(3))
+        .on_prefix("a", fails_before(1))
+        .on_any(fails_before(2))
+        .named("observes")
+        .on_any(|_: Event| async { panic!("never") })
+        .named("panics");
+    let inbox = builder.build(router);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(
+        reports(&log),
+        [
+            "a failed: not yet, a[.*] handled, observes failed: not yet, panics panicked: never",
+            "a failed: not yet, observes handled, panics panicked: never",
+            "a handled, panics panicked: never",
+            "panics panicked: never",
+            "panics panicked: never",
+        ]
+    );
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.accepted, stats.dead, stats.handled, stats.retried),
+        (1, 1, 0, 4)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_routes_all_come_to_it_in_the_end_is_handled() {
+    let inbox = MemoryInbox::new(EventRouter::new().on("a", fails_before(5)));
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_only_observers_saw_is_unhandled_also_after_retries() {
+    let inbox = MemoryInbox::new(EventRouter::new().on_any(fails_before(2)));
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(inbox.handle().stats().unhandled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_dies_after_the_last_attempt_and_not_before() {
+    for attempts in [1, 2, 7] {
+        let (builder, log) =
+            logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(attempts)));
+        let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
+        inbox.accept(event("1")).await.unwrap();
+        inbox.handle().wait_idle().await;
+        let log = log.lock().unwrap();
+        let numbers: Vec<_> = log
+            .iter()
+            .map(|(_, delivery)| delivery.event().attempt())
+            .collect();
+        assert_eq!(numbers, (1..=attempts).collect::<Vec<_>>());
+        for (_, delivery) in log.iter() {
+            let last = delivery.event().attempt() == attempts;
+            assert_eq!(delivery.event_outcome(), last.then_some(EventOutcome::Dead));
+            assert_eq!(delivery.retry_in().is_none(), last);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
+    let retry = RetryPolicy::new()
+        .max_attempts(12)
+        .initial_delay(seconds(1))
+        .max_delay(seconds(20));
+    let (builder, log) = logged(MemoryInbox::builder().retry(retry));
+    let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
+    for id in 0..50 {
+        inbox.accept(event(&id.to_string())).await.unwrap();
+    }
+    inbox.handle().wait_idle().await;
+    let log = log.lock().unwrap();
+    let mut waits: HashMap<u32, Vec<Duration>> = HashMap::new();
+    for (_, delivery) in log.iter() {
+        waits
+            .entry(delivery.event().attempt())
+            .or_default()
+            .extend(delivery.retry_in());
+    }
+    for (attempt, most) in (1..=11).zip([1, 2, 4, 8, 16, 20, 20, 20, 20, 20, 20]) {
+        let waits = &waits[&attempt];
+        assert_eq!(waits.len(), 50);
+        let (least, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        // Full jitter, from nothing to the most: 50 draws leave less than a hundred-thousandth for
+        // either half.
+        assert!(
+            *longest <= seconds(most) && *longest > seconds(most) / 2,
+            "{attempt}: {longest:?}"
+        );
+        assert!(*least < seconds(most) / 2, "{attempt}: {least:?}");
+    }
+    // The first attempt isn't delayed.
+    assert!(
+        log.iter()
+            .filter(|(_, delivery)| delivery.event().attempt() == 1)
+            .all(|(at, _)| *at < seconds(1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_made_when_its_wait_is_over() {
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    for pair in log.lock().unwrap().windows(2) {
+        let wait = pair[0].1.retry_in().unwrap();
+        let waited = pair[1].0 - pair[0].0;
+        // tokio's timers go by the millisecond.
+        assert!(
+            waited >= wait && waited <= wait + Duration::from_millis(2),
+            "{waited:?} for {wait:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_waits() {
+    let mut runs = Vec::new();
+    for seed in [7, 7, 8] {
+        let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().seed(seed)));
+        let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
+        inbox.accept(event("1")).await.unwrap();
+        inbox.handle().wait_idle().await;
+        let waits: Vec<_> = log
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, delivery)| delivery.retry_in())
+            .collect();
+        runs.push(waits);
+    }
+    assert_eq!(runs[0], runs[1]);
+    assert_ne!(runs[0], runs[2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_can_ask_for_a_wait_up_to_the_ceiling() {
+    for (asked, ceiling, waits) in [(60, 300, 60), (900, 300, 300)] {
+        let (builder, log) =
+            logged(MemoryInbox::builder().retry(RetryPolicy::new().max_delay(seconds(ceiling))));
+        let router = EventRouter::new().on("a", fails_before(2)).on_prefix(
+            "a",
+            move |event: Event| async move {
+                if event.attempt() == 1 {
+                    Err(HandlerError::retry_after(seconds(asked), "later"))
+                } else {
+                    Ok(())
+                }
+            },
+        );
+        let inbox = builder.build(router);
+        inbox.accept(event("1")).await.unwrap();
+        inbox.handle().wait_idle().await;
+        assert_eq!(log.lock().unwrap()[0].1.retry_in(), Some(seconds(waits)));
+        assert_eq!(inbox.handle().stats().handled, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_error_and_a_payload_that_doesnt_fit_stop_at_once() {
+    let (builder, log) = logged(MemoryInbox::builder());
+    let router = EventRouter::new()
+        .on("a", |_: Event| async {
+            Err::<(), _>(HandlerError::permanent("no"))
+        })
+        .on_prefix("a", |_: Event<bool>| async {})
+        .on_any(|event: Event| async move {
+            event.decode::<bool>()?;
+            Ok::<_, HandlerError>(())
+        })
+        .named("decodes")
+        .on_any(fails_before(2));
+    let inbox = builder.build(router);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    let reports = reports(&log);
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert_eq!(reports[1], "* handled");
+    // One of its routes died, so the event did.
+    assert_eq!(
+        log.lock().unwrap()[1].1.event_outcome(),
+        Some(EventOutcome::Dead)
+    );
+    assert_eq!(inbox.handle().stats().dead, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_gets_a_fresh_deadline() {
+    let (builder, log) = logged(MemoryInbox::builder().attempt_timeout(seconds(10)));
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        tokio::time::sleep(seconds(if event.attempt() == 1 { 11 } else { 9 })).await;
+    });
+    let inbox = builder.build(router);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(reports(&log), ["a timed out", "a handled"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_retry_holds_no_place_in_delivery_but_counts_against_the_bounds() {
+    let retry = RetryPolicy::new()
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000))
+        .seed(1);
+    let router = EventRouter::new().on("a", fails_before(3));
+    let inbox = MemoryInbox::builder()
+        .retry(retry)
+        .concurrency(1)
+        .max_events(3)
+        .build(router);
+    for id in ["1", "2", "3"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    while inbox.handle().stats().retrying < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The third went past the two that wait, and was handled.
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.retrying, stats.in_flight(), stats.running),
+        (2, 3 - stats.handled, stats.waiting)
+    );
+    while inbox.handle().stats().handled < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(inbox.accept(event("4")).await.is_ok());
+    inbox.handle().wait_idle().await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.bytes), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bounds_refuse_while_retries_wait() {
+    let retry = RetryPolicy::new()
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000));
+    let router = EventRouter::new().on("a", fails_before(u32::MAX));
+    let inbox = MemoryInbox::builder()
+        .retry(retry)
+        .max_events(2)
+        .build(router);
+    for id in ["1", "2"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    while inbox.handle().stats().retrying < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(inbox.accept(event("3")).await.is_err());
+    balanced(&inbox.handle().stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_makes_due_what_waits_for_its_next_attempt() {
+    let retry = RetryPolicy::new()
+        .initial_delay(seconds(1000))
+        .max_delay(seconds(1000));
+    let router = EventRouter::new().on("a", fails_before(4));
+    let inbox = MemoryInbox::builder().retry(retry).build(router);
+    inbox.accept(event("1")).await.unwrap();
+    while inbox.handle().stats().retrying < 1 {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    assert_eq!(inbox.handle().drain(seconds(60)).await.remaining, 0);
+    assert_eq!(inbox.handle().stats().handled, 1);
+    assert_eq!(
+        start.elapsed(),
+        Duration::ZERO,
+        "the attempts left were made at once"
+    );
+}
+
+#[test]
+fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
+    let (builder, log) = {
+        let log = Log::default();
+        let write = Arc::clone(&log);
+        let hook = move |delivery: &Attempt| {
+            write
+                .lock()
+                .unwrap()
+                .push((Duration::ZERO, delivery.clone()));
+        };
+        (MemoryInbox::builder().on_attempt(hook), log)
+    };
+    let inbox = builder.build(
+        EventRouter::new()
+            .on("a", fails_before(u32::MAX))
+            .on_any(fails_before(1)),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        inbox.accept(event("1")).await.unwrap();
+        while inbox.handle().stats().retrying < 1 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(runtime);
+    assert_eq!(reports(&log), ["a failed: not yet, * handled", "a dropped"]);
+    assert_eq!(
+        log.lock().unwrap()[1].1.event_outcome(),
+        Some(EventOutcome::Dead)
+    );
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.in_flight(), stats.bytes), (1, 0, 0));
+    balanced(&stats);
+}
+
+/// The bug: a layer that kept a later attempt from the router made the event count as handled.
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_that_wait() {
+    let router = EventRouter::new()
+        .on("a", fails_before(2))
+        .on_any(fails_before(1));
+    let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    // An idempotency filter at the wrong place.
+    let service = tower::service_fn(move |event: Event| {
+        let first = seen.lock().unwrap().insert(event.id().to_owned());
+        let mut router = router.clone();
+        async move {
+            if first {
+                tower::Service::call(&mut router, event).await
+            } else {
+                Ok(Report::new())
+            }
+        }
+    });
+    let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(3)));
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(
+        reports(&log),
+        [
+            "a failed: not yet, * handled",
+            "service handled",
+            "service handled"
+        ]
+    );
+    assert_eq!(inbox.handle().stats().dead, 1);
+}
+
+/// Delivers an event by one version of a router first, and from the second attempt on by another.
+async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stats) {
+    let service = tower::service_fn(move |event: Event| {
+        let router = if event.attempt() == 1 {
+            &first
+        } else {
+            &second
+        };
+        tower::Service::call(&mut router.clone(), event)
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    (reports(&log), inbox.handle().stats())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_renamed_between_attempts_may_run_twice_a_removed_one_ends_none_is_lost() {
+    let first = EventRouter::new()
+        .on("a", fails_before(1))
+        .named("old name")
+        .on_prefix("a", fails_before(1))
+        .named("done")
+        .on_any(fails_before(u32::MAX))
+        .named("old name of one that failed")
+        .on_any(fails_before(u32::MAX))
+        .named("fails")
+        .on_any(fails_before(u32::MAX))
+        .named("removed");
+    let second = EventRouter::new()
+        .on("a", fails_before(1))
+        .named("new name")
+        .on_prefix("a", fails_before(u32::MAX))
+        .named("done")
+        .on_any(fails_before(1))
+        .named("new name of one that failed")
+        .on_any(fails_before(2))
+        .named("fails")
+        .on_any(fails_before(1))
+        .named("added");
+    let (reports, stats) = versions(first, second).await;
+    assert_eq!(
+        reports[1..],
+        [
+            "new name handled, new name of one that failed handled, fails failed: not yet, \
+             added handled",
+            "fails handled"
+        ]
+    );
+    assert_eq!((stats.handled, stats.dead, stats.in_flight()), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_waiting_routes_are_all_removed_ends() {
+    let first = EventRouter::new()
+        .on("a", fails_before(1))
+        .on_any(fails_before(u32::MAX))
+        .named("removed");
+    let second = EventRouter::new().on("a", fails_before(1));
+    let (reports, stats) = versions(first, second).await;
+    assert_eq!(reports, ["a handled, removed failed: not yet", "no route"]);
+    assert_eq!((stats.handled, stats.in_flight()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    let service = tower::service_fn(move |_: Event| {
+        let good = count.fetch_add(1, Ordering::Relaxed) == 2;
+        std::future::ready(if good {
+            Ok(Report::new())
+        } else {
+            Err("not yet")
+        })
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    let failed = "service failed: not yet";
+    assert_eq!(reports(&log), [failed, failed, "service handled"]);
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_is_reached_only_by_a_later_attempt_runs_its_routes_then() {
+    let router = EventRouter::new()
+        .on("a", fails_before(2))
+        .on_any(fails_before(1));
+    let runs = Arc::new(AtomicU32::new(0));
+    let service = tower::service_fn(move |event: Event| {
+        let first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+        let mut router = router.clone();
+        async move {
+            if first {
+                return Err("the layer is down");
+            }
+            Ok(tower::Service::call(&mut router, event)
+                .await
+                .unwrap_or_else(|never| match never {}))
+        }
+    });
+    let (builder, log) = logged(MemoryInbox::builder());
+    let inbox = builder.build(service);
+    inbox.accept(event("1")).await.unwrap();
+    inbox.handle().wait_idle().await;
+    let reports = reports(&log);
+    assert_eq!(
+        reports,
+        [
+            "service failed: the layer is down",
+            "a failed: not yet, * handled",
+            "a handled"
+        ]
+    );
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+/// What a route does in each attempt.
+#[derive(Clone, Debug)]
+enum Deed {
+    Handle,
+    Fail,
+    Permanent,
+    Panic,
+    Hang,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let deed = prop_oneof![
+        Just(Deed::Handle),
+        Just(Deed::Fail),
+        Just(Deed::Permanent),
+        Just(Deed::Panic),
+        Just(Deed::Hang)
+    ];
+    prop::collection::vec(deed, 4)
+}
+
+/// What a route of these deeds comes to in `attempts`: how often it runs, and whether it does its
+/// work.
+fn model(deeds: &[Deed], attempts: usize) -> (usize, bool) {
+    for (run, deed) in deeds[..attempts].iter().enumerate() {
+        match deed {
+            Deed::Handle => return (run + 1, true),
+            Deed::Permanent => return (run + 1, false),
+            Deed::Fail | Deed::Panic | Deed::Hang => {}
+        }
+    }
+    (attempts, false)
+}
+
+async fn perform(deed: Deed) -> Result<(), HandlerError> {
+    match deed {
+        Deed::Handle => Ok(()),
+        Deed::Fail => Err("failed".into()),
+        Deed::Permanent => Err(HandlerError::permanent("failed")),
+        Deed::Panic => panic!("panicked"),
+        Deed::Hang => pending().await,
+    }
+}
+
+/// Law 2 with attempts, against the model.
+async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
+    std::panic::set_hook(Box::new(|_| {}));
+    let runs: Arc<Mutex<HashMap<(String, usize), usize>>> = Arc::default();
+    let scripts = Arc::new(scripts);
+    let route = |route: usize| {
+        let (scripts, runs) = (Arc::clone(&scripts), Arc::clone(&runs));
+        move |event: Event| async move {
+            *runs
+                .lock()
+                .unwrap()
+                .entry((event.id().to_owned(), route))
+                .or_default() += 1;
+            let script: usize = event.id().parse()?;
+            perform(scripts[script][route][event.attempt() as usize - 1].clone()).await
+        }
+    };
+    let router = EventRouter::new()
+        .on("a", route(0))
+        .on_prefix("a", route(1));
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::new().max_attempts(attempts))
+        .concurrency(running)
+        .attempt_timeout(seconds(3))
+        .build(router);
+    let handle = inbox.handle();
+    for id in 0..scripts.len() {
+        inbox.accept(event(&id.to_string())).await.unwrap();
+    }
+    loop {
+        balanced(&handle.stats());
+        if handle.stats().in_flight() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let runs = runs.lock().unwrap();
+    let mut dead = 0;
+    for (id, script) in scripts.iter().enumerate() {
+        let ends = [0, 1].map(|route| model(&script[route], attempts as usize));
+        for (route, (times, _)) in ends.iter().enumerate() {
+            assert_eq!(runs[&(id.to_string(), route)], *times, "{script:?}");
+        }
+        dead += u64::from(!ends.iter().all(|(_, handled)| *handled));
+    }
+    let stats = handle.stats();
+    assert_eq!(
+        (stats.dead, stats.handled),
+        (dead, scripts.len() as u64 - dead)
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_route_runs_as_often_as_its_outcomes_say(
+        scripts in prop::collection::vec([deeds(), deeds()], 1..12),
+        attempts in 1_u32..5,
+        running in 1_usize..4,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(law_2(scripts, attempts, running));
+    }
+}

@@ -1,0 +1,1201 @@
+//! Dead letters: what is kept of an event that was given up, for how long, and how it is sent round
+//! again.
+
+use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use botisimo_webhooks::testing::{Harness, MockRequest};
+use botisimo_webhooks::{
+    AcceptError, Accepted, Attempt, BoxFuture, DeadLetter, DeadLetters, Drained, Endpoint,
+    ErrorKind, Event, EventRouter, Handle, HandlerError, Inbox, InboxControl, MemoryInbox, Pattern,
+    Report, RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
+};
+use futures_util::FutureExt;
+use tokio::sync::{Semaphore, mpsc};
+
+fn mock(event_type: &str, id: &str) -> MockRequest {
+    MockRequest::event(event_type).message_id(id)
+}
+
+async fn accept(inbox: &MemoryInbox, event_type: &str, id: &str) {
+    let accepted = inbox.accept(mock(event_type, id).to_event()).await;
+    assert_eq!(accepted, Ok(Accepted::New), "{id}");
+}
+
+fn letters(inbox: &impl Inbox) -> DeadLetters {
+    inbox.handle().dead_letters().unwrap()
+}
+
+async fn all(inbox: &impl Inbox) -> Vec<DeadLetter> {
+    letters(inbox).list(None, usize::MAX).await.unwrap()
+}
+
+/// The `messageId`s of all letters.
+async fn names(inbox: &impl Inbox) -> Vec<String> {
+    let names = |letter: &DeadLetter| letter.message_id().to_owned();
+    all(inbox).await.iter().map(names).collect()
+}
+
+/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
+async fn wait_idle(inbox: &impl Inbox) {
+    let wait_idle = inbox.handle().wait_idle();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
+    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
+}
+
+/// Each route of a letter, with its reason.
+fn ends(letter: &DeadLetter) -> Vec<(&str, Option<&str>)> {
+    let ends = letter.routes().iter();
+    ends.map(|end| (end.route(), end.reason())).collect()
+}
+
+/// Law 2.
+#[track_caller]
+fn balanced(stats: &Stats) {
+    assert_eq!(
+        stats.accepted + stats.recovered + stats.replayed,
+        stats.handled + stats.unhandled + stats.dead + stats.in_flight(),
+        "{stats:?}"
+    );
+}
+
+/// Whether handlers fail at the moment.
+#[derive(Clone, Default)]
+struct Outage(Arc<AtomicBool>);
+
+impl Outage {
+    fn now() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn handler(
+        &self,
+    ) -> impl FnOnce(Event) -> std::future::Ready<Result<(), HandlerError>> + Clone + use<> {
+        let outage = self.clone();
+        move |_: Event| {
+            ready(if outage.0.load(Ordering::Relaxed) {
+                Err("an outage".into())
+            } else {
+                Ok(())
+            })
+        }
+    }
+}
+
+/// Returns an inbox of one attempt whose events below `a` die during the outage.
+fn single(outage: &Outage) -> MemoryInbox {
+    MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build(EventRouter::new().on_prefix("a", outage.handler()))
+}
+
+/// Tokio, at a time of day that the test sets.
+#[derive(Clone)]
+struct Dated(Arc<Mutex<SystemTime>>);
+
+impl Dated {
+    fn at(seconds: u64) -> Self {
+        let dated = Self(Arc::new(Mutex::new(SystemTime::UNIX_EPOCH)));
+        dated.set(seconds);
+        dated
+    }
+
+    fn set(&self, seconds: u64) {
+        *self.0.lock().unwrap() = date(seconds);
+    }
+}
+
+fn date(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+impl Runtime for Dated {
+    fn spawn(&self, task: BoxFuture<()>) {
+        TokioRuntime::new().spawn(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        TokioRuntime::new().sleep(duration)
+    }
+
+    fn system_time(&self) -> SystemTime {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_times() {
+    let system_time = Dated::at(1_000);
+    let late = system_time.clone();
+    let router = EventRouter::new()
+        .on("a.b", |_: Event| async { Err::<(), _>("no database") })
+        .on("a.*", |_: Event| async {})
+        .on_prefix("a", |_: Event| async {
+            Err::<(), _>(HandlerError::permanent("not mine"))
+        })
+        .on_any(|_: Event| async { panic!("at the disco") })
+        .named("panics")
+        .on_any(|_: Event| pending::<()>())
+        .named("hangs")
+        .on_any(|_: Event<u32>| async {})
+        .named("mismatches")
+        .on_any(move |event: Event| async move { late.set(2_000 + u64::from(event.attempt())) })
+        .named("sees");
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::new().max_attempts(3))
+        .build_with(system_time.clone(), router);
+    let harness = Harness::inbox(inbox.clone());
+    let request = mock("a.b", "m-1").data("s3cret").member("more", 7);
+    harness.deliver(request.clone()).await.assert_accepted();
+
+    let [letter] = &all(&inbox).await[..] else {
+        panic!("one event died")
+    };
+    assert_eq!(letter.message_id(), "m-1");
+    assert_eq!(letter.body(), request.body_bytes());
+    let event = letter.event().unwrap();
+    assert_eq!(
+        (event.id(), event.event_type().as_str(), event.raw_data()),
+        ("m-1", "a.b", "\"s3cret\"")
+    );
+    let mut routes = ends(letter);
+    routes.sort_unstable();
+    let mismatch = "mismatched: ";
+    assert!(routes[4].1.unwrap().starts_with(mismatch), "{routes:?}");
+    routes[4].1 = Some(mismatch);
+    assert_eq!(
+        routes,
+        [
+            ("a.*", None),
+            ("a.b", Some("failed: no database")),
+            ("a[.*]", Some("failed: not mine")),
+            ("hangs", Some("timed out")),
+            ("mismatches", Some(mismatch)),
+            ("panics", Some("panicked: at the disco")),
+            ("sees", None),
+        ]
+    );
+    assert_eq!((letter.attempts(), letter.cause()), (3, None));
+    assert_eq!(letter.received_at(), date(1_000));
+    // `sees` did its work in the first attempt, and ran in no other.
+    assert_eq!(letter.dead_lettered_at(), date(2_001));
+    assert_eq!(inbox.handle().stats().dead_letters, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_events_that_died_leave_a_letter() {
+    let outage = Outage::now();
+    let late = outage.clone();
+    let router = EventRouter::new()
+        .on_prefix("a", outage.handler())
+        .on("b", |_: Event| async {});
+    let inbox = MemoryInbox::builder()
+        .on_attempt(move |delivery| {
+            if delivery.event().attempt() == 4 {
+                late.end();
+            }
+        })
+        .build(router);
+    for event_type in ["a", "b", "c"] {
+        accept(&inbox, event_type, event_type).await;
+    }
+    wait_idle(&inbox).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.unhandled, stats.retried), (2, 1, 4));
+    assert!(all(&inbox).await.is_empty());
+}
+
+#[test]
+fn an_event_that_its_runtime_dropped_leaves_a_letter() {
+    let inbox = MemoryInbox::builder().concurrency(1).build(
+        EventRouter::new()
+            .on("a", |_: Event| pending::<()>())
+            .on("b", |_: Event| async { Err::<(), _>("not yet") })
+            .on_any(|_: Event| async {}),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        accept(&inbox, "b", "between two attempts").await;
+        accept(&inbox, "a", "in an attempt").await;
+        while (
+            inbox.handle().stats().running,
+            inbox.handle().stats().retrying,
+        ) != (1, 1)
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(runtime);
+    let all = all(&inbox).now_or_never().unwrap();
+    let ends: Vec<_> = all.iter().map(ends).collect();
+    assert_eq!(
+        ends,
+        [
+            [("*", None), ("b", Some("dropped"))],
+            [("a", Some("dropped")), ("*", None)]
+        ]
+    );
+    balanced(&inbox.handle().stats());
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_dead_letters(3)
+        .build(EventRouter::new().on("a", outage.handler()));
+    for id in ["1", "2", "3", "4", "5"] {
+        accept(&inbox, "a", id).await;
+        wait_idle(&inbox).await;
+    }
+    assert_eq!(names(&inbox).await, ["3", "4", "5"]);
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.dead, stats.dead_letters, stats.dead_letters_dropped),
+        (5, 3, 2)
+    );
+}
+
+/// An old event that is replayed and dies again was the first to go, for its low number.
+#[tokio::test(start_paused = true)]
+async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_dead_letters(2)
+        .build(EventRouter::new().on_prefix("a", outage.handler()));
+    for id in ["m-1", "m-2"] {
+        accept(&inbox, "a", id).await;
+        wait_idle(&inbox).await;
+    }
+    let first = all(&inbox).await[0].id();
+    assert!(letters(&inbox).replay(first).await.unwrap());
+    wait_idle(&inbox).await;
+    accept(&inbox, "a", "m-3").await;
+    wait_idle(&inbox).await;
+    assert_eq!(names(&inbox).await, ["m-1", "m-3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() {
+    let router = EventRouter::new().on("a", |_: Event| async {
+        Err::<(), HandlerError>(HandlerError::permanent("é".repeat(1_000)))
+    });
+    let inbox = MemoryInbox::new(router);
+    accept(&inbox, "a", "m-1").await;
+    wait_idle(&inbox).await;
+    let letters = all(&inbox).await;
+    let reason = letters[0].routes()[0].reason().unwrap();
+    assert_eq!(reason.len(), 1024);
+    assert!(reason.starts_with("failed: éé") && reason.ends_with("é"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_dead_letter_bytes(1000)
+        .build(EventRouter::new().on("a", outage.handler()));
+    let die = async |id: &str, bytes| {
+        let event = mock("a", id).padded(bytes).to_event();
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox).await;
+    };
+    for (id, bytes) in [("1", 300), ("2", 300), ("3", 400)] {
+        die(id, bytes).await;
+    }
+    assert_eq!(names(&inbox).await, ["1", "2", "3"]);
+    die("4", 301).await;
+    assert_eq!(names(&inbox).await, ["3", "4"]);
+    assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
+    // What is deleted and what is replayed makes room.
+    let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
+    assert!(letters(&inbox).delete(ids[0]).await.unwrap());
+    outage.end();
+    assert!(letters(&inbox).replay(ids[1]).await.unwrap());
+    wait_idle(&inbox).await;
+    outage.0.store(true, Ordering::Relaxed);
+    for id in ["5", "6"] {
+        die(id, 500).await;
+    }
+    assert_eq!(names(&inbox).await, ["5", "6"]);
+    assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
+}
+
+/// The bug: it drove all others out, and then was dropped itself.
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_dead_letter_bytes(1000)
+        .build(EventRouter::new().on("a", outage.handler()));
+    for (id, bytes) in [("1", 500), ("2", 500), ("large", 1001)] {
+        let event = mock("a", id).padded(bytes).to_event();
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox).await;
+    }
+    assert_eq!(names(&inbox).await, ["1", "2"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead_letters, stats.dead_letters_dropped), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
+    let outage = Outage::now();
+    let told = Arc::new(AtomicU32::new(0));
+    let tell = Arc::clone(&told);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_dead_letters(0)
+        .on_dead_letter(move |_| {
+            tell.fetch_add(1, Ordering::Relaxed);
+        })
+        .build(EventRouter::new().on("a", outage.handler()));
+    for id in ["1", "2"] {
+        accept(&inbox, "a", id).await;
+    }
+    wait_idle(&inbox).await;
+    assert!(all(&inbox).await.is_empty());
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.dead, stats.dead_letters, stats.dead_letters_dropped),
+        (2, 0, 2)
+    );
+    assert_eq!(told.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_follow_each_other_in_the_order_of_acceptance() {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        // The first to be accepted is the last to die.
+        if event.id() == "0" {
+            gate.acquire().await.unwrap().forget();
+        }
+        Err::<(), _>("failed")
+    });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build(router);
+    for id in 0..7 {
+        accept(&inbox, "a", &id.to_string()).await;
+    }
+    while inbox.handle().stats().dead < 6 {
+        tokio::task::yield_now().await;
+    }
+    opened.add_permits(1);
+    wait_idle(&inbox).await;
+
+    let dead = letters(&inbox);
+    let (mut pages, mut last) = (Vec::new(), None);
+    loop {
+        let page = dead.list(last, 3).await.unwrap();
+        let Some(letter) = page.last() else { break };
+        last = Some(letter.id());
+        assert!(page.is_sorted_by_key(DeadLetter::id));
+        let names = page.iter().map(|letter| letter.message_id().to_owned());
+        pages.push(names.collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(pages, ["0 1 2", "3 4 5", "6"]);
+    assert!(dead.list(None, 0).await.unwrap().is_empty());
+    assert!(dead.list(Some(u64::MAX), 3).await.unwrap().is_empty());
+
+    // A page goes on after an id also when that letter is gone by then.
+    let first = dead.list(None, 3).await.unwrap();
+    for letter in &first {
+        assert!(dead.delete(letter.id()).await.unwrap());
+    }
+    let next = dead.list(Some(first[2].id()), 1).await.unwrap();
+    assert_eq!(next[0].message_id(), "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
+    let outage = Outage::now();
+    let inbox = single(&outage);
+    for id in ["1", "2"] {
+        accept(&inbox, "a", id).await;
+    }
+    wait_idle(&inbox).await;
+    let dead = letters(&inbox);
+    let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
+    for (id, name) in ids.iter().zip(["1", "2"]) {
+        assert_eq!(dead.get(*id).await.unwrap().unwrap().message_id(), name);
+    }
+    assert!(dead.delete(ids[0]).await.unwrap());
+    assert!(dead.get(ids[0]).await.unwrap().is_none());
+    assert!(!dead.delete(ids[0]).await.unwrap());
+    assert!(!dead.replay(ids[0]).await.unwrap());
+    assert_eq!(names(&inbox).await, ["2"]);
+    // The event stays one that died, and its letter wasn't dropped for want of room.
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.dead_letters, stats.replayed), (2, 1, 0));
+    assert_eq!(stats.dead_letters_dropped, 0);
+    balanced(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more() {
+    let gate = Arc::new(Semaphore::new(0));
+    let pass = Arc::clone(&gate);
+    let outage = Outage::now();
+    let failing = outage.clone();
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        gate.acquire().await.unwrap().forget();
+        match failing.0.load(Ordering::Relaxed) {
+            true => Err("an outage"),
+            false => Ok(()),
+        }
+    });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build(router);
+    let (handle, dead) = (inbox.handle(), letters(&inbox));
+    accept(&inbox, "a", "1").await;
+    pass.add_permits(1);
+    handle.wait_idle().await;
+    balanced(&handle.stats());
+    let letter = all(&inbox).await.remove(0);
+    outage.end();
+
+    assert!(dead.replay(letter.id()).await.unwrap());
+    let stats = handle.stats();
+    balanced(&stats);
+    let size = letter.body().len() as u64;
+    assert_eq!((stats.accepted, stats.replayed, stats.dead), (1, 1, 1));
+    assert_eq!(
+        (stats.in_flight(), stats.bytes, stats.dead_letters),
+        (1, size, 0)
+    );
+    // It is on its way, and can't be sent twice.
+    assert!(dead.get(letter.id()).await.unwrap().is_none());
+    assert!(!dead.replay(letter.id()).await.unwrap());
+    // A copy is one still.
+    let copy = inbox.accept(mock("a", "1").to_event()).await;
+    assert_eq!(copy, Ok(Accepted::Duplicate));
+
+    pass.add_permits(1);
+    handle.wait_idle().await;
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!((stats.handled, stats.dead, stats.bytes), (1, 1, 0));
+    assert_eq!((stats.duplicates, stats.replayed), (1, 1));
+    assert!(all(&inbox).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attempts_begin_anew() {
+    let (sender, mut runs) = mpsc::unbounded_channel();
+    let outage = Outage::now();
+    let run = |name: &'static str| {
+        let sender = sender.clone();
+        move |event: &Event| sender.send(format!("{name} {}", event.attempt())).unwrap()
+    };
+    let (done, fails, permanent) = (run("done"), run("fails"), run("permanent"));
+    let (failing, refusing) = (outage.clone(), outage.clone());
+    let router = EventRouter::new()
+        .on("a", move |event: Event| async move { done(&event) })
+        .on_prefix("a", move |event: Event| async move {
+            fails(&event);
+            failing.handler()(event).await
+        })
+        .on_any(move |event: Event| async move {
+            permanent(&event);
+            let outcome = refusing.handler()(event).await;
+            outcome.map_err(|_| HandlerError::permanent("an outage"))
+        });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::new().max_attempts(2))
+        .build(router);
+    let mut ran = || std::iter::from_fn(|| runs.try_recv().ok()).collect::<Vec<_>>();
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    assert_eq!(ran(), ["done 1", "fails 1", "permanent 1", "fails 2"]);
+
+    // It dies again, with all its routes.
+    let first = all(&inbox).await.remove(0);
+    assert!(letters(&inbox).replay(first.id()).await.unwrap());
+    wait_idle(&inbox).await;
+    assert_eq!(ran(), ["fails 1", "permanent 1", "fails 2"]);
+    let second = all(&inbox).await.remove(0);
+    assert_eq!(ends(&second), ends(&first));
+    assert_eq!((first.attempts(), second.attempts()), (2, 2));
+    assert_eq!(second.received_at(), first.received_at());
+    assert!(second.dead_lettered_at() >= first.dead_lettered_at());
+
+    outage.end();
+    assert!(letters(&inbox).replay(second.id()).await.unwrap());
+    wait_idle(&inbox).await;
+    assert_eq!(ran(), ["fails 1", "permanent 1"]);
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.accepted, stats.replayed, stats.dead, stats.handled),
+        (1, 2, 2, 1)
+    );
+    balanced(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_runs_the_routes_that_match_now() {
+    let fails = |_: Event| async { Err::<(), _>("failed") };
+    let first = EventRouter::new()
+        .on("a", |_: Event| async {})
+        .named("done")
+        .on("a", fails)
+        .named("mended")
+        .on("a", fails)
+        .named("removed");
+    let second = EventRouter::new()
+        .on("a", fails)
+        .named("done")
+        .on("a", |_: Event| async {})
+        .named("mended")
+        .on("a", |_: Event| async {})
+        .named("added");
+    let current = Arc::new(Mutex::new(first));
+    let router = Arc::clone(&current);
+    let service = tower::service_fn(move |event: Event| {
+        let mut router = router.lock().unwrap().clone();
+        tower::Service::call(&mut router, event)
+    });
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |delivery| sender.send(delivery.report().to_string()).unwrap())
+        .build(service);
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    *current.lock().unwrap() = second;
+    let id = all(&inbox).await[0].id();
+    assert!(letters(&inbox).replay(id).await.unwrap());
+    wait_idle(&inbox).await;
+    reports.try_recv().unwrap();
+    assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
+    let types = ["a", "a.b", "a.b.c", "a.b.c.d", "a.bc"];
+    for (pattern, replayed) in [
+        (Pattern::new("a.b").unwrap(), &["a.b"][..]),
+        (Pattern::new("a.b.*").unwrap(), &["a.b.c", "a.b.c.d"]),
+        (
+            Pattern::prefix("a.b").unwrap(),
+            &["a.b", "a.b.c", "a.b.c.d"],
+        ),
+        (Pattern::new("x").unwrap(), &[]),
+    ] {
+        let outage = Outage::now();
+        let (sender, mut ran) = mpsc::unbounded_channel();
+        let inbox = single(&outage);
+        for event_type in types {
+            accept(&inbox, event_type, event_type).await;
+        }
+        wait_idle(&inbox).await;
+        outage.end();
+        inbox.handle().on_attempt(move |delivery| {
+            sender.send(delivery.event().id().to_owned()).unwrap();
+        });
+        let count = letters(&inbox).replay_matching(&pattern).await.unwrap();
+        assert_eq!(count, replayed.len() as u64, "{pattern}");
+        wait_idle(&inbox).await;
+        // The oldest first.
+        let ran: Vec<_> = std::iter::from_fn(|| ran.try_recv().ok()).collect();
+        assert_eq!(ran, replayed, "{pattern}");
+        let left = types.iter().filter(|each| !replayed.contains(each));
+        assert_eq!(names(&inbox).await, left.copied().collect::<Vec<_>>());
+        let stats = inbox.handle().stats();
+        assert_eq!((stats.replayed, stats.handled), (count, count));
+        balanced(&stats);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
+    let outage = Outage::now();
+    let inbox = single(&outage);
+    for id in ["1", "2", "3"] {
+        accept(&inbox, "a", id).await;
+    }
+    wait_idle(&inbox).await;
+    let pattern = Pattern::new("a").unwrap();
+    assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 3);
+    wait_idle(&inbox).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 6, 3));
+    assert_eq!(names(&inbox).await, ["1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
+    let outage = Outage::now();
+    let router = EventRouter::new()
+        .on_prefix("a", outage.handler())
+        .on("hang", |_: Event| pending::<()>());
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_events(3)
+        .build(router);
+    let dead = letters(&inbox);
+    for id in ["1", "2", "3"] {
+        accept(&inbox, "a", id).await;
+    }
+    wait_idle(&inbox).await;
+    for id in ["4", "5", "6"] {
+        accept(&inbox, "hang", id).await;
+    }
+    let id = all(&inbox).await[0].id();
+    let error = dead.replay(id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "the inbox is full");
+    assert_eq!(names(&inbox).await, ["1", "2", "3"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.replayed, stats.in_flight()), (0, 3));
+    balanced(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_the_rest_stay() {
+    let outage = Outage::now();
+    let router = EventRouter::new()
+        .on_prefix("a", outage.handler())
+        .on("hang", |_: Event| pending::<()>());
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_events(3)
+        .build(router);
+    for id in ["1", "2", "3"] {
+        accept(&inbox, "a", id).await;
+    }
+    wait_idle(&inbox).await;
+    outage.end();
+    accept(&inbox, "hang", "4").await;
+    let pattern = Pattern::prefix("a").unwrap();
+    let error = letters(&inbox).replay_matching(&pattern).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    assert_eq!(names(&inbox).await, ["3"]);
+    while inbox.handle().stats().handled < 2 {
+        tokio::task::yield_now().await;
+    }
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.replayed, stats.in_flight()), (2, 1));
+    balanced(&stats);
+    // A letter goes by the bytes as well as an event does.
+    assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_refused_for_want_of_bytes() {
+    let outage = Outage::now();
+    let router = EventRouter::new()
+        .on_prefix("a", outage.handler())
+        .on("hang", |_: Event| pending::<()>());
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .max_bytes(1000)
+        .build(router);
+    let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
+    inbox.accept(sized("a", 600)).await.unwrap();
+    inbox.accept(sized("a.b", 500)).await.unwrap_err();
+    wait_idle(&inbox).await;
+    inbox.accept(sized("a.b", 500)).await.unwrap();
+    wait_idle(&inbox).await;
+    inbox.accept(sized("hang", 500)).await.unwrap();
+    outage.end();
+    let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
+    assert!(letters(&inbox).replay(ids[0]).await.is_err());
+    assert!(letters(&inbox).replay(ids[1]).await.unwrap());
+    assert_eq!(inbox.handle().stats().bytes, 1000);
+    assert_eq!(names(&inbox).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
+    let outage = Outage::now();
+    let inbox = single(&outage);
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    let dead = letters(&inbox);
+    let id = all(&inbox).await[0].id();
+    for error in [
+        dead.replay(id).await.unwrap_err(),
+        dead.replay_matching(&Pattern::new("a").unwrap())
+            .await
+            .unwrap_err(),
+    ] {
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(
+            (error.kind(), source.to_string().as_str()),
+            (ErrorKind::Inbox, "the inbox is being drained")
+        );
+    }
+    assert_eq!(names(&inbox).await, ["1"]);
+    assert_eq!(inbox.handle().stats().replayed, 0);
+    // To delete it needs no room.
+    assert!(dead.delete(id).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
+    let outage = Outage::now();
+    let inbox = single(&outage);
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    let (dead, id) = (letters(&inbox), all(&inbox).await[0].id());
+    drop(dead.replay(id));
+    drop(dead.delete(id));
+    assert_eq!(names(&inbox).await, ["1"]);
+    assert_eq!(dead.replay(id).now_or_never().unwrap().ok(), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_are_pruned_by_the_time_of_their_death() {
+    let system_time = Dated::at(0);
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build_with(
+            system_time.clone(),
+            EventRouter::new().on("a", outage.handler()),
+        );
+    let prune = async |seconds| {
+        let pruned = letters(&inbox).prune(Duration::from_secs(seconds)).await;
+        pruned.unwrap()
+    };
+    for seconds in [100, 200, 300] {
+        system_time.set(seconds);
+        accept(&inbox, "a", &seconds.to_string()).await;
+        wait_idle(&inbox).await;
+    }
+    system_time.set(400);
+    assert_eq!(prune(300).await, 0);
+    assert_eq!(prune(299).await, 1);
+    assert_eq!(names(&inbox).await, ["200", "300"]);
+    // A clock that was set back makes nothing old.
+    system_time.set(0);
+    assert_eq!(prune(0).await, 0);
+    system_time.set(400);
+    assert_eq!(prune(0).await, 2);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.dead_letters), (3, 0));
+    assert_eq!(stats.dead_letters_dropped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
+    let (first, mut told) = mpsc::unbounded_channel();
+    let second = first.clone();
+    let outage = Outage::now();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .on_dead_letter(|_| panic!("a hook"))
+        .on_dead_letter(move |letter| first.send(letter.clone()).unwrap())
+        .build(
+            EventRouter::new()
+                .on("a", outage.handler())
+                .on("b", |_: Event| async {}),
+        );
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    inbox
+        .handle()
+        .on_dead_letter(move |letter| second.send(letter.clone()).unwrap());
+    for (event_type, id) in [("b", "2"), ("c", "3"), ("a", "4")] {
+        accept(&inbox, event_type, id).await;
+    }
+    wait_idle(&inbox).await;
+    let kept = all(&inbox).await;
+    letters(&inbox).replay(kept[0].id()).await.unwrap();
+    wait_idle(&inbox).await;
+    let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+    let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
+    // That of the handle came after the first.
+    assert_eq!(ids, ["1", "4", "4", "1", "1"]);
+    assert_eq!(told[0].id(), kept[0].id());
+    assert_eq!(ends(&told[0]), [("a", Some("failed: an outage"))]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.dead_letters), (3, 2));
+}
+
+/// The bug: it was told before the letter was kept, and found none.
+#[tokio::test(start_paused = true)]
+async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
+    let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
+    let (mine, outage) = (Arc::clone(&slot), Outage::now());
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .on_dead_letter(move |letter| {
+            let inbox = mine.get().unwrap();
+            let got = letters(inbox).get(letter.id()).now_or_never().unwrap();
+            let stats = inbox.handle().stats();
+            balanced(&stats);
+            let kept = got.unwrap().map(|got| got.message_id().to_owned());
+            sender.send((kept, stats.dead, stats.in_flight())).unwrap();
+        })
+        .build(EventRouter::new().on("a", outage.handler()));
+    slot.set(inbox.clone()).unwrap();
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    assert_eq!(seen.try_recv(), Ok((Some("1".to_owned()), 0, 1)));
+    assert_eq!(inbox.handle().stats().dead, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
+    for hold in [false, true] {
+        let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
+        let (mine, outage) = (Arc::clone(&slot), Outage::now());
+        let deaths = AtomicU32::new(0);
+        let builder = MemoryInbox::builder()
+            .retry(RetryPolicy::no_retry())
+            .ordering_key(|event: &Event| Some(event.event_type().as_str().to_owned()))
+            .on_dead_letter(move |letter| {
+                let dead = letters(mine.get().unwrap());
+                let done = match deaths.fetch_add(1, Ordering::Relaxed) {
+                    0..3 => dead.replay(letter.id()).now_or_never(),
+                    _ => dead.delete(letter.id()).now_or_never(),
+                };
+                assert_eq!(done.unwrap().ok(), Some(true));
+            });
+        let builder = if hold {
+            builder.block_key_on_dead_letter()
+        } else {
+            builder
+        };
+        let inbox = builder.build(EventRouter::new().on("a", outage.handler()));
+        slot.set(inbox.clone()).unwrap();
+        for id in ["1", "2"] {
+            accept(&inbox, "a", id).await;
+        }
+        wait_idle(&inbox).await;
+        let stats = inbox.handle().stats();
+        assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 5, 0));
+        balanced(&stats);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_handle_of_a_layer_and_of_an_endpoint_has_the_letters_and_takes_hooks() {
+    let router = || EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
+    let inbox = || {
+        MemoryInbox::builder()
+            .retry(RetryPolicy::no_retry())
+            .build(router())
+    };
+    let layer = WebhookLayer::new("/webhooks/botisimo", inbox());
+    let layered = tower::Layer::layer(
+        &layer,
+        tower::service_fn(async |_| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<
+                bytes::Bytes,
+            >::default()))
+        }),
+    );
+    let endpoint = Endpoint::new(inbox());
+    let (behind_layer, behind_endpoint) = (layer.handle(), endpoint.handle());
+    let harnesses = [
+        (
+            Harness::service(layered, behind_layer.clone()),
+            behind_layer,
+        ),
+        (
+            Harness::service(endpoint, behind_endpoint.clone()),
+            behind_endpoint,
+        ),
+    ];
+    for (harness, handle) in harnesses {
+        let (sender, mut told) = mpsc::unbounded_channel();
+        handle.on_dead_letter(move |letter| sender.send(letter.message_id().to_owned()).unwrap());
+        harness.deliver(mock("a", "1")).await.assert_accepted();
+        assert_eq!(told.try_recv().unwrap(), "1");
+        let dead = handle.dead_letters().unwrap();
+        let id = dead.list(None, 1).await.unwrap()[0].id();
+        assert!(dead.replay(id).await.unwrap());
+        handle.wait_idle().await;
+        let stats = handle.stats();
+        assert_eq!((stats.replayed, stats.dead_letters), (1, 1));
+        assert!(dead.delete(id).await.unwrap());
+    }
+}
+
+/// An inbox around another one.
+#[derive(Clone)]
+struct Wrapper<I>(I);
+
+impl<I: Inbox> Inbox for Wrapper<I> {
+    fn accept(
+        &self,
+        event: Event,
+    ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
+        self.0.accept(event)
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        self.0.runtime()
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.handle()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_around_another_one_passes_the_letters_on() {
+    let outage = Outage::now();
+    let inbox = Wrapper(Wrapper(single(&outage)));
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let harness = Harness::inbox(inbox.clone());
+    inbox
+        .handle()
+        .on_dead_letter(move |letter| sender.send(letter.id()).unwrap());
+    harness.deliver(mock("a", "1")).await.assert_accepted();
+    assert_eq!(names(&inbox).await, ["1"]);
+    outage.end();
+    assert!(
+        letters(&inbox)
+            .replay(told.try_recv().unwrap())
+            .await
+            .unwrap()
+    );
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().handled, 1);
+}
+
+/// The control of an inbox that keeps no letters.
+struct Forgetful;
+
+impl InboxControl for Forgetful {
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn drain(self: Arc<Self>, _: Duration) -> BoxFuture<Drained> {
+        Box::pin(ready(Drained::new(0)))
+    }
+
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(ready(()))
+    }
+
+    fn on_attempt(&self, _: Arc<dyn Fn(&Attempt) + Send + Sync>) {}
+}
+
+#[test]
+fn an_inbox_needs_no_letters() {
+    let handle = Handle::new(Forgetful);
+    assert!(handle.dead_letters().is_none());
+    handle.on_dead_letter(|_| unreachable!());
+}
+
+/// The bug: a route's end wrote its reason.
+#[tokio::test(start_paused = true)]
+async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
+    let router = EventRouter::new()
+        .on("a", |_: Event| async { Err::<(), _>("s3cret reason") })
+        .on_any(|_: Event| async { panic!("s3cret panic") });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .ordering_key(|_: &Event| Some("s3cret key"))
+        .block_key_on_dead_letter()
+        .build(router);
+    let event = mock("a", "1").data("s3cret data").to_event();
+    inbox.accept(event).await.unwrap();
+    while inbox.handle().stats().dead < 1 {
+        tokio::task::yield_now().await;
+    }
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    let (dead, letter) = (letters(&inbox), all(&inbox).await.remove(0));
+    let error = dead.replay(letter.id()).await.unwrap_err();
+    let written = [
+        format!("{letter:?} {letter:#?}"),
+        format!("{:?} {:#?}", letter.routes(), letter.routes()),
+        format!("{dead:?} {:?} {inbox:?}", inbox.handle()),
+        format!("{error} {error:?} {:?}", std::error::Error::source(&error)),
+    ];
+    for text in &written {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    // What helps to find the event is there, and who asks for the reasons gets them.
+    assert!(written[0].contains("\"1\"") && written[0].contains("\"a\""));
+    assert!(written[1].contains("\"a\""), "{}", written[1]);
+    assert_eq!(
+        letter.to_string(),
+        "a 1 dead after 1 attempt: a failed: s3cret reason, * panicked: s3cret panic"
+    );
+}
+
+/// The bug: both wrote the sender's texts as they came, line breaks and all.
+#[tokio::test]
+async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_named() {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let write = Arc::clone(&written);
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .on_attempt(move |delivery| write.lock().unwrap().push(delivery.to_string()))
+        .build(EventRouter::new().on_any(|_: Event| async { Err::<(), _>("no") }));
+    accept(&inbox, "a\r\nWARN b", "1\n\u{1b}[31m2 é").await;
+    wait_idle(&inbox).await;
+    let letter = all(&inbox).await.remove(0).to_string();
+    let named = r"a\r\nWARN b 1\n\u{1b}[31m2 é dead";
+    assert_eq!(*written.lock().unwrap(), [format!("{named}: * failed: no")]);
+    assert_eq!(letter, format!("{named} after 1 attempt: * failed: no"));
+}
+
+/// An error that can't be written.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("an error that can't be written")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
+}
+
+/// The bug: the reason of a route that no attempt reached any more was that the layer before it had
+/// done its work, which was written once an attempt.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
+    let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
+    let attempts = Arc::new(AtomicU32::new(0));
+    let service = tower::service_fn(move |event: Event| {
+        let first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+        let mut router = router.clone();
+        async move {
+            if first {
+                tower::Service::call(&mut router, event).await
+            } else {
+                Ok(Report::new())
+            }
+        }
+    });
+    let inbox = MemoryInbox::new(service);
+    accept(&inbox, "a", "1").await;
+    wait_idle(&inbox).await;
+    assert_eq!(
+        ends(&all(&inbox).await[0]),
+        [("service", None), ("a", Some("dropped"))]
+    );
+}
+
+#[test]
+fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let turn = Arc::new(AtomicU64::new(0));
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        if turn.is_multiple_of(3) {
+            Ok(())
+        } else {
+            Err("failed")
+        }
+    });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .concurrency(4)
+        .max_events(16)
+        .max_dead_letters(8)
+        .ordering_key(|event: &Event| event.id().get(..1).map(str::to_owned))
+        .block_key_on_dead_letter()
+        .build(router);
+    let (handle, stop) = (inbox.handle(), Arc::new(AtomicBool::new(false)));
+    let (reader, stopped) = (handle.clone(), Arc::clone(&stop));
+    let reader = std::thread::spawn(move || {
+        let mut reads = 0_u64;
+        while !stopped.load(Ordering::Relaxed) {
+            let stats = reader.stats();
+            balanced(&stats);
+            assert!(stats.dead_letters <= 8, "{stats:?}");
+            reads += 1;
+        }
+        reads
+    });
+    runtime.block_on(async {
+        let senders = (0..3).map(|sender| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                for i in 0..500 {
+                    let id = format!("{}-{sender}-{i}", i % 5);
+                    let _ = inbox.accept(mock("a", &id).to_event()).await;
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        let keepers = (0..2).map(|keeper| {
+            let (dead, stopped) = (letters(&inbox), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stopped.load(Ordering::Relaxed) {
+                    for (i, letter) in dead.list(None, 3).await.unwrap().iter().enumerate() {
+                        let done = if (i + keeper) % 2 == 0 {
+                            dead.replay(letter.id()).await
+                        } else {
+                            dead.delete(letter.id()).await
+                        };
+                        drop(done);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        let keepers: Vec<_> = keepers.collect();
+        for sender in senders.collect::<Vec<_>>() {
+            sender.await.unwrap();
+        }
+        // The keepers replay or delete what still holds others back.
+        wait_idle(&inbox).await;
+        stop.store(true, Ordering::Relaxed);
+        for keeper in keepers {
+            keeper.await.unwrap();
+        }
+        // The last replays.
+        for letter in all(&inbox).await {
+            letters(&inbox).delete(letter.id()).await.unwrap();
+        }
+        wait_idle(&inbox).await;
+    });
+    assert!(reader.join().unwrap() > 0);
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!(
+        (stats.in_flight(), stats.bytes, stats.dead_letters),
+        (0, 0, 0)
+    );
+    assert!(
+        stats.replayed > 0 && stats.dead > stats.replayed,
+        "{stats:?}"
+    );
+}

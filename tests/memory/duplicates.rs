@@ -1,0 +1,243 @@
+//! Copies of an event: taken once in a window, and never an id without its event.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::{Harness, MockRequest};
+use botisimo_webhooks::{
+    AcceptError, Accepted, BoxFuture, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder,
+    RetryPolicy, Runtime,
+};
+use futures_util::FutureExt;
+
+fn event(id: &str) -> Event {
+    MockRequest::event("account.updated")
+        .message_id(id)
+        .to_event()
+}
+
+/// Returns a router that counts its runs.
+fn counting() -> (EventRouter, Arc<AtomicU32>) {
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&runs);
+    let router = EventRouter::new().on("account.updated", move |_: Event| async move {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    (router, runs)
+}
+
+async fn accept(inbox: &MemoryInbox, id: &str) -> Result<Accepted, AcceptError> {
+    inbox.accept(event(id)).await
+}
+
+#[tokio::test]
+async fn a_copy_is_answered_200_and_not_run_again() {
+    let (router, runs) = counting();
+    let harness = Harness::new(router);
+    let request = MockRequest::event("account.updated").message_id("m-1");
+    harness
+        .deliver(request.clone())
+        .await
+        .assert_handled("account.updated");
+    let copy = harness.deliver(request.data(7)).await;
+    copy.assert_accepted();
+    assert!(copy.deliveries().is_empty());
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    let stats = harness.stats();
+    assert_eq!((stats.accepted, stats.duplicates, stats.handled), (1, 1, 1));
+}
+
+/// Nothing but the secret keeps strangers from doing so: see SECURITY.md.
+#[tokio::test]
+async fn who_sends_an_id_first_takes_it_from_the_event_that_it_belongs_to() {
+    let (router, runs) = counting();
+    let inbox = MemoryInbox::new(router);
+    let event =
+        |event_type: &str, id: &str| MockRequest::event(event_type).message_id(id).to_event();
+    let forged = inbox.accept(event("poll.created", "taken")).await;
+    let genuine = inbox.accept(event("account.updated", "taken")).await;
+    assert_eq!(forged, Ok(Accepted::New));
+    assert_eq!(genuine, Ok(Accepted::Duplicate));
+    inbox.handle().wait_idle().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+    // The same event under an id that nobody took runs.
+    accept(&inbox, "free").await.unwrap();
+    inbox.handle().wait_idle().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
+    let router = EventRouter::new().on("account.updated", |_: Event| async {
+        Err::<(), _>("failed")
+    });
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .build(router);
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    inbox.handle().wait_idle().await;
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    assert_eq!(inbox.handle().stats().dead, 1);
+}
+
+#[test]
+fn of_concurrent_copies_one_is_run() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .build()
+        .unwrap();
+    let (router, runs) = counting();
+    let inbox = MemoryInbox::new(router);
+    runtime.block_on(async {
+        let copies = (0..400).map(|i| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move { accept(&inbox, &(i % 4).to_string()).await })
+        });
+        let answers = futures_util::future::join_all(copies).await;
+        let mut new = 0;
+        for answer in answers.into_iter().map(Result::unwrap) {
+            match answer {
+                Ok(accepted) => new += u32::from(accepted == Accepted::New),
+                // One that came while the first was being taken.
+                Err(refused) => assert_eq!(refused.delay(), Duration::from_secs(1)),
+            }
+        }
+        assert_eq!(new, 4);
+        inbox.handle().wait_idle().await;
+    });
+    assert_eq!(runs.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_expires_after_its_window_and_not_before() {
+    let (router, _) = counting();
+    let inbox = MemoryInbox::builder()
+        .duplicate_window(Duration::from_secs(60))
+        .build(router);
+    accept(&inbox, "1").await.unwrap();
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    // A copy doesn't prolong the window.
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+}
+
+#[tokio::test]
+async fn past_the_count_the_oldest_ids_are_forgotten() {
+    let (router, _) = counting();
+    let inbox = MemoryInbox::builder().max_remembered_ids(3).build(router);
+    for id in ["1", "2", "3", "4"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::New));
+    }
+    for id in ["2", "3", "4"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::Duplicate), "{id}");
+    }
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_where_the_window_or_the_count_is_zero() {
+    let none: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
+        |builder| builder.duplicate_window(Duration::ZERO),
+        |builder| builder.max_remembered_ids(0),
+    ];
+    for none in none {
+        let (router, _) = counting();
+        let inbox = none(MemoryInbox::builder()).build(router);
+        for _ in 0..3 {
+            assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_event_leaves_its_id_free() {
+    let router = EventRouter::new().on_any(|_: Event| pending::<()>());
+    let inbox = MemoryInbox::builder().max_events(1).build(router);
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    for _ in 0..2 {
+        assert_eq!(accept(&inbox, "2").await, Err(AcceptError::full()));
+    }
+    // A copy takes no room, also where there is none.
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    let drain = inbox.handle().drain(Duration::ZERO);
+    assert_eq!(drain.await.remaining, 1);
+    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+}
+
+#[test]
+fn an_event_that_no_runtime_could_take_leaves_its_id_free() {
+    let (router, runs) = counting();
+    let inbox = MemoryInbox::new(router);
+    for _ in 0..2 {
+        let answer = accept(&inbox, "1").now_or_never().unwrap();
+        assert_eq!(answer, Err(AcceptError::unavailable()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+        inbox.handle().wait_idle().await;
+    });
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
+    let (router, _) = counting();
+    let inbox = MemoryInbox::new(router);
+    drop(inbox.accept(event("1")));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+}
+
+/// A runtime that can't spawn, and has a copy of the event come in while it is asked to.
+struct Interrupted {
+    inbox: Arc<std::sync::OnceLock<MemoryInbox>>,
+    answer: Arc<std::sync::Mutex<Option<Result<Accepted, AcceptError>>>>,
+}
+
+impl Runtime for Interrupted {
+    fn spawn(&self, _: BoxFuture<()>) {
+        let copy = accept(self.inbox.get().unwrap(), "1")
+            .now_or_never()
+            .unwrap();
+        *self.answer.lock().unwrap() = Some(copy);
+        panic!("no threads");
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(pending())
+    }
+}
+
+/// The bug: a copy that came while the first was being taken was answered 200, and then the first
+/// was refused.
+#[tokio::test]
+async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
+    let (inbox, answer) = (Arc::default(), Arc::default());
+    let runtime = Interrupted {
+        inbox: Arc::clone(&inbox),
+        answer: Arc::clone(&answer),
+    };
+    inbox
+        .set(MemoryInbox::with_runtime(runtime, EventRouter::new()))
+        .unwrap();
+    assert_eq!(
+        accept(inbox.get().unwrap(), "1").await,
+        Err(AcceptError::unavailable())
+    );
+    let copy = answer.lock().unwrap().take().unwrap();
+    assert_eq!(
+        copy,
+        Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
+    );
+    let stats = inbox.get().unwrap().handle().stats();
+    assert_eq!((stats.accepted, stats.duplicates, stats.refused), (0, 0, 2));
+}

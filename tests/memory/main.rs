@@ -1,0 +1,22 @@
+//! The inbox in memory, and delivery, of which every inbox has the same.
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+#[cfg(feature = "tokio")]
+mod attempts;
+#[cfg(feature = "tokio")]
+mod contract;
+#[cfg(feature = "tokio")]
+mod dead_letters;
+#[cfg(feature = "tokio")]
+mod duplicates;
+#[cfg(feature = "tokio")]
+mod hostile_code;
+#[cfg(feature = "tokio")]
+mod inbox;
+#[cfg(feature = "tokio")]
+mod ordering_key;
+mod other_runtime;
+#[cfg(all(feature = "tokio", feature = "tracing"))]
+mod spans;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,1463 @@
+//! Order by key: one after another within a key, in parallel across keys, and nothing left of a key
+//! that is idle.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    AcceptError, Accepted, BoxFuture, DeadLetters, Event, EventOutcome, EventRouter, HandlerError,
+    Inbox, MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
+};
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tokio::sync::{Barrier, Semaphore};
+
+/// The event of this id, whose key is its data.
+fn event(id: &str, key: Option<&str>) -> Event {
+    MockRequest::event("a").message_id(id).data(key).to_event()
+}
+
+fn key(event: &Event) -> Option<String> {
+    event.decode::<Option<String>>().unwrap()
+}
+
+fn builder() -> MemoryInboxBuilder {
+    MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .ordering_key(key)
+}
+
+#[track_caller]
+fn accept(inbox: &MemoryInbox, id: &str, key: Option<&str>) {
+    let accepted = inbox.accept(event(id, key)).now_or_never().unwrap();
+    assert_eq!(accepted, Ok(Accepted::New), "{id}");
+}
+
+fn letters(inbox: &MemoryInbox) -> DeadLetters {
+    inbox.handle().dead_letters().unwrap()
+}
+
+/// The id of the letter of this event.
+async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
+    let all = letters(inbox).list(None, usize::MAX).await.unwrap();
+    let mut all = all.iter();
+    let letter = all.find(|letter| letter.message_id() == message_id);
+    letter.unwrap().id()
+}
+
+/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
+async fn wait_idle(inbox: &impl Inbox) {
+    let wait_idle = inbox.handle().wait_idle();
+    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
+    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
+}
+
+/// Lets everything run that can.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Law 2.
+fn is_balanced(stats: &Stats) -> bool {
+    stats.accepted + stats.recovered + stats.replayed
+        == stats.handled + stats.unhandled + stats.dead + stats.in_flight()
+}
+
+/// The ids of the events in the order in which their attempts began.
+#[derive(Clone, Default)]
+struct Starts(Arc<Mutex<Vec<String>>>);
+
+impl Starts {
+    fn write(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.id().to_owned());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// Returns a router whose handler fails for the ids that are in `bad`, and else waits for a permit.
+fn router(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> EventRouter {
+    let (starts, bad) = (starts.clone(), Arc::clone(bad));
+    EventRouter::new().on("a", move |event: Event| async move {
+        starts.write(&event);
+        if bad.lock().unwrap().contains(&event.id()) {
+            return Err("bad");
+        }
+        Ok(())
+    })
+}
+
+fn bad(ids: &[&'static str]) -> Arc<Mutex<Vec<&'static str>>> {
+    Arc::new(Mutex::new(ids.to_vec()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
+    let running: Arc<Mutex<HashMap<Option<String>, u32>>> = Arc::default();
+    let (starts, counts) = (Starts::default(), Arc::clone(&running));
+    let log = starts.clone();
+    let most = Arc::new(AtomicU32::new(0));
+    let peak = Arc::clone(&most);
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        let key = key(&event);
+        let now = {
+            let mut counts = counts.lock().unwrap();
+            *counts.entry(key.clone()).or_default() += 1;
+            assert_eq!(counts[&key], 1, "two of one key at once");
+            counts.values().sum()
+        };
+        peak.fetch_max(now, Ordering::Relaxed);
+        let number: u64 = event.id().parse().unwrap();
+        // The later ones would overtake the earlier ones.
+        tokio::time::sleep(Duration::from_millis(100 - number)).await;
+        *counts.lock().unwrap().get_mut(&key).unwrap() -= 1;
+    });
+    let inbox = builder().build(router);
+    for number in 0..60 {
+        accept(
+            &inbox,
+            &number.to_string(),
+            Some(["x", "y", "z"][number % 3]),
+        );
+    }
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().handled, 60);
+    for key in 0..3 {
+        let starts = starts.0.lock().unwrap();
+        let numbers = starts.iter().map(|id| id.parse::<usize>().unwrap());
+        let numbers: Vec<_> = numbers.filter(|number| number % 3 == key).collect();
+        assert_eq!(numbers, (key..60).step_by(3).collect::<Vec<_>>());
+    }
+    assert_eq!(most.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn different_keys_and_events_without_one_run_in_parallel() {
+    // Each waits until all are there.
+    let meet = Arc::new(Barrier::new(6));
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        meet.wait().await;
+    });
+    let inbox = builder().build(router);
+    // The empty key is one.
+    for (id, key) in [Some("x"), Some("y"), Some(""), None, None, None]
+        .into_iter()
+        .enumerate()
+    {
+        accept(&inbox, &id.to_string(), key);
+    }
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().handled, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_key_closure_nothing_is_put_in_order() {
+    let meet = Arc::new(Barrier::new(3));
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        meet.wait().await;
+    });
+    let inbox = MemoryInbox::new(router);
+    for id in ["1", "2", "3"] {
+        accept(&inbox, id, Some("x"));
+    }
+    wait_idle(&inbox).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody_else() {
+    let starts = Starts::default();
+    let log = starts.clone();
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        if event.id() == "1" && event.attempt() < 3 {
+            return Err("not yet");
+        }
+        Ok(())
+    });
+    let inbox = builder()
+        .retry(RetryPolicy::new().initial_delay(Duration::from_secs(100)))
+        .concurrency(1)
+        .build(router);
+    for (id, key) in [("1", "x"), ("2", "x"), ("3", "y"), ("4", "x"), ("5", "y")] {
+        accept(&inbox, id, Some(key));
+    }
+    settle().await;
+    assert_eq!(starts.take(), ["1", "3", "5"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.retrying, stats.waiting, stats.running), (1, 2, 0));
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["1", "1", "2", "4"]);
+    assert_eq!(inbox.handle().stats().handled, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
+    let starts = Starts::default();
+    let inbox = builder().build(router(&starts, &bad(&["1", "2"])));
+    for id in ["1", "2", "3"] {
+        accept(&inbox, id, Some("x"));
+    }
+    let elsewhere = MockRequest::event("b").data("x").to_event();
+    inbox.accept(elsewhere).await.unwrap();
+    accept(&inbox, "4", Some("x"));
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["1", "2", "3", "4"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
+}
+
+/// Returns an inbox that is held up by a dead event `1` of the key x, behind which `2` and `3` wait.
+async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInbox {
+    let inbox = builder()
+        .block_key_on_dead_letter()
+        .build(router(starts, bad));
+    for (id, key) in [("1", Some("x")), ("2", Some("x")), ("3", Some("x"))] {
+        accept(&inbox, id, key);
+    }
+    for (id, key) in [("other", Some("y")), ("none", None)] {
+        accept(&inbox, id, key);
+    }
+    settle().await;
+    assert_eq!(starts.take(), ["1", "other", "none"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.waiting, stats.in_flight(), stats.dead), (2, 2, 1));
+    inbox
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_with_success() {
+    let (starts, bad) = (Starts::default(), bad(&["1"]));
+    let inbox = held(&starts, &bad).await;
+    // Dead again.
+    let id = letter(&inbox, "1").await;
+    assert!(letters(&inbox).replay(id).await.unwrap());
+    settle().await;
+    assert_eq!(starts.take(), ["1"]);
+    assert_eq!(inbox.handle().stats().waiting, 2);
+
+    bad.lock().unwrap().clear();
+    let pattern = Pattern::new("a").unwrap();
+    assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
+    wait_idle(&inbox).await;
+    // Before those that it held back.
+    assert_eq!(starts.take(), ["1", "2", "3"]);
+    assert!(is_balanced(&inbox.handle().stats()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_too() {
+    let starts = Starts::default();
+    let (log, runs) = (starts.clone(), Arc::new(AtomicU32::new(0)));
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        if event.id() == "1" && runs.fetch_add(1, Ordering::Relaxed) < 3 {
+            return Err("not yet");
+        }
+        Ok(())
+    });
+    let inbox = builder()
+        .retry(RetryPolicy::new().max_attempts(2))
+        .block_key_on_dead_letter()
+        .build(router);
+    for id in ["1", "2"] {
+        accept(&inbox, id, Some("x"));
+    }
+    while inbox.handle().stats().dead < 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = letter(&inbox, "1").await;
+    assert!(letters(&inbox).replay(id).await.unwrap());
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["1", "1", "1", "1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pass() {
+    let starts = Starts::default();
+    let inbox = held(&starts, &bad(&["1", "2"])).await;
+    assert!(
+        letters(&inbox)
+            .delete(letter(&inbox, "1").await)
+            .await
+            .unwrap()
+    );
+    settle().await;
+    // The next is dead as well, and holds in its turn.
+    assert_eq!(starts.take(), ["2"]);
+    assert!(
+        letters(&inbox)
+            .delete(letter(&inbox, "2").await)
+            .await
+            .unwrap()
+    );
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["3"]);
+    // Nothing holds an idle key.
+    accept(&inbox, "4", Some("x"));
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pass() {
+    let starts = Starts::default();
+    let inbox = held(&starts, &bad(&["1"])).await;
+    // The clock may not have gone on yet.
+    while letters(&inbox).prune(Duration::ZERO).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // They need no further push.
+    settle().await;
+    assert_eq!(starts.take(), ["2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_their_keys_pass() {
+    let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
+        |builder| builder.max_dead_letters(1),
+        |builder| builder.max_dead_letter_bytes(100),
+    ];
+    for bound in bounds {
+        let starts = Starts::default();
+        let inbox =
+            bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad(&["1", "3"])));
+        accept(&inbox, "1", Some("x"));
+        accept(&inbox, "2", Some("x"));
+        settle().await;
+        assert_eq!(starts.take(), ["1"]);
+        accept(&inbox, "3", Some("y"));
+        wait_idle(&inbox).await;
+        assert_eq!(starts.take(), ["3", "2"]);
+        assert_eq!(inbox.handle().stats().dead_letters_dropped, 1);
+    }
+    // A letter for which there is no room at all holds nothing back.
+    for none in [
+        builder().max_dead_letters(0),
+        builder().max_dead_letter_bytes(10),
+    ] {
+        let starts = Starts::default();
+        let inbox = none
+            .block_key_on_dead_letter()
+            .build(router(&starts, &bad(&["1"])));
+        accept(&inbox, "1", Some("x"));
+        accept(&inbox, "2", Some("x"));
+        wait_idle(&inbox).await;
+        assert_eq!(starts.take(), ["1", "2"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hold_on_dead_does_nothing_for_events_without_a_key() {
+    let starts = Starts::default();
+    let inbox = builder()
+        .block_key_on_dead_letter()
+        .build(router(&starts, &bad(&["1", "2"])));
+    for id in ["1", "2", "3"] {
+        accept(&inbox, id, None);
+    }
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["1", "2", "3"]);
+    assert!(
+        letters(&inbox)
+            .replay(letter(&inbox, "1").await)
+            .await
+            .unwrap()
+    );
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
+    let (starts, bad, gate) = (Starts::default(), bad(&["1"]), Arc::new(Semaphore::new(0)));
+    let (log, fails, pass) = (starts.clone(), Arc::clone(&bad), Arc::clone(&gate));
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        pass.acquire().await.unwrap().forget();
+        match fails.lock().unwrap().contains(&event.id()) {
+            true => Err("bad"),
+            false => Ok(()),
+        }
+    });
+    let inbox = builder().build(router);
+    for id in ["1", "2", "3"] {
+        accept(&inbox, id, Some("x"));
+    }
+    gate.add_permits(1);
+    settle().await;
+    assert_eq!(starts.take(), ["1", "2"]);
+    bad.lock().unwrap().clear();
+    assert!(
+        letters(&inbox)
+            .replay(letter(&inbox, "1").await)
+            .await
+            .unwrap()
+    );
+    settle().await;
+    assert_eq!(starts.take(), [""; 0], "the second is still running");
+    gate.add_permits(10);
+    wait_idle(&inbox).await;
+    assert_eq!(starts.take(), ["3", "1"]);
+}
+
+/// The bug: the only way out was to lose the event by deleting it.
+#[tokio::test(start_paused = true)]
+async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
+    let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
+        |builder| builder.max_events(3),
+        |builder| builder.max_bytes(250),
+    ];
+    for bound in bounds {
+        let (starts, bad) = (Starts::default(), bad(&["1", "none"]));
+        let inbox = bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad));
+        accept(&inbox, "none", None);
+        wait_idle(&inbox).await;
+        accept(&inbox, "1", Some("x"));
+        settle().await;
+        for id in ["2", "3", "4"] {
+            accept(&inbox, id, Some("x"));
+        }
+        let refused = inbox.accept(event("5", Some("x"))).await;
+        assert_eq!(refused, Err(AcceptError::full()));
+        starts.take();
+        bad.lock().unwrap().clear();
+        // That of one that holds nothing back is refused as ever.
+        let (first, none) = (letter(&inbox, "1").await, letter(&inbox, "none").await);
+        assert!(letters(&inbox).replay(none).await.is_err());
+        assert!(letters(&inbox).replay(first).await.unwrap());
+        assert_eq!(inbox.handle().stats().in_flight(), 4);
+        assert!(inbox.accept(event("5", None)).await.is_err());
+        wait_idle(&inbox).await;
+        assert_eq!(starts.take(), ["1", "2", "3", "4"]);
+        assert!(is_balanced(&inbox.handle().stats()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_is_computed_once_for_each_event() {
+    let computed = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&computed);
+    let inbox = MemoryInbox::builder()
+        .retry(
+            RetryPolicy::new()
+                .max_attempts(3)
+                .max_delay(Duration::from_millis(1)),
+        )
+        .ordering_key(move |event: &Event| {
+            count.fetch_add(1, Ordering::Relaxed);
+            key(event)
+        })
+        .build(router(&Starts::default(), &bad(&["1"])));
+    for id in ["1", "2"] {
+        accept(&inbox, id, Some("x"));
+    }
+    wait_idle(&inbox).await;
+    assert!(
+        letters(&inbox)
+            .replay(letter(&inbox, "1").await)
+            .await
+            .unwrap()
+    );
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().retried, 4);
+    assert_eq!(computed.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
+    /// Collects what is logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let _guard = crate::support::subscriber::set(
+        tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish(),
+    );
+    let meet = Arc::new(Barrier::new(2));
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        meet.wait().await;
+    });
+    let inbox = MemoryInbox::builder()
+        .ordering_key(|event: &Event| -> Option<&'static str> { panic!("{}", event.raw_data()) })
+        .block_key_on_dead_letter()
+        .build(router);
+    for id in ["1", "2"] {
+        accept(&inbox, id, Some("s3cret"));
+    }
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().handled, 2);
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(lines.matches("ordering_key").count(), 2, "{lines}");
+    assert!(!lines.contains("s3cret"), "{lines}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
+    let gate = Arc::new(Semaphore::new(0));
+    let pass = Arc::clone(&gate);
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        if key(&event).as_deref() == Some("stuck") {
+            pass.acquire().await.unwrap().forget();
+        }
+    });
+    // Of two places the stuck key has one.
+    let inbox = builder().concurrency(2).build(router);
+    for id in 0..5_000 {
+        accept(&inbox, &format!("stuck {id}"), Some("stuck"));
+    }
+    for id in 0..1_000 {
+        accept(&inbox, &format!("keyed {id}"), Some(&(id % 10).to_string()));
+        accept(&inbox, &format!("none {id}"), None);
+    }
+    while inbox.handle().stats().handled < 2_000 {
+        tokio::task::yield_now().await;
+    }
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.running, stats.waiting), (1, 4_999));
+    gate.add_permits(5_000);
+    wait_idle(&inbox).await;
+    assert_eq!(inbox.handle().stats().handled, 7_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
+    for hold in [false, true] {
+        let builder = builder()
+            .retry(
+                RetryPolicy::new()
+                    .initial_delay(Duration::from_secs(1_000))
+                    .max_delay(Duration::from_secs(1_000)),
+            )
+            .concurrency(1);
+        let (builder, bad) = match hold {
+            true => (
+                builder
+                    .retry(RetryPolicy::no_retry())
+                    .block_key_on_dead_letter(),
+                bad(&["1"]),
+            ),
+            false => (builder, bad(&["1"])),
+        };
+        let inbox = builder.build(router(&Starts::default(), &bad));
+        accept(&inbox, "1", Some("x"));
+        for id in 0..5_000 {
+            accept(&inbox, &format!("stuck {id}"), Some("x"));
+        }
+        accept(&inbox, "other", Some("y"));
+        while inbox.handle().stats().handled < 1 {
+            tokio::task::yield_now().await;
+        }
+        let stats = inbox.handle().stats();
+        assert_eq!((stats.waiting, stats.running), (5_000, 0));
+        bad.lock().unwrap().clear();
+        if hold {
+            assert!(
+                letters(&inbox)
+                    .replay(letter(&inbox, "1").await)
+                    .await
+                    .unwrap()
+            );
+        }
+        wait_idle(&inbox).await;
+        assert_eq!(inbox.handle().stats().handled, 5_002);
+    }
+}
+
+#[test]
+fn idle_keys_leave_no_trace() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for hold in [false, true] {
+        let builder = builder().duplicate_window(Duration::ZERO);
+        let builder = if hold {
+            builder.block_key_on_dead_letter()
+        } else {
+            builder
+        };
+        // One of each key dies, and is deleted or dropped for another.
+        let router = EventRouter::new().on("a", |event: Event| {
+            ready(if event.id() == "dies" {
+                Err("bad")
+            } else {
+                Ok(())
+            })
+        });
+        let inbox = builder.max_dead_letters(10).build(router);
+        let mut number = 0;
+        let mut run = |keys: u32| {
+            allocation_counter::measure(|| {
+                runtime.block_on(async {
+                    for _ in 0..keys / 500 {
+                        for _ in 0..500 {
+                            number += 1;
+                            let key = format!("a key that is as long as this {number:10}");
+                            for id in ["first", "dies", "last"] {
+                                accept(&inbox, id, Some(&key));
+                            }
+                        }
+                        while inbox.handle().stats().in_flight() > 0 {
+                            tokio::task::yield_now().await;
+                            for letter in letters(&inbox).list(None, 5).await.unwrap() {
+                                letters(&inbox).delete(letter.id()).await.unwrap();
+                            }
+                        }
+                    }
+                });
+            })
+        };
+        // What grows with the most events at a time has grown.
+        run(2_000);
+        let grown = run(20_000).bytes_current;
+        // Ten bytes a key: less than the key alone.
+        assert!(grown < 200_000, "{grown} bytes are left of 20,000 keys");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_and_settled_wait_for_what_a_dead_event_holds_back() {
+    let starts = Starts::default();
+    let inbox = held(&starts, &bad(&["1"])).await;
+    let wait_idle = tokio::spawn(inbox.handle().wait_idle());
+    settle().await;
+    assert!(!wait_idle.is_finished());
+    let id = letter(&inbox, "1").await;
+    assert_eq!(
+        inbox.handle().drain(Duration::from_secs(5)).await.remaining,
+        2
+    );
+    assert!(letters(&inbox).replay(id).await.is_err());
+    // What lets them pass ends both.
+    let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(5)));
+    settle().await;
+    assert!(letters(&inbox).delete(id).await.unwrap());
+    assert_eq!(drain.await.unwrap().remaining, 0);
+    wait_idle.await.unwrap();
+    assert_eq!(starts.take(), ["2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_makes_retries_due_keeps_the_order() {
+    let starts = Starts::default();
+    let log = starts.clone();
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        if event.attempt() < 3 {
+            Err("not yet")
+        } else {
+            Ok(())
+        }
+    });
+    let retry = RetryPolicy::new().initial_delay(Duration::from_secs(1_000));
+    let inbox = builder().retry(retry).build(router);
+    for id in ["1", "2"] {
+        accept(&inbox, id, Some("x"));
+    }
+    settle().await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(
+        inbox
+            .handle()
+            .drain(Duration::from_secs(60))
+            .await
+            .remaining,
+        0
+    );
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(starts.take(), ["1", "1", "1", "2", "2", "2"]);
+}
+
+#[test]
+fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
+    for hold in [false, true] {
+        let (starts, hang) = (Starts::default(), Arc::new(AtomicBool::new(true)));
+        let (log, first) = (starts.clone(), Arc::clone(&hang));
+        let router = EventRouter::new().on("a", move |event: Event| async move {
+            log.write(&event);
+            match (event.id(), first.load(Ordering::Relaxed)) {
+                ("running", true) => pending().await,
+                ("retrying", true) => Err("not yet"),
+                _ => Ok(()),
+            }
+        });
+        let builder = builder().retry(RetryPolicy::new());
+        let builder = if hold {
+            builder.block_key_on_dead_letter()
+        } else {
+            builder
+        };
+        let inbox = builder.build(router);
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .unwrap()
+        };
+        runtime().block_on(async {
+            accept(&inbox, "running", Some("x"));
+            accept(&inbox, "retrying", Some("y"));
+            for id in 0..4 {
+                accept(&inbox, &id.to_string(), Some(["x", "y"][id % 2]));
+            }
+            let stats = || inbox.handle().stats();
+            while (stats().running, stats().retrying) != (1, 1) {
+                tokio::task::yield_now().await;
+            }
+        });
+        // Both were dropped, and are dead.
+        let stats = inbox.handle().stats();
+        assert!(is_balanced(&stats));
+        assert_eq!((stats.dead, stats.waiting, stats.in_flight()), (2, 4, 4));
+        assert_eq!(starts.take(), ["running", "retrying"]);
+        hang.store(false, Ordering::Relaxed);
+        runtime().block_on(async {
+            if hold {
+                let pattern = Pattern::new("a").unwrap();
+                let replayed = letters(&inbox).replay_matching(&pattern).await.unwrap();
+                assert_eq!(replayed, 2);
+            }
+            wait_idle(&inbox).await;
+        });
+        let starts = starts.take();
+        let of = |ids: &[&str]| {
+            let starts = starts.iter().filter(|id| ids.contains(&id.as_str()));
+            starts.cloned().collect::<Vec<_>>()
+        };
+        let (x, y) = (of(&["running", "0", "2"]), of(&["retrying", "1", "3"]));
+        match hold {
+            false => assert_eq!((x, y), (of(&["0", "2"]), of(&["1", "3"]))),
+            true => {
+                assert_eq!(x, ["running", "0", "2"]);
+                assert_eq!(y, ["retrying", "1", "3"]);
+            }
+        }
+        assert_eq!(inbox.handle().stats().in_flight(), 0);
+    }
+}
+
+#[test]
+fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
+    let (hang, starts) = (Arc::new(AtomicBool::new(true)), Starts::default());
+    let (first, log) = (Arc::clone(&hang), starts.clone());
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        log.write(&event);
+        if first.load(Ordering::Relaxed) {
+            pending::<()>().await;
+        }
+    });
+    let inbox = builder().build(router);
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let dropped = runtime();
+    dropped.block_on(async {
+        for id in 0..150 {
+            accept(&inbox, &id.to_string(), Some(&(id % 50).to_string()));
+        }
+        while starts.0.lock().unwrap().len() < 50 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(dropped);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.running, stats.waiting), (50, 0, 100));
+    hang.store(false, Ordering::Relaxed);
+    runtime().block_on(inbox.handle().wait_idle());
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
+}
+
+/// A runtime that can't spawn at first, and has the next event of the key come in while it is asked
+/// to.
+struct Interrupted {
+    inbox: Arc<OnceLock<MemoryInbox>>,
+    asked: AtomicBool,
+    key: Option<&'static str>,
+}
+
+impl Runtime for Interrupted {
+    fn spawn(&self, task: BoxFuture<()>) {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            accept(self.inbox.get().unwrap(), "2", self.key);
+            panic!("no threads");
+        }
+        TokioRuntime::new().spawn(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        TokioRuntime::new().sleep(duration)
+    }
+}
+
+/// The bug: it counted on the worker of the one before it, which was refused because its worker
+/// couldn't be spawned, and was left without one.
+#[tokio::test(start_paused = true)]
+async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
+    for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
+        let (slot, starts) = (Arc::default(), Starts::default());
+        let runtime = Interrupted {
+            inbox: Arc::clone(&slot),
+            asked: AtomicBool::new(false),
+            key,
+        };
+        let inbox = builder()
+            .concurrency(running)
+            .build_with(runtime, router(&starts, &bad(&[])));
+        slot.set(inbox.clone()).unwrap();
+        let refused = inbox.accept(event("1", key)).await;
+        assert_eq!(refused, Err(AcceptError::unavailable()));
+        settle().await;
+        assert_eq!(starts.take(), ["2"]);
+        let stats = inbox.handle().stats();
+        assert_eq!((stats.accepted, stats.handled, stats.refused), (1, 1, 1));
+    }
+}
+
+/// A runtime whose tasks can be aborted.
+#[derive(Clone, Default)]
+struct Abortable(Arc<Mutex<Vec<tokio::task::AbortHandle>>>);
+
+impl Runtime for Abortable {
+    fn spawn(&self, task: BoxFuture<()>) {
+        let handle = tokio::spawn(task).abort_handle();
+        self.0.lock().unwrap().push(handle);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        TokioRuntime::new().sleep(duration)
+    }
+}
+
+/// The bug: what waited behind it, for its key or for its place, had no worker any more.
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
+    for (key, running) in [(Some("x"), 64), (None, 1)] {
+        let starts = Starts::default();
+        let log = starts.clone();
+        let router = EventRouter::new().on("a", move |event: Event| async move {
+            log.write(&event);
+            if event.id() == "1" {
+                pending::<()>().await;
+            }
+        });
+        let runtime = Abortable::default();
+        let inbox = builder()
+            .concurrency(running)
+            .build_with(runtime.clone(), router);
+        for id in ["1", "2", "3"] {
+            accept(&inbox, id, key);
+        }
+        settle().await;
+        assert_eq!(starts.take(), ["1"]);
+        let tasks = std::mem::take(&mut *runtime.0.lock().unwrap());
+        tasks.iter().for_each(tokio::task::AbortHandle::abort);
+        settle().await;
+        assert_eq!(starts.take(), ["2", "3"]);
+        let stats = inbox.handle().stats();
+        assert_eq!((stats.dead, stats.handled, stats.in_flight()), (1, 2, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_keys_that_are_let_pass_at_once_get_workers() {
+    // One large letter drives out those that hold x and y; both run at once then, and those whose
+    // letters are deleted, and those that are pruned.
+    let meet = Arc::new(Barrier::new(2));
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        match event.id() {
+            "x" | "y" | "large" => return Err("bad"),
+            _ => _ = meet.wait().await,
+        }
+        Ok(())
+    });
+    let inbox = builder()
+        .block_key_on_dead_letter()
+        .max_dead_letter_bytes(1_000)
+        .build(router);
+    let hold = async || {
+        for key in ["x", "y"] {
+            accept(&inbox, key, Some(key));
+        }
+        settle().await;
+        for key in ["x", "y"] {
+            accept(&inbox, &format!("behind {key}"), Some(key));
+        }
+    };
+    hold().await;
+    let large = MockRequest::event("a").message_id("large").data("z");
+    inbox.accept(large.padded(1_000).to_event()).await.unwrap();
+    wait_idle(&inbox).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.dead_letters_dropped), (2, 2));
+}
+
+/// A runtime that keeps its first task, and then runs each as it comes or drops it.
+struct Inline {
+    first: Arc<Mutex<Option<BoxFuture<()>>>>,
+    kept: AtomicBool,
+    drops: bool,
+}
+
+impl Runtime for Inline {
+    fn spawn(&self, task: BoxFuture<()>) {
+        if !self.kept.swap(true, Ordering::Relaxed) {
+            *self.first.lock().unwrap() = Some(task);
+        } else if !self.drops {
+            smol::block_on(task);
+        }
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<()> {
+        Box::pin(ready(()))
+    }
+}
+
+#[test]
+fn no_line_is_too_long_for_the_stack() {
+    for drops in [false, true] {
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let deliver = move || {
+            let first = Arc::default();
+            let runtime = Inline {
+                first: Arc::clone(&first),
+                kept: AtomicBool::new(false),
+                drops,
+            };
+            let fail = |_: Event| ready(Err::<(), _>("bad"));
+            let inbox = builder()
+                .retry(RetryPolicy::new().max_attempts(2))
+                .build_with(runtime, EventRouter::new().on("a", fail));
+            for id in 0..5_000 {
+                accept(&inbox, &id.to_string(), Some("x"));
+            }
+            let worker = first.lock().unwrap().take().unwrap();
+            smol::block_on(worker);
+            inbox.handle().stats()
+        };
+        let stats = thread.spawn(deliver).unwrap().join().unwrap();
+        assert_eq!(
+            (stats.dead, stats.retried, stats.in_flight()),
+            (5_000, 5_000, 0)
+        );
+    }
+}
+
+#[test]
+fn the_order_holds_for_events_that_come_from_many_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let last: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let busy: Arc<[AtomicBool; 3]> = Arc::default();
+    let wrong = Arc::new(AtomicU32::new(0));
+    let mistakes = Arc::clone(&wrong);
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        let key: usize = key(&event).unwrap().parse().unwrap();
+        if busy[key].swap(true, Ordering::SeqCst) {
+            mistakes.fetch_add(1, Ordering::Relaxed);
+        }
+        // Each sender numbers its events.
+        let (sender, number) = event.id().split_once(' ').unwrap();
+        let number: u32 = number.parse().unwrap();
+        if event.attempt() == 1 {
+            let mut last = last.lock().unwrap();
+            let before = last.insert(format!("{sender} {key}"), number);
+            if before.is_some_and(|before| before > number) {
+                mistakes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        tokio::task::yield_now().await;
+        busy[key].store(false, Ordering::SeqCst);
+        if (number + event.attempt()).is_multiple_of(5) {
+            Err("bad")
+        } else {
+            Ok(())
+        }
+    });
+    let inbox = builder()
+        .retry(RetryPolicy::new().max_delay(Duration::from_micros(10)))
+        .concurrency(8)
+        .build(router);
+    runtime.block_on(async {
+        let senders = (0..4).map(|sender| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                for number in 0..500 {
+                    let key = (number % 3).to_string();
+                    accept(&inbox, &format!("{sender} {number}"), Some(&key));
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        for sender in senders.collect::<Vec<_>>() {
+            sender.await.unwrap();
+        }
+        wait_idle(&inbox).await;
+    });
+    assert_eq!(wrong.load(Ordering::Relaxed), 0);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.retried), (2_000, 400));
+}
+
+/// What an attempt at an event does.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Handle,
+    Sleep(u64),
+    Fail,
+    Permanent,
+    Panic,
+    Hang,
+}
+
+/// What happens to the inbox.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An event comes, of this key, whose attempts do this, and the first again after the last.
+    Arrive(Option<u8>, Vec<Deed>),
+    Wait(u64),
+    /// Of all letters, counted from the oldest.
+    Replay(usize),
+    ReplayAll,
+    Delete(usize),
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let deed = prop_oneof![
+        3 => Just(Deed::Handle),
+        1 => (1_u64..40).prop_map(Deed::Sleep),
+        2 => Just(Deed::Fail),
+        1 => Just(Deed::Permanent),
+        1 => Just(Deed::Panic),
+        1 => Just(Deed::Hang),
+    ];
+    prop::collection::vec(deed, 1..5)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = prop_oneof![1 => Just(None), 4 => (0_u8..3).prop_map(Some)];
+    let step = prop_oneof![
+        8 => (key, deeds()).prop_map(|(key, deeds)| Step::Arrive(key, deeds)),
+        3 => (0_u64..60).prop_map(Step::Wait),
+        1 => (200_u64..5_000).prop_map(Step::Wait),
+        2 => (0_usize..4).prop_map(Step::Replay),
+        1 => Just(Step::ReplayAll),
+        1 => (0_usize..4).prop_map(Step::Delete),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// The settings of a run.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    hold: bool,
+    attempts: u32,
+    running: usize,
+    events: usize,
+    letters: usize,
+}
+
+/// A key as it should be: who is at work on it or holds it, and who comes after.
+#[derive(Default)]
+struct Lane {
+    first: Option<usize>,
+    /// Whether the first has begun, or begun again.
+    begun: bool,
+    next: VecDeque<usize>,
+}
+
+impl Lane {
+    /// The first has ended, or its letter is gone.
+    fn pass(&mut self) {
+        self.first = self.next.pop_front();
+        self.begun = false;
+    }
+
+    fn push(&mut self, event: usize) {
+        self.next.push_back(event);
+        if self.first.is_none() {
+            self.pass();
+        }
+    }
+}
+
+struct Model {
+    rules: Rules,
+    script: Vec<(Option<u8>, Vec<Deed>)>,
+    lanes: HashMap<u8, Lane>,
+    /// How often each event ran in all, and since it was accepted or replayed last.
+    runs: Vec<(usize, u32)>,
+    /// Events that run right now.
+    running: Vec<usize>,
+    /// The dead that are kept, in the order of their deaths.
+    letters: Vec<usize>,
+    dropped: u64,
+    counts: BTreeMap<&'static str, u64>,
+    wrong: Vec<String>,
+}
+
+impl Model {
+    fn wrong(&mut self, what: String) {
+        self.wrong.push(what);
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    fn lane(&mut self, event: usize) -> Option<&mut Lane> {
+        let key = self.script[event].0?;
+        Some(self.lanes.entry(key).or_default())
+    }
+
+    fn accept(&mut self, event: usize) {
+        self.count("accepted");
+        if let Some(lane) = self.lane(event) {
+            lane.push(event);
+        }
+    }
+
+    /// Returns what the attempt does.
+    fn start(&mut self, event: usize, attempt: u32) -> Deed {
+        if let Some(lane) = self.lane(event) {
+            let (first, begun) = (lane.first, lane.begun);
+            lane.begun = true;
+            if first != Some(event) || begun != (attempt > 1) {
+                self.wrong(format!(
+                    "{event} began attempt {attempt} in place of {first:?}"
+                ));
+            }
+        }
+        let key = self.script[event].0;
+        let same = |other: &&usize| key.is_some() && self.script[**other].0 == key;
+        if let Some(other) = self.running.iter().find(same) {
+            self.wrong.push(format!("{event} overlaps {other}"));
+        }
+        self.running.push(event);
+        if self.running.len() > self.rules.running {
+            self.wrong(format!("{:?} run at once", self.running));
+        }
+        let (ever, round) = &mut self.runs[event];
+        let deeds = &self.script[event].1;
+        let deed = deeds[*ever % deeds.len()];
+        *ever += 1;
+        *round += 1;
+        if *round != attempt {
+            let what = format!("run {round} of {event} is attempt {attempt}");
+            self.wrong(what);
+        }
+        deed
+    }
+
+    fn stop(&mut self, event: usize) {
+        self.running.retain(|running| *running != event);
+    }
+
+    /// An attempt has ended, and the event with it if there is a event_outcome.
+    fn end(&mut self, event: usize, event_outcome: Option<EventOutcome>) {
+        let (ever, round) = self.runs[event];
+        let deeds = &self.script[event].1;
+        let expected = match deeds[(ever - 1) % deeds.len()] {
+            Deed::Handle | Deed::Sleep(_) => Some(EventOutcome::Handled),
+            Deed::Permanent => Some(EventOutcome::Dead),
+            _ if round == self.rules.attempts => Some(EventOutcome::Dead),
+            _ => None,
+        };
+        if event_outcome != expected {
+            self.wrong(format!(
+                "{event} ended {event_outcome:?} after {round} runs"
+            ));
+        }
+        match event_outcome {
+            None => self.count("retried"),
+            Some(EventOutcome::Dead) => {
+                self.count("dead");
+                if !self.rules.hold {
+                    self.pass(event);
+                }
+                self.letters.push(event);
+                while self.letters.len() > self.rules.letters {
+                    let oldest = self.letters.remove(0);
+                    self.dropped += 1;
+                    self.let_go(oldest);
+                }
+            }
+            Some(_) => {
+                self.count("handled");
+                self.pass(event);
+            }
+        }
+    }
+
+    fn pass(&mut self, event: usize) {
+        if let Some(lane) = self.lane(event) {
+            lane.pass();
+        }
+    }
+
+    /// The letter is gone for good.
+    fn let_go(&mut self, event: usize) {
+        if self.rules.hold {
+            self.pass(event);
+        }
+    }
+
+    fn replay(&mut self, event: usize) {
+        self.count("replayed");
+        self.runs[event].1 = 0;
+        self.letters.retain(|letter| *letter != event);
+        let hold = self.rules.hold;
+        match self.lane(event) {
+            Some(lane) if hold => lane.begun = false,
+            Some(lane) => lane.push(event),
+            None => {}
+        }
+    }
+
+    fn delete(&mut self, event: usize) {
+        self.letters.retain(|letter| *letter != event);
+        self.let_go(event);
+    }
+
+    /// What is left once everything that can has run: those that a letter holds back.
+    fn held_back(&self) -> u64 {
+        self.lanes.values().map(|lane| lane.next.len() as u64).sum()
+    }
+}
+
+/// Ends a run, also one that is dropped or panics.
+struct Stop(Arc<Mutex<Model>>, usize);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().stop(self.1);
+    }
+}
+
+fn number(event: &Event) -> usize {
+    event.id().parse().unwrap()
+}
+
+fn modelled(rules: Rules, model: &Arc<Mutex<Model>>) -> MemoryInbox {
+    let (run, end) = (Arc::clone(model), Arc::clone(model));
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        let number = number(&event);
+        let deed = run.lock().unwrap().start(number, event.attempt());
+        let _stop = Stop(run, number);
+        match deed {
+            Deed::Handle => Ok(()),
+            Deed::Sleep(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok(())
+            }
+            Deed::Fail => Err(HandlerError::new("failed")),
+            Deed::Permanent => Err(HandlerError::permanent("failed")),
+            Deed::Panic => panic!("panicked"),
+            Deed::Hang => pending().await,
+        }
+    });
+    let builder = MemoryInbox::builder()
+        .ordering_key(|event: &Event| event.decode::<Option<u8>>().unwrap().map(|key| [key]))
+        .retry(RetryPolicy::new().max_attempts(rules.attempts).seed(7))
+        .attempt_timeout(Duration::from_millis(50))
+        .concurrency(rules.running)
+        .max_events(rules.events)
+        .max_dead_letters(rules.letters)
+        .on_attempt(move |delivery| {
+            let event = number(delivery.event());
+            end.lock().unwrap().end(event, delivery.event_outcome());
+        });
+    let builder = if rules.hold {
+        builder.block_key_on_dead_letter()
+    } else {
+        builder
+    };
+    builder.build(router)
+}
+
+/// Compares the inbox with the model.
+fn compare(inbox: &MemoryInbox, model: &Arc<Mutex<Model>>) {
+    let (stats, model) = (inbox.handle().stats(), model.lock().unwrap());
+    assert!(is_balanced(&stats), "{stats:?}");
+    assert_eq!(model.wrong, [""; 0]);
+    let count = |what| model.counts.get(what).copied().unwrap_or_default();
+    assert_eq!(
+        [
+            stats.accepted,
+            stats.replayed,
+            stats.handled,
+            stats.dead,
+            stats.retried
+        ],
+        ["accepted", "replayed", "handled", "dead", "retried"].map(count)
+    );
+    assert_eq!(stats.dead_letters, model.letters.len() as u64);
+    assert_eq!(stats.dead_letters_dropped, model.dropped);
+    let bound = model.rules.events + model.rules.letters;
+    assert!(
+        stats.in_flight() + stats.dead_letters <= bound as u64,
+        "{stats:?}"
+    );
+}
+
+/// Lets everything run that can, and has the rest be what the model holds back.
+async fn come_to_rest(inbox: &MemoryInbox, model: &Arc<Mutex<Model>>) {
+    tokio::time::sleep(Duration::from_secs(10_000)).await;
+    compare(inbox, model);
+    let (stats, model) = (inbox.handle().stats(), model.lock().unwrap());
+    assert_eq!((stats.running, stats.retrying), (0, 0));
+    assert_eq!(stats.waiting, model.held_back(), "{stats:?}");
+    assert!(model.rules.hold || stats.waiting == 0);
+}
+
+async fn nth(inbox: &MemoryInbox, place: usize) -> Option<(u64, usize)> {
+    let all = letters(inbox).list(None, usize::MAX).await.unwrap();
+    let letter = all.get(place % all.len().max(1))?;
+    Some((letter.id(), letter.message_id().parse().unwrap()))
+}
+
+/// Leaves the panics out of the output that are on purpose.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload().downcast_ref::<&str>() != Some(&"panicked") {
+                hook(panic);
+            }
+        }));
+    });
+}
+
+async fn against_the_model(rules: Rules, steps: Vec<Step>) {
+    quiet();
+    let model = Arc::new(Mutex::new(Model {
+        rules,
+        script: Vec::new(),
+        lanes: HashMap::new(),
+        runs: Vec::new(),
+        running: Vec::new(),
+        letters: Vec::new(),
+        dropped: 0,
+        counts: BTreeMap::new(),
+        wrong: Vec::new(),
+    }));
+    let inbox = modelled(rules, &model);
+    for step in steps {
+        match step {
+            Step::Arrive(key, deeds) => {
+                let number = {
+                    let mut model = model.lock().unwrap();
+                    model.script.push((key, deeds));
+                    model.runs.push((0, 0));
+                    model.script.len() - 1
+                };
+                let event = MockRequest::event("a")
+                    .message_id(number.to_string())
+                    .data(key);
+                let full = inbox.handle().stats().in_flight() >= rules.events as u64;
+                let accepted = inbox.accept(event.to_event()).await;
+                assert_eq!(accepted.is_err(), full);
+                if !full {
+                    model.lock().unwrap().accept(number);
+                }
+            }
+            Step::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+            Step::Replay(place) => {
+                let Some((id, number)) = nth(&inbox, place).await else {
+                    continue;
+                };
+                let full = inbox.handle().stats().in_flight() >= rules.events as u64;
+                let replayed = letters(&inbox).replay(id).await;
+                let mut model = model.lock().unwrap();
+                let holds = rules.hold && model.script[number].0.is_some();
+                assert_eq!(replayed.ok(), (holds || !full).then_some(true));
+                if holds || !full {
+                    model.replay(number);
+                }
+            }
+            Step::ReplayAll => {
+                let mut before = model.lock().unwrap().letters.clone();
+                before.sort_unstable();
+                let _ = letters(&inbox)
+                    .replay_matching(&Pattern::new("a").unwrap())
+                    .await;
+                let left = letters(&inbox).list(None, usize::MAX).await.unwrap();
+                let left: Vec<usize> = left
+                    .iter()
+                    .map(|letter| letter.message_id().parse().unwrap())
+                    .collect();
+                let mut model = model.lock().unwrap();
+                for number in before.into_iter().filter(|number| !left.contains(number)) {
+                    model.replay(number);
+                }
+            }
+            Step::Delete(place) => {
+                if let Some((id, number)) = nth(&inbox, place).await {
+                    assert!(letters(&inbox).delete(id).await.unwrap());
+                    model.lock().unwrap().delete(number);
+                }
+            }
+        }
+        compare(&inbox, &model);
+    }
+    come_to_rest(&inbox, &model).await;
+    // Everything ends, once nothing is held back any more.
+    while let Some((id, number)) = nth(&inbox, 0).await {
+        assert!(letters(&inbox).delete(id).await.unwrap());
+        model.lock().unwrap().delete(number);
+        come_to_rest(&inbox, &model).await;
+    }
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
+    wait_idle(&inbox).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn order_deaths_and_replays_are_those_of_the_model(
+        steps in steps(),
+        hold in any::<bool>(),
+        attempts in 1_u32..4,
+        running in 1_usize..5,
+        events in 1_usize..20,
+        letters in 0_usize..6,
+    ) {
+        let rules = Rules { hold, attempts, running, events, letters };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(against_the_model(rules, steps));
+    }
+}

@@ -1,0 +1,225 @@
+//! Logs and spans: a request's span goes with its event, and nothing that is secret is logged.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        String::from_utf8(self.0.lock().unwrap().clone())
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Returns the only line that contains `text`.
+    #[track_caller]
+    fn line(&self, text: &str) -> String {
+        let lines = self.lines();
+        let found: Vec<_> = lines.iter().filter(|line| line.contains(text)).collect();
+        assert_eq!(found.len(), 1, "{text}: {lines:?}");
+        found[0].clone()
+    }
+}
+
+/// Logs what this thread does from now on.
+fn capture(filter: &str) -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .without_time()
+        .finish();
+    (log, crate::support::subscriber::set(subscriber))
+}
+
+async fn deliver(inbox: &MemoryInbox, mock: &MockRequest) {
+    let span = tracing::info_span!("request", number = 7);
+    let accept = tracing::Instrument::instrument(inbox.accept(mock.to_event()), span);
+    accept.await.unwrap();
+    inbox.handle().wait_idle().await;
+}
+
+fn talkative() -> EventRouter {
+    EventRouter::new().on("account.updated", |_: Event| async {
+        tokio::task::yield_now().await;
+        tracing::info!("the handler speaks");
+    })
+}
+
+#[tokio::test]
+async fn a_handler_logs_in_the_span_of_its_request() {
+    let (log, _guard) = capture("debug");
+    deliver(
+        &MemoryInbox::new(talkative()),
+        &MockRequest::event("account.updated").message_id("m-1"),
+    )
+    .await;
+    let line = log.line("the handler speaks");
+    assert!(
+        line.contains("request{number=7}:attempt{event_type=\"account.updated\" event_id=\"m-1\"}"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn a_filter_that_drops_our_span_keeps_that_of_the_request() {
+    let (log, _guard) = capture("warn,memory=info");
+    deliver(
+        &MemoryInbox::new(talkative()),
+        &MockRequest::event("account.updated"),
+    )
+    .await;
+    let line = log.line("the handler speaks");
+    assert!(
+        line.contains("request{number=7}:") && !line.contains("attempt{"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn one_events_span_doesnt_leak_into_the_next() {
+    let (log, _guard) = capture("debug");
+    let inbox = MemoryInbox::builder()
+        .retry(RetryPolicy::no_retry())
+        .concurrency(1)
+        .build(talkative());
+    for number in [1, 2] {
+        let accept = inbox.accept(MockRequest::event("account.updated").to_event());
+        tracing::Instrument::instrument(accept, tracing::info_span!("request", number))
+            .await
+            .unwrap();
+    }
+    inbox.handle().wait_idle().await;
+    let lines = log.lines();
+    let spoken: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("the handler speaks"))
+        .collect();
+    assert!(
+        spoken[0].contains("number=1") && !spoken[0].contains("number=2"),
+        "{lines:?}"
+    );
+    assert!(
+        spoken[1].contains("number=2") && !spoken[1].contains("number=1"),
+        "{lines:?}"
+    );
+}
+
+fn failing() -> EventRouter {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        #[allow(dead_code)]
+        name: u8,
+    }
+    EventRouter::new()
+        .on_any(|_: Event| async { Err::<(), _>(HandlerError::new("s3cret of the handler")) })
+        .named("fails")
+        .on_any(|_: Event| async { panic!("s3cret of the panic") })
+        .named("panics")
+        .on_any(|_: Event<Typed>| async {})
+        .named("typed")
+        .on_any(|event: Event| async move {
+            event.decode::<Typed>()?;
+            Ok::<_, HandlerError>(())
+        })
+        .named("decodes")
+}
+
+#[tokio::test]
+async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
+    let (log, _guard) = capture("trace");
+    let mock = MockRequest::event("account.updated")
+        .message_id("m-1")
+        .data(serde_json::json!({"name": "s3cret"}));
+    deliver(
+        &MemoryInbox::builder()
+            .retry(RetryPolicy::no_retry())
+            .build(failing()),
+        &mock,
+    )
+    .await;
+    for (route, outcome) in [
+        ("fails", "failed"),
+        ("panics", "panicked"),
+        ("typed", "mismatched: `data` doesn't fit: invalid type"),
+        ("decodes", "failed: `data` doesn't fit: invalid type"),
+    ] {
+        let line = log.line(&format!("route=\"{route}\""));
+        assert!(line.contains("WARN") && line.contains(outcome), "{line}");
+        assert!(
+            line.contains("m-1") && line.contains("account.updated"),
+            "{line}"
+        );
+    }
+    assert!(
+        !log.lines().concat().contains("s3cret"),
+        "{:?}",
+        log.lines()
+    );
+}
+
+#[tokio::test]
+async fn the_users_texts_are_logged_if_asked_for_and_the_payload_still_isnt() {
+    let (log, _guard) = capture("trace");
+    let mock =
+        MockRequest::event("account.updated").data(serde_json::json!({"name": "of the payload"}));
+    deliver(
+        &MemoryInbox::builder()
+            .retry(RetryPolicy::no_retry())
+            .log_handler_errors()
+            .build(failing()),
+        &mock,
+    )
+    .await;
+    assert!(
+        log.line("route=\"fails\"")
+            .contains("s3cret of the handler")
+    );
+    assert!(log.line("route=\"panics\"").contains("s3cret of the panic"));
+    assert!(
+        !log.lines().concat().contains("of the payload"),
+        "{:?}",
+        log.lines()
+    );
+}
+
+#[test]
+fn a_route_that_no_documented_event_type_reaches_is_warned_of_once_when_it_is_registered() {
+    let (log, _guard) = capture("warn");
+    let router = EventRouter::new()
+        .on("acount.updated", |_: Event| async {})
+        .on("account.*", |_: Event| async {})
+        .on_any(|_: Event| async {});
+    let _merged = EventRouter::new().merge(router.clone());
+    assert_eq!(log.lines().len(), 1);
+    log.line("acount.updated");
+}

@@ -1,0 +1,197 @@
+//! What costs no allocation: requests that pass through, and the way to a documented event type's
+//! routes. And what an event costs, on its way and while it waits.
+//!
+//! Allocations are counted for each thread on its own. No test of this binary sets a subscriber of `tracing`, which allocates too.
+
+use std::convert::Infallible;
+use std::future::{Ready, poll_fn, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::measure;
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    Accepted, Event, EventRouter, EventType, Inbox, MemoryInbox, SharedSecret, WebhookLayer,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{Layer, Service};
+
+/// Answers without an allocation.
+#[derive(Clone)]
+struct Inner;
+
+impl Service<Request<Full<Bytes>>> for Inner {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        ready(Ok(Response::new(request.into_body())))
+    }
+}
+
+/// Sends a request to its end, and returns the bytes of the answer.
+fn send<S, B>(service: &S, request: Request<Full<Bytes>>) -> usize
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body<Data = Bytes, Error = Infallible>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut service = service.clone();
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let response = pin!(service.call(request));
+    let Poll::Ready(Ok(response)) = response.poll(&mut cx) else {
+        panic!("the inner service is ready at once")
+    };
+    let mut body = pin!(response.into_body());
+    assert!(body.size_hint().exact().is_some());
+    let mut bytes = 0;
+    while !body.is_end_stream() {
+        let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else {
+            panic!("the body is ready at once")
+        };
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+    bytes
+}
+
+#[test]
+fn the_pass_through_arm_allocates_nothing() {
+    let router = EventRouter::new().on_any(|_: Event| async {});
+    let layer = WebhookLayer::new("/webhooks/botisimo", router)
+        .verify(SharedSecret::in_query("token", "s3cret"));
+    let service = layer.layer(Inner);
+
+    let request = || {
+        MockRequest::event("account.updated")
+            .message_id("m-1")
+            .path("/other?token=s3cret")
+    };
+    let through = request().build::<Full<Bytes>>();
+    let (length, mut bytes) = (request().body_bytes().len(), 0);
+    let ours = measure(|| bytes = send(&service, through));
+    assert_eq!((ours.count_total, bytes), (0, length));
+    // To wrap another service, as axum does for each request, costs none either.
+    assert_eq!(measure(|| drop(layer.layer(Inner))).count_total, 0);
+
+    // The counter counts: an answer of our own has its allocation.
+    let webhook = MockRequest::event("account.updated").build::<Full<Bytes>>();
+    assert_ne!(measure(|| bytes = send(&service, webhook)).count_total, 0);
+}
+
+/// The bug: each of the thousands of secrets that fit into a URL was decoded twice.
+#[test]
+fn a_thousand_wrong_secrets_cost_no_allocation_more_than_one() {
+    let layer = WebhookLayer::new("/webhooks/botisimo", EventRouter::new())
+        .verify(SharedSecret::in_query("token", "s3cret"));
+    let service = layer.layer(Inner);
+    for wrong in ["token=a", "token=+", "token=wrong1"] {
+        let allocations = |times: usize| {
+            let query = vec![wrong; times].join("&");
+            let path = format!("/webhooks/botisimo?{query}");
+            let request = MockRequest::event("a").path(path).build::<Full<Bytes>>();
+            measure(|| assert_ne!(send(&service, request), 0)).count_total
+        };
+        assert_eq!(allocations(1000), allocations(1), "{wrong}");
+    }
+}
+
+#[test]
+fn parsing_and_finding_a_documented_event_type_allocate_nothing() {
+    let router = (0..1000).fold(EventRouter::new(), |router, i| {
+        router.on(format!("service{i}.*"), |_: Event| async {})
+    });
+    let router = router
+        .on_prefix("connection.stream", |_: Event| async {})
+        .on_any(|_: Event| async {});
+    for event_type in EventType::ALL {
+        let name = event_type.as_str();
+        let mut found = false;
+        let parsed = measure(|| found = router.matches(&EventType::from(name)));
+        assert_eq!(parsed.count_total, 0, "{name}");
+        assert_eq!(found, name.starts_with("connection.stream"));
+    }
+    // The counter counts: any other name is kept.
+    assert_ne!(
+        measure(|| drop(EventType::from("planet.discovered"))).count_total,
+        0
+    );
+}
+
+/// Accepts an event.
+fn accept(inbox: &MemoryInbox, number: usize, body: &str) {
+    let body = body.replacen("00000000", &format!("{number:08}"), 1);
+    let event = Event::from_bytes(body).expect("a good event");
+    let mut accept = pin!(inbox.accept(event));
+    let accepted = accept
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(accepted, Poll::Ready(Ok(Accepted::New))));
+}
+
+#[test]
+fn an_event_that_waits_costs_less_than_300_bytes_beyond_its_body() {
+    const EVENTS: usize = 100_000;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    // Nothing runs on it while it isn't blocked on.
+    let _entered = runtime.enter();
+    let inbox = MemoryInbox::builder()
+        .max_events(EVENTS)
+        .build(EventRouter::new().on_any(|_: Event| async {}));
+    let data = "x".repeat(500);
+    let body = format!(
+        r#"{{"messageId":"00000000","timestamp":1,"eventType":"account.updated","data":"{data}"}}"#
+    );
+
+    let held = measure(|| (0..EVENTS).for_each(|number| accept(&inbox, number, &body)));
+    assert_eq!(inbox.handle().stats().waiting, EVENTS as u64);
+    let held = usize::try_from(held.bytes_current).expect("more is allocated than freed");
+    let each = held / EVENTS - body.len();
+    println!("{each} bytes each beyond the body");
+    assert!(each < 300, "{each}");
+    // What is counted is what is there: an id, an event and its place in the line have a size.
+    assert!(each > 100, "{each}");
+}
+
+#[test]
+fn an_event_costs_nine_allocations_from_its_request_to_its_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let layer = WebhookLayer::new(
+        "/webhooks/botisimo",
+        EventRouter::new().on("account.updated", |_: Event| async {}),
+    );
+    let (handle, service) = (layer.handle(), layer.layer(Inner));
+    let deliver = |id: &str| {
+        let request = MockRequest::event("account.updated").message_id(id);
+        let request = request.build::<Full<Bytes>>();
+        let measured = measure(|| {
+            runtime.block_on(async { send(&service, request) });
+            // The worker that was spawned for it has its turn. tokio's own `yield_now` allocates.
+            let mut turns = 0..2;
+            runtime.block_on(poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                turns.next().map_or(Poll::Ready(()), |_| Poll::Pending)
+            }));
+        });
+        assert_eq!(handle.stats().in_flight(), 0);
+        measured.count_total
+    };
+    // The first event makes room in the queue, among the ids and in the runtime.
+    deliver("m-0");
+    // The receiver's future; the body, and the envelope that owns it; the job; the worker's future and its task; the
+    // attempt's state, and its routes, which the reports share; the handler's future. Data with brackets in it costs one
+    // more.
+    assert_eq!(deliver("m-1"), 9);
+    assert_eq!(deliver("m-2"), 9);
+}

@@ -1,0 +1,248 @@
+//! Ten thousand connections that are idle, and more unfinished and endless bodies than the budget has room for, over real
+//! sockets, against a server in a process of its own: its memory stays bounded, and the next good event gets its 200.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{self, Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{Endpoint, Event, EventRouter};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// The limit of a body, and of all bodies at once.
+const LIMIT: usize = 1 << 20;
+const ACK: Duration = Duration::from_secs(3);
+/// How late an answer may be on a busy machine.
+const LATE: Duration = Duration::from_secs(60);
+const CROWD: u64 = 10_000;
+
+/// Raises the soft limit of open files, and returns how many connections it leaves room for.
+fn room() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    let room = limit
+        .maximum
+        .map_or(CROWD, |files| files.saturating_sub(100));
+    if room < CROWD {
+        println!("{room} connections, since no more files may be open");
+    }
+    room.min(CROWD)
+}
+
+#[test]
+#[ignore = "the process that the others start"]
+fn server() {
+    if env::var_os("CROWD_SERVER").is_none() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::abort();
+    });
+    room();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(serve());
+}
+
+async fn serve() {
+    let webhooks = Endpoint::new(EventRouter::new().on_any(async |_: Event| {}))
+        .response_timeout(ACK)
+        .max_body_bytes(LIMIT)
+        .max_body_bytes_in_flight(LIMIT);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("\nlistening {}", listener.local_addr().unwrap());
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        let service = TowerToHyperService::new(webhooks.clone());
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new());
+        let connection = server.serve_connection(TokioIo::new(socket), service);
+        // An error is a client that left.
+        tokio::spawn(connection);
+    }
+}
+
+struct Server {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "crowds::server", "--nocapture"])
+            .env("CROWD_SERVER", "yes")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let addr = stdout.lines().map_while(Result::ok).find_map(|line| {
+            let addr = line.strip_prefix("listening ")?;
+            Some(addr.parse().unwrap())
+        });
+        let addr = addr.expect("it listens");
+        Self { child, addr }
+    }
+
+    /// The most memory that it has had, in KiB.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let size = line.unwrap().split_whitespace().nth(1).unwrap();
+        size.parse().unwrap()
+    }
+
+    async fn crowd(&self, count: u64, text: &[u8]) -> Vec<TcpStream> {
+        let mut crowd = Vec::new();
+        for _ in 0..count {
+            let mut client = TcpStream::connect(self.addr).await.unwrap();
+            client.write_all(text).await.unwrap();
+            crowd.push(client);
+        }
+        crowd
+    }
+
+    /// Sends a good event that needs all bytes of bodies.
+    async fn good(&self) {
+        let event = MockRequest::event("a").padded(LIMIT).body_bytes();
+        let mut request = head(&format!("content-length: {LIMIT}\r\nconnection: close\r\n"));
+        request.extend(event);
+        let start = Instant::now();
+        loop {
+            let mut client = TcpStream::connect(self.addr).await.unwrap();
+            client.write_all(&request).await.unwrap();
+            match status(&mut client).await {
+                Some(200) => return,
+                // What the last client held is given back when the server sees that it left.
+                other => assert!(start.elapsed() < LATE, "answered {other:?}"),
+            }
+        }
+    }
+}
+
+fn head(headers: &str) -> Vec<u8> {
+    format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n").into_bytes()
+}
+
+/// Reads to the end of the connection, and returns the status, if there was one.
+async fn status(client: &mut TcpStream) -> Option<u16> {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(LATE, client.read_to_end(&mut answer));
+    let _ = read.await.expect("an answer and an end");
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?;
+    Some(status.parse().unwrap())
+}
+
+#[tokio::test]
+async fn idle_connections_cost_a_few_kilobytes_each_and_nobody_an_answer() {
+    let (room, server) = (room(), Server::start());
+    server.good().await;
+    let before = server.peak();
+    let idle = server.crowd(room, b"").await;
+    server.good().await;
+    let each = (server.peak() - before) * 1024 / room;
+    println!("{room} idle connections, {each} bytes each");
+    assert!(each < 32 << 10, "{each}");
+    drop(idle);
+    server.good().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_unfinished_bodies_are_bounded_refused_and_let_go_at_the_deadline() {
+    let (room, server) = (room(), Server::start());
+    server.good().await;
+    let before = server.peak();
+    let mut text = head("content-length: 2000\r\n");
+    text.extend([b' '; 1024]);
+    let crowd = server.crowd(room, &text).await;
+    let mut answers = BTreeMap::<_, u64>::new();
+    for mut client in crowd {
+        *answers.entry(status(&mut client).await).or_default() += 1;
+    }
+    server.good().await;
+    let each = (server.peak() - before) * 1024 / room;
+    println!("{room} unfinished bodies: {answers:?}, {each} bytes each");
+    let known = |status: &Option<u16>| matches!(status, Some(408 | 503));
+    assert!(answers.keys().all(known), "{answers:?}");
+    assert!(answers.contains_key(&Some(408)), "{answers:?}");
+    if room > 2 * LIMIT as u64 / 1024 {
+        assert!(answers.contains_key(&Some(503)), "{answers:?}");
+    }
+    // hyper keeps a read buffer of 8 KiB for each connection that has sent anything.
+    assert!(each < 32 << 10, "{each}");
+}
+
+#[tokio::test]
+async fn chunked_bodies_without_end_are_answered_413_or_503_and_kept_nowhere() {
+    let server = Server::start();
+    server.good().await;
+    let before = server.peak();
+    let mut clients = JoinSet::new();
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(server.addr).await.unwrap();
+        clients.spawn(async move {
+            let chunk = [b"4000\r\n", &[b' '; 0x4000][..], b"\r\n"].concat();
+            let (mut read, mut write) = client.split();
+            write
+                .write_all(&head("transfer-encoding: chunked\r\n"))
+                .await
+                .unwrap();
+            let endless = async {
+                let mut sent = 0_u64;
+                // Until the server closes.
+                while write.write_all(&chunk).await.is_ok() {
+                    sent += chunk.len() as u64;
+                }
+                sent
+            };
+            let answer = async {
+                let mut answer = [0; 12];
+                let read = read.read_exact(&mut answer).await;
+                read.expect("an answer comes before the end");
+                let answer = std::str::from_utf8(&answer).unwrap();
+                answer[9..].parse::<u16>().unwrap()
+            };
+            tokio::time::timeout(LATE, async { tokio::join!(endless, answer) }).await
+        });
+    }
+    let mut sent = 0;
+    while let Some(client) = clients.join_next().await {
+        let (bytes, status) = client.unwrap().expect("the server closes");
+        assert!([413, 503].contains(&status), "{status}");
+        sent += bytes;
+    }
+    server.good().await;
+    let grown = server.peak() - before;
+    println!(
+        "{} KiB sent without end, {grown} KiB more in memory",
+        sent / 1024
+    );
+    // Bodies take a MiB together, and the read buffers of hyper up to 400 KiB each.
+    assert!(grown < 32 << 10, "{grown} KiB");
+}

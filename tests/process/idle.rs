@@ -1,0 +1,57 @@
+//! The thread of an inbox on disk sleeps where there is nothing to do. The other tests of this
+//! binary have their inboxes in other processes, so the CPU of all such threads of this process is counted.
+
+use std::fs;
+use std::time::Duration;
+
+use botisimo_webhooks::{EventRouter, Inbox};
+
+use crate::support::sqlite::{ByHand, Place, event, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_inbox_and_one_that_waits_for_an_attempt_have_their_thread_sleep() {
+    let (place, clock) = (Place::new(), ByHand::new());
+    let router = EventRouter::new().on("a", |_: botisimo_webhooks::Event| async {
+        Err::<(), _>(botisimo_webhooks::HandlerError::retry_after(
+            Duration::from_secs(60),
+            "later",
+        ))
+    });
+    let retry = botisimo_webhooks::RetryPolicy::new();
+    let inbox = place
+        .inbox()
+        .retry(retry)
+        .open_with(clock, router)
+        .await
+        .unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    let handle = inbox.handle();
+    until(|| handle.stats().retrying == 1).await;
+    // A busy thread would use most of this time.
+    let before = cpu();
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let used = cpu() - before;
+    assert!(used < 30, "{used} ticks of 10 ms");
+}
+
+/// Ticks of CPU that the threads of inboxes of this process have used.
+fn cpu() -> u64 {
+    let mut ticks = 0;
+    for task in fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let Ok(stat) = fs::read_to_string(task.path().join("stat")) else {
+            continue;
+        };
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        if name.contains("botisimo-inbox") {
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            ticks += fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        }
+    }
+    ticks
+}

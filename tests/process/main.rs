@@ -1,0 +1,22 @@
+//! What a process costs, and receivers that run in processes of their own, which are loaded, starved and killed.
+#![cfg(all(unix, feature = "sqlite", feature = "tokio"))]
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod allocations;
+mod crash;
+#[cfg(target_os = "linux")]
+mod crowds;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod idle;
+#[cfg(target_os = "linux")]
+mod soak;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[test]
+#[ignore = "the process that other tests start"]
+fn server() {
+    support::server::serve();
+}

@@ -1,0 +1,12 @@
+//! Events and the router: decoding, patterns, handlers, and the user's layers around them.
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod decoding;
+#[cfg(feature = "tokio")]
+mod handler_forms;
+#[cfg(feature = "tokio")]
+mod handler_mistakes;
+#[cfg(feature = "tokio")]
+mod matching;
+#[cfg(feature = "tokio")]
+mod user_layers;

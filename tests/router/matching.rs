@@ -1,0 +1,703 @@
+//! The event router: which routes an event reaches, and that no route can hurt another.
+
+use std::cell::RefCell;
+use std::future::{Future, pending};
+use std::panic;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    ErrorKind, Event, EventRouter, EventType, HandlerError, HandlerResult, Outcome, Pattern, Report,
+};
+use proptest::prelude::*;
+use tower::{Service, ServiceExt};
+
+async fn noop(_: Event) {}
+
+async fn call(router: &EventRouter, event_type: &str) -> Report {
+    router
+        .clone()
+        .oneshot(MockRequest::event(event_type).to_event())
+        .await
+        .unwrap()
+}
+
+/// Returns a report as `route outcome` lines.
+fn lines(report: &Report) -> Vec<String> {
+    report.routes().iter().map(ToString::to_string).collect()
+}
+
+fn names(router: &EventRouter, event_type: &str) -> Vec<String> {
+    router
+        .matching_routes(event_type)
+        .iter()
+        .map(|route| route.name().to_owned())
+        .collect()
+}
+
+#[test]
+fn on_takes_that_event_type_and_no_other() {
+    let router = EventRouter::new().on("a.b", noop);
+    assert_eq!(names(&router, "a.b"), ["a.b"]);
+    for other in ["a", "a.b.c", "a.bc", "a.b.", "A.B", " a.b"] {
+        assert_eq!(names(&router, other), [""; 0], "{other}");
+    }
+}
+
+#[test]
+fn a_star_takes_what_is_below_and_never_the_name_itself() {
+    let router = EventRouter::new().on("a.b.*", noop);
+    for below in ["a.b.c", "a.b.c.d", "a.b.", "a.b.."] {
+        assert_eq!(names(&router, below), ["a.b.*"], "{below}");
+    }
+    for other in ["a.b", "a.bc", "a.bc.d", "a", "x.a.b.c"] {
+        assert_eq!(names(&router, other), [""; 0], "{other}");
+    }
+}
+
+#[test]
+fn a_prefix_takes_the_name_and_what_is_below() {
+    let router = EventRouter::new().on_prefix("a.b", noop);
+    for taken in ["a.b", "a.b.c", "a.b.c.d", "a.b."] {
+        assert_eq!(names(&router, taken), ["a.b[.*]"], "{taken}");
+    }
+    for other in ["a.bc", "a", "a.bc.d"] {
+        assert_eq!(names(&router, other), [""; 0], "{other}");
+    }
+}
+
+#[test]
+fn segments_are_compared_whole_also_among_documented_names() {
+    let router = EventRouter::new()
+        .on_prefix("stream", noop)
+        .on("stream.*", noop)
+        .on_prefix("connection", noop);
+    assert_eq!(names(&router, "stream_report.created"), [""; 0]);
+    assert_eq!(
+        names(&router, "connection.stream.ended.trovo"),
+        ["connection[.*]"]
+    );
+}
+
+#[test]
+fn an_empty_segment_is_a_literal() {
+    let router = EventRouter::new()
+        .on("a..b", noop)
+        .on("a..*", noop)
+        .on(".", noop);
+    assert_eq!(names(&router, "a..b"), ["a..b", "a..*"]);
+    assert_eq!(names(&router, "."), ["."]);
+    assert_eq!(names(&router, "a.b"), [""; 0]);
+}
+
+#[test]
+fn a_typed_event_type_is_taken_literally() {
+    let router = EventRouter::new()
+        .on(EventType::PollCreated, noop)
+        .on(EventType::from("a.*"), noop);
+    assert_eq!(names(&router, "poll.created"), ["poll.created"]);
+    assert_eq!(names(&router, "a.*"), ["a.*"]);
+    assert_eq!(names(&router, "a.b"), [""; 0]);
+}
+
+#[test]
+fn routes_are_explained_in_the_order_of_their_registration() {
+    let router = EventRouter::new()
+        .on_any(noop)
+        .named("first")
+        .on("account.*", noop)
+        .on_prefix("account", noop)
+        .on("account.updated", noop)
+        .on("account.updated.x", noop)
+        .on_any(noop)
+        .fallback(noop);
+    assert_eq!(
+        names(&router, "account.updated"),
+        ["first", "account.*", "account[.*]", "account.updated", "*"]
+    );
+    assert_eq!(
+        names(&router, "account.updated.x"),
+        [
+            "first",
+            "account.*",
+            "account[.*]",
+            "account.updated.x",
+            "*"
+        ]
+    );
+    assert_eq!(names(&router, "poll.created"), ["first", "*", "fallback"]);
+    assert_eq!(names(&router, "x"), ["first", "*", "fallback"]);
+    assert_eq!(router.routes().len(), 7);
+}
+
+#[test]
+fn a_router_prints_its_table() {
+    let router = EventRouter::new()
+        .on("account.updated", noop)
+        .on_prefix("connection.stream", noop)
+        .named("streams")
+        .on("acount.updated", noop)
+        .on_any(noop)
+        .fallback(noop);
+    let table = router.to_string();
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[0].trim_end(), "account.updated");
+    assert!(
+        lines[1].starts_with("connection.stream[.*]") && lines[1].ends_with("as streams"),
+        "{table}"
+    );
+    assert!(
+        lines[2].starts_with("acount.updated") && lines[2].ends_with("(no documented event type)"),
+        "{table}"
+    );
+    assert_eq!(
+        (lines[3].trim_end(), lines[4].trim_end()),
+        ("*", "fallback")
+    );
+}
+
+#[test]
+fn a_malformed_pattern_is_refused_with_the_reason() {
+    let long = "x".repeat(256);
+    for (pattern, reason) in [
+        ("", "is empty"),
+        ("*", "use `on_any`"),
+        (".*", "is empty"),
+        ("a.*.b", "elsewhere"),
+        ("a.b*", "elsewhere"),
+        ("*.a", "elsewhere"),
+        ("a.**", "elsewhere"),
+        ("a.*.*", "elsewhere"),
+        (&long, "255"),
+    ] {
+        let error = EventRouter::new().try_on(pattern, noop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Pattern);
+        assert!(error.to_string().contains(reason), "{pattern}: {error}");
+    }
+    for prefix in ["", "*", "a.*"] {
+        assert_eq!(
+            Pattern::prefix(prefix).unwrap_err().kind(),
+            ErrorKind::Pattern
+        );
+    }
+}
+
+#[test]
+fn a_pattern_reads_what_it_writes() {
+    for written in ["a.b", "a.b.*", "a.b[.*]", "a..*"] {
+        assert_eq!(Pattern::new(written).unwrap().to_string(), written);
+    }
+    assert_eq!(
+        Pattern::new("a[.*]").unwrap(),
+        Pattern::prefix("a").unwrap()
+    );
+}
+
+#[test]
+fn a_second_route_of_the_same_name_is_refused_unless_it_is_renamed() {
+    let error = EventRouter::new()
+        .on("a", noop)
+        .try_on("a", noop)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Route);
+    let router = EventRouter::new()
+        .on("a", noop)
+        .named("first")
+        .on("a", noop)
+        .on_prefix("a", noop);
+    assert_eq!(names(&router, "a"), ["first", "a", "a[.*]"]);
+}
+
+#[test]
+fn merge_adds_the_routes_of_another_router() {
+    let router = EventRouter::new()
+        .on("a", noop)
+        .merge(EventRouter::new().on_any(noop).on("b", noop).fallback(noop));
+    assert_eq!(names(&router, "a"), ["a", "*"]);
+    assert_eq!(names(&router, "b"), ["*", "b"]);
+    assert_eq!(names(&router, "c"), ["*", "fallback"]);
+}
+
+#[test]
+fn a_clone_is_a_router_of_its_own() {
+    let one = EventRouter::new().on("a", noop);
+    let two = one.clone().on_prefix("a", noop);
+    assert_eq!((names(&one, "a").len(), names(&two, "a").len()), (1, 2));
+}
+
+/// Returns the file and line that a panic of `code` names, and its message.
+fn blame(code: impl FnOnce() + panic::UnwindSafe) -> (String, String) {
+    thread_local!(static SEEN: RefCell<Option<(String, String)>> = const { RefCell::new(None) });
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = HOOK.lock().unwrap();
+    let previous = panic::take_hook();
+    panic::set_hook(Box::new(|info| {
+        let file = info.location().map(|location| location.file().to_owned());
+        let payload = info.payload();
+        let message = payload.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+        });
+        let message = message.unwrap_or_default();
+        SEEN.with(|seen| *seen.borrow_mut() = Some((file.unwrap_or_default(), message)));
+    }));
+    let end = panic::catch_unwind(code);
+    panic::set_hook(previous);
+    assert!(end.is_err(), "it should have panicked");
+    SEEN.with(|seen| seen.take().unwrap())
+}
+
+#[test]
+fn a_mistake_panics_at_the_callers_line() {
+    let mistakes: [(fn(), &str); 9] = [
+        (|| drop(EventRouter::new().on("a.*.b", noop)), "a.*.b"),
+        (|| drop(EventRouter::new().on_prefix("a.*", noop)), "prefix"),
+        (
+            || drop(EventRouter::new().on("a", noop).on("a", noop)),
+            "named",
+        ),
+        (
+            || drop(EventRouter::new().on_any(noop).on_any(noop)),
+            "named",
+        ),
+        (
+            || drop(EventRouter::new().fallback(noop).fallback(noop)),
+            "fallback",
+        ),
+        (|| drop(EventRouter::new().named("a")), "add one first"),
+        (
+            || drop(EventRouter::new().on("a", noop).on("b", noop).named("a")),
+            "named",
+        ),
+        (
+            || {
+                drop(
+                    EventRouter::new()
+                        .on("a", noop)
+                        .merge(EventRouter::new().on("a", noop)),
+                );
+            },
+            "named",
+        ),
+        (
+            || {
+                drop(
+                    EventRouter::new()
+                        .fallback(noop)
+                        .merge(EventRouter::new().fallback(noop)),
+                );
+            },
+            "fallback",
+        ),
+    ];
+    for (mistake, says) in mistakes {
+        let (file, message) = blame(mistake);
+        assert!(file.ends_with(file!()), "{file}: {message}");
+        assert!(message.contains(says), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn every_matching_route_runs_and_reports() {
+    let router = EventRouter::new()
+        .on("account.updated", noop)
+        .on("account.*", |_: Event| async { Err::<(), _>("no") })
+        .on_any(noop)
+        .on("poll.created", noop)
+        .fallback(noop);
+    assert_eq!(
+        lines(&call(&router, "account.updated").await),
+        [
+            "account.updated handled",
+            "account.* failed: no",
+            "* handled"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn fallback_runs_where_no_route_but_on_any_matched() {
+    let router = EventRouter::new().on("a", noop).on_any(noop).fallback(noop);
+    let report = call(&router, "x").await;
+    assert_eq!(lines(&report), ["* handled", "fallback handled"]);
+    assert!(!report.is_unhandled());
+    assert_eq!(lines(&call(&router, "a").await), ["a handled", "* handled"]);
+}
+
+#[tokio::test]
+async fn an_event_is_unhandled_if_no_route_but_on_any_matched() {
+    let report = call(&EventRouter::new().on("a", noop).on_any(noop), "x").await;
+    assert_eq!(lines(&report), ["* handled"]);
+    assert!(report.is_unhandled() && report.is_success());
+    let report = call(&EventRouter::new(), "x").await;
+    assert!(report.is_unhandled() && report.routes().is_empty());
+    assert_eq!(report.to_string(), "no route");
+}
+
+#[tokio::test]
+async fn handlers_run_concurrently() {
+    let meet = Arc::new(tokio::sync::Barrier::new(3));
+    let handler = |meet: Arc<tokio::sync::Barrier>| {
+        move |_: Event| async move {
+            meet.wait().await;
+        }
+    };
+    let router = EventRouter::new()
+        .on("a", handler(Arc::clone(&meet)))
+        .on_prefix("a", handler(Arc::clone(&meet)))
+        .on_any(handler(meet));
+    assert!(call(&router, "a").await.is_success());
+}
+
+#[tokio::test]
+async fn each_run_gets_a_clone_of_what_the_closure_captured() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let words = vec![String::from("word")];
+    let log = Arc::clone(&seen);
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        let mut words = words;
+        words.push(event.event_type().to_string());
+        log.lock().unwrap().push(words);
+    });
+    for _ in 0..2 {
+        assert!(call(&router, "a").await.is_success());
+    }
+    assert_eq!(*seen.lock().unwrap(), [["word", "a"], ["word", "a"]]);
+}
+
+#[tokio::test]
+async fn a_payload_that_doesnt_fit_costs_that_route_only() {
+    #[derive(serde::Deserialize)]
+    struct Stream {
+        title: String,
+    }
+    let router = EventRouter::new()
+        .on("a", |event: Event<Stream>| async move {
+            assert_eq!(event.data().title, "t");
+        })
+        .on_any(noop);
+    let fits = MockRequest::event("a")
+        .data(serde_json::json!({"title": "t", "new": 1}))
+        .to_event();
+    assert!(router.clone().oneshot(fits).await.unwrap().is_success());
+    let not = MockRequest::event("a")
+        .data(serde_json::json!({"title": 1}))
+        .to_event();
+    let report = router.oneshot(not).await.unwrap();
+    assert!(
+        matches!(report.get("a"), Some(Outcome::Mismatched(error)) if error.kind() == ErrorKind::Payload)
+    );
+    assert!(report.get("*").unwrap().is_handled());
+}
+
+#[tokio::test]
+async fn an_error_says_whether_and_when_to_try_again() {
+    let delay = Duration::from_secs(7);
+    let router = EventRouter::new()
+        .on("a", |_: Event| async {
+            Err::<(), _>(HandlerError::permanent("never"))
+        })
+        .on_prefix("a", move |_: Event| async move {
+            Err::<(), _>(HandlerError::retry_after(delay, "later"))
+        })
+        .on_any(|_: Event| async {
+            std::fs::read("/nonexistent")?;
+            Ok::<_, HandlerError>(())
+        });
+    let report = call(&router, "a").await;
+    let errors = report.routes().iter().map(|each| match each.outcome() {
+        Outcome::Failed(error) => (
+            error.is_permanent(),
+            error.delay(),
+            error.get_ref().is::<std::io::Error>(),
+        ),
+        other => panic!("{other}"),
+    });
+    assert_eq!(
+        errors.collect::<Vec<_>>(),
+        [
+            (true, None, false),
+            (false, Some(delay), false),
+            (false, None, true)
+        ]
+    );
+}
+
+/// A thing that panics at one moment of its life, once armed.
+struct Bomb(&'static str);
+
+impl Clone for Bomb {
+    fn clone(&self) -> Self {
+        if self.0 == "clone" {
+            panic!("a panic in clone");
+        }
+        Self(self.0)
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        // Two panics at once would abort the process, which nobody can contain.
+        if self.0 == "drop" && !std::thread::panicking() {
+            panic!("a panic in drop");
+        }
+    }
+}
+
+/// A panic whose payload panics when it is dropped, and the payload of that panic again.
+struct Payload(u32);
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            panic::panic_any(Payload(self.0 - 1));
+        }
+    }
+}
+
+/// A future that panics in its second poll, or when it is dropped.
+struct Fuse {
+    polls: u32,
+    armed: &'static str,
+}
+
+impl Future for Fuse {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.polls += 1;
+        match (self.armed, self.polls) {
+            ("poll", 2) => panic!("a panic in poll"),
+            (_, 3) => Poll::Ready(()),
+            _ => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if self.armed == "future's drop" {
+            panic!("a panic in future's drop");
+        }
+    }
+}
+
+struct Undecodable;
+
+impl<'de> serde::Deserialize<'de> for Undecodable {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("a panic in decode")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_that_routes_outcome_wherever_it_happens() {
+    let clone = Bomb("clone");
+    let drop = Bomb("drop");
+    let fuse = |armed| move |_: Event| Fuse { polls: 0, armed };
+    let bystander = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&bystander);
+    let router = EventRouter::new()
+        .on_any(|event: Event| async move {
+            let _clone = &clone;
+            std::mem::drop(event);
+        })
+        .named("clone")
+        .on_any(|_: Event| -> std::future::Ready<()> { panic!("a panic in call") })
+        .named("call")
+        .on_any(|_: Event<Undecodable>| async {})
+        .named("decode")
+        .on_any(fuse("poll"))
+        .named("poll")
+        .on_any(fuse("future's drop"))
+        .named("future's drop")
+        .on_any(move |_: Event| async move {
+            let _drop = drop;
+        })
+        .named("drop")
+        .on_any(|_: Event| async { panic::panic_any(Payload(3)) })
+        .named("payload")
+        .on_any(move |_: Event| async move {
+            tokio::task::yield_now().await;
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .named("bystander")
+        .on_any(fuse(""))
+        .named("slow bystander");
+    let report = call(&router, "x").await;
+    for each in report.routes() {
+        match (each.route(), each.outcome()) {
+            ("bystander" | "slow bystander", outcome) => assert!(outcome.is_handled()),
+            ("payload", Outcome::Panicked(message)) => {
+                assert!(message.contains("not text"), "{message}");
+            }
+            (route, Outcome::Panicked(message)) => {
+                assert_eq!(**message, format!("a panic in {route}"));
+            }
+            (route, outcome) => panic!("{route}: {outcome}"),
+        }
+    }
+    assert_eq!(report.routes().len(), 9);
+    assert_eq!(bystander.load(Ordering::Relaxed), 1);
+    // A single route goes another way.
+    for armed in ["poll", "future's drop"] {
+        let report = call(&EventRouter::new().on("a", fuse(armed)), "a").await;
+        assert!(
+            matches!(report.get("a"), Some(Outcome::Panicked(_))),
+            "{report}"
+        );
+    }
+    // The bombs that the router holds would go off with it.
+    #[allow(clippy::mem_forget)]
+    std::mem::forget(router);
+}
+
+#[tokio::test]
+async fn dropping_the_future_of_a_call_contains_the_panics_of_its_handlers() {
+    let fuse = |_: Event| Fuse {
+        polls: 0,
+        armed: "future's drop",
+    };
+    let router = EventRouter::new().on("a", fuse).on_any(fuse);
+    for event_type in ["a", "x"] {
+        let mut future = router
+            .clone()
+            .call(MockRequest::event(event_type).to_event());
+        assert!(futures_util::poll!(&mut future).is_pending());
+        drop(future);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_of_a_call_drops_its_handlers() {
+    let held = Arc::new(());
+    let mine = Arc::clone(&held);
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        let _mine = mine;
+        pending::<()>().await;
+    });
+    let call = router.clone().oneshot(MockRequest::event("a").to_event());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), call)
+            .await
+            .is_err()
+    );
+    drop(router);
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[tokio::test]
+async fn handlers_may_return_any_error() {
+    async fn boxed(_: Event) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Err("boxed".into())
+    }
+    async fn own(_: Event) -> HandlerResult {
+        boxed(MockRequest::event("x").to_event()).await?;
+        Ok(())
+    }
+    async fn number(_: Event) -> Result<(), std::num::ParseIntError> {
+        "x".parse::<u8>().map(drop)
+    }
+    let router = EventRouter::new()
+        .on_any(boxed)
+        .named("1")
+        .on_any(own)
+        .named("2")
+        .on_any(number)
+        .named("3");
+    let report = call(&router, "x").await;
+    assert_eq!(report.failures().count(), 3);
+    assert_eq!(report.get("2").unwrap().to_string(), "failed: boxed");
+}
+
+/// Whether a pattern takes a name, by taking both apart.
+fn naive(pattern: &str, prefix: bool, name: &str) -> bool {
+    let name: Vec<_> = name.split('.').collect();
+    let mut pattern: Vec<_> = pattern.split('.').collect();
+    let below = !prefix && pattern.last() == Some(&"*");
+    if below {
+        pattern.pop();
+    }
+    match (prefix, below) {
+        (true, _) => name.len() >= pattern.len() && name[..pattern.len()] == pattern,
+        (_, true) => name.len() > pattern.len() && name[..pattern.len()] == pattern,
+        _ => name == pattern,
+    }
+}
+
+fn any_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(EventType::ALL.to_vec()).prop_map(|event_type| event_type.to_string()),
+        prop::collection::vec("[ab]{0,2}", 1..5).prop_map(|segments| segments.join(".")),
+        (prop::sample::select(EventType::ALL.to_vec()), "[.a]{1,2}")
+            .prop_map(|(known, end)| format!("{known}{end}")),
+    ]
+}
+
+/// Returns a name cut after some segment, so that it is above others.
+fn any_pattern() -> impl Strategy<Value = (String, bool)> {
+    (any_name(), 1_usize..5, 0..3).prop_map(|(name, keep, kind)| {
+        let cut = name.split('.').take(keep).collect::<Vec<_>>().join(".");
+        match kind {
+            0 => (cut, false),
+            1 => (format!("{cut}.*"), false),
+            _ => (cut, true),
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_table_finds_what_a_naive_matcher_finds(
+        patterns in prop::collection::vec(any_pattern(), 0..24),
+        observers in prop::collection::vec(any::<bool>(), 24),
+        fallback in any::<bool>(),
+        names in prop::collection::vec(any_name(), 1..24),
+    ) {
+        let mut router = EventRouter::new();
+        let mut model: Vec<(String, Option<(String, bool)>)> = Vec::new();
+        for (i, (pattern, prefix)) in patterns.into_iter().enumerate() {
+            if observers[i] {
+                router = router.on_any(noop).named(format!("observer {i}"));
+                model.push((format!("observer {i}"), None));
+            }
+            let parsed = if prefix { Pattern::prefix(&pattern) } else { Pattern::new(&pattern) };
+            let Ok(parsed) = parsed else {
+                prop_assert!(pattern.is_empty() || pattern == ".*", "{}", pattern);
+                continue;
+            };
+            let route = format!("route {i}");
+            router = router.try_on(parsed, noop).or(Err(TestCaseError::reject("a name twice")))?.named(&*route);
+            model.push((route, Some((pattern, prefix))));
+        }
+        if fallback {
+            router = router.fallback(noop);
+        }
+        for name in names {
+            let takes = |pattern: &Option<(String, bool)>| match pattern {
+                Some((pattern, prefix)) => naive(pattern, *prefix, &name),
+                None => true,
+            };
+            let mut expected: Vec<_> = model.iter().filter(|(_, pattern)| takes(pattern)).collect();
+            let matched = expected.iter().any(|(_, pattern)| pattern.is_some());
+            let rest = ("fallback".to_owned(), None);
+            if fallback && !matched {
+                expected.push(&rest);
+            }
+            let expected: Vec<_> = expected.iter().map(|(route, _)| route.as_str()).collect();
+            let found: Vec<_> = router.matching_routes(name.as_str()).iter().map(|route| route.name()).collect();
+            prop_assert_eq!(found, expected, "{}", name);
+            prop_assert_eq!(router.matches(&name.as_str().into()), matched || fallback);
+        }
+    }
+}

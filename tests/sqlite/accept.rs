@@ -1,0 +1,343 @@
+//! What an inbox on disk answers: not before the commit, copies once, within its bounds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use botisimo_webhooks::{
+    AcceptError, Accepted, Event, EventRouter, Inbox, SqliteInbox, SqliteInboxBuilder,
+};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use crate::support::sqlite::{
+    ByHand, Log, Place, at_once, balanced, event, gated, logging, sized, until, wait_idle,
+};
+
+async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> {
+    inbox.accept(event(id)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_answered_after_its_commit() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let router = gated(&Log::default(), &gate);
+    let inbox = place.inbox().concurrency(1).open(router).await.unwrap();
+    let look = place.look();
+    for i in 1..=50 {
+        let id = format!("m-{i}");
+        assert_eq!(accept(&inbox, &id).await, Ok(Accepted::New));
+        let sql = "SELECT count(*) FROM events JOIN message_ids USING (id) WHERE id = ?1 AND message_id = ?2 AND json_extract(body, '$.messageId') = ?2";
+        let found: i64 = look.query_row(sql, (i, &id), |row| row.get(0)).unwrap();
+        assert_eq!(found, 1, "{id}");
+    }
+    let totals: (i64, i64) = look
+        .query_row("SELECT next_id, events FROM totals", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(totals, (51, 50));
+    gate.add_permits(50);
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(place.count("SELECT count(*) FROM events"), 0);
+    assert_eq!(place.count("SELECT events + event_bytes FROM totals"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_concurrent_copies_one_is_new() {
+    let (place, log) = (Place::new(), Log::default());
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    let copies = (0..1000).map(|_| {
+        let inbox = inbox.clone();
+        tokio::spawn(async move { accept(&inbox, "1").await.unwrap() })
+    });
+    let answers = join_all(copies).await.into_iter().map(Result::unwrap);
+    let new = answers.filter(|answer| *answer == Accepted::New).count();
+    assert_eq!(new, 1);
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.lines(), ["1#1"]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.accepted, stats.duplicates), (1, 999));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_remembered_within_its_window_and_not_after_also_across_processes() {
+    let place = Place::new();
+    let clock = ByHand::new();
+    let open = || {
+        let window = Duration::from_secs(60);
+        let builder = place.inbox().duplicate_window(window);
+        builder.open_with(clock.clone(), logging(&Log::default()))
+    };
+    let inbox = open().await.unwrap();
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(accept(&inbox, "2").await, Ok(Accepted::New));
+    drop(inbox);
+    let inbox = open().await.unwrap();
+    clock.advance(Duration::from_secs(29));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "2").await, Ok(Accepted::Duplicate));
+    drop(inbox);
+    clock.advance(Duration::from_secs(30));
+    let inbox = open().await.unwrap();
+    assert_eq!(accept(&inbox, "2").await, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    // What is over leaves the table too, with the next that comes.
+    assert_eq!(accept(&inbox, "3").await, Ok(Accepted::New));
+    assert_eq!(place.count("SELECT count(*) FROM message_ids"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_count_the_oldest_ids_are_forgotten_here_and_on_disk() {
+    let place = Place::new();
+    let open = || {
+        let builder = place.inbox().max_remembered_ids(3);
+        builder.open(logging(&Log::default()))
+    };
+    let inbox = open().await.unwrap();
+    for id in ["1", "2", "3", "4", "5"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::New));
+    }
+    for id in ["3", "4", "5"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::Duplicate), "{id}");
+    }
+    assert!(place.count("SELECT count(*) FROM message_ids") <= 4);
+    drop(inbox);
+    let inbox = open().await.unwrap();
+    for id in ["3", "4", "5"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::Duplicate), "{id}");
+    }
+    assert_eq!(accept(&inbox, "2").await, Ok(Accepted::New));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_remembered_where_the_window_or_the_count_is_zero() {
+    let none: [fn(SqliteInboxBuilder) -> SqliteInboxBuilder; 2] = [
+        |builder| builder.duplicate_window(Duration::ZERO),
+        |builder| builder.max_remembered_ids(0),
+    ];
+    for none in none {
+        let place = Place::new();
+        let inbox = none(place.inbox()).open(logging(&Log::default())).await;
+        let inbox = inbox.unwrap();
+        for _ in 0..3 {
+            assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+        }
+        assert_eq!(place.count("SELECT count(*) FROM message_ids"), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ids_are_back_before_the_first_event_is_taken() {
+    let place = Place::new();
+    drop(place.inbox().open(EventRouter::new()).await.unwrap());
+    let mut connection = place.closed().await;
+    let fill = connection.transaction().unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) INSERT INTO message_ids SELECT i, ?1, 'm-' || i FROM n";
+    fill.execute(sql, [i64::try_from(now.as_millis()).unwrap()])
+        .unwrap();
+    fill.execute("UPDATE totals SET next_id = 50001", [])
+        .unwrap();
+    fill.commit().unwrap();
+    drop(connection);
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    let answers = join_all([1, 25_000, 50_000].map(|i| {
+        let inbox = inbox.clone();
+        async move { accept(&inbox, &format!("m-{i}")).await }
+    }));
+    assert_eq!(answers.await, [const { Ok(Accepted::Duplicate) }; 3]);
+    assert_eq!(accept(&inbox, "m-50001").await, Ok(Accepted::New));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_full_by_count_and_what_ends_makes_room() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let builder = place.inbox().max_events(3).concurrency(1);
+    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    let handle = inbox.handle();
+    for id in ["1", "2", "3"] {
+        assert_eq!(accept(&inbox, id).await, Ok(Accepted::New));
+    }
+    for _ in 0..2 {
+        assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
+    }
+    // A copy takes no room.
+    assert_eq!(accept(&inbox, "3").await, Ok(Accepted::Duplicate));
+    balanced(&handle.stats());
+    gate.add_permits(1);
+    until(|| handle.stats().handled == 1).await;
+    assert_eq!(accept(&inbox, "4").await, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "5").await, Err(AcceptError::full()));
+    // What is on disk counts, whoever brought it.
+    let _ = handle.drain(Duration::ZERO).await;
+    drop((inbox, handle));
+    gate.add_permits(1);
+    drop(place.closed().await);
+    let builder = place.inbox().max_events(2);
+    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    assert_eq!(accept(&inbox, "6").await, Err(AcceptError::full()));
+    gate.add_permits(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_full_by_bytes_and_one_event_is_always_taken() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let builder = place.inbox().max_bytes(1000);
+    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    let handle = inbox.handle();
+    let first = inbox.accept(sized("1", 400)).await;
+    assert_eq!(first, Ok(Accepted::New));
+    let second = inbox.accept(sized("2", 601)).await;
+    assert_eq!(second, Err(AcceptError::full()));
+    assert_eq!(inbox.accept(sized("2", 600)).await, Ok(Accepted::New));
+    assert_eq!(handle.stats().bytes, 1000);
+    gate.add_permits(2);
+    wait_idle(&handle).await;
+    assert_eq!(handle.stats().bytes, 0);
+    let large = inbox.accept(sized("3", 5000)).await;
+    assert_eq!(large, Ok(Accepted::New));
+    assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
+    gate.add_permits(1);
+    wait_idle(&handle).await;
+    balanced(&handle.stats());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_answered_while_it_drains_and_others_refused() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let inbox = place
+        .inbox()
+        .open(gated(&Log::default(), &gate))
+        .await
+        .unwrap();
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+    let drained = inbox.handle().drain(Duration::ZERO).await;
+    assert_eq!(drained.remaining, 1);
+    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.duplicates, stats.refused), (1, 1));
+    gate.add_permits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_is_dropped_is_committed_counted_and_delivered_all_the_same() {
+    let (place, log) = (Place::new(), Log::default());
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    let handle = inbox.handle();
+    for i in 0..100 {
+        // The first poll takes the event.
+        let _ = inbox.accept(event(&i.to_string())).now_or_never();
+    }
+    until(|| handle.stats().accepted == 100).await;
+    wait_idle(&handle).await;
+    assert_eq!(log.len(), 100);
+    for i in 0..100 {
+        assert_eq!(
+            accept(&inbox, &i.to_string()).await,
+            Ok(Accepted::Duplicate)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accept_that_was_never_polled_takes_nothing() {
+    let place = Place::new();
+    let inbox = place.inbox().open(logging(&Log::default())).await.unwrap();
+    drop(inbox.accept(event("1")));
+    assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
+}
+
+/// An event whose acceptor hears of it late is delivered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_acceptance_nobody_looks_at_is_delivered() {
+    let (place, log) = (Place::new(), Log::default());
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    let mut accepting = Box::pin(inbox.accept(event("1")));
+    assert!(
+        accepting
+            .as_mut()
+            .now_or_never()
+            .is_none_or(|answer| answer.is_ok())
+    );
+    until(|| log.len() == 1).await;
+    drop(accepting);
+}
+
+/// Law 2, and everything in it at once: failures, deaths, replays, a full inbox.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_counts_balance_whenever_they_are_read() {
+    let place = Place::new();
+    let router = || {
+        EventRouter::new().on("a", |event: Event| async move {
+            tokio::task::yield_now().await;
+            let id: u32 = event.id().parse()?;
+            match id % 5 {
+                0 => Err("never".into()),
+                1 if event.attempt() < 2 => Err("not yet".into()),
+                2 => panic!("panics"),
+                _ => Ok::<_, botisimo_webhooks::HandlerError>(()),
+            }
+        })
+    };
+    let open = || {
+        let builder = place.inbox().retry(at_once(2)).max_events(40);
+        builder
+            .max_events_in_memory(16)
+            .concurrency(4)
+            .max_dead_letters(30)
+            .open(router())
+    };
+    for round in 0..3_u32 {
+        let inbox = open().await.unwrap();
+        let handle = inbox.handle();
+        balanced(&handle.stats());
+        let done = Arc::new(AtomicBool::new(false));
+        let sampler = std::thread::spawn({
+            let (done, handle) = (Arc::clone(&done), handle.clone());
+            move || {
+                let mut samples = 0_u32;
+                while !done.load(Ordering::Relaxed) {
+                    balanced(&handle.stats());
+                    samples += 1;
+                    std::thread::yield_now();
+                }
+                samples
+            }
+        });
+        let senders = (0..8).map(|sender| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                for i in 0..40_u32 {
+                    let id = (round * 1000 + sender * 40 + i).to_string();
+                    let _ = accept(&inbox, &id).await;
+                }
+            })
+        });
+        let letters = handle.dead_letters().unwrap();
+        let all = botisimo_webhooks::Pattern::new("a").unwrap();
+        let replays = async {
+            for _ in 0..20 {
+                // AcceptError where it is full.
+                let _ = letters.replay_matching(&all).await;
+            }
+        };
+        futures_util::future::join(join_all(senders), replays).await;
+        if round < 2 {
+            // Some stay for the next one.
+            let _ = handle.drain(Duration::ZERO).await;
+        } else {
+            wait_idle(&handle).await;
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(sampler.join().unwrap() > 10);
+        balanced(&handle.stats());
+    }
+}

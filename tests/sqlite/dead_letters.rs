@@ -1,0 +1,550 @@
+//! The dead letters of an inbox on disk: kept, listed, replayed, deleted, within their bounds.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    AcceptError, Accepted, DeadLetters, ErrorKind, Event, EventRouter, HandlerError, Inbox,
+    Pattern, SqliteInbox,
+};
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use crate::support::sqlite::{
+    ByHand, Log, Place, at_once, balanced, event, failing, gated, logging, sized, until, wait_idle,
+};
+
+fn letters(inbox: &SqliteInbox) -> DeadLetters {
+    inbox.handle().dead_letters().unwrap()
+}
+
+async fn ids(letters: &DeadLetters) -> Vec<u64> {
+    let all = letters.list(None, usize::MAX).await.unwrap();
+    all.iter().map(botisimo_webhooks::DeadLetter::id).collect()
+}
+
+/// Kills the events of these ids in an inbox of its own.
+async fn killed(place: &Place, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
+    let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
+    for event in events {
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+    }
+    inbox
+}
+
+fn events(ids: std::ops::Range<u32>) -> impl Iterator<Item = Event> {
+    ids.map(|id| event(&id.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_listed_by_pages_with_all_there_is_to_know_also_by_the_next_process() {
+    let place = Place::new();
+    let first = killed(&place, events(0..5)).await;
+    let before = letters(&first).list(None, 9).await.unwrap();
+    assert_eq!(first.handle().stats().dead_letters, 5);
+    drop(first);
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead_letters, stats.recovered, stats.dead), (5, 0, 0));
+    let letters = letters(&inbox);
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let page = letters.list(after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id());
+        pages.push(page);
+    }
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    for (i, (letter, before)) in pages.iter().flatten().zip(&before).enumerate() {
+        let same = (
+            letter.id(),
+            letter.message_id(),
+            letter.body(),
+            letter.routes(),
+        );
+        assert_eq!(
+            same,
+            (
+                before.id(),
+                before.message_id(),
+                before.body(),
+                before.routes()
+            )
+        );
+        assert_eq!(letter.message_id(), i.to_string());
+        assert_eq!(letter.event().unwrap().event_type().as_str(), "a");
+        assert_eq!((letter.attempts(), letter.cause()), (1, None));
+        assert_eq!(letter.routes()[0].reason(), Some("failed: no"));
+        // To the millisecond.
+        let age = before
+            .received_at()
+            .duration_since(letter.received_at())
+            .unwrap();
+        assert!(age < Duration::from_millis(1));
+        // By two clocks, each to the millisecond.
+        assert!(letter.dead_lettered_at() + Duration::from_millis(2) >= letter.received_at());
+        let got = letters.get(letter.id()).await.unwrap().unwrap();
+        assert_eq!(got.message_id(), letter.message_id());
+    }
+    assert!(letters.get(99).await.unwrap().is_none());
+    assert!(letters.list(Some(u64::MAX), 9).await.unwrap().is_empty());
+    assert!(letters.list(None, 0).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_runs_the_routes_that_hadnt_done_their_work_though_the_id_is_known() {
+    let (place, log) = (Place::new(), Log::default());
+    let healed = Arc::new(AtomicBool::new(false));
+    let router = || {
+        let (works, fails, healed) = (log.clone(), log.clone(), Arc::clone(&healed));
+        EventRouter::new()
+            .on_any(move |event: Event| async move { works.write(format!("works#{}", event.attempt())) })
+            .on("a", move |event: Event| async move {
+                fails.write(format!("fails#{}", event.attempt()));
+                if healed.load(Ordering::Relaxed) { Ok(()) } else { Err("no") }
+            })
+    };
+    let open = || place.inbox().retry(at_once(2)).open(router());
+    let inbox = open().await.unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    drop(inbox);
+    let inbox = open().await.unwrap();
+    let letters = letters(&inbox);
+    let id = letters.list(None, 1).await.unwrap()[0].id();
+    assert!(letters.replay(id).await.unwrap());
+    wait_idle(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (1, 1, 1));
+    healed.store(true, Ordering::Relaxed);
+    assert!(letters.replay(id).await.unwrap());
+    wait_idle(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.replayed, stats.handled, stats.dead_letters),
+        (2, 1, 0)
+    );
+    balanced(&stats);
+    assert!(!letters.replay(id).await.unwrap());
+    let counts = log.counts();
+    assert_eq!(
+        (counts["works#1"], counts["fails#1"], counts["fails#2"]),
+        (1, 3, 2)
+    );
+    assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_the_process_didnt_get_to_is_recovered() {
+    let (place, log) = (Place::new(), Log::default());
+    drop(killed(&place, events(0..1)).await);
+    let gate = Arc::new(Semaphore::new(0));
+    let inbox = place
+        .inbox()
+        .concurrency(1)
+        .open(gated(&log, &gate))
+        .await
+        .unwrap();
+    inbox.accept(event("holds")).await.unwrap();
+    until(|| log.len() == 1).await;
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    let handle = inbox.handle();
+    assert_eq!(handle.drain(Duration::ZERO).await.remaining, 2);
+    drop((inbox, handle));
+    gate.add_permits(9);
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    assert_eq!(inbox.handle().stats().recovered, 1);
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.lines(), ["holds#1", "0#1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_match_a_pattern_are_replayed() {
+    let place = Place::new();
+    let typed = |i: u32| {
+        let event_type = if i.is_multiple_of(3) {
+            "account.updated"
+        } else {
+            "a"
+        };
+        MockRequest::event(event_type)
+            .message_id(i.to_string())
+            .to_event()
+    };
+    let router = EventRouter::new()
+        .on_prefix("a", |_: Event| async {
+            Err::<(), _>(HandlerError::permanent("no"))
+        })
+        .on_prefix("account", |_: Event| async {
+            Err::<(), _>(HandlerError::permanent("no"))
+        });
+    let inbox = place.inbox().open(router).await.unwrap();
+    futures_util::future::join_all((0..600).map(|i| inbox.accept(typed(i)))).await;
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(inbox.handle().stats().dead_letters, 600);
+    drop(inbox);
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    let pattern = Pattern::prefix("account").unwrap();
+    assert_eq!(
+        letters(&inbox).replay_matching(&pattern).await.unwrap(),
+        200
+    );
+    wait_idle(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.replayed, stats.unhandled, stats.dead_letters),
+        (200, 200, 400)
+    );
+    assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_deleted_one_by_one_and_by_age() {
+    let (place, clock) = (Place::new(), ByHand::new());
+    let inbox = place
+        .inbox()
+        .open_with(clock.clone(), failing(&Log::default()))
+        .await
+        .unwrap();
+    for event in events(0..6) {
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+        clock.advance(Duration::from_secs(10));
+    }
+    let letters = letters(&inbox);
+    assert!(letters.delete(2).await.unwrap());
+    assert!(!letters.delete(2).await.unwrap());
+    assert_eq!(ids(&letters).await, [1, 3, 4, 5, 6]);
+    assert_eq!(letters.prune(Duration::from_secs(30)).await.unwrap(), 2);
+    assert_eq!(ids(&letters).await, [4, 5, 6]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead_letters, stats.dead_letters_dropped), (3, 0));
+    assert_eq!(place.count("SELECT dead_letters FROM totals"), 3);
+    assert_eq!(place.count("SELECT dead_letter_bytes - (SELECT sum(octet_length(body)) FROM dead_letters) FROM totals"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_pruned_in_steps() {
+    let (place, clock) = (Place::new(), ByHand::new());
+    let inbox = place
+        .inbox()
+        .open_with(clock.clone(), failing(&Log::default()))
+        .await
+        .unwrap();
+    futures_util::future::join_all(events(0..700).map(|event| inbox.accept(event))).await;
+    wait_idle(&inbox.handle()).await;
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(
+        letters(&inbox).prune(Duration::from_secs(1)).await.unwrap(),
+        700
+    );
+    assert_eq!(inbox.handle().stats().dead_letters, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_are_older_than_they_are_kept_go_by_themselves() {
+    let (place, clock) = (Place::new(), ByHand::new());
+    let builder = place
+        .inbox()
+        .keep_dead_letters_for(Duration::from_secs(3600));
+    let inbox = builder
+        .open_with(clock.clone(), failing(&Log::default()))
+        .await
+        .unwrap();
+    inbox.accept(event("old")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    clock.advance(Duration::from_secs(3599));
+    inbox.accept(event("young")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    clock.advance(Duration::from_secs(61));
+    // A turn of the writer's.
+    assert!(inbox.accept(event("young")).await.is_ok());
+    let handle = inbox.handle();
+    until(|| handle.stats().dead_letters == 1).await;
+    let left = letters(&inbox).list(None, 9).await.unwrap();
+    assert_eq!(left[0].message_id(), "young");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_count_the_oldest_are_dropped_and_counted() {
+    let place = Place::new();
+    let builder = place.inbox().max_dead_letters(3);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    for event in events(0..5) {
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+    }
+    assert_eq!(ids(&letters(&inbox)).await, [3, 4, 5]);
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.dead, stats.dead_letters, stats.dead_letters_dropped),
+        (5, 3, 2)
+    );
+    balanced(&stats);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is() {
+    let place = Place::new();
+    let builder = place.inbox().max_dead_letter_bytes(1000);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    for (id, bytes) in [("1", 400), ("2", 400), ("3", 300), ("4", 600)] {
+        inbox.accept(sized(id, bytes)).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+    }
+    assert_eq!(ids(&letters(&inbox)).await, [3, 4]);
+    assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
+    drop(inbox);
+    let told = Arc::new(Mutex::new(0));
+    let tell = Arc::clone(&told);
+    let builder = place
+        .inbox()
+        .max_dead_letters(0)
+        .on_dead_letter(move |_| *tell.lock().unwrap() += 1);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    inbox.accept(event("5")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert!(ids(&letters(&inbox)).await.is_empty());
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.dead, stats.dead_letters, stats.dead_letters_dropped),
+        (1, 0, 3)
+    );
+    assert_eq!(*told.lock().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_are_told_before_the_event_is_counted_and_one_that_panics_hurts_nothing() {
+    let place = Place::new();
+    let (builder, seen) = (place.inbox(), Arc::new(Mutex::new(Vec::new())));
+    let inbox = builder
+        .on_dead_letter(|_| panic!("hook"))
+        .open(failing(&Log::default()))
+        .await
+        .unwrap();
+    let (see, handle) = (Arc::clone(&seen), inbox.handle());
+    inbox.handle().on_dead_letter(move |letter| {
+        // It may ask for the counts, which are locked otherwise.
+        see.lock()
+            .unwrap()
+            .push((letter.to_string(), handle.stats().dead));
+    });
+    inbox.accept(event("1")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    inbox.accept(event("2")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    let seen = seen.lock().unwrap().clone();
+    let text = |id| format!("a {id} dead after 1 attempt: a failed: no");
+    assert_eq!(seen, [(text(1), 0), (text(2), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_cant_be_decoded_becomes_one_with_a_cause_and_stops_nobody() {
+    let (place, log) = (Place::new(), Log::default());
+    let gate = Arc::new(Semaphore::new(0));
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
+    for event in events(1..6) {
+        inbox.accept(event).await.unwrap();
+    }
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    drop(inbox);
+    // They were started, and their ends never came to the disk.
+    let connection = place.closed_by(&gate).await;
+    for (id, body) in [
+        (2, "'{\"version\": 9}'"),
+        (3, "''"),
+        (4, "CAST(x'7b22ff' AS TEXT)"),
+    ] {
+        let changed = connection.execute(
+            &format!("UPDATE events SET body = {body} WHERE id = {id}"),
+            [],
+        );
+        assert_eq!(changed.unwrap(), 1);
+    }
+    drop(connection);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let builder = place
+        .inbox()
+        .on_dead_letter(move |letter| tell.lock().unwrap().push(letter.id()));
+    let log = Log::default();
+    let inbox = builder.open(logging(&log)).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (
+            stats.recovered,
+            stats.handled,
+            stats.dead,
+            stats.dead_letters
+        ),
+        (5, 2, 3, 3)
+    );
+    balanced(&stats);
+    let mut lines = log.lines();
+    lines.sort_unstable();
+    assert_eq!(lines, ["1#1", "5#1"]);
+    let mut told = told.lock().unwrap().clone();
+    told.sort_unstable();
+    assert_eq!(told, [2, 3, 4]);
+    let letters = letters(&inbox);
+    for letter in letters.list(None, 9).await.unwrap() {
+        let cause = letter.cause().unwrap();
+        assert!(
+            cause.starts_with("this version can't decode it: "),
+            "{cause}"
+        );
+        assert_eq!(letter.event().unwrap_err().kind(), ErrorKind::Envelope);
+        // It is known by its id still.
+        assert_eq!(letter.message_id(), letter.id().to_string());
+        assert_eq!((letter.attempts(), letter.routes().len()), (0, 0));
+    }
+    assert_eq!(
+        letters.get(2).await.unwrap().unwrap().body(),
+        "{\"version\": 9}"
+    );
+    // It may be sent round, and comes back.
+    assert!(letters.replay(2).await.unwrap());
+    wait_idle(&inbox.handle()).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (1, 4, 3));
+    balanced(&stats);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_stays_where_it_cant_be_replayed_now() {
+    let place = Place::new();
+    drop(killed(&place, events(0..2)).await);
+    let gate = Arc::new(Semaphore::new(0));
+    let builder = place.inbox().max_events(1);
+    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    let letters = letters(&inbox);
+    assert!(letters.replay(1).await.unwrap());
+    let refused = |error: &botisimo_webhooks::Error| {
+        assert_eq!(error.kind(), ErrorKind::Inbox);
+        error
+            .source()
+            .unwrap()
+            .downcast_ref::<AcceptError>()
+            .cloned()
+    };
+    let error = letters.replay(2).await.unwrap_err();
+    assert_eq!(refused(&error), Some(AcceptError::full()));
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    let error = letters.replay(2).await.unwrap_err();
+    assert_eq!(refused(&error), Some(AcceptError::draining()));
+    assert_eq!(ids(&letters).await, [2]);
+    balanced(&inbox.handle().stats());
+    gate.add_permits(1);
+}
+
+/// The bug: for a moment an event counted as dead, and whoever waited for it was told, before its
+/// letter counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_counts_once_its_event_counts_as_dead() {
+    struct Looks(botisimo_webhooks::Handle, Mutex<Option<(u64, u64)>>);
+
+    impl std::task::Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let stats = self.0.stats();
+            *self.1.lock().unwrap() = Some((stats.dead, stats.dead_letters));
+        }
+    }
+
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let open = Arc::clone(&gate);
+    let router = EventRouter::new().on("a", move |_: Event| async move {
+        open.acquire().await.unwrap().forget();
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let inbox = place.inbox().open(router).await.unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    let looks = Arc::new(Looks(inbox.handle(), Mutex::default()));
+    let waker = std::task::Waker::from(Arc::clone(&looks));
+    let mut settling = Box::pin(inbox.handle().wait_idle());
+    let polled = settling
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    gate.add_permits(1);
+    until(|| looks.1.lock().unwrap().is_some()).await;
+    assert_eq!(*looks.1.lock().unwrap(), Some((1, 1)));
+    assert!(settling.now_or_never().is_some());
+}
+
+/// It was the first to go, for its low number.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
+    let place = Place::new();
+    let runtime = ByHand::new();
+    let builder = place.inbox().max_dead_letters(2);
+    let inbox = builder
+        .open_with(runtime.clone(), failing(&Log::default()))
+        .await
+        .unwrap();
+    for event in events(0..2) {
+        inbox.accept(event).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+        runtime.advance(Duration::from_secs(1));
+    }
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    wait_idle(&inbox.handle()).await;
+    runtime.advance(Duration::from_secs(1));
+    inbox.accept(event("3")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
+}
+
+/// It had all others dropped, and then was itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
+    let place = Place::new();
+    let builder = place.inbox().max_dead_letter_bytes(500);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    for (id, bytes) in [("1", 200), ("2", 600), ("3", 200)] {
+        inbox.accept(sized(id, bytes)).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+    }
+    assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.dead, stats.dead_letters_dropped), (3, 1));
+    balanced(&stats);
+}
+
+/// Nothing but its deletion let the others pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
+    let (place, log) = (Place::new(), Log::default());
+    let healed = Arc::new(AtomicBool::new(false));
+    let (well, ran) = (Arc::clone(&healed), log.clone());
+    let router = EventRouter::new().on_any(move |event: Event| async move {
+        ran.write(event.id().to_owned());
+        if well.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("no")
+        }
+    });
+    let builder = place.inbox().retry(at_once(1)).max_events(2);
+    let inbox = builder
+        .ordering_key(|_| Some("one key"))
+        .block_key_on_dead_letter()
+        .open(router)
+        .await
+        .unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    healed.store(true, Ordering::Relaxed);
+    for id in ["2", "3"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    assert_eq!(inbox.accept(event("4")).await, Err(AcceptError::full()));
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.lines(), ["1", "1", "2", "3"]);
+    balanced(&inbox.handle().stats());
+}

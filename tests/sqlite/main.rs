@@ -1,0 +1,14 @@
+//! The inbox on disk, in one process. `process` has the tests that kill one.
+#![cfg(all(feature = "sqlite", feature = "tokio"))]
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod accept;
+mod attempts;
+mod dead_letters;
+mod hostile_code;
+mod opening;
+mod ordering_key;
+mod other_connections;
+mod recovery;
+#[path = "../support/mod.rs"]
+mod support;

