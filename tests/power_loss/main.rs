@@ -162,7 +162,7 @@ fn an_event_whose_sync_fails_is_answered_503_and_taken_when_it_comes_again() {
     check_order(&place, &calls(&trace), &ids);
     let log = place.log();
     assert!(log.contains("the disk fails: /"), "{log}");
-    assert!(log.contains("the inbox works again"), "{log}");
+    assert!(log.contains("the inbox has recovered"), "{log}");
 }
 
 #[test]

@@ -78,8 +78,8 @@ fn logged(place: &Place, text: &str) -> usize {
     place.log().matches(text).count()
 }
 
-const FAILING: &str = "the inbox doesn't work";
-const RECOVERED: &str = "the inbox works again";
+const FAILING: &str = "the inbox is failing";
+const RECOVERED: &str = "the inbox has recovered";
 
 #[test]
 fn on_a_full_disk_events_are_answered_503_and_are_taken_once_there_is_room() {
