@@ -1,4 +1,4 @@
-//! Webhooks in front of an axum app.
+//! Receives webhooks in front of an axum app.
 //!
 //! ```text
 //! cargo run --example axum
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    // It stops after the drain: a 503 makes the sender try again, a closed port may not.
+    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Webhooks in front of an axum app, kept on disk until their handlers have run.
+//! Receives webhooks in front of an axum app, and stores them on disk until their handlers have run.
 //!
 //! ```text
 //! cargo run --example durable
@@ -6,8 +6,8 @@
 //!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "poll.created", "data": {"question": "cats or dogs?", "seconds": 20}}'
 //! ```
 //!
-//! Kill it within these 20 s, with `kill -9` or Ctrl-\, and start it again: the poll's handler runs. Send the same once more: it
-//! doesn't. `INBOX` is the path of the file.
+//! Kill the process within 20 s, with `kill -9` or Ctrl-\, and start it again: the handler of the poll runs. Send the same event
+//! again: no handler runs, because the inbox recognises the copy. `INBOX` is the path of the file.
 
 mod common;
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let path = env::var_os("INBOX").map(PathBuf::from);
     let path = path.unwrap_or_else(|| env::temp_dir().join("botisimo-inbox.db"));
     let inbox = SqliteInbox::builder(&path)
-        // Of a process that is being drained while this one is started.
+        // An older process may still drain while this one starts.
         .lock_timeout(Duration::from_secs(30))
         .open(router)
         .await?;
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    // It stops after the drain: a 503 makes the sender try again, a closed port may not.
+    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Webhooks in front of a service of hyper, over HTTP/1.1 and HTTP/2.
+//! Receives webhooks in front of a hyper service, over HTTP/1.1 and HTTP/2.
 //!
 //! ```text
 //! cargo run --example hyper
@@ -38,13 +38,13 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
-    // It stops after the drain: a 503 makes the sender try again, a closed port may not.
+    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = common::listen().await?;
     let accept = async {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors, most likely.
+                // Probably the process has no file descriptors left.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };

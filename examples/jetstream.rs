@@ -87,7 +87,7 @@ async fn work() -> Outcome {
     println!("working");
     stop.await;
     let drained = worker.drain(Duration::from_secs(20)).await;
-    println!("drained: {} left", drained.remaining);
+    println!("drained: {} remain", drained.remaining);
     println!("{}", worker.stats());
     for letter in worker.dead_letters().list(None, 10).await? {
         println!("{letter}");

@@ -1,7 +1,7 @@
-//! Sends itself webhooks, and shows how each is answered and what it runs.
+//! Sends webhooks to itself, and prints each answer and the routes that ran.
 //!
 //! ```text
-//! cargo run --example quickstart            # goes on serving
+//! cargo run --example quickstart            # keeps serving
 //! cargo run --example quickstart -- --once  # exits
 //! ```
 
@@ -51,10 +51,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     show_curl(&url);
     deliver(&url, &handle).await?;
     if !env::args().any(|argument| argument == "--once") {
-        println!("{}\n\nserving on; Ctrl-C ends it", handle.stats());
+        println!("{}\n\nserving; press Ctrl-C to stop", handle.stats());
         stop.await;
     }
-    // Before the port closes: a 503 makes the sender try again, a closed port may not.
+    // Drain before the port closes: the sender retries after a 503, but maybe not after a closed port.
     common::drain(&handle).await;
     drop(close);
     if let Ok(served) = timeout(common::CLOSE_WITHIN, server).await {
@@ -65,11 +65,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 fn show_curl(url: &str) {
-    // The variable and not its value: a secret has no business on a screen.
+    // Prints the name of the variable, so that the secret isn't on the screen.
     let token = common::secret().map_or("", |_| "?token=$BOTISIMO_SECRET");
     let body = mock("account.updated", "m-0", "name", "grace").body_bytes();
     let body = String::from_utf8_lossy(&body);
-    println!("\nto send one yourself, with another messageId each time:");
+    println!("\nto send an event yourself (use a new messageId each time):");
     println!("curl -i \"{url}{token}\" -H 'content-type: application/json' -d '{body}'");
 }
 
@@ -78,7 +78,7 @@ fn mock(event_type: &str, id: &str, member: &str, value: &str) -> MockRequest {
     MockRequest::event(event_type).message_id(id).data(data)
 }
 
-/// Sends one event after another, waits until each has ended, and prints a table of it all.
+/// Sends the events one by one, waits until each has finished, and prints a table.
 async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send + Sync>> {
     let started = mock("connection.stream.started.twitch", "m-1", "title", "Any%");
     let updated = mock("account.updated", "m-2", "name", "ada");
@@ -87,12 +87,15 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     let deliveries = [
         ("a stream starts", started),
         ("an account changes", updated.clone()),
-        ("the same messageId once more", updated.clone()),
-        ("a poll opens", poll),
-        ("no route for it", mock("video.created", "m-4", "", "")),
+        ("the same messageId again", updated.clone()),
+        ("a poll starts", poll),
+        (
+            "a type without a route",
+            mock("video.created", "m-4", "", ""),
+        ),
         ("an unknown event type", mock("moon.full", "m-5", "", "")),
         ("a handler that fails", nameless),
-        ("a body cut off", updated.truncated()),
+        ("a truncated body", updated.truncated()),
     ];
     println!(
         "\nsending {} deliveries; the handlers print:",
@@ -122,6 +125,6 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     for (what, answer, ran) in table {
         println!("{what:<30}{answer:<26}{ran}");
     }
-    println!("\nA copy of a messageId is answered 200 and runs nothing.\n");
+    println!("\nA copy of an accepted event is answered 200, and no handler runs.\n");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Webhooks over HTTP/1.1 and gRPC over HTTP/2, on one port.
+//! Receives webhooks over HTTP/1.1 and serves gRPC over HTTP/2, on one port.
 //!
 //! ```text
 //! cargo run --example tonic
@@ -29,12 +29,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let handle = webhooks.handle();
 
-    // It stops after the drain: a 503 makes the sender try again, a closed port may not.
+    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = TcpIncoming::from(common::listen().await?);
     let (_, health) = tonic_health::server::health_reporter();
     let server = Server::builder()
-        .accept_http1(true) // tonic speaks HTTP/2 only otherwise, and webhooks come over HTTP/1.1
+        .accept_http1(true) // webhooks arrive over HTTP/1.1
         .layer(webhooks)
         .add_service(health)
         .serve_with_incoming_shutdown(listener, stopped);

@@ -21,7 +21,7 @@
 //! struct Stream { title: String }
 //!
 //! async fn refresh(event: Event) -> HandlerResult {
-//!     tokio::fs::write("account.json", event.raw_data()).await?; // if it fails, the route is retried
+//!     tokio::fs::write("account.json", event.raw_data()).await?; // an error is retried
 //!     Ok(())
 //! }
 //!
@@ -33,7 +33,7 @@
 //!     let titles = Arc::new(Mutex::new(Vec::new()));
 //!     let router = EventRouter::new()
 //!         .on_prefix("connection.stream.started", move |event: Event<Stream>| async move {
-//!             titles.lock().unwrap().push(event.into_data().title); // each run has its own clone of `titles`
+//!             titles.lock().unwrap().push(event.into_data().title);
 //!         })
 //!         .on("account.updated", refresh);
 //!
@@ -42,7 +42,7 @@
 //!     let handle = webhooks.handle();
 //!     let app = Router::new().route("/", get(|| async { "home" })).layer(webhooks);
 //!
-//!     let mut terminate = signal(SignalKind::terminate())?; // `docker stop`, systemd, Kubernetes
+//!     let mut terminate = signal(SignalKind::terminate())?; // `docker stop`, Kubernetes
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //!     axum::serve(listener, app)
 //!         .with_graceful_shutdown(async move {
@@ -50,7 +50,8 @@
 //!                 _ = terminate.recv() => {}
 //!                 _ = tokio::signal::ctrl_c() => {}
 //!             }
-//!             // While the inbox drains, the receiver answers 503 and the sender retries. A closed port may lose the event.
+//!             // Drain before the server stops: the receiver answers 503, and the sender
+//!             // retries. A closed port may lose the event.
 //!             let drained = handle.drain(Duration::from_secs(25)).await;
 //!             println!("{} events remain", drained.remaining);
 //!         })
@@ -72,14 +73,14 @@
 //! | handlers, patterns, errors | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] | [`guide::handlers`] |
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
 //! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
-//! | limits, timeouts, order, hooks | [`MemoryInboxBuilder`], `SqliteInboxBuilder` | [`guide::inboxes`] |
-//! | events that survive the process | `SqliteInbox` (feature `sqlite`) | [`guide::inboxes`] |
+//! | limits, timeouts, order, hooks | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
+//! | events that survive the process | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
 //! | shutdown, containers, proxies, backups | [`Handle`] | [`guide::deployment`] |
-//! | tests of your handlers | the module `testing` | [`guide::testing`] |
+//! | tests of your handlers | the module [`testing`] | [`guide::testing`] |
 //! | counts, logs, faults | [`Stats`] | [`guide::operating`] |
-//! | more than one machine | `JetStreamInbox`, `JetStreamWorker` (feature `jetstream`) | [`guide::scaling`] |
+//! | more than one machine | [`JetStreamInbox`], [`JetStreamWorker`] (feature `jetstream`) | [`guide::scaling`] |
 //! | a wrapper around an inbox, another executor | [`Inbox`], [`Runtime`] | [`guide::inboxes`] |
 //!
 //! # Guarantees
@@ -115,13 +116,22 @@
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
 //! | `tracing` | logs, and the span of the request around its handlers | yes |
-//! | `sqlite` | `SqliteInbox`, which stores events on disk; compiles SQLite, so it needs a C compiler | no |
-//! | `jetstream` | `JetStreamInbox` and `JetStreamWorker`, over NATS JetStream; enables `tokio` | no |
+//! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
+//! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
 //! | `testing` | mock requests and a test harness for handlers | no |
 //!
 //! Each feature works alone, and the crate works without any. To use another executor, implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
+// The docs link to items of all features. A build with all of them checks the links.
+#![cfg_attr(
+    not(all(
+        feature = "jetstream",
+        feature = "sqlite",
+        feature = "testing",
+        feature = "tokio"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 // What only some inboxes use is compiled for all of them: the engine doesn't name features.
 #![cfg_attr(
     not(all(feature = "jetstream", feature = "sqlite")),
@@ -140,15 +150,6 @@ mod event;
         all(feature = "sqlite", feature = "testing", feature = "tokio")
     )
 ))]
-#[cfg_attr(
-    not(all(
-        feature = "jetstream",
-        feature = "sqlite",
-        feature = "testing",
-        feature = "tokio"
-    )),
-    allow(rustdoc::broken_intra_doc_links)
-)]
 pub mod guide;
 mod inbox;
 mod outcome;

@@ -1,5 +1,5 @@
-//! What the examples share: three handlers, the settings, the signal to stop, and the drain.
-#![allow(dead_code)] // quickstart has no logs in its table, and closes in its own way
+//! Shared by the examples: handlers, settings, the stop signal and the drain.
+#![allow(dead_code)] // each example uses a part
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::oneshot;
 
-/// How long a server may take to close: a client that stops in the middle of a request would hold
-/// it up for ever.
+/// How long a server may take to close. A client that stalls in the middle of a request would
+/// otherwise keep it open.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 
-/// What a handler needs of a stream; serde ignores all other members.
+/// The members that the handler needs. serde ignores all others.
 #[derive(Deserialize)]
 pub(crate) struct Stream {
     title: String,
@@ -30,18 +30,18 @@ struct Account {
 #[derive(Deserialize)]
 pub(crate) struct Poll {
     question: String,
-    /// The specification publishes no schema of `data`: ask for little, and have a default for it.
+    /// The sender publishes no schema of `data`: give optional members a default.
     #[serde(default)]
     seconds: u64,
 }
 
-/// Takes the data decoded, and can't fail.
+/// Prints the title of a stream. The argument's type decodes the data.
 pub(crate) async fn went_live(event: Event<Stream>) {
     let title = &event.data().title;
     println!("{} {} {title}", event.event_type(), event.id());
 }
 
-/// Takes the data as it came, and fails: by `?` to be tried again, or for good.
+/// Prints the name of an account. An error by `?` is retried, and a permanent one isn't.
 pub(crate) async fn refresh(event: Event) -> HandlerResult {
     let account: Account = event.decode()?;
     if account.name.is_empty() {
@@ -51,20 +51,20 @@ pub(crate) async fn refresh(event: Event) -> HandlerResult {
     Ok(())
 }
 
-/// Takes its time: the sender had its 200 before this began.
+/// Takes as long as the poll. The receiver answered 200 before this handler started.
 pub(crate) async fn poll(event: Event<Poll>) {
     let poll = event.data();
     tokio::time::sleep(Duration::from_secs(poll.seconds)).await;
     println!("{} {} {}", event.event_type(), event.id(), poll.question);
 }
 
-/// Shows what the crate logs, apart from what the handlers print.
+/// Writes the logs of the crate to stderr, so that stdout has only the lines of the handlers.
 pub(crate) fn log_to_stderr() {
     let logs = tracing_subscriber::fmt().with_writer(io::stderr);
     logs.with_ansi(false).init();
 }
 
-/// Listens on `ADDR`, and says where.
+/// Listens on `ADDR`, and prints the address.
 pub(crate) async fn listen() -> Result<TcpListener, Box<dyn Error + Send + Sync>> {
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&addr).await;
@@ -76,12 +76,12 @@ pub(crate) async fn listen() -> Result<TcpListener, Box<dyn Error + Send + Sync>
 
 /// Returns `BOTISIMO_SECRET`, unless it is empty.
 pub(crate) fn secret() -> Option<Vec<u8>> {
-    // Not `env::var`: a secret that isn't UTF-8 would count as none, and let everyone in.
+    // With `env::var` a secret that isn't UTF-8 would count as none, and every request would pass.
     let secret = env::var_os("BOTISIMO_SECRET")?.into_encoded_bytes();
     (!secret.is_empty()).then_some(secret)
 }
 
-/// Returns a future that is ready on Ctrl-C or SIGTERM, whichever comes first from now on.
+/// Returns a future that completes on Ctrl-C or SIGTERM.
 #[cfg(unix)]
 pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     use signal::unix::SignalKind;
@@ -96,7 +96,7 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Returns a future that is ready on Ctrl-C.
+/// Returns a future that completes on Ctrl-C.
 #[cfg(windows)]
 pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     let mut interrupt = signal::windows::ctrl_c()?;
@@ -105,8 +105,8 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Returns the future that tells a server to close, on Ctrl-C or SIGTERM and after the drain, and
-/// one that is ready when the server has had time enough to do so.
+/// Returns a future that drains on Ctrl-C or SIGTERM and then completes, so that the server closes,
+/// and a future that completes [`CLOSE_WITHIN`] later.
 pub(crate) fn shutdown(
     handle: &Handle,
 ) -> io::Result<(
@@ -142,13 +142,13 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Refuses new events and waits for those that were accepted, up to 20 s.
+/// Refuses new events, and waits up to 20 s for accepted ones.
 pub(crate) async fn drain(handle: &Handle) {
     let drained = handle.drain(Duration::from_secs(20));
-    // The drain begins with its first poll, so it comes before the line that says so.
+    // `join!` polls the drain first, so it has begun when the line is printed.
     let (drained, ()) = tokio::join!(drained, async {
         let running = handle.stats().in_flight();
-        println!("draining: {running} in flight, new webhooks are answered 503");
+        println!("draining: {running} in flight, new events are answered 503");
     });
-    println!("drained: {} left", drained.remaining);
+    println!("drained: {} remain", drained.remaining);
 }
