@@ -10,7 +10,7 @@ use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
 use crate::runtime::Runtime;
 use crate::telemetry::{self, AttemptInfo};
 
-/// What it takes to deliver an event.
+/// Runs the attempts at jobs and decides what follows each of them.
 pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -30,8 +30,13 @@ impl JobExecutor {
         }
     }
 
-    /// Takes in that an attempt ended as `report` says: returns what follows, once the log and the
-    /// hooks know it.
+    /// Makes one attempt at an event.
+    pub(crate) async fn attempt(&self, event: Event, attempt_state: &Arc<AttemptState>) -> Report {
+        let timeout = self.settings.attempt_timeout;
+        run_attempt(&self.service, event, attempt_state, &*self.runtime, timeout).await
+    }
+
+    /// Finishes an attempt: updates the job's progress, reports the attempt to the log and the hooks, and returns what follows.
     pub(crate) fn finish_attempt(
         &self,
         job: &mut Job,
@@ -44,34 +49,39 @@ impl JobExecutor {
         next
     }
 
-    /// Takes in that the runtime dropped an attempt, after which there is none.
-    pub(crate) fn fail(&self, job: &mut Job, attempt_state: &Arc<AttemptState>) -> Next {
-        // What had finished counts; for the rest there is no later.
+    /// Finishes an attempt that the runtime dropped. The routes that had finished keep their outcome, and the event ends.
+    pub(crate) fn fail(&self, job: &mut Job, attempt_state: &Arc<AttemptState>) -> EventOutcome {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
-        let next = Next::End(job.progress.fail(&report));
-        self.notify(job, attempt_state, report, next);
-        next
+        let outcome = job.progress.fail(&report);
+        self.notify(job, attempt_state, report, Next::End(outcome));
+        outcome
     }
 
-    /// Takes in that the runtime dropped the wait for the next attempt.
+    /// Ends an event as dead because the runtime dropped the wait for its next attempt.
     pub(crate) fn abandon(&self, job: &mut Job) {
         let attempt_state = job.progress.attempt_state();
         let report = job.progress.abandon();
         self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead));
     }
 
-    /// Returns the time of day, also where the runtime can't.
+    /// Reports a dead letter that the inbox has stored to the log and the hooks.
+    pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
+        let event = letter.event().ok();
+        let event_type = event.map(|event| event.event_type().as_str());
+        telemetry::event_dead_lettered(letter.message_id(), event_type, letter.attempts());
+        self.settings.on_dead_letter.notify(letter);
+    }
+
+    /// Returns the system time, from the standard library if the runtime's method panics.
     pub(crate) fn time_of_day(&self) -> SystemTime {
         catch_panic(|| self.runtime.system_time()).unwrap_or_else(|_| SystemTime::now())
     }
 
-    /// Tells the log and the hooks of an attempt that ended. Nothing of theirs can keep the attempt
-    /// from being counted.
+    /// Reports a finished attempt to the log and the hooks. Panics of a subscriber or a hook are caught, so the attempt is
+    /// counted in any case.
     fn notify(&self, job: &Job, attempt_state: &Arc<AttemptState>, report: Report, next: Next) {
-        let event = job
-            .event
-            .clone()
-            .with_attempt_state(Arc::clone(attempt_state));
+        let event = job.event.clone();
+        let event = event.with_attempt_state(Arc::clone(attempt_state));
         let attempt = Attempt::new(event, report, next);
         self.log(&attempt);
         self.settings.on_attempt.notify(&attempt);
@@ -88,7 +98,7 @@ impl JobExecutor {
         for route in attempt.report().routes() {
             let outcome = route.outcome();
             // The text of a handler's error or panic may quote a payload. This crate's own errors never do.
-            let is_text_safe = match outcome {
+            let is_safe = match outcome {
                 Outcome::Mismatched(_) => true,
                 Outcome::Failed(error) => error.get_ref().is::<Error>(),
                 _ => false,
@@ -96,7 +106,7 @@ impl JobExecutor {
             let name = outcome.as_str();
             let failure: Option<&dyn fmt::Display> = match outcome {
                 Outcome::Handled => None,
-                _ if is_text_safe || self.settings.log_errors => Some(outcome),
+                _ if is_safe || self.settings.log_errors => Some(outcome),
                 _ => Some(&name),
             };
             telemetry::route_finished(&info, route.route(), name, failure);
@@ -105,19 +115,5 @@ impl JobExecutor {
         if let Some(outcome) = attempt.event_outcome() {
             telemetry::event_finished(&info, outcome.as_str());
         }
-    }
-
-    /// Reports a dead letter that the inbox has stored to the log and the hooks.
-    pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
-        let event = letter.event().ok();
-        let event_type = event.map(|event| event.event_type().as_str());
-        telemetry::event_dead_lettered(letter.message_id(), event_type, letter.attempts());
-        self.settings.on_dead_letter.notify(letter);
-    }
-
-    /// Makes one attempt.
-    pub(crate) async fn attempt(&self, event: Event, attempt_state: &Arc<AttemptState>) -> Report {
-        let timeout = self.settings.attempt_timeout;
-        run_attempt(&self.service, event, attempt_state, &*self.runtime, timeout).await
     }
 }

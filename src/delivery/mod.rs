@@ -37,7 +37,7 @@ pub(crate) use self::progress::{Next, Progress};
 pub use self::retry_policy::RetryPolicy;
 pub use self::route_result::RouteResult;
 pub(crate) use self::run_attempt::run_attempt;
-pub(crate) use self::seen_ids::{Fingerprint, Fingerprints, SeenIds};
+pub(crate) use self::seen_ids::{Admission, Fingerprint, Fingerprints, SeenIds};
 pub(crate) use self::settings::{OrderBy, Settings, settings};
 pub use self::stats::Stats;
 pub(crate) use self::worker::{JobSource, spawn, spawn_workers};

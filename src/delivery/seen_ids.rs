@@ -1,49 +1,64 @@
-use std::collections::hash_map::RandomState;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::runtime::millis;
 
-/// Remembers the ids of accepted events, for a time and up to a count.
+/// The message ids of accepted events, remembered for a time and up to a count.
 ///
-/// What is kept of an id is a fingerprint under keys that are drawn at random, so that nobody can
-/// make two ids look the same, and long ids cost no more than short ones.
+/// An id is kept as a fingerprint under random keys. So a client can't make two ids look the same, and a long id costs no
+/// more than a short one.
 #[derive(Debug)]
 pub(crate) struct SeenIds {
-    remembered: HashSet<Fingerprint, BuildHasherDefault<AsItIs>>,
+    remembered: HashMap<Fingerprint, (), BuildHasherDefault<LowerHalf>>,
     /// The same fingerprints, oldest first.
-    order: VecDeque<Remembered>,
+    order: VecDeque<SeenId>,
     max_ids: usize,
     /// In milliseconds.
     window: u64,
     /// The highest number of an event whose id was forgotten.
     forgotten: u64,
+    /// Whether an id was forgotten before its window was over.
+    forgot_early: bool,
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct SeenId {
     /// In milliseconds, by the inbox's clock.
     since: u64,
-    /// That of the event.
+    /// The number of the event.
     number: u64,
     id: Fingerprint,
 }
 
-/// A messageId, as it is remembered.
+/// The decision about an event that the inbox doesn't refuse.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    New {
+        /// The event's place in the order of acceptance.
+        number: u64,
+        /// Whether, for the first time, an id was forgotten before its window was over.
+        forgot_early: bool,
+    },
+    /// The inbox accepted a copy of the event before.
+    Duplicate,
+}
+
+/// A message id, as it is remembered.
 pub(crate) type Fingerprint = u128;
 
-/// Hashes a fingerprint to its lower half: it is a hash already, and nobody outside knows its keys.
+/// Hashes a fingerprint to its lower half: a fingerprint is a hash already, and its keys are secret.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+struct LowerHalf(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for LowerHalf {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Not called for a u128; whatever else is hashed is mixed in, if poorly.
+        // Not called for a u128.
         bytes
             .iter()
             .for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
@@ -71,22 +86,48 @@ impl Fingerprints {
 impl SeenIds {
     pub(crate) fn new(max_ids: usize, window: Duration) -> Self {
         Self {
-            remembered: HashSet::default(),
+            remembered: HashMap::default(),
             order: VecDeque::new(),
             max_ids,
             window: millis(window),
             forgotten: 0,
+            forgot_early: false,
         }
     }
 
-    /// Returns whether the id is that of an event that was taken within the window.
-    pub(crate) fn contains(&mut self, id: Fingerprint, now: u64) -> bool {
+    /// Decides about the event of this id. If the id is new, `number` numbers the event higher than all events before it, or
+    /// refuses the event.
+    pub(crate) fn admit<E>(
+        &mut self,
+        id: Fingerprint,
+        now: u64,
+        number: impl FnOnce() -> Result<u64, E>,
+    ) -> Result<Admission, E> {
         self.expire(now);
-        self.remembered.contains(&id)
+        let Entry::Vacant(vacant) = self.remembered.entry(id) else {
+            return Ok(Admission::Duplicate);
+        };
+        let number = number()?;
+        let mut forgot_early = false;
+        if self.max_ids > 0 && self.window > 0 {
+            vacant.insert(());
+            let since = now;
+            let forgot = self.push(SeenId { since, number, id });
+            forgot_early = forgot && !std::mem::replace(&mut self.forgot_early, true);
+        }
+        Ok(Admission::New {
+            number,
+            forgot_early,
+        })
     }
 
-    /// Forgets the ids whose window is over. Returns the highest number of an event whose id was
-    /// ever forgotten.
+    /// Returns whether an event of this id was accepted within the window.
+    pub(crate) fn contains(&mut self, id: Fingerprint, now: u64) -> bool {
+        self.expire(now);
+        self.remembered.contains_key(&id)
+    }
+
+    /// Forgets the ids whose window is over. Returns the highest number of an event whose id was ever forgotten.
     pub(crate) fn expire(&mut self, now: u64) -> u64 {
         while let Some(oldest) = self.order.front()
             && now.saturating_sub(oldest.since) >= self.window
@@ -97,41 +138,27 @@ impl SeenIds {
     }
 
     /// Returns the highest number of an event whose id was ever forgotten.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// Forgets everything, as if nothing had ever been there.
-    #[cfg(feature = "sqlite")]
+    /// Returns to the initial state.
     pub(crate) fn clear(&mut self) {
         self.remembered.clear();
         self.order.clear();
         self.forgotten = 0;
     }
 
-    /// Remembers the id of the event of this number, which is higher than those before. Returns
-    /// false if another one had to be forgotten for it before its window was over.
-    pub(crate) fn insert(&mut self, id: Fingerprint, number: u64, now: u64) -> bool {
-        if self.max_ids == 0 || self.window == 0 {
+    /// Remembers the id of the event of this number, which is higher than the numbers before it. Returns false if another id
+    /// was forgotten for it before its window was over.
+    pub(crate) fn insert(&mut self, id: Fingerprint, number: u64, since: u64) -> bool {
+        if self.max_ids == 0 || self.window == 0 || self.remembered.insert(id, ()).is_some() {
             return true;
         }
-        let full = self.order.len() >= self.max_ids;
-        if full {
-            self.forget_oldest();
-        }
-        if self.remembered.insert(id) {
-            self.order.push_back(Remembered {
-                since: now,
-                number,
-                id,
-            });
-        }
-        !full
+        !self.push(SeenId { since, number, id })
     }
 
-    /// Remembers an id that a store has, unless its window is over.
-    #[cfg(feature = "sqlite")]
+    /// Remembers an id that a store holds, unless its window is over.
     pub(crate) fn recall(&mut self, id: Fingerprint, number: u64, since: u64, now: u64) {
         if now.saturating_sub(since) < self.window {
             self.insert(id, number, since);
@@ -140,13 +167,23 @@ impl SeenIds {
         }
     }
 
-    /// Forgets an id whose event wasn't taken after all.
+    /// Forgets an id whose event wasn't stored.
     pub(crate) fn remove(&mut self, id: Fingerprint) {
-        if self.remembered.remove(&id)
-            && let Some(place) = self.order.iter().rposition(|each| each.id == id)
+        if self.remembered.remove(&id).is_some()
+            && let Some(index) = self.order.iter().rposition(|each| each.id == id)
         {
-            self.order.remove(place);
+            self.order.remove(index);
         }
+    }
+
+    /// Returns whether the oldest id was forgotten, because there are too many.
+    fn push(&mut self, id: SeenId) -> bool {
+        self.order.push_back(id);
+        let too_many = self.order.len() > self.max_ids;
+        if too_many {
+            self.forget_oldest();
+        }
+        too_many
     }
 
     fn forget_oldest(&mut self) {

@@ -6,7 +6,7 @@ use super::{Job, JobExecutor, Next, WorkerSlot};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::outcome::AttemptState;
 
-/// What a worker asks of its inbox.
+/// The inbox as its workers see it: they take jobs from it and return them.
 pub(crate) trait JobSource: Send + Sync + 'static {
     fn executor(&self) -> &JobExecutor;
 
@@ -19,31 +19,31 @@ pub(crate) trait JobSource: Send + Sync + 'static {
     /// See [`WorkerPool::retire`](super::WorkerPool::retire).
     fn retire(&self, begun: bool);
 
-    /// Gives a worker its next event. If there is none the worker is counted out under the same
-    /// lock, so that nothing can be put in line for one that is about to leave.
+    /// Returns a worker's next job. If there is none, counts the worker out under the same lock: so no job can wait for a
+    /// worker that is about to end.
     fn next(&self) -> Option<Box<Job>>;
 
     /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
     fn batch_len(&self) -> usize;
 
-    /// Takes an event back after an attempt: `next` follows.
+    /// Takes a job back after an attempt. `next` says what follows.
     fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next);
 
-    /// Takes an event back whose attempt was dropped by the runtime.
+    /// Takes a job back whose attempt the runtime dropped.
     fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>);
 }
 
-/// Spawns the workers that are needed, as long as the runtime can.
+/// Spawns workers for the jobs that are ready.
 pub(crate) fn spawn_workers<S: JobSource>(source: &Arc<S>) {
     while let Some(slot) = source.reserve_slot() {
-        // A runtime that has shut down drops what it is given, and would do so for ever.
+        // A runtime that has shut down drops each worker, so this would never end.
         if !spawn(source) || source.was_dropped(slot) {
             return;
         }
     }
 }
 
-/// Spawns a worker that was hired; false if the runtime can't.
+/// Spawns a worker for a reserved slot. Returns false if the runtime can't.
 pub(crate) fn spawn<S: JobSource>(source: &Arc<S>) -> bool {
     let guard = WorkerGuard {
         source: Arc::clone(source),
@@ -54,13 +54,12 @@ pub(crate) fn spawn<S: JobSource>(source: &Arc<S>) -> bool {
     catch_panic(|| runtime.spawn(Box::pin(work(guard)))).is_ok()
 }
 
-/// A worker's guard among the N, which the worker_pool has counted. It is given back at the worker's end,
-/// and by its drop if the runtime drops it before.
+/// A worker's slot in the pool, freed when the worker ends or when the runtime drops it.
 struct WorkerGuard<S: JobSource> {
     source: Arc<S>,
-    /// Whether the worker was ever polled.
+    /// Whether the worker was polled.
     begun: bool,
-    /// Whether the guard has been given back.
+    /// Whether the slot is free again.
     retired: bool,
 }
 
@@ -78,34 +77,33 @@ impl<S: JobSource> Drop for WorkerGuard<S> {
             return;
         }
         self.source.retire(self.begun);
-        // The runtime may have dropped this one worker only: what it leaves behind is for others. One
-        // that never began was dropped by a runtime that would drop the next as well.
+        // If the runtime dropped only this worker, others run the jobs that it leaves. A runtime that drops a worker before
+        // it begins would drop the next one too.
         if self.begun {
             spawn_workers(&self.source);
         }
     }
 }
 
-/// Delivers the events that wait, one after another, until none does.
+/// Runs one job after another until none is ready.
 async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
     guard.begun = true;
-    let mut delivered = 0;
+    let mut batch = 0;
     while let Some(job) = guard.next() {
         let job = JobGuard::new(Arc::clone(&guard.source), job);
-        // What is the user's own is contained where it is called. This is for the rest, drops and
-        // subscribers: the next event must not suffer for this one.
+        // Panics of the user's code are caught where it is called. This catches the rest, such as the subscriber's, so that
+        // the next job isn't affected.
         let _ = CatchPanic::new(job.run()).await;
-        delivered += 1;
-        // A queue that never empties must not keep the thread from the others.
-        if delivered >= guard.source.batch_len() {
-            delivered = 0;
+        batch += 1;
+        // A queue that is never empty must not occupy the thread.
+        if batch >= guard.source.batch_len() {
+            batch = 0;
             yield_now().await;
         }
     }
 }
 
-/// An event in delivery. Whatever happens, it is handed back once: after its attempt, or when it is
-/// dropped before that.
+/// A job that a worker runs. It returns to its source exactly once: after its attempt, or when it is dropped before that.
 struct JobGuard<S: JobSource> {
     source: Arc<S>,
     attempt_state: Arc<AttemptState>,
@@ -124,28 +122,21 @@ impl<S: JobSource> JobGuard<S> {
 
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
-        let (event, span) = (
-            job.event.clone(),
-            job.parent_span
-                .attempt(job.event.id(), job.event.event_type().as_str()),
-        );
-        // It borrows `self`: a span that can't be entered is never dropped, and what is in it neither.
-        let delivery = async {
-            let report = self
-                .source
-                .executor()
-                .attempt(event, &self.attempt_state)
-                .await;
+        let event = job.event.clone();
+        let span = job
+            .parent_span
+            .attempt(event.id(), event.event_type().as_str());
+        // The future borrows `self`: if the span can't be entered, `Instrumented` leaks the future, and `self` is dropped.
+        let attempt = async {
+            let executor = self.source.executor();
+            let report = executor.attempt(event, &self.attempt_state).await;
             let Some(mut job) = self.job.take() else {
                 return;
             };
-            let next = self
-                .source
-                .executor()
-                .finish_attempt(&mut job, &self.attempt_state, report);
+            let next = executor.finish_attempt(&mut job, &self.attempt_state, report);
             Arc::clone(&self.source).attempt_finished(job, next);
         };
-        span.instrument(delivery).await;
+        span.instrument(attempt).await;
     }
 }
 

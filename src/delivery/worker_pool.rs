@@ -1,31 +1,29 @@
-/// The workers of an inbox: up to N tasks, each of which takes one event after another.
+/// The workers of an inbox: up to a limit of tasks, each of which runs one job after another.
 ///
-/// While fewer than N events are in delivery an accepted one gets a worker of its own; it goes on
-/// until no event waits. So there is no dispatcher, and nothing to wake.
+/// While fewer jobs run than the limit allows, each new job gets a worker. A worker goes on until no job is ready. So there is
+/// no dispatcher, and no idle worker to wake.
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     limit: usize,
-    /// Workers that were spawned and haven't ended; one of them may be about to take its first
-    /// event.
+    /// The count of workers that were spawned and haven't ended.
     workers: usize,
-    /// Workers that have an event.
+    /// The count of workers that run a job.
     busy: usize,
-    /// Workers so far that were dropped before they began: their runtime had shut down.
+    /// The count of all workers so far that were dropped before they began, because their runtime had shut down.
     dropped: u64,
 }
 
-/// The most events that a worker delivers in one go.
+/// The largest batch of jobs that a worker runs before it yields.
 const MAX_BATCH_LEN: usize = 32;
 
-/// A worker that is to be spawned.
+/// A place in the pool, reserved for a worker that is about to be spawned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerSlot {
-    /// How many had been dropped before.
+    /// The pool's count of dropped workers at the reservation.
     dropped: u64,
 }
 
 impl WorkerPool {
-    /// Returns a worker_pool of up to `limit`.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -35,8 +33,7 @@ impl WorkerPool {
         }
     }
 
-    /// Returns a worker that is to be spawned, if one more is needed for the events that are ready,
-    /// and counts it.
+    /// Reserves a slot if the `ready` jobs need one more worker.
     pub(crate) fn reserve_slot(&mut self, ready: usize) -> Option<WorkerSlot> {
         let about_to_take = self.workers.saturating_sub(self.busy);
         if self.workers >= self.limit || ready <= about_to_take {
@@ -48,39 +45,38 @@ impl WorkerPool {
         })
     }
 
-    /// Returns whether the runtime has dropped a worker since this one was hired.
-    pub(crate) fn was_dropped(&self, reserve_slot: WorkerSlot) -> bool {
-        self.dropped > reserve_slot.dropped
+    /// Returns whether the runtime has dropped a worker since the slot was reserved.
+    pub(crate) fn was_dropped(&self, slot: WorkerSlot) -> bool {
+        self.dropped > slot.dropped
     }
 
-    /// Counts a worker that asked for its next event: it got one, or leaves.
-    pub(crate) fn took(&mut self, one: bool) {
-        if one {
+    /// Counts a worker that asked for its next job. It got one, or it ends.
+    pub(crate) fn took(&mut self, job: bool) {
+        if job {
             self.busy += 1;
         } else {
             self.workers -= 1;
         }
     }
 
-    /// Returns how many events a worker delivers before it lets others have the thread: one, and its
-    /// share of those that wait. So what comes in while all others have their turn is gone after the
-    /// next, however many they are.
+    /// Returns the number of jobs that a worker runs before it yields: one, and the worker's share of the `ready` jobs. So
+    /// a task that shares the thread waits for a bounded number of jobs.
     pub(crate) fn batch_len(&self, ready: usize) -> usize {
         (1 + ready / self.limit).min(MAX_BATCH_LEN)
     }
 
-    /// Counts a worker that is done with its event.
+    /// Counts a worker that has finished its job.
     pub(crate) fn done(&mut self) {
         self.busy -= 1;
     }
 
-    /// Counts the end of a worker that was dropped, before it had begun or after.
+    /// Counts a worker that the runtime dropped, after or before it had begun.
     pub(crate) fn retire(&mut self, begun: bool) {
         self.workers -= 1;
         self.dropped += u64::from(!begun);
     }
 
-    /// Returns how many events are in delivery.
+    /// Returns the count of the jobs that run.
     pub(crate) fn busy(&self) -> usize {
         self.busy
     }

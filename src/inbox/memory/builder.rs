@@ -16,7 +16,7 @@ use crate::outcome::Report;
 use crate::runtime::{Clock, Runtime};
 use crate::sync::Mutex;
 
-/// Sets up a [`MemoryInbox`].
+/// Builds a [`MemoryInbox`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MemoryInboxBuilder {
@@ -46,56 +46,59 @@ impl MemoryInboxBuilder {
 
     settings!();
 
-    /// Sets how many events are held at once, both those in delivery and those that wait. The
-    /// default is 10,000, some seconds of a busy sender. With `concurrency(n)` and
-    /// `max_events(n + q)`, n run and q wait; the next is refused.
+    /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, some seconds of a
+    /// busy sender.
+    ///
+    /// With `concurrency(n)` and `max_events(n + q)`, n events run and q wait, and the inbox refuses the next one.
     pub fn max_events(mut self, events: usize) -> Self {
         self.limits.events = events;
         self
     }
 
-    /// Sets how many bytes the bodies of all held events may have. The default is 64 MiB.
+    /// Sets how many bytes the bodies of all events in flight may have. The default is 64 MiB.
     ///
-    /// An event that is larger than this is taken all the same if nothing else is held: to refuse
-    /// it for ever would get the endpoint disabled.
+    /// An empty inbox accepts an event of any size: if it refused a large event for ever, the sender would disable the
+    /// endpoint.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Sets for how long the `messageId` of an accepted event is remembered: a copy that comes
-    /// within this time is answered 200 and not run again. The default is 24 h. With zero
-    /// nothing is remembered.
+    /// Sets how long the inbox remembers the `messageId` of an accepted event. The default is 24 h. With zero it remembers
+    /// none.
     ///
-    /// The sender tries an event again when it saw no 2xx, also where there was one that got lost
-    /// on the way.
+    /// A copy that arrives within this time is answered 200 and doesn't run again. The sender sends a copy if it read no
+    /// 2xx, for example because the answer got lost.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.duplicate_window = window;
         self
     }
 
-    /// Sets how many ids are remembered at most. The default is 100,000, at some 70 bytes each.
-    /// Past it the oldest are forgotten before their time, which is warned of once.
+    /// Sets how many ids the inbox remembers. The default is 100,000, at some 70 bytes each.
+    ///
+    /// Beyond it, the inbox forgets the oldest ids before their window is over, and warns once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.max_ids = ids;
         self
     }
 
-    /// Sets how many dead letters are kept. The default is 1,000. Past it those dead for the longest time are dropped, and
-    /// counted as `dead_letters_dropped`. With 0 none is kept.
+    /// Sets how many dead letters the inbox keeps. The default is 1,000. With 0 it keeps none.
+    ///
+    /// Beyond it, the inbox drops the oldest letters and counts them as
+    /// [`dead_letters_dropped`](crate::Stats::dead_letters_dropped).
     pub fn max_dead_letters(mut self, letters: usize) -> Self {
         self.dead_letter_limits.letters = letters;
         self
     }
 
-    /// Sets how many bytes the bodies of all dead letters may have. The default is 16 MiB. Past it
-    /// the oldest are dropped.
+    /// Sets how many bytes the bodies of all dead letters may have. The default is 16 MiB. Beyond it, the inbox drops the
+    /// oldest letters.
     pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
         self.dead_letter_limits.bytes = bytes;
         self
     }
 
-    /// Returns the inbox, on tokio.
+    /// Returns the inbox on tokio.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn build<S>(self, service: S) -> MemoryInbox
@@ -108,7 +111,7 @@ impl MemoryInboxBuilder {
         self.build_with(crate::runtime::TokioRuntime::new(), service)
     }
 
-    /// Returns the inbox, on another runtime.
+    /// Returns the inbox on another runtime.
     pub fn build_with<S>(self, runtime: impl Runtime, service: S) -> MemoryInbox
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>

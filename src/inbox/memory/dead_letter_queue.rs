@@ -2,102 +2,105 @@ use std::collections::BTreeMap;
 
 use crate::delivery::{DeadLetter, OrderKey};
 
-/// How many dead letters are kept.
+/// The limits of the dead letters that are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeadLetterLimits {
     pub(super) letters: usize,
     pub(super) bytes: usize,
 }
 
-/// The dead letters of an inbox in memory, within bounds of their own.
+/// The dead letters of an inbox in memory. Beyond their limits, the oldest are dropped.
 pub(super) struct DeadLetterQueue {
     limits: DeadLetterLimits,
-    /// Whether a letter holds back what comes after it.
-    holds: bool,
+    /// Whether a letter blocks the ordering key of its event.
+    blocks_keys: bool,
     letters: BTreeMap<u64, Entry>,
-    /// Their ids, in the order in which their events were given up.
-    deaths: BTreeMap<u64, u64>,
-    /// How many events were given up so far, which numbers their deaths.
-    buried: u64,
+    /// The ids of the letters, by the numbers in which they were pushed.
+    ids: BTreeMap<u64, u64>,
+    /// The count of all letters so far, which numbers them.
+    pushed: u64,
     bytes: usize,
-    /// How many had to go for others.
+    /// The count of the letters that were dropped.
     dropped: u64,
 }
 
 struct Entry {
-    death: u64,
+    pushed: u64,
     letter: DeadLetter,
-    /// What its event was put in order by.
+    /// The ordering key of the event.
     key: Option<OrderKey>,
 }
 
 impl DeadLetterQueue {
-    pub(super) fn new(limits: DeadLetterLimits, holds: bool) -> Self {
+    pub(super) fn new(limits: DeadLetterLimits, blocks_keys: bool) -> Self {
         Self {
             limits,
-            holds,
+            blocks_keys,
             letters: BTreeMap::new(),
-            deaths: BTreeMap::new(),
-            buried: 0,
+            ids: BTreeMap::new(),
+            pushed: 0,
             bytes: 0,
             dropped: 0,
         }
     }
 
-    /// Keeps a letter, and drops those that are dead for the longest time if there is no room then. Returns the keys
-    /// that those held back which are not kept.
+    /// Keeps a letter and drops the oldest letters beyond the limits. Returns the keys that are no longer blocked.
     pub(super) fn push(&mut self, letter: DeadLetter, key: Option<OrderKey>) -> Vec<OrderKey> {
-        let mut passing = Vec::new();
+        let mut unblocked = Vec::new();
         let size = letter.body().len();
         if size > self.limits.bytes {
-            // All others would have to go, and then this one too.
+            // To keep this letter, all others would be dropped, and then this one too.
             self.dropped += 1;
-            passing.extend(key.filter(|_| self.holds));
-            return passing;
+            unblocked.extend(key.filter(|_| self.blocks_keys));
+            return unblocked;
         }
         self.bytes += size;
-        self.buried += 1;
-        let (id, death) = (letter.id(), self.buried);
-        self.deaths.insert(death, id);
-        self.letters.insert(id, Entry { death, letter, key });
+        self.pushed += 1;
+        let (id, pushed) = (letter.id(), self.pushed);
+        self.ids.insert(pushed, id);
+        self.letters.insert(
+            id,
+            Entry {
+                pushed,
+                letter,
+                key,
+            },
+        );
         while self.letters.len() > self.limits.letters || self.bytes > self.limits.bytes {
-            let Some((_, oldest)) = self.deaths.first_key_value() else {
+            let Some((_, &oldest)) = self.ids.first_key_value() else {
                 break;
             };
             self.dropped += 1;
-            let (key, held) = self.take(*oldest);
-            passing.extend(key.filter(|_| held));
+            let key = self.remove(oldest);
+            unblocked.extend(key.filter(|_| self.blocks_keys));
         }
-        passing
+        unblocked
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&DeadLetter> {
         self.letters.get(&id).map(|entry| &entry.letter)
     }
 
-    /// Returns whether letters hold back the keys of their events.
-    pub(super) fn holds(&self) -> bool {
-        self.holds
+    /// Returns whether letters block the ordering keys of their events.
+    pub(super) fn blocks_keys(&self) -> bool {
+        self.blocks_keys
     }
 
-    /// Returns whether there is a letter of this id that holds back a key.
-    pub(super) fn is_holding(&self, id: u64) -> bool {
+    /// Returns whether the letter of this id blocks a key.
+    pub(super) fn is_blocking(&self, id: u64) -> bool {
         let entry = self.letters.get(&id);
-        self.holds && entry.is_some_and(|entry| entry.key.is_some())
+        self.blocks_keys && entry.is_some_and(|entry| entry.key.is_some())
     }
 
-    /// Takes a letter out. Returns its key, and whether it held that back.
-    pub(super) fn take(&mut self, id: u64) -> (Option<OrderKey>, bool) {
-        let Some(entry) = self.letters.remove(&id) else {
-            return (None, false);
-        };
-        self.deaths.remove(&entry.death);
+    /// Removes a letter, and returns the ordering key of its event.
+    pub(super) fn remove(&mut self, id: u64) -> Option<OrderKey> {
+        let entry = self.letters.remove(&id)?;
+        self.ids.remove(&entry.pushed);
         self.bytes -= entry.letter.body().len();
-        let held = self.holds && entry.key.is_some();
-        (entry.key, held)
+        entry.key
     }
 
-    /// Returns the letters with ids above `after`, in their order.
+    /// Returns the letters with ids above `after`, ordered by id.
     pub(super) fn iter(&self, after: Option<u64>) -> impl Iterator<Item = &DeadLetter> {
         let first = after.map_or(0, |after| after.saturating_add(1));
         self.letters.range(first..).map(|(_, entry)| &entry.letter)

@@ -8,7 +8,7 @@ use crate::inbox::{AcceptError, DeadLetterStore};
 use crate::router::Pattern;
 use crate::runtime::BoxFuture;
 
-/// Every change happens in the first poll, under the queue's lock.
+/// Each future does its work in its first poll, under the queue's lock.
 impl DeadLetterStore for Inner {
     fn list(
         self: Arc<Self>,
@@ -17,13 +17,13 @@ impl DeadLetterStore for Inner {
     ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
         Box::pin(async move {
             let queue = self.queue();
-            let letters = queue.dead.iter(after).take(limit);
+            let letters = queue.dead_letters.iter(after).take(limit);
             Ok(letters.cloned().collect())
         })
     }
 
     fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
-        Box::pin(async move { Ok(self.queue().dead.get(id).cloned()) })
+        Box::pin(async move { Ok(self.queue().dead_letters.get(id).cloned()) })
     }
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
@@ -35,15 +35,15 @@ impl DeadLetterStore for Inner {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Those of now: one that is dead again in the meantime has had its turn.
+            // Ids are taken once, so that a letter that comes back isn't replayed again.
             let matching = self.ids(|letter| {
                 let event = letter.event();
                 event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
             });
             let mut replayed = 0;
             for id in matching {
-                let again = self.change_and_spawn(|queue| queue.replay(id));
-                replayed += u64::from(again.map_err(refused)?);
+                let found = self.change_and_spawn(|queue| queue.replay(id));
+                replayed += u64::from(found.map_err(refused)?);
             }
             Ok(replayed)
         })
@@ -67,10 +67,10 @@ impl DeadLetterStore for Inner {
 }
 
 impl Inner {
-    /// Returns the ids of those letters.
+    /// Returns the ids of the letters for which `which` returns true.
     fn ids(&self, which: impl Fn(&DeadLetter) -> bool) -> Vec<u64> {
         let queue = self.queue();
-        let letters = queue.dead.iter(None).filter(|letter| which(letter));
+        let letters = queue.dead_letters.iter(None).filter(|letter| which(letter));
         letters.map(DeadLetter::id).collect()
     }
 }
@@ -78,7 +78,7 @@ impl Inner {
 fn refused(refused: AcceptError) -> Error {
     Error::caused(
         ErrorKind::Inbox,
-        "a dead letter can't be replayed now",
+        "the dead letter can't be replayed now: try again later",
         refused,
     )
 }

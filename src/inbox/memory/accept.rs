@@ -1,0 +1,50 @@
+use std::sync::Arc;
+
+use super::inner::Inner;
+use crate::delivery::{Admission, Job, Progress, spawn};
+use crate::event::Event;
+use crate::inbox::{AcceptError, Accepted};
+use crate::telemetry::{self, ParentSpan};
+
+impl Inner {
+    /// Puts an event into the queue, or refuses it.
+    pub(super) fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
+        // The user's code and the subscriber run before the lock is taken.
+        let key = self.executor.settings.order.key(&event);
+        let parent_span = ParentSpan::current();
+        let (id, now) = (self.fingerprints.of(event.id()), self.clock.now());
+
+        let mut queue = self.queue();
+        let (number, forgot_early) = match queue.admit(event.body().len(), id, now)? {
+            Admission::Duplicate => return Ok(Accepted::Duplicate),
+            Admission::New {
+                number,
+                forgot_early,
+            } => (number, forgot_early),
+        };
+        let job = Box::new(Job {
+            number,
+            event,
+            parent_span,
+            progress: Progress::new(),
+            key,
+        });
+        let slot = queue.push(job, id);
+        drop(queue);
+
+        // Without a slot, a worker that runs already will take the job.
+        if let Some(slot) = slot
+            && !(spawn(self) && self.queue().confirm(id, slot))
+        {
+            // The runtime dropped the worker. Jobs that came later may count on it, so others are spawned.
+            let withdrawn = self.change_and_spawn(|queue| queue.withdraw(id, number));
+            if withdrawn.is_some() {
+                return Err(AcceptError::unavailable());
+            }
+        }
+        if forgot_early {
+            telemetry::ids_forgotten_early();
+        }
+        Ok(Accepted::New)
+    }
+}

@@ -1,0 +1,63 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use super::inner::Inner;
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
+use crate::inbox::{DeadLetterStore, Drained, InboxControl};
+use crate::runtime::BoxFuture;
+
+impl InboxControl for Inner {
+    fn stats(&self) -> Stats {
+        self.queue().stats()
+    }
+
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(async move {
+            let retrying = self.queue().drain();
+            retrying.wake();
+            if let Some(idle) = self.idle()
+                // If the runtime has no timer, the drain can't be bounded and doesn't wait.
+                && let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within))
+                && let Either::Left(_) = select(idle, CatchPanic::new(sleep)).await
+            {
+                return Drained::new(0);
+            }
+            Drained::new(self.queue().in_flight() as u64)
+        })
+    }
+
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async move {
+            if let Some(idle) = self.idle() {
+                // The sender is in the queue, which this future keeps alive.
+                let _ = idle.await;
+            }
+        })
+    }
+
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.executor.settings.on_attempt.add(hook);
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        self.executor.settings.on_dead_letter.add(hook);
+    }
+
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self)
+    }
+}
+
+impl Inner {
+    /// Returns a receiver that resolves once nothing is in flight, or `None` if nothing is. Spawns workers for the jobs that
+    /// a runtime may have left behind.
+    fn idle(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {
+        let idle = self.queue().idle()?;
+        spawn_workers(self);
+        Some(idle)
+    }
+}

@@ -1,0 +1,60 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select;
+
+use super::inner::Inner;
+use super::queue::Queue;
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::delivery::Job;
+
+impl Inner {
+    /// Lets a job wait for its next attempt in a task of its own, so that the job occupies no worker.
+    pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration) {
+        let draining = self.change(Queue::retry);
+        let mut retrying = RetryGuard {
+            inner: Arc::clone(self),
+            job: Some(job),
+        };
+        let Some(draining) = draining else {
+            return retrying.requeue();
+        };
+        let wait = async move {
+            // If the runtime has no timer, the next attempt is due at once.
+            if let Ok(sleep) = catch_panic(|| retrying.inner.executor.runtime.sleep(delay)) {
+                // A drain cuts the wait short.
+                drop(select(CatchPanic::new(sleep), draining).await);
+            }
+            retrying.requeue();
+        };
+        // A runtime that can't spawn drops the task and so ends the event.
+        let _ = catch_panic(|| self.executor.runtime.spawn(Box::pin(wait)));
+    }
+}
+
+/// A job between two attempts. If the runtime drops the job, its event is dead-lettered.
+struct RetryGuard {
+    inner: Arc<Inner>,
+    /// Taken when the wait is over.
+    job: Option<Box<Job>>,
+}
+
+impl RetryGuard {
+    fn requeue(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.inner.change_and_spawn(|queue| queue.requeue(job));
+        }
+    }
+}
+
+impl Drop for RetryGuard {
+    fn drop(&mut self) {
+        let Some(mut job) = self.job.take() else {
+            return;
+        };
+        self.inner.executor.abandon(&mut job);
+        self.inner.push_dead_letter(&job);
+        self.inner
+            .change_and_spawn(|queue| queue.finish_retrying(&job));
+    }
+}
