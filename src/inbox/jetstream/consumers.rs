@@ -22,7 +22,7 @@ const MAX_DESCRIPTION: usize = 4096;
 
 /// How the consumers of a group are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(super) struct ConsumerOptions {
     pub(super) ack_wait: Duration,
     pub(super) first_start: StartAt,
     pub(super) new_routes: StartAt,
@@ -33,37 +33,38 @@ pub(super) async fn open(
     context: &Context,
     stream: &Stream,
     plans: &[(Plan, i64)],
-    terms: &Terms,
+    options: &ConsumerOptions,
 ) -> Result<Vec<PullConsumer>, Error> {
-    let founders = founders(plans);
+    let initial_routes = initial_routes(plans);
     let (last, rest) = plans
         .split_last()
         .expect("every group has the consumer of long names");
-    let marker = Wanted::new(last, terms, terms.first_start).described(founders);
+    let marker = Wanted::new(last, options, options.first_start).described(initial_routes);
     // First, and atomic on the server: whoever comes second reads from it which routes the group began with.
     let marker = open_one(context, stream, marker).await?;
-    let founders = marker.cached_info().config.description.clone();
-    let founders = founders.unwrap_or_default();
+    let initial_routes = marker.cached_info().config.description.clone();
+    let initial_routes = initial_routes.unwrap_or_default();
     let mut opened = Vec::with_capacity(plans.len());
     for each in rest {
-        let founding = founders == ALL || founders.split(' ').any(|one| one == digest(&each.0));
-        let start = if founding {
-            terms.first_start
+        let initial =
+            initial_routes == ALL || initial_routes.split(' ').any(|one| one == digest(&each.0));
+        let start = if initial {
+            options.first_start
         } else {
-            terms.new_routes
+            options.new_routes
         };
-        opened.push(open_one(context, stream, Wanted::new(each, terms, start)).await?);
+        opened.push(open_one(context, stream, Wanted::new(each, options, start)).await?);
     }
     opened.push(marker);
     Ok(opened)
 }
 
 /// Returns the text that says which routes a group begins with.
-fn founders(plans: &[(Plan, i64)]) -> String {
+fn initial_routes(plans: &[(Plan, i64)]) -> String {
     let digests: Vec<_> = plans.iter().map(|(plan, _)| digest(plan)).collect();
-    let founders = digests.join(" ");
-    if founders.len() <= MAX_DESCRIPTION {
-        founders
+    let initial_routes = digests.join(" ");
+    if initial_routes.len() <= MAX_DESCRIPTION {
+        initial_routes
     } else {
         ALL.to_owned()
     }
@@ -79,7 +80,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new((plan, max_ack_pending): &(Plan, i64), terms: &Terms, start: StartAt) -> Self {
+    fn new(
+        (plan, max_ack_pending): &(Plan, i64),
+        options: &ConsumerOptions,
+        start: StartAt,
+    ) -> Self {
         Self {
             name: plan.consumer.clone(),
             config: pull::Config {
@@ -91,7 +96,7 @@ impl Wanted {
                     StartAt::Now => DeliverPolicy::New,
                 },
                 ack_policy: AckPolicy::Explicit,
-                ack_wait: terms.ack_wait,
+                ack_wait: options.ack_wait,
                 // The worker itself knows when an event is dead, and keeps it.
                 max_deliver: -1,
                 max_ack_pending: *max_ack_pending,

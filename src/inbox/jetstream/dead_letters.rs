@@ -1,14 +1,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::graves::Graves;
+use super::dead_letter_stream::DeadLetterStream;
 use crate::delivery::DeadLetter;
 use crate::error::Error;
 use crate::inbox::DeadLetterStore;
 use crate::router::Pattern;
 use crate::runtime::BoxFuture;
 
-impl DeadLetterStore for Graves {
+impl DeadLetterStore for DeadLetterStream {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
@@ -18,26 +18,30 @@ impl DeadLetterStore for Graves {
             let mut letters = Vec::new();
             let mut from = after.map_or(Some(1), |after| after.checked_add(1));
             while let Some(id) = from.filter(|_| letters.len() < limit) {
-                let Some(grave) = self.next(id).await? else {
+                let Some(letter) = self.next(id).await? else {
                     break;
                 };
-                from = grave.letter.id().checked_add(1);
-                letters.push(grave.letter);
+                from = letter.letter.id().checked_add(1);
+                letters.push(letter.letter);
             }
             Ok(letters)
         })
     }
 
     fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
-        Box::pin(async move { Ok(Graves::get(&self, id).await?.map(|grave| grave.letter)) })
+        Box::pin(async move {
+            Ok(DeadLetterStream::get(&self, id)
+                .await?
+                .map(|letter| letter.letter))
+        })
     }
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
         Box::pin(async move {
-            let Some(grave) = Graves::get(&self, id).await? else {
+            let Some(letter) = DeadLetterStream::get(&self, id).await? else {
                 return Ok(false);
             };
-            Graves::replay(&self, &grave).await?;
+            DeadLetterStream::replay(&self, &letter).await?;
             Ok(true)
         })
     }
@@ -47,17 +51,17 @@ impl DeadLetterStore for Graves {
             // Those of now: one that is dead again in the meantime has had its turn.
             let last = self.last().await?;
             let (mut from, mut count) = (1, 0);
-            while let Some(grave) = self.next(from).await? {
-                if grave.letter.id() > last {
+            while let Some(letter) = self.next(from).await? {
+                if letter.letter.id() > last {
                     break;
                 }
-                from = grave.letter.id().saturating_add(1);
-                let event = grave.letter.event();
+                from = letter.letter.id().saturating_add(1);
+                let event = letter.letter.event();
                 // Those of routes that other workers have are for these.
-                if self.is_ours(&grave)
+                if self.is_ours(&letter)
                     && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
                 {
-                    Graves::replay(&self, &grave).await?;
+                    DeadLetterStream::replay(&self, &letter).await?;
                     count += 1;
                 }
             }
@@ -66,7 +70,7 @@ impl DeadLetterStore for Graves {
     }
 
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        Box::pin(async move { Graves::delete(&self, id).await })
+        Box::pin(async move { DeadLetterStream::delete(&self, id).await })
     }
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
@@ -76,10 +80,12 @@ impl DeadLetterStore for Graves {
                 return Ok(0);
             };
             let (mut from, mut count) = (1, 0);
-            while let Some(grave) = self.next(from).await? {
-                let id = grave.letter.id();
+            while let Some(letter) = self.next(from).await? {
+                let id = letter.letter.id();
                 from = id.saturating_add(1);
-                if grave.letter.dead_lettered_at() < limit && Graves::delete(&self, id).await? {
+                if letter.letter.dead_lettered_at() < limit
+                    && DeadLetterStream::delete(&self, id).await?
+                {
                     count += 1;
                 }
             }

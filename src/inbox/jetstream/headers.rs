@@ -13,18 +13,18 @@ use crate::runtime::to_millis;
 /// When the event was received, in milliseconds since the Unix epoch.
 const RECEIVED: &str = "Botisimo-Received";
 /// When it was given up, likewise.
-const DIED: &str = "Botisimo-Died";
+const DEAD_LETTERED: &str = "Botisimo-Dead-Lettered";
 /// How many attempts there were.
 const ATTEMPTS: &str = "Botisimo-Attempts";
 /// The consumer that a dead letter comes from.
 const CONSUMER: &str = "Botisimo-Consumer";
 /// The one consumer that a replay is meant for.
-const ONLY: &str = "Botisimo-Only";
+const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
 /// How the routes ended, with commas between them: each one's name, and after a space the reason if it failed. One header,
 /// since of several of the same name the client reads one where it gets a message by its number.
 const ROUTES: &str = "Botisimo-Routes";
 /// The names of the routes that a replay needs no run of, with commas between them.
-const DONE: &str = "Botisimo-Done";
+const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
 /// Why an event was given up, where no route is the reason.
 const CAUSE: &str = "Botisimo-Cause";
 /// The `messageId` of a body that can't be decoded.
@@ -34,7 +34,7 @@ const ID: &str = "Botisimo-Id";
 const MAX_TEXT: usize = 1024;
 
 /// What the headers of a dead letter say.
-pub(super) struct Epitaph<'a> {
+pub(super) struct DeadLetterHeaders<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: Option<&'a str>,
     pub(super) received_at: SystemTime,
@@ -45,7 +45,7 @@ pub(super) struct Epitaph<'a> {
 }
 
 /// The headers of a dead letter as they are read back.
-pub(super) struct Read {
+pub(super) struct StoredHeaders {
     pub(super) consumer: String,
     pub(super) message_id: Option<String>,
     pub(super) received_at: Option<SystemTime>,
@@ -55,12 +55,12 @@ pub(super) struct Read {
     pub(super) routes: Vec<RouteResult>,
 }
 
-impl Epitaph<'_> {
+impl DeadLetterHeaders<'_> {
     /// Returns the headers, of which the texts are cut so that all fit into `room` bytes.
     pub(super) fn write(&self, room: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         set_received_at(&mut headers, self.received_at);
-        headers.insert(DIED, to_millis(self.dead_lettered_at).to_string());
+        headers.insert(DEAD_LETTERED, to_millis(self.dead_lettered_at).to_string());
         headers.insert(ATTEMPTS, self.attempts.to_string());
         headers.insert(CONSUMER, self.consumer);
         let mut room = room.saturating_sub(width(&headers));
@@ -95,7 +95,7 @@ impl Epitaph<'_> {
     }
 }
 
-impl Read {
+impl StoredHeaders {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name| decoded(headers.get(name)?.as_str());
         let value = |name| Some(headers.get(name)?.as_str().to_owned());
@@ -116,7 +116,7 @@ impl Read {
             consumer: value(CONSUMER).unwrap_or_default(),
             message_id: text(ID),
             received_at: received_at(headers),
-            dead_lettered_at: time(headers, DIED),
+            dead_lettered_at: time(headers, DEAD_LETTERED),
             attempts: value(ATTEMPTS)
                 .and_then(|attempts| attempts.parse().ok())
                 .unwrap_or_default(),
@@ -127,16 +127,16 @@ impl Read {
 }
 
 /// Returns the headers of a letter that is sent round again.
-pub(super) fn replay(letter: &Read) -> HeaderMap {
+pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(received_at) = letter.received_at {
         set_received_at(&mut headers, received_at);
     }
-    headers.insert(ONLY, letter.consumer.as_str());
+    headers.insert(TARGET_CONSUMER, letter.consumer.as_str());
     let done = letter.routes.iter().filter(|end| end.reason().is_none());
     let done: Vec<_> = done.map(|end| encoded(end.route())).collect();
     if !done.is_empty() {
-        headers.insert(DONE, done.join(","));
+        headers.insert(FINISHED_ROUTES, done.join(","));
     }
     headers
 }
@@ -144,13 +144,15 @@ pub(super) fn replay(letter: &Read) -> HeaderMap {
 /// Returns whether an event is meant for a consumer: always, unless it is a replay for another one.
 pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
     headers
-        .get(ONLY)
+        .get(TARGET_CONSUMER)
         .is_none_or(|only| only.as_str() == consumer)
 }
 
 /// Returns the routes that a replay needs no run of.
 pub(super) fn done(headers: &HeaderMap) -> Vec<Arc<str>> {
-    let done = headers.get(DONE).map_or("", |done| done.as_str());
+    let done = headers
+        .get(FINISHED_ROUTES)
+        .map_or("", |done| done.as_str());
     done.split(',')
         .filter(|route| !route.is_empty())
         .filter_map(|route| decoded(route).map(Arc::from))

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 
-use super::front::{Front, Limits};
+use super::publisher::{PublishLimits, Publisher};
 use super::{JetStreamInbox, StreamSettings, stream};
 use crate::error::Error;
 
@@ -13,7 +13,7 @@ use crate::error::Error;
 pub struct JetStreamInboxBuilder {
     context: Context,
     stream: StreamSettings,
-    limits: Limits,
+    limits: PublishLimits,
 }
 
 impl JetStreamInboxBuilder {
@@ -21,7 +21,7 @@ impl JetStreamInboxBuilder {
         Self {
             context,
             stream: StreamSettings::new(),
-            limits: Limits {
+            limits: PublishLimits {
                 publish_timeout: Duration::from_millis(2500),
                 bytes: 64 << 20,
             },
@@ -35,7 +35,7 @@ impl JetStreamInboxBuilder {
     }
 
     /// Sets how long the stream's acknowledgement is waited for before an event is answered 503. The
-    /// default is 2.5 s, within the 3 s in which the front door answers.
+    /// default is 2.5 s, within the 3 s in which the publisher door answers.
     ///
     /// The [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s unless
     /// set, bounds how long an acknowledgement is listened for after that.
@@ -67,12 +67,12 @@ impl JetStreamInboxBuilder {
     pub async fn open(self) -> Result<JetStreamInbox, Error> {
         let stream = stream::open(&self.context, &self.stream).await?;
         let config = &stream.cached_info().config;
-        let front = Front::new(
+        let publisher = Publisher::new(
             self.context,
             &self.stream,
             self.limits,
             usize::try_from(config.max_message_size).ok(),
         );
-        Ok(JetStreamInbox::over(Arc::new(front)))
+        Ok(JetStreamInbox::over(Arc::new(publisher)))
     }
 }

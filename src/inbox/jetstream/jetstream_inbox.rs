@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use async_nats::jetstream::Context;
 
-use super::front::Front;
+use super::publisher::Publisher;
 use super::{JetStreamInboxBuilder, publish};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
@@ -60,7 +60,7 @@ use crate::runtime::Runtime;
 /// ```
 #[derive(Clone)]
 pub struct JetStreamInbox {
-    front: Arc<Front>,
+    publisher: Arc<Publisher>,
 }
 
 impl JetStreamInbox {
@@ -69,8 +69,8 @@ impl JetStreamInbox {
         JetStreamInboxBuilder::new(context)
     }
 
-    pub(super) fn over(front: Arc<Front>) -> Self {
-        Self { front }
+    pub(super) fn over(publisher: Arc<Publisher>) -> Self {
+        Self { publisher }
     }
 }
 
@@ -79,27 +79,27 @@ impl Inbox for JetStreamInbox {
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
-        let front = Arc::clone(&self.front);
-        async move { publish::publish(front, event).await }
+        let publisher = Arc::clone(&self.publisher);
+        async move { publish::publish(publisher, event).await }
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        self.front.runtime()
+        self.publisher.runtime()
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.front) as Arc<dyn InboxControl>)
+        Handle::shared(Arc::clone(&self.publisher) as Arc<dyn InboxControl>)
     }
 
     fn max_body_bytes(&self) -> Option<usize> {
-        Some(self.front.max_body_bytes())
+        Some(self.publisher.max_body_bytes())
     }
 }
 
 impl fmt::Debug for JetStreamInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStreamInbox")
-            .field("stats", &self.front.stats())
+            .field("stats", &self.publisher.stats())
             .finish_non_exhaustive()
     }
 }

@@ -6,13 +6,13 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::future::{Either, select};
 
-use super::pull::pull;
-use super::shop::{Bench, Shop};
+use super::pull_loop::pull;
+use super::worker_inner::{RouteConsumer, WorkerInner};
 use super::{JetStreamWorkerBuilder, WorkerStats};
 use crate::delivery::{Attempt, DeadLetter};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 
-/// Runs the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
+/// RouteSelection the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
 /// another one. Its clones are the same worker, which goes on until it is [drained](JetStreamWorker::drain)
 /// or its runtime ends.
 ///
@@ -62,7 +62,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// let client = async_nats::connect("localhost:4222").await?;
 /// let router = EventRouter::new()
 ///     .on("account.updated", |event: Event| async move { println!("{}", event.id()) });
-/// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "shop")
+/// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "worker")
 ///     .stream(StreamSettings::new().replicas(3).create_if_missing())
 ///     .start(router)
 ///     .await?;
@@ -73,7 +73,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// ```
 #[derive(Clone)]
 pub struct JetStreamWorker {
-    shop: Arc<Shop>,
+    worker: Arc<WorkerInner>,
 }
 
 impl JetStreamWorker {
@@ -83,18 +83,21 @@ impl JetStreamWorker {
         JetStreamWorkerBuilder::new(context, group.into())
     }
 
-    pub(super) fn start(shop: Arc<Shop>, benches: Vec<(Arc<Bench>, PullConsumer)>) -> Self {
-        for (bench, consumer) in benches {
-            let pulling = pull(Arc::clone(&shop), bench, consumer);
-            shop.executor.runtime.spawn(Box::pin(pulling));
+    pub(super) fn start(
+        worker: Arc<WorkerInner>,
+        routes: Vec<(Arc<RouteConsumer>, PullConsumer)>,
+    ) -> Self {
+        for (route, consumer) in routes {
+            let pulling = pull(Arc::clone(&worker), route, consumer);
+            worker.executor.runtime.spawn(Box::pin(pulling));
         }
-        Self { shop }
+        Self { worker }
     }
 
     /// Returns the counts of this moment.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
-        self.shop.stats()
+        self.worker.stats()
     }
 
     /// Takes no more events from now on, then waits until those that run have ended, but no longer than
@@ -107,7 +110,7 @@ impl JetStreamWorker {
     ///
     /// Once polled, the worker takes no more events also when the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
-        drain(Arc::clone(&self.shop), within)
+        drain(Arc::clone(&self.worker), within)
     }
 
     /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
@@ -117,19 +120,19 @@ impl JetStreamWorker {
     /// `replay_matching` passes it over.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(Arc::clone(&self.shop.graves) as Arc<dyn DeadLetterStore>)
+        DeadLetters::new(Arc::clone(&self.worker.dead_letters) as Arc<dyn DeadLetterStore>)
     }
 
     /// Adds a hook that is told of every attempt that ends from now on, before it is counted. See
     /// [`JetStreamWorkerBuilder::on_attempt`].
     pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
-        self.shop.executor.settings.on_attempt.add(Arc::new(hook));
+        self.worker.executor.settings.on_attempt.add(Arc::new(hook));
     }
 
     /// Adds a hook that is told of every event that is given up from now on. See
     /// [`JetStreamWorkerBuilder::on_dead_letter`].
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
-        self.shop
+        self.worker
             .executor
             .settings
             .on_dead_letter
@@ -137,24 +140,24 @@ impl JetStreamWorker {
     }
 }
 
-async fn drain(shop: Arc<Shop>, within: Duration) -> Drained {
-    shop.drain();
-    let sleep = shop.executor.runtime.sleep(within);
+async fn drain(worker: Arc<WorkerInner>, within: Duration) -> Drained {
+    worker.drain();
+    let sleep = worker.executor.runtime.sleep(within);
     let idle = Box::pin(async {
-        shop.idle().await;
+        worker.idle().await;
         // What was returned is on its way to the server, and not in this process any more.
-        let _ = shop.graves.client().flush().await;
+        let _ = worker.dead_letters.client().flush().await;
     });
     match select(idle, sleep).await {
         Either::Left(_) => Drained::new(0),
-        Either::Right(_) => Drained::new(shop.stats().running),
+        Either::Right(_) => Drained::new(worker.stats().running),
     }
 }
 
 impl fmt::Debug for JetStreamWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStreamWorker")
-            .field("stats", &self.shop.stats())
+            .field("stats", &self.worker.stats())
             .finish_non_exhaustive()
     }
 }

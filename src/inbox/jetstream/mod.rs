@@ -5,24 +5,23 @@
 //! from one durable consumer a route.
 
 mod consumers;
+mod dead_letter_stream;
 mod dead_letters;
-mod delivered;
-mod ending;
-mod front;
-mod graves;
+mod delivery_info;
 mod headers;
 mod inbox_builder;
 mod jetstream_inbox;
 mod jetstream_worker;
+mod message_task;
 mod plan;
 mod publish;
-mod pull;
-mod running;
-mod shop;
+mod publisher;
+mod pull_loop;
 mod stream;
 mod stream_settings;
 mod subjects;
 mod worker_builder;
+mod worker_inner;
 mod worker_stats;
 
 pub use self::inbox_builder::JetStreamInboxBuilder;

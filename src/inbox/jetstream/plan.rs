@@ -17,12 +17,12 @@ pub(super) struct Plan {
     pub(super) name: Arc<str>,
     pub(super) consumer: String,
     pub(super) filter: String,
-    pub(super) runs: Runs,
+    pub(super) runs: RouteSelection,
 }
 
 /// Which routes a consumer's events run.
 #[derive(Clone, Debug)]
-pub(super) enum Runs {
+pub(super) enum RouteSelection {
     /// This one.
     One(Arc<str>),
     /// The fallback, of this name.
@@ -44,14 +44,17 @@ pub(super) fn plans(
     for route in router.routes() {
         let name = route.shared_name();
         let (filter, runs) = match route.pattern() {
-            Some(pattern) => (subjects.filter(pattern), Runs::One(Arc::clone(&name))),
+            Some(pattern) => (
+                subjects.filter(pattern),
+                RouteSelection::One(Arc::clone(&name)),
+            ),
             None => {
                 unfiltered.push(Arc::clone(&name));
                 let all = Some(subjects.all());
                 match route.is_fallback() {
                     true if !fallback => continue,
-                    true => (all, Runs::Fallback(Arc::clone(&name))),
-                    false => (all, Runs::One(Arc::clone(&name))),
+                    true => (all, RouteSelection::Fallback(Arc::clone(&name))),
+                    false => (all, RouteSelection::One(Arc::clone(&name))),
                 }
             }
         };
@@ -69,7 +72,7 @@ pub(super) fn plans(
         name: Arc::from("long"),
         consumer: format!("{group}-=long"),
         filter: subjects.long(),
-        runs: Runs::Rest(unfiltered),
+        runs: RouteSelection::Rest(unfiltered),
     });
     plans
 }
@@ -98,10 +101,10 @@ impl Plan {
         done: Vec<Arc<str>>,
     ) -> Arc<AttemptState> {
         Arc::new(match &self.runs {
-            Runs::One(route) | Runs::Fallback(route) => {
+            RouteSelection::One(route) | RouteSelection::Fallback(route) => {
                 AttemptState::only(attempt, Arc::clone(route))
             }
-            Runs::Rest(unfiltered) => {
+            RouteSelection::Rest(unfiltered) => {
                 let finished = unfiltered.iter().cloned().chain(done);
                 AttemptState::new(attempt, finished.collect())
             }

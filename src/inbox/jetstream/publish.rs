@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use super::front::{Front, Permit};
 use super::headers;
+use super::publisher::{PublishPermit, Publisher};
 use super::subjects::encoded;
 use crate::catch_panic::catch_panic;
 use crate::event::Event;
@@ -23,14 +23,14 @@ use crate::runtime::Runtime;
 type Answer = Result<Accepted, AcceptError>;
 
 /// Publishes an event, in a task of its own: who asks may leave, and the event is counted all the same.
-pub(super) async fn publish(front: Arc<Front>, event: Event) -> Answer {
-    let permit = front.admit(event.body().len())?;
+pub(super) async fn publish(publisher: Arc<Publisher>, event: Event) -> Answer {
+    let permit = publisher.admit(event.body().len())?;
     let (tell, told) = oneshot::channel();
     let publication = Publication {
-        front: Arc::clone(&front),
+        publisher: Arc::clone(&publisher),
         tell: Some(tell),
     };
-    let runtime = front.runtime();
+    let runtime = publisher.runtime();
     // Where there is no runtime the publication is dropped, and so counts itself as refused.
     let _ = catch_panic(|| runtime.spawn(Box::pin(run(publication, event, permit))));
     told.await
@@ -39,14 +39,14 @@ pub(super) async fn publish(front: Arc<Front>, event: Event) -> Answer {
 
 /// An answer that is owed. Whatever happens, it is given and counted once.
 struct Publication {
-    front: Arc<Front>,
+    publisher: Arc<Publisher>,
     tell: Option<oneshot::Sender<Answer>>,
 }
 
 impl Publication {
     fn answer(&mut self, answer: Answer) {
         if let Some(tell) = self.tell.take() {
-            self.front.count(&answer);
+            self.publisher.count(&answer);
             // Whoever has left needn't be told.
             let _ = tell.send(answer);
         }
@@ -59,10 +59,10 @@ impl Drop for Publication {
     }
 }
 
-async fn run(mut publication: Publication, event: Event, permit: Permit) {
-    let front = Arc::clone(&publication.front);
-    let overdue = front.runtime().sleep(front.limits.publish_timeout);
-    let acknowledged = Box::pin(acknowledged(&front, &event));
+async fn run(mut publication: Publication, event: Event, permit: PublishPermit) {
+    let publisher = Arc::clone(&publication.publisher);
+    let overdue = publisher.runtime().sleep(publisher.limits.publish_timeout);
+    let acknowledged = Box::pin(acknowledged(&publisher, &event));
     let outcome = match select(acknowledged, overdue).await {
         Either::Left((outcome, _)) => {
             publication.answer(judge(&outcome));
@@ -72,28 +72,28 @@ async fn run(mut publication: Publication, event: Event, permit: Permit) {
             publication.answer(Err(AcceptError::unavailable()));
             let outcome = acknowledged.await;
             if let Ok(Accepted::New) = judge(&outcome) {
-                front.count(&Ok(Accepted::New));
+                publisher.count(&Ok(Accepted::New));
             }
             outcome
         }
     };
     if outcome.is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
         // The client may hold the body for as long as it is cut off: so does the permit.
-        let _ = front.context.client().flush().await;
+        let _ = publisher.context.client().flush().await;
     }
     drop(permit);
 }
 
-async fn acknowledged(front: &Front, event: &Event) -> Result<PublishAck, PublishError> {
+async fn acknowledged(publisher: &Publisher, event: &Event) -> Result<PublishAck, PublishError> {
     let mut given = HeaderMap::new();
     headers::set_received_at(&mut given, event.received_at());
     let message = PublishMessage::build()
         .payload(Bytes::copy_from_slice(event.body().as_bytes()))
         .headers(given)
         .message_id(encoded(event.id()))
-        .expected_stream(&front.stream);
-    let subject = front.subjects.of(event.event_type());
-    let ack: PublishAckFuture = front.context.send_publish(subject, message).await?;
+        .expected_stream(&publisher.stream);
+    let subject = publisher.subjects.of(event.event_type());
+    let ack: PublishAckFuture = publisher.context.send_publish(subject, message).await?;
     ack.await
 }
 

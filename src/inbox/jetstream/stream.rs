@@ -10,12 +10,12 @@ use crate::error::{Error, ErrorKind};
 pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     settings.check_names()?;
     let stream = get_or_create(context, settings.config(), settings.creates()).await?;
-    let misfits = misfits(&stream.cached_info().config, settings);
-    if misfits.is_empty() {
+    let mismatches = mismatches(&stream.cached_info().config, settings);
+    if mismatches.is_empty() {
         return Ok(stream);
     }
     let name = settings.stream_name();
-    let text = format!("the stream {name} doesn't fit: {}", misfits.join("; "));
+    let text = format!("the stream {name} doesn't fit: {}", mismatches.join("; "));
     Err(Error::new(ErrorKind::Inbox, text))
 }
 
@@ -64,12 +64,12 @@ pub(super) fn failed(
 }
 
 /// Returns what about a stream isn't as it must be.
-fn misfits(found: &Config, settings: &StreamSettings) -> Vec<String> {
+fn mismatches(found: &Config, settings: &StreamSettings) -> Vec<String> {
     let subjects = [settings.subjects().all()];
-    let mut misfits = Vec::new();
+    let mut mismatches = Vec::new();
     let mut must = |fits: bool, why: String| {
         if !fits {
-            misfits.push(why);
+            mismatches.push(why);
         }
     };
     must(
@@ -131,5 +131,5 @@ fn misfits(found: &Config, settings: &StreamSettings) -> Vec<String> {
         found.subject_transform.is_none(),
         "it must not transform subjects".to_owned(),
     );
-    misfits
+    mismatches
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use tower_service::Service;
 
-use super::consumers::{self, Terms};
-use super::graves::Graves;
+use super::consumers::{self, ConsumerOptions};
+use super::dead_letter_stream::DeadLetterStream;
 use super::plan::{Plan, plans};
-use super::shop::{Bench, Shop};
 use super::subjects::is_plain;
+use super::worker_inner::{RouteConsumer, WorkerInner};
 use super::{JetStreamWorker, StreamSettings, stream};
 use crate::delivery::{Attempt, DeadLetter, ErasedService, JobExecutor, RetryPolicy, Settings};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -207,7 +207,7 @@ impl JetStreamWorkerBuilder {
     /// use botisimo_webhooks::{Error, EventRouter, JetStreamWorker};
     ///
     /// # async fn work(context: async_nats::jetstream::Context, router: EventRouter) -> Result<(), Error> {
-    /// let worker = JetStreamWorker::builder(context, "shop")
+    /// let worker = JetStreamWorker::builder(context, "worker")
     ///     .start_layered(router, |router| {
     ///         tower::ServiceBuilder::new().timeout(Duration::from_secs(5)).service(router)
     ///     })
@@ -247,8 +247,9 @@ impl JetStreamWorkerBuilder {
         }
         let events = stream::open(&self.context, &self.stream).await?;
         let names = plans.iter().map(|plan| plan.consumer.clone()).collect();
-        let graves = Graves::open(&self.context, &self.stream, &self.group, names).await?;
-        let terms = Terms {
+        let dead_letters =
+            DeadLetterStream::open(&self.context, &self.stream, &self.group, names).await?;
+        let options = ConsumerOptions {
             ack_wait: self.ack_wait,
             first_start: self.first_start,
             new_routes: self.new_routes,
@@ -258,23 +259,23 @@ impl JetStreamWorkerBuilder {
             (plan, i64::from(pending.unwrap_or(self.max_ack_pending)))
         };
         let plans: Vec<_> = plans.into_iter().map(pending).collect();
-        let consumers = consumers::open(&self.context, &events, &plans, &terms).await?;
-        let benches = plans
+        let consumers = consumers::open(&self.context, &events, &plans, &options).await?;
+        let routes = plans
             .into_iter()
             .zip(consumers)
             .map(|((plan, _), consumer)| {
-                let places = self.running.get(&*plan.name).copied();
-                let places = places.unwrap_or(self.delivery.concurrency);
-                (Arc::new(Bench::new(plan, places)), consumer)
+                let permits = self.running.get(&*plan.name).copied();
+                let permits = permits.unwrap_or(self.delivery.concurrency);
+                (Arc::new(RouteConsumer::new(plan, permits)), consumer)
             });
-        let benches: Vec<_> = benches.collect();
+        let routes: Vec<_> = routes.collect();
         let max_lag = events.cached_info().config.max_age / 2;
         let runtime = Arc::new(TokioRuntime::new());
         let executor = JobExecutor::new(service, runtime, self.delivery);
-        let graves = Arc::new(graves);
+        let dead_letters = Arc::new(dead_letters);
         let times = (self.ack_wait, max_lag);
-        let shop = Arc::new(Shop::new(executor, router, graves, times));
-        Ok(JetStreamWorker::start(shop, benches))
+        let worker = Arc::new(WorkerInner::new(executor, router, dead_letters, times));
+        Ok(JetStreamWorker::start(worker, routes))
     }
 
     /// Refuses what would be a consumer's name of another group, and settings of routes that there are not.

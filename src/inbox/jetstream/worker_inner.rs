@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
-use super::graves::Graves;
+use super::dead_letter_stream::DeadLetterStream;
 use super::plan::Plan;
 use super::worker_stats::{Exit, WorkerStats};
 use crate::delivery::JobExecutor;
@@ -14,21 +14,21 @@ use crate::waiters::Waiters;
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// What the routes of a worker share.
-pub(super) struct Shop {
+pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
     /// To know which events the fallback takes.
     pub(super) router: EventRouter,
-    pub(super) graves: Arc<Graves>,
+    pub(super) dead_letters: Arc<DeadLetterStream>,
     pub(super) ack_wait: Duration,
     /// How long an event may wait before that is warned of.
     pub(super) max_lag: Duration,
-    tally: Mutex<Tally>,
+    counters: Mutex<Counters>,
     /// Whether the worker is being drained.
     draining: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct Tally {
+struct Counters {
     stats: WorkerStats,
     /// Pull loops that haven't ended: what they are about to receive is handed back.
     pulling: usize,
@@ -36,43 +36,43 @@ struct Tally {
     idle: Waiters,
 }
 
-/// A route of a worker: its consumer, and its places.
-pub(super) struct Bench {
+/// A route of a worker: its consumer, and its permits.
+pub(super) struct RouteConsumer {
     pub(super) plan: Plan,
     /// As many permits as events of the route may run at once.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     pub(super) warned: Mutex<Option<Instant>>,
 }
 
-impl Shop {
+impl WorkerInner {
     pub(super) fn new(
         executor: JobExecutor,
         router: EventRouter,
-        graves: Arc<Graves>,
+        dead_letters: Arc<DeadLetterStream>,
         (ack_wait, max_lag): (Duration, Duration),
     ) -> Self {
         Self {
             executor,
             router,
-            graves,
+            dead_letters,
             ack_wait,
             max_lag,
-            tally: Mutex::default(),
+            counters: Mutex::default(),
             draining: watch::Sender::new(false),
         }
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn counters(&self) -> MutexGuard<'_, Counters> {
         // No user code runs under the lock, so a poisoned one is as it should be.
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the counts, and tells those who wait until nothing is left.
-    fn change(&self, change: impl FnOnce(&mut Tally)) {
+    fn change(&self, change: impl FnOnce(&mut Counters)) {
         let idle = {
-            let mut tally = self.tally();
-            change(&mut tally);
-            (tally.stats.running == 0 && tally.pulling == 0).then(|| tally.idle.take())
+            let mut counters = self.counters();
+            change(&mut counters);
+            (counters.stats.running == 0 && counters.pulling == 0).then(|| counters.idle.take())
         };
         if let Some(idle) = idle {
             idle.wake();
@@ -80,24 +80,24 @@ impl Shop {
     }
 
     pub(super) fn enter(&self) {
-        self.change(|tally| tally.stats.enter());
+        self.change(|counters| counters.stats.enter());
     }
 
     pub(super) fn leave(&self, exit: Exit) {
-        self.change(|tally| tally.stats.leave(exit));
+        self.change(|counters| counters.stats.leave(exit));
     }
 
     pub(super) fn begin_pulling(&self) {
-        self.change(|tally| tally.pulling += 1);
+        self.change(|counters| counters.pulling += 1);
     }
 
     pub(super) fn end_pulling(&self) {
-        self.change(|tally| tally.pulling -= 1);
+        self.change(|counters| counters.pulling -= 1);
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
-        let mut stats = self.tally().stats;
-        stats.replayed = self.graves.replayed();
+        let mut stats = self.counters().stats;
+        stats.replayed = self.dead_letters.replayed();
         stats
     }
 
@@ -116,22 +116,22 @@ impl Shop {
     /// Waits until no event is left and nothing is pulled any more.
     pub(super) async fn idle(&self) {
         let idle = {
-            let mut tally = self.tally();
-            if tally.stats.running == 0 && tally.pulling == 0 {
+            let mut counters = self.counters();
+            if counters.stats.running == 0 && counters.pulling == 0 {
                 return;
             }
-            tally.idle.wait()
+            counters.idle.wait()
         };
         // The sender lives in here, which the caller holds.
         let _ = idle.await;
     }
 }
 
-impl Bench {
-    pub(super) fn new(plan: Plan, places: usize) -> Self {
+impl RouteConsumer {
+    pub(super) fn new(plan: Plan, permits: usize) -> Self {
         Self {
             plan,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             warned: Mutex::new(None),
         }
     }

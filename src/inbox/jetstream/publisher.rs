@@ -16,17 +16,17 @@ use crate::waiters::Waiters;
 const OVERHEAD: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct PublishLimits {
     pub(super) publish_timeout: Duration,
     pub(super) bytes: usize,
 }
 
 /// What the clones of an inbox share.
-pub(super) struct Front {
+pub(super) struct Publisher {
     pub(super) context: Context,
     pub(super) subjects: Subjects,
     pub(super) stream: String,
-    pub(super) limits: Limits,
+    pub(super) limits: PublishLimits,
     runtime: Arc<TokioRuntime>,
     /// That of the stream, if it has one.
     max_message_size: Option<usize>,
@@ -54,11 +54,11 @@ impl InFlight {
     }
 }
 
-impl Front {
+impl Publisher {
     pub(super) fn new(
         context: Context,
         settings: &StreamSettings,
-        limits: Limits,
+        limits: PublishLimits,
         max_message_size: Option<usize>,
     ) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Front {
     }
 
     /// Lets a publication of so many bytes begin.
-    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Permit, AcceptError> {
+    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
         let mut state = self.state();
         let refused = if state.draining {
             Some(AcceptError::draining())
@@ -111,8 +111,8 @@ impl Front {
         state.publications += 1;
         state.bytes += bytes;
         drop(state);
-        Ok(Permit {
-            front: Arc::clone(self),
+        Ok(PublishPermit {
+            publisher: Arc::clone(self),
             bytes,
         })
     }
@@ -146,16 +146,16 @@ impl Front {
     }
 }
 
-/// The place of one publication, and of its bytes, given back when it is dropped.
-pub(super) struct Permit {
-    front: Arc<Front>,
+/// The permit of one publication, and of its bytes, given back when it is dropped.
+pub(super) struct PublishPermit {
+    publisher: Arc<Publisher>,
     bytes: usize,
 }
 
-impl Drop for Permit {
+impl Drop for PublishPermit {
     fn drop(&mut self) {
         let idle = {
-            let mut state = self.front.state();
+            let mut state = self.publisher.state();
             state.publications -= 1;
             state.bytes -= self.bytes;
             (state.publications == 0).then(|| state.idle.take())
@@ -166,7 +166,7 @@ impl Drop for Permit {
     }
 }
 
-impl InboxControl for Front {
+impl InboxControl for Publisher {
     fn stats(&self) -> Stats {
         let state = self.state();
         Stats {

@@ -10,7 +10,7 @@ use async_nats::jetstream::stream::{
 use bytes::Bytes;
 
 use super::StreamSettings;
-use super::headers::{self, Epitaph, Read};
+use super::headers::{self, DeadLetterHeaders, StoredHeaders};
 use super::stream::{failed, get_or_create};
 use super::subjects::Subjects;
 use crate::delivery::{DeadLetter, Progress};
@@ -22,7 +22,7 @@ use crate::runtime::to_millis;
 const UNDECODED: &str = "=undecoded.$";
 
 /// The stream of dead letters, as one group sees it.
-pub(super) struct Graves {
+pub(super) struct DeadLetterStream {
     context: Context,
     stream: Stream,
     /// Those of the group's letters, under the event types.
@@ -37,19 +37,19 @@ pub(super) struct Graves {
 }
 
 /// What is left of an event.
-pub(super) enum Remains {
+pub(super) enum LetterBody {
     Event(Event),
     /// A body that can't be decoded, and the id that the stream knows it by.
     Body(String, Option<String>),
 }
 
 /// A dead letter, and what isn't the user's to see.
-pub(super) struct Grave {
+pub(super) struct StoredLetter {
     pub(super) letter: DeadLetter,
-    read: Read,
+    headers: StoredHeaders,
 }
 
-impl Graves {
+impl DeadLetterStream {
     pub(super) async fn open(
         context: &Context,
         settings: &StreamSettings,
@@ -115,8 +115,8 @@ impl Graves {
     }
 
     /// Returns whether the letter is of a route that this worker has.
-    pub(super) fn is_ours(&self, grave: &Grave) -> bool {
-        self.consumers.contains(&grave.read.consumer)
+    pub(super) fn is_ours(&self, letter: &StoredLetter) -> bool {
+        self.consumers.contains(&letter.headers.consumer)
     }
 
     pub(super) fn replayed(&self) -> u64 {
@@ -125,23 +125,23 @@ impl Graves {
     }
 
     /// Keeps a letter, and returns it once the stream has it.
-    pub(super) async fn bury(
+    pub(super) async fn store(
         &self,
-        remains: &Remains,
+        body: &LetterBody,
         (consumer, sequence): (&str, u64),
         (received_at, dead_lettered_at): (SystemTime, SystemTime),
         progress: &Progress,
         cause: Option<&str>,
     ) -> Result<DeadLetter, Error> {
-        let (subject, body, message_id) = match remains {
-            Remains::Event(event) => (self.subjects.of(event.event_type()), event.body(), None),
-            Remains::Body(body, id) => {
+        let (subject, body, message_id) = match body {
+            LetterBody::Event(event) => (self.subjects.of(event.event_type()), event.body(), None),
+            LetterBody::Body(body, id) => {
                 let all = self.subjects.all();
                 let subject = all.replace('>', UNDECODED);
                 (subject, &**body, id.as_deref())
             }
         };
-        let epitaph = Epitaph {
+        let headers = DeadLetterHeaders {
             consumer,
             message_id,
             received_at,
@@ -156,7 +156,7 @@ impl Graves {
         let room = room.saturating_sub(body.len() + id.len() + 64);
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(body.as_bytes()))
-            .headers(epitaph.write(room))
+            .headers(headers.write(room))
             .message_id(id);
         let publish = self.context.send_publish(subject, message);
         let failed = |error| failed("a dead letter can't be kept".to_owned(), error);
@@ -172,14 +172,14 @@ impl Graves {
     }
 
     /// Returns the first letter of the group from a number on.
-    pub(super) async fn next(&self, from: u64) -> Result<Option<Grave>, Error> {
+    pub(super) async fn next(&self, from: u64) -> Result<Option<StoredLetter>, Error> {
         let filter = self.subjects.all();
         self.read(self.stream.get_first_raw_message_by_subject(filter, from))
             .await
     }
 
     /// Returns one letter, unless it is another group's.
-    pub(super) async fn get(&self, id: u64) -> Result<Option<Grave>, Error> {
+    pub(super) async fn get(&self, id: u64) -> Result<Option<StoredLetter>, Error> {
         self.read(self.stream.get_raw_message(id)).await
     }
 
@@ -188,7 +188,7 @@ impl Graves {
         found: impl Future<
             Output = Result<StreamMessage, async_nats::error::Error<LastRawMessageErrorKind>>,
         >,
-    ) -> Result<Option<Grave>, Error> {
+    ) -> Result<Option<StoredLetter>, Error> {
         let message = match found.await {
             Ok(message) => message,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
@@ -201,7 +201,7 @@ impl Graves {
         Ok(message
             .subject
             .starts_with(own)
-            .then(|| Grave::of(&message)))
+            .then(|| StoredLetter::of(&message)))
     }
 
     pub(super) async fn delete(&self, id: u64) -> Result<bool, Error> {
@@ -213,13 +213,13 @@ impl Graves {
     }
 
     /// Sends a letter's event round again, for its own consumer alone.
-    pub(super) async fn replay(&self, grave: &Grave) -> Result<(), Error> {
-        let consumer = &grave.read.consumer;
-        if !self.is_ours(grave) {
+    pub(super) async fn replay(&self, stored: &StoredLetter) -> Result<(), Error> {
+        let consumer = &stored.headers.consumer;
+        if !self.is_ours(stored) {
             let text = format!("this worker has no route with the consumer {consumer}");
             return Err(Error::new(ErrorKind::Inbox, text));
         }
-        let letter = &grave.letter;
+        let letter = &stored.letter;
         let event = letter.event().map_err(Clone::clone)?;
         // An id of its own, which is the same if this is done twice because the letter couldn't be deleted.
         let id = format!(
@@ -230,7 +230,7 @@ impl Graves {
         );
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
-            .headers(headers::replay(&grave.read))
+            .headers(headers::replay(&stored.headers))
             .message_id(id)
             .expected_stream(&self.events_stream);
         let subject = self.events.of(event.event_type());
@@ -250,22 +250,22 @@ impl Graves {
     }
 }
 
-impl Grave {
+impl StoredLetter {
     fn of(message: &StreamMessage) -> Self {
-        let read = Read::of(&message.headers);
+        let headers = StoredHeaders::of(&message.headers);
         let stored_at = SystemTime::from(message.time);
-        let dead_lettered_at = read.dead_lettered_at.unwrap_or(stored_at);
+        let dead_lettered_at = headers.dead_lettered_at.unwrap_or(stored_at);
         let letter = DeadLetter::stored(
             (
                 message.sequence,
-                read.message_id.as_deref().unwrap_or_default(),
+                headers.message_id.as_deref().unwrap_or_default(),
             ),
             &String::from_utf8_lossy(&message.payload),
-            (read.received_at.unwrap_or(stored_at), dead_lettered_at),
-            read.attempts,
-            read.routes.clone(),
-            read.cause.as_deref().map(Arc::from),
+            (headers.received_at.unwrap_or(stored_at), dead_lettered_at),
+            headers.attempts,
+            headers.routes.clone(),
+            headers.cause.as_deref().map(Arc::from),
         );
-        Self { letter, read }
+        Self { letter, headers }
     }
 }

@@ -4,13 +4,13 @@ use std::time::SystemTime;
 use async_nats::jetstream::Message;
 
 /// What the server says of a message that it delivers.
-pub(super) struct Delivered {
+pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,
     pub(super) published: SystemTime,
 }
 
-impl Delivered {
+impl DeliveryInfo {
     /// Returns it, unless the message is none of a stream.
     pub(super) fn of(message: &Message) -> Option<Self> {
         let info = message.info().ok()?;

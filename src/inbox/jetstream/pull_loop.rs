@@ -1,4 +1,4 @@
-//! The loop that pulls a route's events: as many as there are free places, and no more.
+//! The loop that pulls a route's events: as many as there are free permits, and no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::running::Running;
-use super::shop::{Bench, Shop};
+use super::message_task::MessageTask;
+use super::worker_inner::{RouteConsumer, WorkerInner};
 use crate::catch_panic::catch_panic;
 
 use crate::telemetry;
@@ -44,16 +44,24 @@ impl Backoff {
 
 /// Pulls until the worker is drained. What is pulled is awaited to the end each time: a stream of messages that
 /// is dropped leaves those that were on their way stuck until `ack_wait` is over.
-pub(super) async fn pull(shop: Arc<Shop>, bench: Arc<Bench>, consumer: PullConsumer) {
-    let pulling = Pulling::new(Arc::clone(&shop));
-    let mut draining = shop.draining();
+pub(super) async fn pull(
+    worker: Arc<WorkerInner>,
+    route: Arc<RouteConsumer>,
+    consumer: PullConsumer,
+) {
+    let pulling = Pulling::new(Arc::clone(&worker));
+    let mut draining = worker.draining();
     let (mut early, mut failed) = (0, 0);
-    while let Some(free) = free_places(&bench, &mut draining).await {
-        let begun = shop.executor.runtime.now();
-        let wait = match fetch(&shop, &bench, &consumer, free).await {
+    while let Some(free) = free_permits(&route, &mut draining).await {
+        let begun = worker.executor.runtime.now();
+        let wait = match fetch(&worker, &route, &consumer, free).await {
             Ok(0) => {
                 failed = 0;
-                let took = shop.executor.runtime.now().saturating_duration_since(begun);
+                let took = worker
+                    .executor
+                    .runtime
+                    .now()
+                    .saturating_duration_since(begun);
                 if took >= PULL / 2 {
                     early = 0;
                     continue;
@@ -67,32 +75,35 @@ pub(super) async fn pull(shop: Arc<Shop>, bench: Arc<Bench>, consumer: PullConsu
             }
             Err(error) => {
                 if failed == 0 {
-                    telemetry::pull_failed(&bench.plan.name, &*error);
+                    telemetry::pull_failed(&route.plan.name, &*error);
                 }
                 failed += 1;
                 FAILED.wait(failed - 1)
             }
         };
-        let sleep = shop.executor.runtime.sleep(wait);
+        let sleep = worker.executor.runtime.sleep(wait);
         let told = Box::pin(draining.wait_for(|draining| *draining));
         drop(select(sleep, told).await);
     }
     drop(pulling);
 }
 
-/// Waits for a free place and returns how many there are, or `None` once the worker is drained.
-async fn free_places(bench: &Bench, draining: &mut watch::Receiver<bool>) -> Option<usize> {
+/// Waits for a free permit and returns how many there are, or `None` once the worker is drained.
+async fn free_permits(
+    route: &RouteConsumer,
+    draining: &mut watch::Receiver<bool>,
+) -> Option<usize> {
     if *draining.borrow() {
         return None;
     }
-    let place = Box::pin(bench.places.acquire());
+    let permit = Box::pin(route.permits.acquire());
     let told = Box::pin(draining.wait_for(|draining| *draining));
-    match select(place, told).await {
-        // Nobody else takes places, so that those counted here are there to be taken.
-        Either::Left((place, _)) => {
-            let place = place.ok()?;
-            let others = bench.places.available_permits();
-            drop(place);
+    match select(permit, told).await {
+        // Nobody else takes permits, so that those counted here are there to be taken.
+        Either::Left((permit, _)) => {
+            let permit = permit.ok()?;
+            let others = route.permits.available_permits();
+            drop(permit);
             Some(others + 1)
         }
         Either::Right(_) => None,
@@ -101,8 +112,8 @@ async fn free_places(bench: &Bench, draining: &mut watch::Receiver<bool>) -> Opt
 
 /// Pulls up to `free` events and starts each at once. Returns how many there were.
 async fn fetch(
-    shop: &Arc<Shop>,
-    bench: &Arc<Bench>,
+    worker: &Arc<WorkerInner>,
+    route: &Arc<RouteConsumer>,
     consumer: &PullConsumer,
     free: usize,
 ) -> Result<usize, Error> {
@@ -113,14 +124,14 @@ async fn fetch(
         match message {
             Ok(message) => {
                 count += 1;
-                let place = Arc::clone(&bench.places).try_acquire_owned().ok();
-                let running = Running::new(Arc::clone(shop), Arc::clone(bench), message);
-                let runtime = &shop.executor.runtime;
+                let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
+                let running = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
+                let runtime = &worker.executor.runtime;
                 // A runtime that can't spawn drops the task, and so counts the event as handed back.
                 let _ = catch_panic(|| {
                     runtime.spawn(Box::pin(async move {
                         running.run().await;
-                        drop(place);
+                        drop(permit);
                     }));
                 });
             }
@@ -135,18 +146,18 @@ async fn fetch(
 
 /// Counts a pull loop, until it is dropped.
 struct Pulling {
-    shop: Arc<Shop>,
+    worker: Arc<WorkerInner>,
 }
 
 impl Pulling {
-    fn new(shop: Arc<Shop>) -> Self {
-        shop.begin_pulling();
-        Self { shop }
+    fn new(worker: Arc<WorkerInner>) -> Self {
+        worker.begin_pulling();
+        Self { worker }
     }
 }
 
 impl Drop for Pulling {
     fn drop(&mut self) {
-        self.shop.end_pulling();
+        self.worker.end_pulling();
     }
 }
