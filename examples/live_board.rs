@@ -1,0 +1,126 @@
+//! A board of the channels that are live now. `DATA` is the folder of its files.
+//!
+//! ```text
+//! BOTISIMO_SECRET=s3cret cargo run --example live_board
+//! curl -i 'http://127.0.0.1:3000/webhooks/botisimo?token=s3cret' \
+//!   -H 'content-type: application/json' -d '{"messageId": "m-1", "timestamp": 1674489999154,
+//!   "eventType": "connection.stream.started", "data": {"channel": "ada", "title": "Any%"}}'
+//! curl http://127.0.0.1:3000/dead-letters -H 'x-admin-token: s3cret'
+//! ```
+
+mod common;
+
+use std::{collections::BTreeMap, env, io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Response, Result};
+use axum::routing::{get, post};
+use axum::{Json, Router, http::StatusCode};
+use botisimo_webhooks::{DeadLetters, Error, Event, EventRouter, Handle};
+use botisimo_webhooks::{HandlerResult, Inbox, SharedSecret, SqliteInbox, Verify, WebhookLayer};
+use tokio::{fs, sync::Mutex};
+
+#[derive(serde::Deserialize)]
+struct Stream {
+    channel: String,
+    #[serde(default)]
+    title: String,
+}
+
+/// The titles of the live channels, in memory and in a file.
+pub(crate) struct Board {
+    path: PathBuf,
+    titles: Mutex<BTreeMap<String, String>>,
+}
+
+impl Board {
+    pub(crate) async fn open(path: PathBuf) -> io::Result<Arc<Self>> {
+        if !fs::try_exists(&path).await? {
+            fs::write(&path, "{}").await?;
+        }
+        let titles = Mutex::new(serde_json::from_slice(&fs::read(&path).await?)?);
+        Ok(Arc::new(Self { path, titles }))
+    }
+
+    /// Adds or removes a channel. If the file can't be written, the inbox retries the route.
+    async fn set(self: Arc<Self>, event: Event<Stream>, live: bool) -> HandlerResult {
+        let Stream { channel, title } = event.into_data();
+        let mut titles = self.titles.lock().await;
+        match live {
+            true => titles.insert(channel, title),
+            false => titles.remove(&channel),
+        };
+        fs::write(&self.path, serde_json::to_vec(&*titles)?).await?;
+        Ok(())
+    }
+}
+
+pub(crate) fn router(board: &Arc<Board>) -> EventRouter {
+    let (on, off) = (Arc::clone(board), Arc::clone(board));
+    let started = move |event| on.set(event, true);
+    let ended = move |event| off.set(event, false);
+    EventRouter::new()
+        .on_prefix("connection.stream.started", started)
+        .on_prefix("connection.stream.ended", ended)
+}
+
+/// Returns the service, and the handle to drain it.
+pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: &[u8]) -> (Router, Handle) {
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox)
+        .verify(SharedSecret::in_query("token", secret));
+    let handle = webhooks.handle();
+    let admin = SharedSecret::in_header("x-admin-token", secret);
+    let titles = get(async move || Json(board.titles.lock().await.clone()));
+    let app = Router::new()
+        .route("/dead-letters", get(list))
+        .route("/dead-letters/{id}/replay", post(replay))
+        .route_layer(from_fn_with_state(admin, guard)) // dead letters show payloads
+        .with_state(handle.dead_letters().expect("a SQLite inbox keeps them"))
+        .route("/", titles)
+        .layer(webhooks);
+    (app, handle)
+}
+
+async fn guard(admin: State<SharedSecret>, request: Request, next: Next) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    admin
+        .verify_head(&parts)
+        .map_err(|_| StatusCode::UNAUTHORIZED)?;
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+async fn list(letters: State<DeadLetters>) -> Result<Json<Vec<(u64, String)>>> {
+    let letters = letters.list(None, 100).await.map_err(unavailable)?;
+    Ok(Json(
+        letters
+            .iter()
+            .map(|each| (each.id(), each.to_string()))
+            .collect(),
+    ))
+}
+
+async fn replay(letters: State<DeadLetters>, id: Path<u64>) -> Result<&'static str> {
+    let found = letters.replay(*id).await.map_err(unavailable)?;
+    Ok(found.then_some("replayed").ok_or(StatusCode::NOT_FOUND)?)
+}
+
+fn unavailable(error: Error) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    common::log_to_stderr();
+    let secret = common::secret().ok_or("BOTISIMO_SECRET is not set")?;
+    let folder = env::var_os("DATA").map_or_else(env::temp_dir, PathBuf::from);
+    let board = Board::open(folder.join("live-board.json")).await?;
+    let inbox = SqliteInbox::builder(folder.join("live-board.db"))
+        .lock_timeout(Duration::from_secs(30)) // the old process drains while the new one starts
+        .ordering_key(|event| Some(event.decode::<Stream>().ok()?.channel))
+        .block_key_on_dead_letter() // a replayed start must not follow its end
+        .open(router(&board))
+        .await?;
+    let (app, handle) = app(board, inbox, &secret);
+    common::serve(app, &handle).await
+}
