@@ -105,6 +105,7 @@ async fn replay(letters: State<DeadLetters>, id: Path<u64>) -> Result<&'static s
     Ok(found.then_some("replayed").ok_or(StatusCode::NOT_FOUND)?)
 }
 
+#[allow(clippy::needless_pass_by_value)] // as `map_err` calls it
 fn unavailable(error: Error) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
