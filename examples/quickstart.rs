@@ -84,7 +84,7 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     let updated = mock("account.updated", "m-2", "name", "ada");
     let poll = mock("poll.created", "m-3", "question", "cats or dogs?");
     let nameless = mock("account.updated", "m-6", "name", "");
-    let deliveries = [
+    let webhooks = [
         ("a stream starts", started),
         ("an account changes", updated.clone()),
         ("the same messageId again", updated.clone()),
@@ -97,16 +97,13 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
         ("a handler that fails", nameless),
         ("a truncated body", updated.truncated()),
     ];
-    println!(
-        "\nsending {} deliveries; the handlers print:",
-        deliveries.len()
-    );
+    println!("\nsending {} webhooks; the handlers print:", webhooks.len());
 
     let (ended, mut reports) = mpsc::unbounded_channel();
-    handle.on_attempt(move |delivery| drop(ended.send(delivery.report().to_string())));
+    handle.on_attempt(move |attempt| drop(ended.send(attempt.report().to_string())));
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut table = Vec::new();
-    for (what, request) in deliveries {
+    for (what, request) in webhooks {
         let request = match common::secret() {
             Some(secret) => request.query("token", String::from_utf8(secret)?),
             None => request,
@@ -121,7 +118,7 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
         table.push((what, answer, ran));
     }
 
-    println!("\n{:<30}{:<26}what ran", "delivery", "answer");
+    println!("\n{:<30}{:<26}what ran", "webhook", "answer");
     for (what, answer, ran) in table {
         println!("{what:<30}{answer:<26}{ran}");
     }
