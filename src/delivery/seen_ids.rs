@@ -142,11 +142,11 @@ impl SeenIds {
         self.forgotten
     }
 
-    /// Returns to the initial state.
-    pub(crate) fn clear(&mut self) {
-        self.remembered.clear();
-        self.order.clear();
-        self.forgotten = 0;
+    /// Returns whether a remembered id belongs to an event with a number above `number`.
+    pub(crate) fn is_newer(&self, id: Fingerprint, number: u64) -> bool {
+        let newer = self.order.iter().rev();
+        let mut newer = newer.take_while(|each| each.number > number);
+        newer.any(|each| each.id == id)
     }
 
     /// Remembers the id of the event of this number, which is higher than the numbers before it. Returns false if another id

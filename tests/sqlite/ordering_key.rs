@@ -244,7 +244,7 @@ async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
             )
             .unwrap();
     }
-    let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, order_key, holds, body) VALUES (400, '400', 'a', 0, 0, 1, '[]', ?1, 1, ?2)";
+    let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, order_key, blocks_key, body) VALUES (400, '400', 'a', 0, 0, 1, '[]', ?1, 1, ?2)";
     connection
         .execute(sql, (b"k".as_slice(), body(400)))
         .unwrap();

@@ -125,7 +125,7 @@ fn the_memory_of_a_large_backlog_is_that_of_its_window() {
             (50_000, 10, 49_990)
         );
         // What is marked is what was loaded.
-        let marked = place.count("SELECT count(*) FROM events WHERE marked = 1");
+        let marked = place.count("SELECT count(*) FROM events WHERE running = 1");
         gate.add_permits(30);
         until(|| log.len() == 40).await;
         marked
@@ -145,7 +145,7 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
     until(|| log.len() == 4).await;
     let handle = inbox.handle();
     let drain = tokio::spawn(handle.drain(LONG));
-    until(|| place.count("SELECT count(*) FROM events WHERE marked = 1") <= 4).await;
+    until(|| place.count("SELECT count(*) FROM events WHERE running = 1") <= 4).await;
     gate.add_permits(100);
     assert_eq!(drain.await.unwrap().remaining, 96);
     assert_eq!(log.len(), 4);
@@ -153,7 +153,7 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
     assert_eq!((stats.handled, stats.waiting, stats.running), (4, 96, 0));
     balanced(&stats);
     assert_eq!(
-        place.count("SELECT count(*) FROM events WHERE marked = 0 AND crashes = 0"),
+        place.count("SELECT count(*) FROM events WHERE running = 0 AND crashes = 0"),
         96
     );
     assert_eq!(place.count("SELECT count(*) FROM events"), 96);
@@ -199,7 +199,7 @@ async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
     let place = place(20, 0).await;
     let builder = place.inbox().concurrency(4);
     let inbox = builder.open_with(Gone, EventRouter::new()).await.unwrap();
-    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    let marked = || place.count("SELECT count(*) FROM events WHERE running = 1");
     until(|| marked() == 4).await;
     assert_eq!(inbox.handle().drain(LONG).await.remaining, 20);
     assert_eq!(marked(), 0);
@@ -216,7 +216,7 @@ async fn what_outlasts_a_drain_isnt_suspected_of_a_crash() {
         Arc::new(Semaphore::new(0)),
     );
     let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
-    let marked = || place.count("SELECT count(*) FROM events WHERE marked = 1");
+    let marked = || place.count("SELECT count(*) FROM events WHERE running = 1");
     until(|| log.len() == 3).await;
     assert_eq!(marked(), 3);
     let _ = inbox.handle().drain(Duration::ZERO).await;
@@ -239,7 +239,7 @@ async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked()
     drop(inbox);
     gate.add_permits(100);
     drop(place.closed().await);
-    let left = place.count("SELECT count(*) FROM events WHERE marked = 0 AND crashes = 0");
+    let left = place.count("SELECT count(*) FROM events WHERE running = 0 AND crashes = 0");
     assert_eq!(left, place.count("SELECT count(*) FROM events"));
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     wait_idle(&inbox.handle()).await;
@@ -259,7 +259,7 @@ async fn events_are_marked_before_they_run_only_where_an_earlier_process_left_th
     inbox.accept(event("4")).await.unwrap();
     until(|| log.len() == 4).await;
     let marked =
-        "SELECT group_concat(id, ' ') FROM (SELECT id FROM events WHERE marked = 1 ORDER BY id)";
+        "SELECT group_concat(id, ' ') FROM (SELECT id FROM events WHERE running = 1 ORDER BY id)";
     let marked: String = place
         .look()
         .query_row(marked, [], |row| row.get(0))
@@ -283,7 +283,7 @@ async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() 
     );
     assert_eq!(
         place
-            .edit("UPDATE events SET marked = 1 WHERE id IN (2, 3, 4)")
+            .edit("UPDATE events SET running = 1 WHERE id IN (2, 3, 4)")
             .await,
         3
     );
@@ -311,7 +311,7 @@ async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspect_that_fails_is_none_any_more_and_lets_the_next_pass() {
     let (place, log) = (place(3, 0).await, Log::default());
-    assert_eq!(place.edit("UPDATE events SET marked = 1").await, 3);
+    assert_eq!(place.edit("UPDATE events SET running = 1").await, 3);
     let write = log.clone();
     let router = EventRouter::new().on("a", move |event: Event| async move {
         write.run(&event);
@@ -336,7 +336,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_with_a_cause_and_never_runs() 
     );
     assert_eq!(
         place
-            .edit("UPDATE events SET marked = 1, crashes = 1 WHERE id IN (1, 2)")
+            .edit("UPDATE events SET running = 1, crashes = 1 WHERE id IN (1, 2)")
             .await,
         2
     );

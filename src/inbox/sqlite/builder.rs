@@ -1,19 +1,20 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use futures_channel::oneshot;
 use tower_service::Service;
 
-use super::SqliteInbox;
-use super::desk::SqliteDesk;
-use super::opener::{Opener, Setup};
-use super::window::{Shared, Window, WindowLimits};
-use super::writer::Bounds;
-use crate::catch_panic::catch_panic;
-use crate::delivery::{ErasedService, JobExecutor, Settings, WorkerPool, settings};
-use crate::error::{BoxError, Error, ErrorKind};
+use super::admissions::{Admissions, InboxLimits};
+use super::inner::Inner;
+use super::setup::Setup;
+use super::state::Shared;
+use super::window::{Window, WindowLimits};
+use super::{SqliteInbox, error};
+use crate::catch_panic::{catch_panic, discard};
+use crate::delivery::{ErasedService, JobExecutor, SeenIds, Settings, WorkerPool, settings};
+use crate::error::{BoxError, Error};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::runtime::{Clock, Runtime};
@@ -23,28 +24,18 @@ use crate::runtime::{Clock, Runtime};
 #[must_use]
 pub struct SqliteInboxBuilder {
     setup: Setup,
+    limits: InboxLimits,
     window: WindowLimits,
     delivery: Settings,
 }
 
 impl SqliteInboxBuilder {
     pub(super) fn new(path: &Path) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
-            setup: Setup {
-                path: path.to_owned(),
-                lock_timeout: Duration::ZERO,
-                bounds: Bounds {
-                    events: 1_000_000,
-                    bytes: 1 << 30,
-                    letters: 100_000,
-                    letter_bytes: 256 << 20,
-                    keep_letters: DAY * 30,
-                    crashes: 3,
-                },
-                max_log: 64 << 20,
-                max_ids: 1_000_000,
-                duplicate_window: DAY * 7,
+            setup: Setup::new(path),
+            limits: InboxLimits {
+                events: 1_000_000,
+                bytes: 1 << 30,
             },
             window: WindowLimits {
                 events: 1024,
@@ -69,7 +60,7 @@ impl SqliteInboxBuilder {
     /// Sets how many events are held at once, in memory and on disk. The default is 1,000,000. The
     /// next one is refused.
     pub fn max_events(mut self, events: u64) -> Self {
-        self.setup.bounds.events = events;
+        self.limits.events = events;
         self
     }
 
@@ -78,7 +69,7 @@ impl SqliteInboxBuilder {
     /// The file is somewhat larger than these, the dead letters' and the ids that are remembered
     /// together, and doesn't shrink when they do: SQLite fills the room again.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.setup.bounds.bytes = bytes;
+        self.limits.bytes = bytes;
         self
     }
 
@@ -100,7 +91,7 @@ impl SqliteInboxBuilder {
     /// Sets how large the log beside the database may be while somebody reads from it and keeps it
     /// from being emptied. The default is 64 MiB. Past it events are answered 503.
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
-        self.setup.max_log = bytes;
+        self.setup.max_wal_bytes = bytes;
         self
     }
 
@@ -115,27 +106,27 @@ impl SqliteInboxBuilder {
     /// Sets how many ids are remembered at most. The default is 1,000,000, at some 70 bytes of
     /// memory each. Past it the oldest are forgotten before their time, which is warned of once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
-        self.setup.max_ids = ids;
+        self.setup.max_remembered_ids = ids;
         self
     }
 
     /// Sets how many dead letters are kept. The default is 100,000. Past it the oldest are dropped,
     /// and counted as `dead_letters_dropped`. With 0 none is kept.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
-        self.setup.bounds.letters = letters;
+        self.setup.max_dead_letters = letters;
         self
     }
 
     /// Sets how many bytes the bodies of all dead letters may have. The default is 256 MiB. Past it
     /// the oldest are dropped.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
-        self.setup.bounds.letter_bytes = bytes;
+        self.setup.max_dead_letter_bytes = bytes;
         self
     }
 
     /// Sets for how long dead letters are kept. The default is 30 days.
     pub fn keep_dead_letters_for(mut self, time: Duration) -> Self {
-        self.setup.bounds.keep_letters = time;
+        self.setup.keep_dead_letters = time;
         self
     }
 
@@ -144,7 +135,7 @@ impl SqliteInboxBuilder {
     ///
     /// Only events that were found at the start are counted, so a bad one has run once more.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
-        self.setup.bounds.crashes = crashes.max(1);
+        self.setup.max_crashes = crashes.max(1);
         self
     }
 
@@ -173,10 +164,7 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         // Deliveries are also begun from the inbox's own thread.
-        let handle = tokio::runtime::Handle::try_current().map_err(|error| {
-            let text = "an inbox on disk has to be opened in a runtime of tokio";
-            Error::caused(ErrorKind::Inbox, text, error)
-        })?;
+        let handle = tokio::runtime::Handle::try_current().map_err(error::runtime_missing)?;
         let runtime = crate::runtime::TokioRuntime::with_handle(handle);
         self.open_with(runtime, service).await
     }
@@ -196,40 +184,39 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let ids = SeenIds::new(0, Duration::ZERO);
+        let admissions = Admissions::new(self.limits, ids);
         let worker_pool = WorkerPool::new(self.delivery.concurrency);
-        let desk = Arc::new(SqliteDesk {
-            mailbox: Arc::default(),
-            shared: Arc::new(Shared::new(Window::new(self.window, worker_pool))),
+        let window = Window::new(self.window, worker_pool);
+        let (commands, received) = mpsc::channel();
+        let inner = Arc::new(Inner {
+            commands,
+            shared: Arc::new(Shared::new(admissions, window)),
             clock: Arc::new(Clock::new(Arc::clone(&runtime))),
             fingerprints: Arc::default(),
             executor: JobExecutor::new(ErasedService::new(service), runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
-        let opener = Opener::new(self.setup, &desk);
-        let mailbox = Arc::clone(&desk.mailbox);
+        let (setup, weak) = (self.setup, Arc::downgrade(&inner));
         let run = move || {
-            match opener.open() {
+            match setup.open(&weak) {
+                // Whoever waits for this may have dropped the inbox: then `run` returns at once.
                 Ok(writer) => {
-                    // Whoever gave up has closed the mailbox.
                     let _ = opened.send(Ok(()));
-                    let _ = catch_panic(|| writer.run());
+                    let _ = catch_panic(|| writer.run(&received));
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
-            mailbox.abandon();
+            // A command may hold a span, and its drop may panic.
+            discard(received.try_iter());
         };
         thread::Builder::new()
             .name("botisimo-inbox".to_owned())
             .spawn(run)
-            .map_err(|error| {
-                Error::caused(
-                    ErrorKind::Inbox,
-                    "the inbox's thread can't be started",
-                    error,
-                )
-            })?;
-        let gone = || Error::new(ErrorKind::Inbox, "the inbox's thread has ended");
-        opening.await.unwrap_or_else(|_| Err(gone()))?;
-        Ok(SqliteInbox::start(desk))
+            .map_err(error::thread_not_started)?;
+        opening
+            .await
+            .unwrap_or_else(|_| Err(error::thread_ended()))?;
+        Ok(SqliteInbox::from_inner(inner))
     }
 }

@@ -1,43 +1,50 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_channel::oneshot;
-
-use super::desk::SqliteDesk;
-use super::graveyard::failed;
+use super::error::{not_replayed, query_failed};
+use super::inner::Inner;
+use super::store::{Dropped, Requeued};
 use super::writer::{STEP, Writer};
 use crate::delivery::DeadLetter;
-use crate::error::{Error, ErrorKind};
-use crate::inbox::DeadLetterStore;
+use crate::error::Error;
+use crate::inbox::{AcceptError, DeadLetterStore};
 use crate::router::Pattern;
 use crate::runtime::{BoxFuture, millis};
 
-/// Everything runs on the writer's thread.
-impl DeadLetterStore for SqliteDesk {
+/// How many bytes of dead letters a turn replays. The last one may exceed it.
+const STEP_BYTES: usize = 16 << 20;
+
+/// Every operation runs on the writer's thread.
+impl DeadLetterStore for Inner {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
-        self.ask(move |writer| writer.store.letters(after, limit).map_err(failed))
+        self.query(move |writer| {
+            let letters = writer.database.store.dead_letters(after, limit);
+            letters.map_err(query_failed)
+        })
     }
 
     fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
-        self.ask(move |writer| writer.store.letter(id).map_err(failed))
+        self.query(move |writer| {
+            let letter = writer.database.store.find_dead_letter(id);
+            letter.map_err(query_failed)
+        })
     }
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        self.ask(move |writer| writer.replay(id))
+        self.query(move |writer| writer.replay(id))
     }
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Those of now: one that is dead again in the meantime has had its turn.
+            // A dead letter that is added after this isn't replayed, so an event that fails again doesn't run for ever.
             let (until, mut after, mut replayed) = (self.clock.now(), None, 0);
             loop {
                 let pattern = pattern.clone();
-                let step =
-                    Arc::clone(&self).ask(move |writer| writer.replay_step(after, until, &pattern));
+                let step = self.query(move |writer| writer.replay_step(after, until, &pattern));
                 let (count, last) = step.await?;
                 replayed += count;
                 let Some(last) = last else {
@@ -49,8 +56,8 @@ impl DeadLetterStore for SqliteDesk {
     }
 
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        self.ask(move |writer| {
-            let deleted = writer.delete_letters(&[id]).map_err(failed)?;
+        self.query(move |writer| {
+            let deleted = writer.delete(&[id]).map_err(query_failed)?;
             Ok(deleted > 0)
         })
     }
@@ -60,8 +67,8 @@ impl DeadLetterStore for SqliteDesk {
             let before = self.clock.now().saturating_sub(millis(older_than));
             let mut pruned = 0;
             loop {
-                let step = Arc::clone(&self)
-                    .ask(move |writer| writer.delete_before(before, STEP).map_err(failed));
+                let step = self
+                    .query(move |writer| writer.delete_before(before, STEP).map_err(query_failed));
                 let deleted = step.await?;
                 pruned += deleted as u64;
                 if deleted < STEP {
@@ -72,20 +79,126 @@ impl DeadLetterStore for SqliteDesk {
     }
 }
 
-impl SqliteDesk {
-    /// Asks the writer, and returns its answer.
-    pub(super) fn ask<T: Send + 'static>(
-        self: Arc<Self>,
-        question: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
-    ) -> BoxFuture<Result<T, Error>> {
-        Box::pin(async move {
-            let (answer, answered) = oneshot::channel();
-            self.mailbox.request(Box::new(move |writer| {
-                // Who gave up needn't be told.
-                let _ = answer.send(question(writer));
-            }));
-            let gone = || Error::new(ErrorKind::Inbox, "the inbox's thread has ended");
-            answered.await.unwrap_or_else(|_| Err(gone()))
-        })
+/// The changes of dead letters that a user asks for.
+impl Writer {
+    /// Deletes up to `limit` dead letters that are older than `time`, and returns how many.
+    pub(super) fn delete_before(&mut self, time: u64, limit: usize) -> rusqlite::Result<usize> {
+        let old = self.database.store.dead_letters_before(time, limit)?;
+        self.delete(&old)
+    }
+
+    /// Deletes dead letters, and returns how many there were.
+    fn delete(&mut self, letters: &[u64]) -> rusqlite::Result<usize> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let deleted = self.database.transaction(|store| {
+            let deleted = letters.iter().map(|id| store.delete_dead_letter(*id));
+            deleted.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let deleted: Vec<_> = deleted.into_iter().flatten().collect();
+        let count = deleted.len();
+        self.count_dead_letters(&Dropped {
+            count: 0,
+            unblocked: deleted.into_iter().filter_map(Requeued::unblocked).collect(),
+        });
+        Ok(count)
+    }
+
+    /// Replays a dead letter. Returns false if there is none of this id.
+    fn replay(&mut self, id: u64) -> Result<bool, Error> {
+        let letter = self.database.store.find_dead_letter(id);
+        match letter.map_err(query_failed)? {
+            Some(letter) => Ok(self.replay_all(&[letter])? > 0),
+            None => Ok(false),
+        }
+    }
+
+    /// Replays those of the next dead letters that match and aren't newer than `until`. Returns how many, and the id after
+    /// which to go on.
+    fn replay_step(
+        &mut self,
+        after: Option<u64>,
+        until: u64,
+        pattern: &Pattern,
+    ) -> Result<(u64, Option<u64>), Error> {
+        let store = &self.database.store;
+        let letters = store.dead_letter_types(after, STEP).map_err(query_failed)?;
+        let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
+        for (id, event_type, dead_lettered_at) in letters {
+            last = Some(id);
+            if dead_lettered_at <= until && pattern.matches(&event_type) {
+                let letter = store.find_dead_letter(id).map_err(query_failed)?;
+                bytes += letter.as_ref().map_or(0, |letter| letter.body().len());
+                chosen.extend(letter);
+            }
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        Ok((self.replay_all(&chosen)?, last))
+    }
+
+    /// Makes dead letters events again in one transaction, as far as there is room, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for one of them. Those before it are replayed.
+    fn replay_all(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
+        let (admitted, refusal) = self.admit_replays(letters)?;
+        let now = self.clock.now();
+        let requeued = self.database.transaction(|store| {
+            let letters = letters[..admitted].iter();
+            let each = letters.map(|letter| Ok((letter, store.requeue(letter, now)?)));
+            each.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let requeued = requeued.map_err(query_failed)?;
+        let requeued = requeued
+            .into_iter()
+            .filter_map(|(letter, requeued)| Some((letter, requeued?)));
+        let requeued: Vec<_> = requeued.collect();
+        self.shared.update(|state| {
+            for (letter, _) in &requeued {
+                state.stats.replayed += 1;
+                state.stored(letter.body().len());
+            }
+        });
+        let replayed = requeued.len() as u64;
+        for (letter, Requeued { key, blocked }) in requeued {
+            self.loader.schedule.requeue(letter.id(), key, blocked);
+        }
+        self.count_dead_letters(&Dropped::default());
+        refusal.map_or(Ok(replayed), Err)
+    }
+
+    /// Returns how many of the dead letters may be replayed now, and why the next one may not.
+    fn admit_replays(&self, letters: &[DeadLetter]) -> Result<(usize, Option<Error>), Error> {
+        let blocked = self.database.is_blocked();
+        let (draining, limits, mut held) = {
+            let state = self.shared.lock();
+            let limits = state.admissions.limits();
+            (state.is_draining(), limits, state.held())
+        };
+        let mut admitted = 0;
+        for letter in letters {
+            let size = letter.body().len() as u64;
+            let refused = if draining {
+                Some(AcceptError::draining())
+            } else if blocked {
+                Some(AcceptError::unavailable())
+            } else if limits.are_reached(held, size) {
+                // Events that wait for this dead letter may take all the room. Nothing else would ever free it.
+                let blocks_key = self.database.store.blocks_key(letter.id());
+                (!blocks_key.map_err(query_failed)?).then(AcceptError::full)
+            } else {
+                None
+            };
+            if let Some(refused) = refused {
+                return Ok((admitted, Some(not_replayed(refused))));
+            }
+            held.add(size);
+            admitted += 1;
+        }
+        Ok((admitted, None))
     }
 }

@@ -1,37 +1,34 @@
 //! The inbox on disk.
 //!
 //! ```text
-//! accept ─▶ Mailbox ─▶ Writer ─ one transaction ─▶ Store     the 200 comes after its commit
-//!                        │ ▲
-//!        what may run    │ │  what has ended or is to be tried again
-//!                        ▼ │
-//!                      Window ─▶ the workers of `delivery`
+//! accept ─▶ Admissions ─▶ Command::Accept ─▶ Writer ─ one transaction a turn ─▶ Store    200 after its commit
+//!               │                             ▲  │
+//!      a copy or a refusal:   Command::Complete  │ one update of the state a turn
+//!       answered at once                      │  ▼
+//!                              workers of `delivery` ◀─ Window ◀─ Loader
 //! ```
 //!
-//! One thread owns the database: [`writer`] takes all that waits in its mailbox into one transaction,
-//! and [`schedule`] says what is loaded next. Only a [`window`] of the events is in memory.
+//! [`inner`] is what the clones of an inbox share. [`state`] is behind its lock: [`admissions`] decides about events, and
+//! [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]: [`batch`] writes the commands
+//! of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only [`store`] knows SQL.
 
-mod arrivals;
+mod admissions;
+mod batch;
 mod builder;
-mod commit;
+mod command;
+mod database;
 mod dead_letters;
-mod desk;
-mod events_table;
-mod faults;
-mod file;
-mod graveyard;
-mod health;
-mod ids_table;
-mod letters_table;
-mod load;
-mod mailbox;
-mod opener;
-mod prune;
+mod error;
+mod file_identity;
+mod file_lock;
+mod inner;
+mod loader;
+mod message_ids;
 mod schedule;
-mod schema;
+mod setup;
 mod sqlite_inbox;
+mod state;
 mod store;
-mod stored;
 mod window;
 mod writer;
 

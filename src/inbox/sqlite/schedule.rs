@@ -1,34 +1,34 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeSet, VecDeque};
 
-use super::stored::Head;
+use super::store::Head;
 use crate::delivery::OrderKey;
 
-/// In which order the events on disk are loaded. It knows them by their ids only.
+/// The order in which events are loaded. It holds ids, not events.
 ///
-/// Events are looked at in the order of acceptance, up to a cursor; what lies beyond it needs no
-/// memory. One whose key is busy stands in the line of that key; one whose attempt isn't due waits for
-/// its time; all others may run. The line of a key that nothing is in any more is forgotten.
+/// The schedule sees events in the order of acceptance, up to a cursor; events beyond the cursor take no memory. An event
+/// whose ordering key is busy waits in the queue of that key. An event whose attempt isn't due waits for its time. All
+/// others may run.
 #[derive(Default)]
 pub(super) struct Schedule {
-    /// The last event that was looked at.
+    /// The last event that the schedule has seen.
     cursor: u64,
     /// The last event on disk.
     last: u64,
-    /// What may run and isn't in memory.
+    /// Events that may run and aren't in memory.
     next: VecDeque<u64>,
-    /// Who waits behind the first event of each key.
-    lines: HashMap<OrderKey, VecDeque<u64>>,
-    /// What waits for the time of its attempt, by that time.
+    /// The events that wait behind the first event of each busy key.
+    queues: HashMap<OrderKey, VecDeque<u64>>,
+    /// Events whose attempt isn't due, by the time when it is.
     retrying: BTreeSet<(u64, u64)>,
-    /// The event that runs as the only one of those that may have crashed the process.
-    suspect: Option<u64>,
-    /// The others.
-    suspects: VecDeque<u64>,
+    /// The event that runs alone among the poison candidates: events that may have crashed an earlier process.
+    poison_candidate: Option<u64>,
+    /// The poison candidates that wait for it.
+    poison_candidates: VecDeque<u64>,
 }
 
 impl Schedule {
-    /// Returns that of a store whose last event is `last`, none of which has been looked at.
+    /// Returns the schedule of a store whose last event is `last`. It has seen none.
     pub(super) fn new(last: u64) -> Self {
         Self {
             last,
@@ -36,21 +36,25 @@ impl Schedule {
         }
     }
 
-    /// Has a key be busy by a dead letter that holds it.
-    pub(super) fn hold(&mut self, key: OrderKey) {
-        self.lines.entry(key).or_default();
+    /// Returns the last event on disk.
+    pub(super) fn last(&self) -> u64 {
+        self.last
     }
 
-    /// Returns the id after which to look for more, if nothing that may run is known and there is
-    /// more on disk.
+    /// Makes a key busy that a dead letter blocks.
+    pub(super) fn block(&mut self, key: OrderKey) {
+        self.queues.entry(key).or_default();
+    }
+
+    /// Returns the id after which to read on, if no event may run and there are more on disk.
     pub(super) fn unseen(&self) -> Option<u64> {
         (self.next.is_empty() && self.cursor < self.last).then_some(self.cursor)
     }
 
-    /// Looks at the event that is next on disk. Returns whether its attempt isn't due.
+    /// Sees the event that is next on disk. Returns true if it waits for the time of its attempt.
     pub(super) fn see(&mut self, head: Head, now: u64) -> bool {
         self.cursor = head.id;
-        if !self.may_pass(head.key, head.id) {
+        if !self.try_key(head.key, head.id) {
             return false;
         }
         match head.due_at {
@@ -62,26 +66,25 @@ impl Schedule {
         }
     }
 
-    /// Leaves out what may be next on disk, since it can't be read.
-    pub(super) fn pass_over(&mut self) {
+    /// Skips the event that is next on disk, because it can't be read.
+    pub(super) fn skip_unreadable(&mut self) {
         self.cursor += 1;
     }
 
-    /// There is nothing more on disk.
+    /// Ends the reading: there are no more events on disk.
     pub(super) fn seen_all(&mut self) {
         self.cursor = self.last;
     }
 
-    /// Looks at an event that was just written. Returns whether it may run at once; `room` says
-    /// whether there is room for it in memory.
-    pub(super) fn arrived(&mut self, id: u64, key: Option<OrderKey>, room: bool) -> bool {
+    /// Sees an event that was just stored. Returns true if it may run at once; `room` is true if memory has room for it.
+    pub(super) fn stored(&mut self, id: u64, key: Option<OrderKey>, room: bool) -> bool {
         let caught_up = self.cursor == self.last;
         self.last = id;
         if !caught_up || !room {
             return false;
         }
         self.cursor = id;
-        if !self.may_pass(key, id) {
+        if !self.try_key(key, id) {
             return false;
         }
         if !self.next.is_empty() {
@@ -91,9 +94,9 @@ impl Schedule {
         true
     }
 
-    fn may_pass(&mut self, key: Option<OrderKey>, id: u64) -> bool {
+    fn try_key(&mut self, key: Option<OrderKey>, id: u64) -> bool {
         let Some(key) = key else { return true };
-        match self.lines.entry(key) {
+        match self.queues.entry(key) {
             Entry::Vacant(idle) => {
                 idle.insert(VecDeque::new());
                 true
@@ -105,39 +108,38 @@ impl Schedule {
         }
     }
 
-    /// Puts an event that was replayed among those that may run, or behind others of its key. Its id
-    /// is that of an old one, so the cursor has mostly passed it. `held` says that its key was its own.
-    pub(super) fn replayed(&mut self, id: u64, key: Option<OrderKey>, held: bool) {
+    /// Schedules a replayed event, which keeps its old id. `blocked` is true if its dead letter blocked its key.
+    pub(super) fn requeue(&mut self, id: u64, key: Option<OrderKey>, blocked: bool) {
         if self.cursor < id {
-            // It will be looked at in its place. What it held lets pass who was before it, a letter
-            // once that was replayed; whatever comes behind it hasn't been looked at either.
-            self.release(key.as_ref().filter(|_| held));
+            // The schedule will see it in its place. The key is released for events before it, which were replayed too;
+            // no event behind it has been seen.
+            self.release(key.as_ref().filter(|_| blocked));
             return;
         }
-        if held || self.may_pass(key, id) {
+        if blocked || self.try_key(key, id) {
             self.next.push_back(id);
         }
     }
 
-    /// Lets the next event of a key pass.
+    /// Lets the next event of a key run.
     pub(super) fn release(&mut self, key: Option<&OrderKey>) {
         let Some(key) = key else { return };
-        let Some(line) = self.lines.get_mut(key) else {
+        let Some(queue) = self.queues.get_mut(key) else {
             return;
         };
-        match line.pop_front() {
+        match queue.pop_front() {
             Some(next) => self.next.push_back(next),
-            None => drop(self.lines.remove(key)),
+            None => drop(self.queues.remove(key)),
         }
     }
 
-    /// Has an event wait for its next attempt.
+    /// Schedules the next attempt at an event.
     pub(super) fn retry(&mut self, id: u64, due_at: u64) {
         self.retrying.insert((due_at, id));
     }
 
-    /// Puts what is due among those that may run. Returns how many.
-    pub(super) fn wake_due(&mut self, now: u64) -> usize {
+    /// Lets the events run whose attempt is due. Returns how many there are.
+    pub(super) fn wake_due(&mut self, now: u64) -> u64 {
         let mut woken = 0;
         while let Some((due, id)) = self.retrying.first().copied()
             && due <= now
@@ -154,12 +156,12 @@ impl Schedule {
         self.retrying.first().map(|(due, _)| *due)
     }
 
-    /// Takes the next event that may run.
+    /// Takes the next event that may run out.
     pub(super) fn pop(&mut self) -> Option<u64> {
         self.next.pop_front()
     }
 
-    /// Puts back what couldn't be loaded.
+    /// Puts an event back that couldn't be loaded.
     pub(super) fn put_back(&mut self, id: u64) {
         self.next.push_front(id);
     }
@@ -168,39 +170,38 @@ impl Schedule {
         self.next.front().copied()
     }
 
-    /// Returns whether an event that may have crashed the process can run now. If another such one
-    /// does, it comes after it.
-    pub(super) fn try_suspect(&mut self, id: u64) -> bool {
-        if self.suspect.is_some() {
-            self.suspects.push_back(id);
+    /// Returns whether a poison candidate may run now. If another one runs, this one waits for it.
+    pub(super) fn try_poison_candidate(&mut self, id: u64) -> bool {
+        if self.poison_candidate.is_some() {
+            self.poison_candidates.push_back(id);
             return false;
         }
-        self.suspect = Some(id);
+        self.poison_candidate = Some(id);
         true
     }
 
-    /// Takes back that an event may run as the only such one.
-    pub(super) fn unsuspect(&mut self, id: u64) {
-        if self.suspect == Some(id) {
-            self.suspect = None;
+    /// Undoes [`try_poison_candidate`](Schedule::try_poison_candidate), because the event couldn't be loaded.
+    pub(super) fn cancel_poison_candidate(&mut self, id: u64) {
+        if self.poison_candidate == Some(id) {
+            self.poison_candidate = None;
         }
     }
 
-    /// Passes over an event that can't be read: what stands behind it goes on.
-    pub(super) fn pass_by(&mut self, key: Option<&OrderKey>) {
+    /// Skips an event that can't be read: the events that wait for it go on.
+    pub(super) fn skip(&mut self, key: Option<&OrderKey>) {
         self.release(key);
-        if self.suspect.is_none()
-            && let Some(next) = self.suspects.pop_front()
+        if self.poison_candidate.is_none()
+            && let Some(next) = self.poison_candidates.pop_front()
         {
             self.next.push_front(next);
         }
     }
 
-    /// Lets the next such event pass, if this was the one that ran.
-    pub(super) fn clear(&mut self, id: u64) {
-        if self.suspect == Some(id) {
-            self.suspect = None;
-            if let Some(next) = self.suspects.pop_front() {
+    /// Lets the next poison candidate run, if this one ran.
+    pub(super) fn end_poison_candidate(&mut self, id: u64) {
+        if self.poison_candidate == Some(id) {
+            self.poison_candidate = None;
+            if let Some(next) = self.poison_candidates.pop_front() {
                 self.next.push_front(next);
             }
         }

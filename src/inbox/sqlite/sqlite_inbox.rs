@@ -2,13 +2,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_channel::oneshot;
 #[cfg(feature = "tokio")]
 use tower_service::Service;
 
 use super::SqliteInboxBuilder;
-use super::desk::SqliteDesk;
-use crate::delivery::spawn_workers;
+use super::inner::Inner;
 #[cfg(feature = "tokio")]
 use crate::error::{BoxError, Error};
 use crate::event::Event;
@@ -91,19 +89,7 @@ use crate::runtime::Runtime;
 /// ```
 #[derive(Clone)]
 pub struct SqliteInbox {
-    desk: Arc<SqliteDesk>,
-}
-
-/// Waits for an event's acceptance, and sees to it then that there is a worker for it, also where
-/// nobody waits any more: a task is spawned for less from here than from the writer's thread.
-struct Attendant {
-    desk: Arc<SqliteDesk>,
-}
-
-impl Drop for Attendant {
-    fn drop(&mut self) {
-        spawn_workers(&self.desk);
-    }
+    inner: Arc<Inner>,
 }
 
 impl SqliteInbox {
@@ -129,8 +115,8 @@ impl SqliteInbox {
         SqliteInboxBuilder::new(path.as_ref())
     }
 
-    pub(super) fn start(desk: Arc<SqliteDesk>) -> Self {
-        Self { desk }
+    pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 }
 
@@ -139,31 +125,22 @@ impl Inbox for SqliteInbox {
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
-        let desk = Arc::clone(&self.desk);
-        async move {
-            let (answer, answered) = oneshot::channel();
-            desk.arrive(event, answer)?;
-            let _attendant = Attendant { desk };
-            // Nobody answers where the writer has ended.
-            answered
-                .await
-                .unwrap_or_else(|_| Err(AcceptError::unavailable()))
-        }
+        Arc::clone(&self.inner).accept(event)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.desk.executor.runtime)
+        Arc::clone(&self.inner.executor.runtime)
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.desk) as Arc<dyn InboxControl>)
+        Handle::shared(Arc::clone(&self.inner) as Arc<dyn InboxControl>)
     }
 }
 
 impl fmt::Debug for SqliteInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteInbox")
-            .field("stats", &self.desk.stats())
+            .field("stats", &self.inner.stats())
             .finish()
     }
 }

@@ -1,216 +1,367 @@
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::faults::failed;
-use super::file::Owned;
-use super::health::Health;
-use super::mailbox::{Mail, Mailbox, Return};
-use super::schedule::Schedule;
-use super::store::{Store, Totals};
-use super::window::Shared;
-use crate::catch_panic::catch_panic;
-use crate::delivery::{DeadLetter, Fingerprints, SeenIds};
-use crate::runtime::Clock;
+use super::batch::{Batch, BatchWriter, Written};
+use super::command::{Accept, Command, Complete, CopyPending};
+use super::database::Database;
+use super::inner::Inner;
+use super::loader::Loader;
+use super::message_ids::MessageIds;
+use super::state::Shared;
+use super::store::{DeadLetterLimits, Dropped};
+use crate::catch_panic::{catch_panic, discard};
+use crate::delivery::{DeadLetter, EventOutcome, Job, Next, Progress, spawn_workers};
+use crate::inbox::{AcceptError, Accepted};
+use crate::runtime::{Clock, millis};
+use crate::telemetry::ParentSpan;
 
-/// How many old ids are forgotten in one transaction at least, and how many letters are read or
-/// changed, so that arrivals needn't wait for long.
+/// How many commands a turn takes.
+const MAX_COMMANDS: usize = 16_384;
+
+/// How many rows a turn prunes or a query reads, so that events don't wait for long.
 pub(super) const STEP: usize = 256;
 
-/// How long the writer waits for mail: while something couldn't be written, and otherwise.
-const IMPATIENT: Duration = Duration::from_secs(1);
-pub(super) const PATIENT: Duration = Duration::from_secs(60);
+/// How long the writer waits for commands.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much the store holds, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-    pub(super) letters: u64,
-    pub(super) letter_bytes: u64,
-    pub(super) keep_letters: Duration,
-    pub(super) crashes: u32,
-}
+/// How long the writer waits for commands while something is to be tried again.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Bounds {
-    /// Returns whether one more event of `size` bytes has no room beside what is there. One event is
-    /// always taken: to refuse an event for ever would get the endpoint disabled.
-    pub(super) fn are_reached(&self, there: Totals, size: u64) -> bool {
-        there.events > 0 && (there.events >= self.events || there.event_bytes + size > self.bytes)
-    }
-}
-
-/// The inbox's other half, as its writer sees it.
-pub(super) trait Office: Send + Sync {
-    /// Puts workers to what is ready.
-    fn spawn_workers(self: Arc<Self>);
-
-    /// Tells the hooks of an event that was given up.
-    fn died(&self, letter: &DeadLetter);
-
-    /// Calls the writer after a time, unless what it returns is dropped.
-    fn alarm(&self, after: Duration) -> oneshot::Sender<()>;
-}
-
-/// The thread that owns the database.
+/// The thread that owns the database. In each turn it takes all commands that wait, writes them in one transaction, and
+/// updates the shared state once.
 pub(super) struct Writer {
-    pub(super) store: Store,
-    pub(super) mailbox: Arc<Mailbox<Writer>>,
+    pub(super) database: Database,
+    pub(super) loader: Loader,
     pub(super) shared: Arc<Shared>,
-    /// Gone once nobody has the inbox any more.
-    pub(super) office: Weak<dyn Office>,
     pub(super) clock: Arc<Clock>,
-    pub(super) bounds: Bounds,
-    pub(super) holds: bool,
-    pub(super) concurrency: usize,
-    pub(super) ids: SeenIds,
-    pub(super) remembers: bool,
-    pub(super) fingerprints: Arc<Fingerprints>,
-    pub(super) schedule: Schedule,
-    pub(super) health: Health,
-    /// The events up to here are those of earlier processes.
-    pub(super) recovered: u64,
-    pub(super) state: State,
-    /// Dropped last: who waits for the file must find it closed.
-    pub(super) owned: Owned,
+    pub(super) limits: DeadLetterLimits,
+    batch_writer: BatchWriter,
+    message_ids: MessageIds,
+    retention: Retention,
+    timer: Option<Timer>,
+    /// Gone once nobody has the inbox any more.
+    inner: Weak<Inner>,
+    /// Whether the next turn begins without waiting for a command.
+    more: bool,
+    /// Whether the events that haven't started were unloaded, because the process ends.
+    unloaded: bool,
 }
 
-/// What the writer keeps in mind from one turn to the next.
-#[derive(Default)]
-pub(super) struct State {
-    /// Whether the ids have been read from the store.
-    pub(super) ids_read: bool,
-    /// Whether ids are forgotten before their window is over, because there are so many.
-    pub(super) forgetful: bool,
-    /// The ids of events up to this one are deleted.
-    pub(super) forgotten: u64,
-    /// What was handed back and couldn't be written yet.
-    pub(super) owed: Vec<Return>,
-    /// When the writer is called next for an attempt that is due.
-    pub(super) alarm: Option<(u64, oneshot::Sender<()>)>,
-    /// When old letters were looked for.
-    pub(super) pruned_at: u64,
-    /// Whether the marks were taken off, because the process is to end.
-    pub(super) unmarked: bool,
-    /// How many events went into the window whose acceptors see to it that there are workers.
-    pub(super) attended: usize,
+/// When old dead letters are deleted.
+struct Retention {
+    keep: Duration,
+    pruned_at: u64,
+}
+
+/// The call that wakes the writer for the next attempt.
+struct Timer {
+    at: u64,
+    /// Closed once the timer has woken the writer, or its runtime has shut down.
+    pending: oneshot::Sender<()>,
+}
+
+/// What the rest of a turn needs of the shared state.
+struct Turn {
+    draining: bool,
+    /// Events that wait for a worker, less those for which a task spawns one.
+    ready: usize,
+    forgotten: u64,
 }
 
 impl Writer {
-    /// Delivers what earlier processes left, then takes what comes, until nobody has the inbox any
-    /// more.
-    pub(super) fn run(mut self) {
-        // Before the ids, so that a large store doesn't keep its events waiting.
-        self.fill();
-        self.set_alarm();
-        self.spawn_workers();
-        self.read_ids();
-        while let Some(mail) = self.mailbox.collect(self.patience()) {
-            self.turn(mail);
+    pub(super) fn new(
+        database: Database,
+        loader: Loader,
+        inner: &Arc<Inner>,
+        limits: DeadLetterLimits,
+        keep_dead_letters: Duration,
+        message_ids: MessageIds,
+    ) -> Self {
+        Self {
+            batch_writer: BatchWriter::new(limits, message_ids.remembers()),
+            database,
+            loader,
+            shared: Arc::clone(&inner.shared),
+            clock: Arc::clone(&inner.clock),
+            limits,
+            message_ids,
+            retention: Retention {
+                keep: keep_dead_letters,
+                pruned_at: 0,
+            },
+            timer: None,
+            inner: Arc::downgrade(inner),
+            more: false,
+            unloaded: false,
+        }
+    }
+
+    /// Begins to deliver the events of earlier processes, and restores the message ids.
+    pub(super) fn start(&mut self) {
+        // Before the ids, so that events don't wait while a large store is read.
+        if self.load() {
+            self.spawn_workers();
+        }
+        self.set_timer();
+        let available = self.is_available();
+        self.shared
+            .update(|state| state.admissions.unavailable = !available);
+    }
+
+    /// Runs until nobody has the inbox any more.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let mut batch = Batch::default();
+            match commands.recv_timeout(self.timeout()) {
+                Ok(command) => batch.push(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let others = commands.try_iter().take(MAX_COMMANDS);
+            others.for_each(|command| batch.push(command));
+            self.turn(batch);
         }
         self.unload();
     }
 
-    fn patience(&self) -> Duration {
-        let owes = !self.state.owed.is_empty() || !self.state.ids_read;
-        let uneasy = owes || self.health.is_uneasy();
-        if uneasy { IMPATIENT } else { PATIENT }
+    fn timeout(&mut self) -> Duration {
+        if std::mem::take(&mut self.more) {
+            return Duration::ZERO;
+        }
+        let retries = self.batch_writer.has_unwritten()
+            || !self.message_ids.are_restored()
+            || self.database.needs_attention();
+        if retries { RETRY_TIMEOUT } else { IDLE_TIMEOUT }
     }
 
-    fn turn(&mut self, mail: Mail<Self>) {
-        let idle = mail.arrivals.is_empty() && mail.returns.is_empty();
-        if !self.state.ids_read {
-            self.read_ids();
-        }
-        self.state.owed.extend(mail.returns);
-        let blocked = self.health.is_blocked();
-        if blocked {
-            // Before anything is decided, so that what waits goes on once it isn't any more.
-            self.health.checkpoint(self.store.connection());
-        }
-        self.write(mail.arrivals);
-        let draining = self.shared.lock().is_draining();
-        if draining {
+    fn turn(&mut self, batch: Batch) {
+        let idle = batch.is_idle();
+        let turn = self.write(batch.accepts, batch.copies, batch.completes);
+        if turn.draining {
             self.unload();
         }
-        for request in mail.requests {
-            // It wakes who asked.
-            let _ = catch_panic(|| request(self));
+        for query in batch.queries {
+            // A query wakes the task that waits for it.
+            let _ = catch_panic(|| query(self));
         }
         self.wake_due();
-        if !draining {
-            self.fill();
+        let loaded = !turn.draining && self.load();
+        if idle {
+            self.prune(turn.forgotten);
+            self.database.count_written();
+            self.database.tidy();
         }
-        self.prune(idle);
-        self.count_written();
-        if idle && !blocked && self.health.is_uneasy() {
-            self.health.checkpoint(self.store.connection());
-        }
-        self.set_alarm();
-        self.spawn_workers();
-    }
-
-    /// Puts workers to what is ready, unless those who wait for its acceptance do.
-    fn spawn_workers(&mut self) {
-        let attended = std::mem::take(&mut self.state.attended);
-        if self.shared.lock().ready() > attended
-            && let Some(office) = self.office.upgrade()
-        {
-            office.spawn_workers();
+        self.set_timer();
+        if turn.ready > 0 || loaded {
+            self.spawn_workers();
         }
     }
 
-    /// Counts what was written against the bound of the log.
-    pub(super) fn count_written(&mut self) {
-        let bytes = self.store.take_written();
-        if bytes > 0 {
-            self.health.committed(bytes, self.store.connection());
-        }
+    fn is_available(&mut self) -> bool {
+        let restored = self.message_ids.restore(&mut self.database, &self.shared, &self.clock);
+        self.database.is_available() && restored
     }
 
-    fn read_ids(&mut self) {
-        let (ids, fingerprints, now) = (&mut self.ids, &self.fingerprints, self.clock.now());
-        let read = self.store.remembered(|number, at, id| {
-            ids.recall(fingerprints.of(id), number, at, now);
+    /// Writes events and results, updates the shared state, and answers.
+    fn write(
+        &mut self,
+        accepts: Vec<Accept>,
+        copies: Vec<CopyPending>,
+        completes: Vec<Complete>,
+    ) -> Turn {
+        let (available, now) = (self.is_available(), self.clock.now());
+        let storable = if available { &accepts[..] } else { &[] };
+        let mut written = self
+            .batch_writer
+            .write(&mut self.database, storable, completes, now);
+        written.accepted &= available;
+        self.report_dead_letters(&written.letters, &written.dropped);
+        for complete in &written.completes {
+            self.reschedule(complete);
+        }
+        let mut answers = Vec::with_capacity(accepts.len() + copies.len());
+        // A span ends where it is dropped. That runs the subscriber's code, so not under the lock.
+        let mut spans = Vec::new();
+        // An unavailable inbox accepts nothing, but only a failing one starts nothing.
+        let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
+        let schedule = &mut self.loader.schedule;
+        let mut turn = self.shared.update(|state| {
+            state.set_failing(failing);
+            state.admissions.unavailable = !available;
+            for Complete { job, next, .. } in &written.completes {
+                state.written(job, *next);
+            }
+            for accept in accepts {
+                let Accept { number, event, id, key, parent_span, answer, .. } = accept;
+                let size = event.body().len();
+                state.admissions.end(number, id, size as u64, written.accepted);
+                if !written.accepted {
+                    state.stats.refused += 1;
+                    spans.push(parent_span);
+                    answers.push((answer, Err(AcceptError::unavailable()), false));
+                    continue;
+                }
+                state.stats.accepted += 1;
+                state.stored(size);
+                let room = state.window.capacity().has_room() && !state.is_draining();
+                let runs = schedule.stored(number, key.clone(), room);
+                if runs {
+                    let progress = Progress::new();
+                    let job = Job { number, event, parent_span, progress, key };
+                    state.window.push(Box::new(job));
+                } else {
+                    spans.push(parent_span);
+                }
+                answers.push((answer, Ok(Accepted::New), runs));
+            }
+            for CopyPending { id, answer } in copies {
+                let stored = state.admissions.has_stored(id, now);
+                state.stats.duplicates += u64::from(stored);
+                state.stats.refused += u64::from(!stored);
+                let retry = AcceptError::unavailable().retry_after(Duration::from_secs(1));
+                let result = if stored { Ok(Accepted::Duplicate) } else { Err(retry) };
+                answers.push((answer, result, false));
+            }
+            Turn {
+                draining: state.is_draining(),
+                ready: state.window.ready(),
+                forgotten: state.admissions.forgotten(),
+            }
         });
-        match read {
-            Ok(()) => self.state.ids_read = true,
+        for (answer, result, runs) in answers {
+            let answered = catch_panic(|| answer.send(result)).is_ok_and(|sent| sent.is_ok());
+            // The task that got the answer spawns a worker.
+            turn.ready = turn.ready.saturating_sub(usize::from(runs && answered));
+        }
+        discard(spans);
+        discard(written.completes);
+        turn
+    }
+
+    fn reschedule(&mut self, complete: &Complete) {
+        let schedule = &mut self.loader.schedule;
+        let job = &complete.job;
+        schedule.end_poison_candidate(job.number);
+        match complete.next {
+            Next::Retry(_) => schedule.retry(job.number, complete.due_at()),
+            Next::End(EventOutcome::Dead) if self.limits.block_key => {}
+            Next::End(_) => schedule.release(job.key.as_ref()),
+        }
+    }
+
+    /// Counts dead letters, then tells the hooks. Their events count as dead after that.
+    fn report_dead_letters(&mut self, letters: &[DeadLetter], dropped: &Dropped) {
+        if letters.is_empty() && dropped.unblocked.is_empty() {
+            return;
+        }
+        self.count_dead_letters(dropped);
+        if let Some(inner) = self.inner.upgrade() {
+            letters.iter().for_each(|letter| inner.executor.dead_lettered(letter));
+        }
+    }
+
+    /// Counts the dead letters that are kept and dropped, and releases the keys that the dropped ones blocked.
+    pub(super) fn count_dead_letters(&mut self, dropped: &Dropped) {
+        for key in &dropped.unblocked {
+            self.loader.schedule.release(Some(key));
+        }
+        let kept = self.database.store.totals().dead_letters;
+        self.shared.update(|state| {
+            state.stats.dead_letters = kept;
+            state.stats.dead_letters_dropped += dropped.count;
+        });
+    }
+
+    fn wake_due(&mut self) {
+        let due = self.loader.schedule.wake_due(self.clock.now());
+        if due > 0 {
+            self.shared.update(|state| state.due(due));
+        }
+    }
+
+    /// Loads events that may run. Returns whether there are any.
+    fn load(&mut self) -> bool {
+        if !self.loader.has_work() {
+            return false;
+        }
+        let capacity = {
+            let state = self.shared.lock();
+            (!state.is_failing()).then(|| state.window.capacity())
+        };
+        let Some(capacity) = capacity else {
+            return false;
+        };
+        let mut loaded = self.loader.load(&mut self.database, capacity, self.clock.now());
+        self.more |= loaded.more;
+        self.report_dead_letters(&loaded.letters, &loaded.dropped);
+        let jobs = std::mem::take(&mut loaded.jobs);
+        let any = !jobs.is_empty();
+        self.shared.update(|state| {
+            state.delay(loaded.delayed);
+            for letter in &loaded.letters {
+                state.died_waiting(letter.body().len());
+            }
+            (0..loaded.missing).for_each(|_| state.died_waiting(0));
+            jobs.into_iter().for_each(|job| state.window.push(Box::new(job)));
+        });
+        any
+    }
+
+    /// Leaves the events on disk that haven't started. From now on the process ends on purpose, so it isn't a crash if it
+    /// ends while an event runs.
+    fn unload(&mut self) {
+        let ready = self.shared.update(|state| state.window.take_ready());
+        discard(ready);
+        if self.unloaded {
+            return;
+        }
+        match self.database.transaction(|store| store.clear_running()) {
+            Ok(()) => self.unloaded = true,
+            Err(error) => self.database.failed(error),
+        }
+    }
+
+    /// Deletes dead letters and message ids that are too old, in small steps.
+    fn prune(&mut self, forgotten: u64) {
+        self.more |= self.batch_writer.forget(&mut self.database, forgotten);
+        let now = self.clock.now();
+        if now.saturating_sub(self.retention.pruned_at) < millis(IDLE_TIMEOUT) {
+            return;
+        }
+        let before = now.saturating_sub(millis(self.retention.keep));
+        match self.delete_before(before, STEP) {
+            Ok(STEP..) => self.more = true,
+            Ok(_) => self.retention.pruned_at = now,
             Err(error) => {
-                self.ids.clear();
-                self.say(error);
+                self.retention.pruned_at = now;
+                self.database.failed(error);
             }
         }
     }
 
-    fn wake_due(&mut self) {
-        let due = self.schedule.wake_due(self.clock.now());
-        if due > 0 {
-            self.shared
-                .change(|window| (0..due).for_each(|_| window.due()));
-        }
-    }
-
-    fn set_alarm(&mut self) {
-        let now = self.clock.now();
-        let Some(due) = self.schedule.next_due() else {
+    fn set_timer(&mut self) {
+        let Some(due) = self.loader.schedule.next_due() else {
             return;
         };
-        // One that has rung, or went down with its runtime, doesn't ring again, whatever the time.
-        let rings = |alarm: &oneshot::Sender<()>| !alarm.is_canceled();
-        let set = self.state.alarm.as_ref();
-        if set.is_some_and(|(at, alarm)| *at > now && *at <= due && rings(alarm)) {
-            return;
-        }
-        if let Some(office) = self.office.upgrade() {
-            let wait = Duration::from_millis(due.saturating_sub(now));
-            self.state.alarm = Some((due, office.alarm(wait)));
+        let now = self.clock.now();
+        let pending = |timer: &Timer| {
+            timer.at > now && timer.at <= due && !timer.pending.is_canceled()
+        };
+        if !self.timer.as_ref().is_some_and(pending)
+            && let Some(inner) = self.inner.upgrade()
+        {
+            let delay = Duration::from_millis(due.saturating_sub(now));
+            let pending = inner.wake_after(delay);
+            self.timer = Some(Timer { at: due, pending });
         }
     }
 
-    /// Says what is wrong with the store.
-    pub(super) fn say(&mut self, error: rusqlite::Error) {
-        let (error, what) = failed(&self.owned.path, error);
-        self.health.say(&error, what);
+    fn spawn_workers(&self) {
+        if let Some(inner) = self.inner.upgrade() {
+            spawn_workers(&inner);
+        }
     }
 }

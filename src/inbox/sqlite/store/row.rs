@@ -11,26 +11,26 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::telemetry::ParentSpan;
 
-/// What the schedule needs to know of a stored event.
+/// The columns of an event that decide when it runs.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) id: u64,
-    pub(super) key: Option<OrderKey>,
-    pub(super) due_at: Option<u64>,
+pub(crate) struct Head {
+    pub(crate) id: u64,
+    pub(crate) key: Option<OrderKey>,
+    pub(crate) due_at: Option<u64>,
 }
 
-/// An event as it is stored.
+/// A row of `events`.
 #[derive(Debug)]
-pub(super) struct StoredEvent {
-    pub(super) id: u64,
+pub(crate) struct StoredEvent {
+    pub(crate) id: u64,
     received_at: u64,
-    pub(super) key: Option<OrderKey>,
-    pub(super) attempt: NonZeroU32,
-    pub(super) ends: Vec<RouteResult>,
-    pub(super) crashes: u32,
-    routed: bool,
-    /// As it came, which is UTF-8 unless the file was damaged.
-    pub(super) body: Vec<u8>,
+    pub(crate) key: Option<OrderKey>,
+    attempt: NonZeroU32,
+    ends: Vec<RouteResult>,
+    pub(crate) crashes: u32,
+    routes_waiting: bool,
+    /// The body as received: UTF-8, unless the file was damaged.
+    pub(crate) body: Vec<u8>,
 }
 
 impl Head {
@@ -45,9 +45,9 @@ impl Head {
 }
 
 impl StoredEvent {
-    /// The columns that [`read`](StoredEvent::read) takes.
+    /// The columns that [`read`](StoredEvent::read) expects.
     pub(super) const COLUMNS: &str =
-        "id, received_at, order_key, attempt, routes, crashes, routed, body";
+        "id, received_at, order_key, attempt, routes, crashes, routes_waiting, body";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
@@ -55,37 +55,39 @@ impl StoredEvent {
             id: number(row, 0)?,
             received_at: number(row, 1)?,
             key: key(row, 2)?,
-            attempt: attempt(row.get(3)?),
+            attempt: u32::try_from(number(row, 3)?)
+                .ok()
+                .and_then(NonZeroU32::new)
+                .unwrap_or(NonZeroU32::MIN),
             ends: routes.map_or_else(Vec::new, ends),
-            crashes: u32::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
-            routed: row.get(6)?,
+            crashes: u32::try_from(number(row, 5)?).unwrap_or(0),
+            routes_waiting: row.get(6)?,
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
         })
     }
 
-    /// Returns the event on its way through its attempts; or, if it can't be decoded, what is wrong
-    /// with it.
-    pub(super) fn into_job(self) -> Result<Job, (Self, Error)> {
+    /// Returns the job of the event. If the body can't be decoded, returns the event and the reason.
+    pub(crate) fn into_job(self) -> Result<Job, (Self, Error)> {
         match Event::received(self.body.as_slice().into(), time(self.received_at)) {
             Ok(event) => Ok(Job {
                 number: self.id,
                 event,
                 parent_span: ParentSpan::none(),
-                progress: Progress::restored(self.attempt, self.ends, self.routed),
+                progress: Progress::restored(self.attempt, self.ends, self.routes_waiting),
                 key: self.key,
             }),
             Err(undecoded) => Err((self, undecoded.error)),
         }
     }
 
-    /// Returns the dead letter of an event that is given up before it runs.
-    pub(super) fn into_letter(self, cause: &str, dead_lettered_at: SystemTime) -> DeadLetter {
+    /// Returns the dead letter of an event that doesn't run any more, because of `cause`.
+    pub(crate) fn into_dead_letter(self, cause: &str, dead_lettered_at: SystemTime) -> DeadLetter {
         let received_at = time(self.received_at);
         DeadLetter::stored(
             (self.id, ""),
             &String::from_utf8_lossy(&self.body),
             (received_at, dead_lettered_at),
-            // It was counted up for an attempt that didn't come, unless the process ended in it.
+            // `attempt` counts the attempt that won't be made, unless the process ended in it.
             self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
             Some(Arc::from(cause)),
@@ -93,47 +95,40 @@ impl StoredEvent {
     }
 }
 
-/// The columns that [`letter`] takes.
+/// The columns that [`letter`] expects.
 pub(super) const LETTER: &str =
     "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body";
 
 /// Reads a dead letter.
 pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let (routes, body) = (row.get_ref(4)?.as_bytes()?, text(row, 7)?);
-    let message_id = text(row, 6)?;
     let cause = row.get_ref(5)?.as_bytes_or_null()?;
     let cause = cause.map(String::from_utf8_lossy);
     Ok(DeadLetter::stored(
-        (number(row, 0)?, &message_id),
-        &body,
+        (number(row, 0)?, &text(row, 6)?),
+        &text(row, 7)?,
         (time(number(row, 1)?), time(number(row, 2)?)),
-        u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX),
-        ends(routes),
+        u32::try_from(number(row, 3)?).unwrap_or(u32::MAX),
+        ends(row.get_ref(4)?.as_bytes()?),
         cause.as_deref().map(Arc::from),
     ))
 }
 
-/// Reads a text, whatever the damage to it: an error would keep all that comes after it.
+/// Reads a text. Invalid UTF-8 is replaced, because an error would hide all rows after it.
 fn text<'row>(row: &'row Row<'_>, column: usize) -> rusqlite::Result<Cow<'row, str>> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
 }
 
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get(column).map(unsigned)
 }
 
-fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OrderKey>> {
+pub(super) fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OrderKey>> {
     let key: Option<Vec<u8>> = row.get(column)?;
     Ok(key.map(OrderKey::from))
 }
 
-fn attempt(stored: i64) -> NonZeroU32 {
-    let attempt = u32::try_from(stored).unwrap_or(u32::MAX);
-    NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN)
-}
-
-/// SQLite's integers have a sign, and none of ours is below zero.
-pub(super) fn unsigned(stored: i64) -> u64 {
+/// SQLite's integers are signed. No number of this schema is negative.
+fn unsigned(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 
@@ -142,9 +137,11 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns a time that is stored, or shown by the inbox's clock.
-pub(super) fn time(millis: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+/// Returns a stored time. A time that the platform can't represent is the epoch.
+pub(crate) fn time(millis: u64) -> SystemTime {
+    let since = Duration::from_millis(millis);
+    let time = SystemTime::UNIX_EPOCH.checked_add(since);
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Writes the finished routes as JSON.
@@ -156,8 +153,7 @@ pub(super) fn routes(ends: &[RouteResult]) -> String {
     Value::Array(ends.iter().map(route).collect()).to_string()
 }
 
-/// Reads the finished routes. What isn't as it was written finishes nothing: at worst a route runs
-/// again.
+/// Reads the finished routes. If the JSON isn't as this crate writes it, no route is finished: at worst a route runs again.
 fn ends(routes: &[u8]) -> Vec<RouteResult> {
     let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
         return Vec::new();

@@ -1,0 +1,60 @@
+use futures_channel::oneshot;
+
+use super::writer::Writer;
+use crate::delivery::{Fingerprint, Job, Next, OrderKey};
+use crate::event::Event;
+use crate::inbox::{AcceptError, Accepted};
+use crate::runtime::millis;
+use crate::telemetry::ParentSpan;
+
+/// What is sent to the writer.
+pub(super) enum Command {
+    Accept(Accept),
+    CopyPending(CopyPending),
+    Complete(Complete),
+    Query(Query),
+    /// Look for work: an attempt is due, or the inbox is drained.
+    Wake,
+}
+
+/// The answer to an event.
+pub(super) type Answer = oneshot::Sender<Result<Accepted, AcceptError>>;
+
+/// An admitted event.
+pub(super) struct Accept {
+    pub(super) number: u64,
+    pub(super) event: Event,
+    pub(super) id: Fingerprint,
+    pub(super) key: Option<OrderKey>,
+    pub(super) parent_span: ParentSpan,
+    /// Message ids of the events up to this one are forgotten.
+    pub(super) forgotten: u64,
+    pub(super) answer: Answer,
+}
+
+/// A copy of an event whose commit is pending: it waits for that commit.
+pub(super) struct CopyPending {
+    pub(super) id: Fingerprint,
+    pub(super) answer: Answer,
+}
+
+/// An event whose attempt has ended.
+pub(super) struct Complete {
+    pub(super) job: Box<Job>,
+    pub(super) next: Next,
+    /// When the attempt ended, by the inbox's clock.
+    pub(super) at: u64,
+}
+
+impl Complete {
+    /// Returns when the next attempt is due.
+    pub(super) fn due_at(&self) -> u64 {
+        match self.next {
+            Next::Retry(delay) => self.at.saturating_add(millis(delay)),
+            Next::End(_) => self.at,
+        }
+    }
+}
+
+/// Code that runs on the writer's thread.
+pub(super) type Query = Box<dyn FnOnce(&mut Writer) + Send>;

@@ -1,0 +1,111 @@
+//! The errors of the inbox, its files and its database.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::inbox::AcceptError;
+
+/// What is wrong with the database, in the operator's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault(&'static str);
+
+impl Fault {
+    pub(super) const CORRUPT: Self = Self("the inbox is corrupt");
+    pub(super) const MOVED: Self = Self("a file of the inbox is gone");
+    pub(super) const WAL_FULL: Self = Self("the write-ahead log is full");
+
+    pub(super) fn of(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self("the disk is full"),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self("another process is writing to the inbox")
+            }
+            Some(ErrorCode::DatabaseCorrupt) => Self::CORRUPT,
+            Some(ErrorCode::NotADatabase) => Self("it is no SQLite database"),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                Self("the inbox can't be written, check the permissions of the file and its folder")
+            }
+            Some(ErrorCode::SystemIoFailure) => Self("the disk fails"),
+            _ => Self("the database fails"),
+        }
+    }
+}
+
+/// Returns whether a part of the database is damaged.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
+/// Returns the error of a database that is in use.
+pub(super) fn failing(path: &Path, error: rusqlite::Error) -> Error {
+    caused(path, Fault::of(&error).0, error)
+}
+
+/// Returns the error of a database that SQLite can't open.
+pub(super) fn not_opened(path: &Path, error: rusqlite::Error) -> Error {
+    let text = format!("the inbox can't be opened: {}", Fault::of(&error).0);
+    caused(path, &text, error)
+}
+
+/// Returns the error of a file that this inbox doesn't open, because of `why`.
+pub(super) fn unusable(path: &Path, why: &str) -> Error {
+    let text = format!("the inbox {} can't be opened: {why}", path.display());
+    Error::new(ErrorKind::Inbox, text)
+}
+
+/// Returns the error of a file, with the error below it.
+pub(super) fn caused(path: &Path, what: &str, source: impl Into<BoxError>) -> Error {
+    let text = format!("{what}: {}", path.display());
+    Error::caused(ErrorKind::Inbox, text, source)
+}
+
+pub(super) fn locked(path: &Path) -> Error {
+    let text = format!(
+        "the inbox {} is locked by another process, or opened twice in this one: see `lock_timeout`",
+        path.display()
+    );
+    Error::new(ErrorKind::Locked, text)
+}
+
+pub(super) fn moved(path: &Path) -> Error {
+    let text = format!(
+        "{} was deleted, moved or replaced while the inbox had it open: events would be lost there",
+        path.display()
+    );
+    Error::new(ErrorKind::Inbox, text)
+}
+
+pub(super) fn wal_full() -> Error {
+    let text =
+        "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long";
+    Error::new(ErrorKind::Inbox, text)
+}
+
+/// Returns the error of a query that the database failed.
+pub(super) fn query_failed(error: rusqlite::Error) -> Error {
+    Error::caused(ErrorKind::Inbox, "the inbox's database failed", error)
+}
+
+pub(super) fn not_replayed(error: AcceptError) -> Error {
+    Error::caused(ErrorKind::Inbox, "the dead letter can't be replayed now", error)
+}
+
+pub(super) fn runtime_missing(error: impl Into<BoxError>) -> Error {
+    let text = "`open` needs a tokio runtime: call it in one, or pass a runtime to `open_with`";
+    Error::caused(ErrorKind::Inbox, text, error)
+}
+
+pub(super) fn cannot_spawn() -> Error {
+    let text = "the runtime can't spawn tasks from the inbox's thread: pass a runtime that holds a handle";
+    Error::new(ErrorKind::Inbox, text)
+}
+
+pub(super) fn thread_not_started(error: std::io::Error) -> Error {
+    Error::caused(ErrorKind::Inbox, "the inbox's thread can't be started", error)
+}
+
+pub(super) fn thread_ended() -> Error {
+    Error::new(ErrorKind::Inbox, "the inbox's thread has ended")
+}

@@ -1,0 +1,76 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::file_lock::beside;
+
+/// The coarsest resolution in which file systems stamp the change of a folder.
+const RESOLUTION: Duration = Duration::from_secs(2);
+
+/// The database and its write-ahead log, as they were when the inbox opened them.
+///
+/// If another process deletes, moves or replaces one of them, the next process won't find what the inbox writes from then
+/// on.
+#[derive(Debug)]
+pub(super) struct FileIdentity {
+    folder: PathBuf,
+    files: [(PathBuf, Option<FileId>); 2],
+    /// The folder when both files were last found in place, and since when it has been like that.
+    unchanged: Option<(Folder, Instant)>,
+}
+
+/// The device and the inode of a file.
+pub(super) type FileId = (u64, u64);
+
+/// A folder and the time of its last change: whoever deletes, moves or replaces a file in it changes that.
+type Folder = (FileId, SystemTime);
+
+impl FileIdentity {
+    pub(super) fn new(path: &Path) -> Self {
+        let with_id = |path: PathBuf| {
+            let id = fs::metadata(&path).ok().map(|file| file_id(&file));
+            (path, id)
+        };
+        Self {
+            folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
+            files: [path.to_owned(), beside(path, "-wal")].map(with_id),
+            unchanged: None,
+        }
+    }
+
+    /// Returns the file that isn't in its place any more. Costs one `stat` as long as nothing in the folder changes.
+    pub(super) fn moved(&mut self) -> Option<&Path> {
+        let folder = fs::metadata(&self.folder).ok();
+        let folder = folder.and_then(|folder| Some((file_id(&folder), folder.modified().ok()?)));
+        if let Some((unchanged, since)) = self.unchanged
+            && Some(unchanged) == folder
+        {
+            // Before that, a second change could have the same time.
+            if since.elapsed() > RESOLUTION {
+                return None;
+            }
+        } else {
+            self.unchanged = folder.map(|folder| (folder, Instant::now()));
+        }
+        let is_moved = |(path, then): &&(PathBuf, Option<FileId>)| {
+            let now = fs::metadata(path).ok().map(|file| file_id(&file));
+            then.is_some() && now != *then
+        };
+        let (moved, _) = self.files.iter().find(is_moved)?;
+        self.unchanged = None;
+        Some(moved)
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn file_id(file: &fs::Metadata) -> FileId {
+    use std::os::unix::fs::MetadataExt;
+
+    (file.dev(), file.ino())
+}
+
+/// Other platforms don't delete a file that is open.
+#[cfg(not(unix))]
+pub(super) fn file_id(_: &fs::Metadata) -> FileId {
+    (0, 0)
+}

@@ -1,0 +1,242 @@
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use super::command::{Accept, Command, Complete, CopyPending};
+use super::error;
+use super::state::Shared;
+use super::writer::Writer;
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::delivery::{
+    Admission, Attempt, DeadLetter, Fingerprints, Job, JobExecutor, JobSource, Next, Stats, WorkerSlot, spawn,
+    spawn_workers,
+};
+use crate::error::Error;
+use crate::event::Event;
+use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl};
+use crate::outcome::{AttemptEnd, AttemptState, Outcome};
+use crate::runtime::{BoxFuture, Clock};
+use crate::telemetry::{self, ParentSpan};
+
+/// How long an event waits whose attempt the runtime dropped.
+const DROPPED_DELAY: Duration = Duration::from_secs(1);
+
+/// What the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
+pub(super) struct Inner {
+    pub(super) commands: Sender<Command>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) fingerprints: Arc<Fingerprints>,
+    pub(super) executor: JobExecutor,
+}
+
+/// Spawns a worker when it is dropped, if events wait for one.
+///
+/// An accepted event gets its worker from the task that waits for the answer: a runtime spawns faster from its own
+/// threads than from the writer's. If that task is dropped, the event still gets its worker.
+pub(super) struct SpawnOnDrop {
+    inner: Arc<Inner>,
+}
+
+impl Drop for SpawnOnDrop {
+    fn drop(&mut self) {
+        if self.inner.reserve_slot().is_some() {
+            spawn(&self.inner);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn accept(self: Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
+        let (answer, answered) = oneshot::channel();
+        if let Some(accepted) = self.submit(event, answer)? {
+            return Ok(accepted);
+        }
+        let _spawn = SpawnOnDrop { inner: self };
+        // The writer drops the sender only if its thread has ended.
+        answered
+            .await
+            .unwrap_or_else(|_| Err(AcceptError::unavailable()))
+    }
+
+    /// Answers an event at once, or sends it to the writer and returns `None`.
+    fn submit(
+        &self,
+        event: Event,
+        answer: oneshot::Sender<Result<Accepted, AcceptError>>,
+    ) -> Result<Option<Accepted>, AcceptError> {
+        let id = self.fingerprints.of(event.id());
+        let key = self.executor.settings.order.key(&event);
+        let (parent_span, now) = (ParentSpan::current(), self.clock.now());
+        let size = event.body().len();
+        let mut state = self.shared.lock();
+        let (command, forgot) = match state.admit(id, size, now)? {
+            Admission::Duplicate if state.admissions.is_pending(id) => {
+                (Command::CopyPending(CopyPending { id, answer }), false)
+            }
+            Admission::Duplicate => {
+                state.stats.duplicates += 1;
+                return Ok(Some(Accepted::Duplicate));
+            }
+            Admission::New {
+                number,
+                forgot_early,
+            } => {
+                let accept = Accept {
+                    number,
+                    event,
+                    id,
+                    key,
+                    parent_span,
+                    forgotten: state.admissions.forgotten(),
+                    answer,
+                };
+                (Command::Accept(accept), forgot_early)
+            }
+        };
+        // Under the lock, so that the writer gets events in the order of their numbers, and no copy before its event.
+        let sent = self.commands.send(command);
+        drop(state);
+        if forgot {
+            telemetry::ids_forgotten_early();
+        }
+        // If the writer's thread has ended, this drops the answer's sender.
+        drop(sent);
+        Ok(None)
+    }
+
+    fn complete(&self, job: Box<Job>, next: Next) {
+        let at = self.clock.now();
+        self.shared.finish();
+        let _ = self
+            .commands
+            .send(Command::Complete(Complete { job, next, at }));
+    }
+
+    /// Runs a query on the writer's thread, and returns its result.
+    pub(super) fn query<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> BoxFuture<Result<T, Error>> {
+        let (answer, answered) = oneshot::channel();
+        let query = move |writer: &mut Writer| drop(answer.send(query(writer)));
+        let sent = self.commands.send(Command::Query(Box::new(query)));
+        Box::pin(async move {
+            drop(sent);
+            answered
+                .await
+                .unwrap_or_else(|_| Err(error::thread_ended()))
+        })
+    }
+
+    /// Wakes the writer after a time, unless the returned sender is dropped before.
+    pub(super) fn wake_after(self: &Arc<Self>, delay: Duration) -> oneshot::Sender<()> {
+        let (cancel, canceled) = oneshot::channel();
+        let inner: Weak<Self> = Arc::downgrade(self);
+        let runtime = &self.executor.runtime;
+        // If the runtime has no timer or has shut down, the writer still looks for work once a minute.
+        let _ = catch_panic(|| {
+            let sleep = CatchPanic::new(runtime.sleep(delay));
+            runtime.spawn(Box::pin(async move {
+                let slept = matches!(select(sleep, canceled).await, Either::Left((Ok(()), _)));
+                if slept && let Some(inner) = inner.upgrade() {
+                    let _ = inner.commands.send(Command::Wake);
+                }
+            }));
+        });
+        cancel
+    }
+}
+
+impl JobSource for Inner {
+    fn executor(&self) -> &JobExecutor {
+        &self.executor
+    }
+
+    fn reserve_slot(&self) -> Option<WorkerSlot> {
+        self.shared.lock().reserve_slot()
+    }
+
+    fn was_dropped(&self, slot: WorkerSlot) -> bool {
+        self.shared.lock().window.worker_pool.was_dropped(slot)
+    }
+
+    fn retire(&self, begun: bool) {
+        self.shared.lock().window.worker_pool.retire(begun);
+    }
+
+    fn next(&self) -> Option<Box<Job>> {
+        self.shared.next()
+    }
+
+    fn batch_len(&self) -> usize {
+        self.shared.batch_len()
+    }
+
+    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
+        self.complete(job, next);
+    }
+
+    fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
+        job.progress
+            .interrupt(&attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped)));
+        // The event isn't at fault, so this process or the next one repeats the attempt.
+        self.complete(job, Next::Retry(DROPPED_DELAY));
+    }
+}
+
+impl InboxControl for Inner {
+    fn stats(&self) -> Stats {
+        self.shared.lock().stats()
+    }
+
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(async move {
+            let at_rest = {
+                let mut state = self.shared.lock();
+                state.drain();
+                state.at_rest()
+            };
+            let _ = self.commands.send(Command::Wake);
+            let inner = Arc::clone(&self);
+            let drained = Box::pin(async move {
+                if let Some(at_rest) = at_rest {
+                    let _ = at_rest.await;
+                }
+                // The writer answers once it has unloaded the events that didn't start.
+                let _ = inner.query(|_| Ok(())).await;
+            });
+            // Without a timer the wait has no bound, so this doesn't wait.
+            if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
+                drop(select(drained, CatchPanic::new(sleep)).await);
+            }
+            Drained::new(self.shared.lock().in_flight())
+        })
+    }
+
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async move {
+            let idle = self.shared.lock().idle();
+            if let Some(idle) = idle {
+                // A runtime that dropped workers may have left events without one.
+                spawn_workers(&self);
+                let _ = idle.await;
+            }
+        })
+    }
+
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.executor.settings.on_attempt.add(hook);
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        self.executor.settings.on_dead_letter.add(hook);
+    }
+
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self)
+    }
+}

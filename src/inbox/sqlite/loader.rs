@@ -1,0 +1,220 @@
+use super::database::Database;
+use super::error::is_corrupt;
+use super::schedule::Schedule;
+use super::store::{DeadLetterLimits, Dropped, StoredEvent, time};
+use super::window::Capacity;
+use crate::delivery::{DeadLetter, Job, OrderKey};
+
+/// How many heads are read at once.
+const HEADS: usize = 256;
+
+/// How often heads are read in one turn.
+const MAX_READS: usize = 16;
+
+/// Loads the events that may run, in the order of the schedule.
+pub(super) struct Loader {
+    pub(super) schedule: Schedule,
+    /// Earlier processes accepted the events up to this one.
+    recovered: u64,
+    concurrency: usize,
+    max_crashes: u32,
+    limits: DeadLetterLimits,
+}
+
+/// What a turn loaded.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub(super) jobs: Vec<Job>,
+    /// The jobs that an earlier process accepted.
+    recovered: Vec<u64>,
+    /// Events that don't run, and why.
+    undeliverable: Vec<(StoredEvent, String)>,
+    /// Their dead letters, once they are on disk.
+    pub(super) letters: Vec<DeadLetter>,
+    pub(super) dropped: Dropped,
+    /// Events whose attempt isn't due.
+    pub(super) delayed: u64,
+    /// Events that aren't in the store any more.
+    pub(super) missing: u64,
+    /// Whether there is more to load.
+    pub(super) more: bool,
+}
+
+impl Loader {
+    pub(super) fn new(
+        schedule: Schedule,
+        concurrency: usize,
+        max_crashes: u32,
+        limits: DeadLetterLimits,
+    ) -> Self {
+        Self {
+            recovered: schedule.last(),
+            schedule,
+            concurrency,
+            max_crashes,
+            limits,
+        }
+    }
+
+    /// Returns whether there may be something to load.
+    pub(super) fn has_work(&self) -> bool {
+        self.schedule.peek().is_some() || self.schedule.unseen().is_some()
+    }
+
+    /// Loads events, as far as the window has room.
+    pub(super) fn load(
+        &mut self,
+        database: &mut Database,
+        mut capacity: Capacity,
+        now: u64,
+    ) -> Loaded {
+        let mut loaded = Loaded::default();
+        let mut reads = 0;
+        loop {
+            let Some(id) = self.schedule.peek() else {
+                reads += 1;
+                loaded.more = reads > MAX_READS;
+                if loaded.more || !self.read_heads(database, now, &mut loaded) {
+                    break;
+                }
+                continue;
+            };
+            let recovered = id <= self.recovered;
+            // A recovered event is marked as running, so no more are loaded than can run.
+            if !capacity.has_room() || (recovered && capacity.active >= self.concurrency) {
+                break;
+            }
+            self.schedule.pop();
+            match database.store.event(id) {
+                Ok(Some(stored)) => {
+                    let size = stored.body.len();
+                    let undeliverable = loaded.undeliverable.len();
+                    let runs = self.sort(stored, recovered, &mut loaded);
+                    if runs || loaded.undeliverable.len() > undeliverable {
+                        capacity.take(size, runs);
+                    }
+                }
+                // Somebody deleted it by hand.
+                Ok(None) => {
+                    loaded.missing += 1;
+                    self.schedule.skip(None);
+                }
+                Err(error) => {
+                    let corrupt = is_corrupt(&error);
+                    database.failed(error);
+                    if !corrupt {
+                        self.schedule.put_back(id);
+                        break;
+                    }
+                    // The event stays on disk, and the next of its key goes on.
+                    let key = database.store.order_key(id).unwrap_or_default();
+                    self.schedule.skip(key.as_ref());
+                }
+            }
+        }
+        self.write(database, &mut loaded, now);
+        loaded
+    }
+
+    /// Reads the heads that are next on disk. Returns false if there are none.
+    fn read_heads(&mut self, database: &mut Database, now: u64, loaded: &mut Loaded) -> bool {
+        let Some(after) = self.schedule.unseen() else {
+            return false;
+        };
+        let mut heads = Vec::new();
+        let read = database.store.heads(after, HEADS, &mut heads);
+        let last = heads.len() < HEADS;
+        for head in heads {
+            loaded.delayed += u64::from(self.schedule.see(head, now));
+        }
+        match read {
+            Ok(()) if last => self.schedule.seen_all(),
+            Ok(()) => {}
+            Err(error) => {
+                let corrupt = is_corrupt(&error);
+                database.failed(error);
+                if corrupt {
+                    // The events on that page stay on disk, and the others go on.
+                    self.schedule.skip_unreadable();
+                }
+                return corrupt;
+            }
+        }
+        true
+    }
+
+    /// Decides whether a stored event runs.
+    fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> bool {
+        let (id, crashes) = (stored.id, stored.crashes);
+        if crashes >= self.max_crashes {
+            let cause = format!("the process ended {crashes} times while it ran");
+            loaded.undeliverable.push((stored, cause));
+            return false;
+        }
+        if crashes > 0 && !self.schedule.try_poison_candidate(id) {
+            return false;
+        }
+        match stored.into_job() {
+            Ok(job) => {
+                if recovered {
+                    loaded.recovered.push(id);
+                }
+                loaded.jobs.push(job);
+                true
+            }
+            Err((stored, error)) => {
+                let cause = format!("this version can't decode it: {error}");
+                loaded.undeliverable.push((stored, cause));
+                false
+            }
+        }
+    }
+
+    /// Marks recovered events as running and writes dead letters, before anything runs. If that fails, nothing is loaded.
+    fn write(&mut self, database: &mut Database, loaded: &mut Loaded, now: u64) {
+        let undeliverable = std::mem::take(&mut loaded.undeliverable);
+        if loaded.recovered.is_empty() && undeliverable.is_empty() {
+            return;
+        }
+        let letter = |(stored, cause): (StoredEvent, String)| {
+            let key = stored.key.clone();
+            (stored.into_dead_letter(&cause, time(now)), key)
+        };
+        let letters: Vec<(DeadLetter, Option<OrderKey>)> =
+            undeliverable.into_iter().map(letter).collect();
+        let limits = self.limits;
+        let written = database.transaction(|store| {
+            for id in &loaded.recovered {
+                store.set_running(*id)?;
+            }
+            let mut dropped = Dropped::default();
+            for (letter, key) in &letters {
+                store.dead_letter(letter, key.as_ref(), limits, &mut dropped)?;
+            }
+            Ok(dropped)
+        });
+        match written {
+            Ok(dropped) => {
+                loaded.dropped = dropped;
+                // The next of a released key is loaded in the next turn.
+                loaded.more |= !letters.is_empty();
+                for (letter, key) in letters {
+                    self.schedule.end_poison_candidate(letter.id());
+                    if !limits.block_key {
+                        self.schedule.release(key.as_ref());
+                    }
+                    loaded.letters.push(letter);
+                }
+            }
+            Err(error) => {
+                database.failed(error);
+                let jobs = loaded.jobs.drain(..).map(|job| job.number);
+                let ids = jobs.chain(letters.iter().map(|(letter, _)| letter.id()));
+                for id in ids.collect::<Vec<_>>().into_iter().rev() {
+                    self.schedule.put_back(id);
+                    self.schedule.cancel_poison_candidate(id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::database::Database;
+use super::error;
+use super::file_lock::FileLock;
+use super::inner::Inner;
+use super::loader::Loader;
+use super::message_ids::MessageIds;
+use super::schedule::Schedule;
+use super::store::{self, DeadLetterLimits, Store};
+use super::writer::Writer;
+use crate::catch_panic::catch_panic;
+use crate::error::Error;
+use crate::runtime::Runtime;
+
+/// The settings of the writer.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    path: PathBuf,
+    pub(super) lock_timeout: Duration,
+    pub(super) max_wal_bytes: u64,
+    pub(super) max_remembered_ids: usize,
+    pub(super) duplicate_window: Duration,
+    pub(super) max_dead_letters: u64,
+    pub(super) max_dead_letter_bytes: u64,
+    pub(super) keep_dead_letters: Duration,
+    pub(super) max_crashes: u32,
+}
+
+impl Setup {
+    pub(super) fn new(path: &Path) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            path: path.to_owned(),
+            lock_timeout: Duration::ZERO,
+            max_wal_bytes: 64 << 20,
+            max_remembered_ids: 1_000_000,
+            duplicate_window: DAY * 7,
+            max_dead_letters: 100_000,
+            max_dead_letter_bytes: 256 << 20,
+            keep_dead_letters: DAY * 30,
+            max_crashes: 3,
+        }
+    }
+
+    /// Opens the database on the thread that will own it, and begins to deliver. Gives up once the inbox is dropped.
+    pub(super) fn open(self, inner: &Weak<Inner>) -> Result<Writer, Error> {
+        let path = self.path;
+        let alive = || inner.upgrade().ok_or_else(error::thread_ended);
+        check_runtime(&*alive()?.executor.runtime)?;
+        let wanted = || inner.strong_count() > 0;
+        let lock = FileLock::acquire(&path, self.lock_timeout, wanted)?;
+        let inner = alive()?;
+        let connection = store::open(&path)?;
+        let mut database = Database::new(&path, connection, self.max_wal_bytes, lock)?;
+        let limits = DeadLetterLimits {
+            letters: self.max_dead_letters,
+            bytes: self.max_dead_letter_bytes,
+            block_key: inner.executor.settings.block_key_on_dead_letter,
+        };
+        let schedule = schedule(&mut database.store, limits).map_err(|e| error::failing(&path, e))?;
+        let totals = database.store.totals();
+        inner.shared.update(|state| {
+            state.stats.waiting = totals.events;
+            state.stats.recovered = totals.events;
+            state.stats.bytes = totals.event_bytes;
+            state.stats.dead_letters = totals.dead_letters;
+        });
+        let concurrency = inner.executor.settings.concurrency;
+        let loader = Loader::new(schedule, concurrency, self.max_crashes, limits);
+        let fingerprints = Arc::clone(&inner.fingerprints);
+        let ids = MessageIds::new(fingerprints, self.max_remembered_ids, self.duplicate_window);
+        let mut writer =
+            Writer::new(database, loader, &inner, limits, self.keep_dead_letters, ids);
+        writer.start();
+        Ok(writer)
+    }
+}
+
+/// Counts the crashes of earlier processes, and returns the schedule of the events that they left.
+fn schedule(store: &mut Store, limits: DeadLetterLimits) -> rusqlite::Result<Schedule> {
+    store.transaction(Store::count_crashes)?;
+    let last = store.totals().next_id.saturating_sub(1);
+    let mut schedule = Schedule::new(last);
+    if limits.block_key {
+        let blocked = store.blocked_keys()?;
+        blocked.into_iter().for_each(|key| schedule.block(key));
+    } else {
+        store.transaction(Store::unblock_keys)?;
+    }
+    Ok(schedule)
+}
+
+/// Checks that the runtime can spawn from this thread. Otherwise accepted events would never run.
+fn check_runtime(runtime: &dyn Runtime) -> Result<(), Error> {
+    catch_panic(|| runtime.spawn(Box::pin(async {}))).map_err(|_| error::cannot_spawn())
+}

@@ -1,0 +1,214 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_channel::oneshot;
+
+use super::admissions::{Admissions, Held};
+use super::window::Window;
+use crate::delivery::{Admission, EventOutcome, Fingerprint, Job, Next, Stats, WorkerSlot};
+use crate::inbox::AcceptError;
+use crate::waiters::Waiters;
+
+/// What the inbox, its workers and its writer share, under one lock.
+///
+/// A `std` mutex, because no critical section awaits, blocks or runs the user's code.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Attempts that ended since the lock was taken last. Counted here, so that a worker needs no lock for it.
+    finished: AtomicUsize,
+    /// How many events a worker runs before it yields, as of its last event.
+    batch_len: AtomicUsize,
+}
+
+/// The counts of all events, and the events in memory.
+///
+/// The writer puts events in, workers take them out, and the writer counts each one out once its result is on disk.
+pub(super) struct State {
+    pub(super) admissions: Admissions,
+    pub(super) window: Window,
+    /// All counts but `running`.
+    pub(super) stats: Stats,
+    draining: bool,
+    /// Whether results can't be written now: no event starts.
+    failing: bool,
+    /// Tasks that wait until no event is in flight.
+    idle: Waiters,
+    /// Tasks that wait until no event runs.
+    at_rest: Waiters,
+}
+
+impl Shared {
+    pub(super) fn new(admissions: Admissions, window: Window) -> Self {
+        Self {
+            state: Mutex::new(State {
+                admissions,
+                window,
+                stats: Stats::default(),
+                draining: false,
+                failing: false,
+                idle: Waiters::default(),
+                at_rest: Waiters::default(),
+            }),
+            finished: AtomicUsize::new(0),
+            batch_len: AtomicUsize::new(1),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.finished.load(Ordering::Relaxed) > 0 {
+            let finished = self.finished.swap(0, Ordering::AcqRel);
+            state.window.finish(finished);
+        }
+        state
+    }
+
+    /// Changes the state, and wakes the tasks that wait for the result.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        let idle = (state.in_flight() == 0).then(|| state.idle.take());
+        let at_rest = (state.window.running() == 0).then(|| state.at_rest.take());
+        drop(state);
+        idle.into_iter().chain(at_rest).for_each(Waiters::wake);
+        changed
+    }
+
+    /// Gives a worker its next event. Without one, the worker leaves the pool.
+    pub(super) fn next(&self) -> Option<Box<Job>> {
+        let mut state = self.lock();
+        let job = state.may_start().then(|| state.window.pop()).flatten();
+        state.window.worker_pool.took(job.is_some());
+        if job.is_some() {
+            state.stats.waiting -= 1;
+            let ready = state.window.ready();
+            let batch_len = state.window.worker_pool.batch_len(ready);
+            self.batch_len.store(batch_len, Ordering::Relaxed);
+        }
+        job
+    }
+
+    pub(super) fn batch_len(&self) -> usize {
+        self.batch_len.load(Ordering::Relaxed)
+    }
+
+    /// Counts an attempt that has ended, before its result is sent to the writer.
+    pub(super) fn finish(&self) {
+        self.finished.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl State {
+    /// Decides about an event with a body of `size` bytes, and counts a refusal.
+    pub(super) fn admit(
+        &mut self,
+        id: Fingerprint,
+        size: usize,
+        now: u64,
+    ) -> Result<Admission, AcceptError> {
+        let stored = self.stored_events();
+        let admitted = self
+            .admissions
+            .admit(id, size as u64, stored, self.draining, now);
+        self.stats.refused += u64::from(admitted.is_err());
+        admitted
+    }
+
+    fn stored_events(&self) -> Held {
+        Held {
+            events: self.in_flight(),
+            bytes: self.stats.bytes,
+        }
+    }
+
+    /// Returns how many events the inbox holds.
+    pub(super) fn held(&self) -> Held {
+        self.admissions.held(self.stored_events())
+    }
+
+    /// Counts an event that is stored now.
+    pub(super) fn stored(&mut self, size: usize) {
+        self.stats.waiting += 1;
+        self.stats.bytes += size as u64;
+    }
+
+    /// Counts an event whose result is on disk.
+    pub(super) fn written(&mut self, job: &Job, next: Next) {
+        self.window.remove(job.size());
+        match next {
+            Next::Retry(_) => {
+                self.stats.retrying += 1;
+                self.stats.retried += 1;
+            }
+            Next::End(outcome) => {
+                self.stats.bytes -= job.size() as u64;
+                self.stats.end(outcome);
+            }
+        }
+    }
+
+    /// Moves events whose attempt isn't due from `waiting` to `retrying`.
+    pub(super) fn delay(&mut self, events: u64) {
+        self.stats.waiting = self.stats.waiting.saturating_sub(events);
+        self.stats.retrying += events;
+    }
+
+    /// Moves events whose attempt is due from `retrying` to `waiting`.
+    pub(super) fn due(&mut self, events: u64) {
+        self.stats.retrying = self.stats.retrying.saturating_sub(events);
+        self.stats.waiting += events;
+    }
+
+    /// Counts an event that is dead and didn't run.
+    pub(super) fn died_waiting(&mut self, size: usize) {
+        self.stats.waiting = self.stats.waiting.saturating_sub(1);
+        self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
+        self.stats.end(EventOutcome::Dead);
+    }
+
+    fn may_start(&self) -> bool {
+        !self.draining && !self.failing && self.window.may_start()
+    }
+
+    pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {
+        self.may_start().then(|| self.window.reserve_slot())?
+    }
+
+    /// Refuses new events and starts none from now on.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    pub(super) fn set_failing(&mut self, failing: bool) {
+        self.failing = failing;
+    }
+
+    /// Returns a receiver that is ready once no event runs, or `None` if none runs now.
+    pub(super) fn at_rest(&mut self) -> Option<oneshot::Receiver<()>> {
+        (self.window.running() > 0).then(|| self.at_rest.wait())
+    }
+
+    /// Returns a receiver that is ready once no event is in flight, or `None` if none is now.
+    pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
+        (self.in_flight() > 0).then(|| self.idle.wait())
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.stats().in_flight()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            running: self.window.running() as u64,
+            ..self.stats
+        }
+    }
+}

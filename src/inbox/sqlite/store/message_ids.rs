@@ -1,0 +1,43 @@
+use rusqlite::params;
+
+use super::Store;
+use super::row::{number, signed};
+
+/// The table `message_ids`, by which copies are recognized.
+impl Store {
+    /// Remembers message ids, given with the ids of their events.
+    pub(crate) fn remember<'a>(
+        &mut self,
+        accepted_at: u64,
+        message_ids: impl Iterator<Item = (u64, &'a str)>,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO message_ids (id, accepted_at, message_id) VALUES (?1, ?2, ?3)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for (id, message_id) in message_ids {
+            statement.execute(params![signed(id), signed(accepted_at), message_id])?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the event's id, the time and the text of every message id, oldest first.
+    pub(crate) fn message_ids(
+        &self,
+        mut each: impl FnMut(u64, u64, &str),
+    ) -> rusqlite::Result<()> {
+        let sql = "SELECT id, accepted_at, message_id FROM message_ids ORDER BY id";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let message_id = String::from_utf8_lossy(row.get_ref(2)?.as_bytes()?);
+            each(number(row, 0)?, number(row, 1)?, &message_id);
+        }
+        Ok(())
+    }
+
+    /// Forgets up to `limit` message ids of the events up to `id`. Returns whether none is left.
+    pub(crate) fn forget(&mut self, id: u64, limit: usize) -> rusqlite::Result<bool> {
+        let sql = "DELETE FROM message_ids WHERE id IN (SELECT id FROM message_ids WHERE id <= ?1 ORDER BY id LIMIT ?2)";
+        let forgotten = self.run(sql, [signed(id), signed(limit as u64)])?;
+        Ok(forgotten < limit)
+    }
+}

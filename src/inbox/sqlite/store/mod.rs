@@ -1,0 +1,114 @@
+//! The inbox's SQL: no other module contains any.
+
+use rusqlite::{Connection, Params};
+
+mod dead_letters;
+mod events;
+mod message_ids;
+mod row;
+mod schema;
+mod wal;
+
+pub(super) use self::dead_letters::{DeadLetterLimits, Dropped, Requeued};
+pub(super) use self::row::{Head, StoredEvent, time};
+pub(super) use self::schema::open;
+pub(super) use self::wal::Wal;
+
+/// The inbox's database. Every change runs in a [`transaction`](Store::transaction), which also writes the totals.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+    totals: Totals,
+    /// About how many bytes were written since [`take_written`](Store::take_written) was called last.
+    written: u64,
+}
+
+/// Counts that SQLite could only get by reading whole tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// The id of the next event.
+    pub(super) next_id: u64,
+    pub(super) events: u64,
+    pub(super) event_bytes: u64,
+    pub(super) dead_letters: u64,
+    pub(super) dead_letter_bytes: u64,
+}
+
+impl Store {
+    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+        let sql =
+            "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes FROM totals";
+        let totals = connection.query_row(sql, [], |row| {
+            Ok(Totals {
+                next_id: row::number(row, 0)?,
+                events: row::number(row, 1)?,
+                event_bytes: row::number(row, 2)?,
+                dead_letters: row::number(row, 3)?,
+                dead_letter_bytes: row::number(row, 4)?,
+            })
+        })?;
+        Ok(Self {
+            connection,
+            totals,
+            written: 0,
+        })
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Counts a body of `size` bytes as written. Pages are written whole and mostly hold several bodies.
+    fn wrote(&mut self, size: usize) {
+        self.written += size as u64 * 3 / 2;
+    }
+
+    /// Runs `change` in a transaction. When it returns `Ok`, the change has been synced to disk; otherwise nothing has
+    /// changed, neither in the database nor in the totals.
+    pub(super) fn transaction<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let before = self.totals;
+        self.run("BEGIN IMMEDIATE", [])?;
+        let changed = change(self).and_then(|changed| {
+            self.write_totals(before)?;
+            self.run("COMMIT", [])?;
+            // A commit writes a few pages besides the pages of the bodies.
+            self.written += 5 * 4096;
+            Ok(changed)
+        });
+        if changed.is_err() {
+            self.totals = before;
+            // SQLite rolls back by itself after some errors.
+            if !self.connection.is_autocommit() {
+                let _ = self.run("ROLLBACK", []);
+            }
+        }
+        changed
+    }
+
+    fn write_totals(&self, before: Totals) -> rusqlite::Result<()> {
+        let now = self.totals;
+        if now != before {
+            let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5";
+            let counts = [
+                now.next_id,
+                now.events,
+                now.event_bytes,
+                now.dead_letters,
+                now.dead_letter_bytes,
+            ];
+            self.run(sql, counts.map(row::signed))?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+}
