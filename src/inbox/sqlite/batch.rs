@@ -196,4 +196,3 @@ fn write_results(
     store.delete_events(&mut ended)?;
     Ok(written)
 }
-

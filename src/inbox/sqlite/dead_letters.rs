@@ -100,7 +100,10 @@ impl Writer {
         let count = deleted.len();
         self.count_dead_letters(&Dropped {
             count: 0,
-            unblocked: deleted.into_iter().filter_map(Requeued::unblocked).collect(),
+            unblocked: deleted
+                .into_iter()
+                .filter_map(Requeued::unblocked)
+                .collect(),
         });
         Ok(count)
     }

@@ -78,8 +78,7 @@ pub(super) fn moved(path: &Path) -> Error {
 }
 
 pub(super) fn wal_full() -> Error {
-    let text =
-        "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long";
+    let text = "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long";
     Error::new(ErrorKind::Inbox, text)
 }
 
@@ -89,7 +88,11 @@ pub(super) fn query_failed(error: rusqlite::Error) -> Error {
 }
 
 pub(super) fn not_replayed(error: AcceptError) -> Error {
-    Error::caused(ErrorKind::Inbox, "the dead letter can't be replayed now", error)
+    Error::caused(
+        ErrorKind::Inbox,
+        "the dead letter can't be replayed now",
+        error,
+    )
 }
 
 pub(super) fn runtime_missing(error: impl Into<BoxError>) -> Error {
@@ -98,12 +101,17 @@ pub(super) fn runtime_missing(error: impl Into<BoxError>) -> Error {
 }
 
 pub(super) fn cannot_spawn() -> Error {
-    let text = "the runtime can't spawn tasks from the inbox's thread: pass a runtime that holds a handle";
+    let text =
+        "the runtime can't spawn tasks from the inbox's thread: pass a runtime that holds a handle";
     Error::new(ErrorKind::Inbox, text)
 }
 
 pub(super) fn thread_not_started(error: std::io::Error) -> Error {
-    Error::caused(ErrorKind::Inbox, "the inbox's thread can't be started", error)
+    Error::caused(
+        ErrorKind::Inbox,
+        "the inbox's thread can't be started",
+        error,
+    )
 }
 
 pub(super) fn thread_ended() -> Error {

@@ -11,8 +11,8 @@ use super::state::Shared;
 use super::writer::Writer;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{
-    Admission, Attempt, DeadLetter, Fingerprints, Job, JobExecutor, JobSource, Next, Stats, WorkerSlot, spawn,
-    spawn_workers,
+    Admission, Attempt, DeadLetter, Fingerprints, Job, JobExecutor, JobSource, Next, Stats,
+    WorkerSlot, spawn, spawn_workers,
 };
 use crate::error::Error;
 use crate::event::Event;

@@ -60,7 +60,8 @@ impl Setup {
             bytes: self.max_dead_letter_bytes,
             block_key: inner.executor.settings.block_key_on_dead_letter,
         };
-        let schedule = schedule(&mut database.store, limits).map_err(|e| error::failing(&path, e))?;
+        let schedule =
+            schedule(&mut database.store, limits).map_err(|e| error::failing(&path, e))?;
         let totals = database.store.totals();
         inner.shared.update(|state| {
             state.stats.waiting = totals.events;
@@ -72,8 +73,14 @@ impl Setup {
         let loader = Loader::new(schedule, concurrency, self.max_crashes, limits);
         let fingerprints = Arc::clone(&inner.fingerprints);
         let ids = MessageIds::new(fingerprints, self.max_remembered_ids, self.duplicate_window);
-        let mut writer =
-            Writer::new(database, loader, &inner, limits, self.keep_dead_letters, ids);
+        let mut writer = Writer::new(
+            database,
+            loader,
+            &inner,
+            limits,
+            self.keep_dead_letters,
+            ids,
+        );
         writer.start();
         Ok(writer)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::batch::{Batch, BatchWriter, Written};
+use super::batch::{Batch, BatchWriter};
 use super::command::{Accept, Command, Complete, CopyPending};
 use super::database::Database;
 use super::inner::Inner;
@@ -16,7 +16,6 @@ use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, EventOutcome, Job, Next, Progress, spawn_workers};
 use crate::inbox::{AcceptError, Accepted};
 use crate::runtime::{Clock, millis};
-use crate::telemetry::ParentSpan;
 
 /// How many commands a turn takes.
 const MAX_COMMANDS: usize = 16_384;
@@ -139,7 +138,7 @@ impl Writer {
 
     fn turn(&mut self, batch: Batch) {
         let idle = batch.is_idle();
-        let turn = self.write(batch.accepts, batch.copies, batch.completes);
+        let turn = self.write(batch.accepts, batch.copies, batch.completes, idle);
         if turn.draining {
             self.unload();
         }
@@ -161,7 +160,9 @@ impl Writer {
     }
 
     fn is_available(&mut self) -> bool {
-        let restored = self.message_ids.restore(&mut self.database, &self.shared, &self.clock);
+        let restored = self
+            .message_ids
+            .restore(&mut self.database, &self.shared, &self.clock);
         self.database.is_available() && restored
     }
 
@@ -171,6 +172,7 @@ impl Writer {
         accepts: Vec<Accept>,
         copies: Vec<CopyPending>,
         completes: Vec<Complete>,
+        idle: bool,
     ) -> Turn {
         let (available, now) = (self.is_available(), self.clock.now());
         let storable = if available { &accepts[..] } else { &[] };
@@ -195,9 +197,19 @@ impl Writer {
                 state.written(job, *next);
             }
             for accept in accepts {
-                let Accept { number, event, id, key, parent_span, answer, .. } = accept;
+                let Accept {
+                    number,
+                    event,
+                    id,
+                    key,
+                    parent_span,
+                    answer,
+                    ..
+                } = accept;
                 let size = event.body().len();
-                state.admissions.end(number, id, size as u64, written.accepted);
+                state
+                    .admissions
+                    .end(number, id, size as u64, written.accepted);
                 if !written.accepted {
                     state.stats.refused += 1;
                     spans.push(parent_span);
@@ -210,7 +222,13 @@ impl Writer {
                 let runs = schedule.stored(number, key.clone(), room);
                 if runs {
                     let progress = Progress::new();
-                    let job = Job { number, event, parent_span, progress, key };
+                    let job = Job {
+                        number,
+                        event,
+                        parent_span,
+                        progress,
+                        key,
+                    };
                     state.window.push(Box::new(job));
                 } else {
                     spans.push(parent_span);
@@ -222,8 +240,15 @@ impl Writer {
                 state.stats.duplicates += u64::from(stored);
                 state.stats.refused += u64::from(!stored);
                 let retry = AcceptError::unavailable().retry_after(Duration::from_secs(1));
-                let result = if stored { Ok(Accepted::Duplicate) } else { Err(retry) };
+                let result = if stored {
+                    Ok(Accepted::Duplicate)
+                } else {
+                    Err(retry)
+                };
                 answers.push((answer, result, false));
+            }
+            if idle {
+                state.admissions.expire(now);
             }
             Turn {
                 draining: state.is_draining(),
@@ -259,7 +284,9 @@ impl Writer {
         }
         self.count_dead_letters(dropped);
         if let Some(inner) = self.inner.upgrade() {
-            letters.iter().for_each(|letter| inner.executor.dead_lettered(letter));
+            letters
+                .iter()
+                .for_each(|letter| inner.executor.dead_lettered(letter));
         }
     }
 
@@ -294,7 +321,9 @@ impl Writer {
         let Some(capacity) = capacity else {
             return false;
         };
-        let mut loaded = self.loader.load(&mut self.database, capacity, self.clock.now());
+        let mut loaded = self
+            .loader
+            .load(&mut self.database, capacity, self.clock.now());
         self.more |= loaded.more;
         self.report_dead_letters(&loaded.letters, &loaded.dropped);
         let jobs = std::mem::take(&mut loaded.jobs);
@@ -305,7 +334,8 @@ impl Writer {
                 state.died_waiting(letter.body().len());
             }
             (0..loaded.missing).for_each(|_| state.died_waiting(0));
-            jobs.into_iter().for_each(|job| state.window.push(Box::new(job)));
+            jobs.into_iter()
+                .for_each(|job| state.window.push(Box::new(job)));
         });
         any
     }
@@ -347,9 +377,8 @@ impl Writer {
             return;
         };
         let now = self.clock.now();
-        let pending = |timer: &Timer| {
-            timer.at > now && timer.at <= due && !timer.pending.is_canceled()
-        };
+        let pending =
+            |timer: &Timer| timer.at > now && timer.at <= due && !timer.pending.is_canceled();
         if !self.timer.as_ref().is_some_and(pending)
             && let Some(inner) = self.inner.upgrade()
         {

@@ -102,10 +102,7 @@ impl Store {
     }
 
     /// Deletes a dead letter, if there is one of this id.
-    pub(crate) fn delete_dead_letter(
-        &mut self,
-        id: u64,
-    ) -> rusqlite::Result<Option<Requeued>> {
+    pub(crate) fn delete_dead_letter(&mut self, id: u64) -> rusqlite::Result<Option<Requeued>> {
         let sql = "DELETE FROM dead_letters WHERE id = ?1 RETURNING order_key, blocks_key, octet_length(body)";
         let mut statement = self.connection.prepare_cached(sql)?;
         let row = statement.query_row([signed(id)], |row| {
@@ -174,10 +171,7 @@ impl Store {
         letters.collect()
     }
 
-    pub(crate) fn find_dead_letter(
-        &self,
-        id: u64,
-    ) -> rusqlite::Result<Option<DeadLetter>> {
+    pub(crate) fn find_dead_letter(&self, id: u64) -> rusqlite::Result<Option<DeadLetter>> {
         let sql = format!("SELECT {LETTER} FROM dead_letters WHERE id = ?1");
         let mut statement = self.connection.prepare_cached(&sql)?;
         statement.query_row([signed(id)], letter).optional()

@@ -31,10 +31,7 @@ impl Store {
     }
 
     /// Deletes events, given with the sizes of their bodies.
-    pub(crate) fn delete_events(
-        &mut self,
-        events: &mut [(u64, usize)],
-    ) -> rusqlite::Result<()> {
+    pub(crate) fn delete_events(&mut self, events: &mut [(u64, usize)]) -> rusqlite::Result<()> {
         // Events that were accepted one after another mostly end together. One statement deletes each run of ids.
         events.sort_unstable();
         for run in events.chunk_by(|(id, _), (next, _)| id + 1 == *next) {

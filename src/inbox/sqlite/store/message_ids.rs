@@ -20,10 +20,7 @@ impl Store {
     }
 
     /// Calls `each` with the event's id, the time and the text of every message id, oldest first.
-    pub(crate) fn message_ids(
-        &self,
-        mut each: impl FnMut(u64, u64, &str),
-    ) -> rusqlite::Result<()> {
+    pub(crate) fn message_ids(&self, mut each: impl FnMut(u64, u64, &str)) -> rusqlite::Result<()> {
         let sql = "SELECT id, accepted_at, message_id FROM message_ids ORDER BY id";
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;

@@ -82,7 +82,10 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), Error> {
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(explain)?;
     if mode != "wal" {
-        return Err(unusable(path, "its file system doesn't support a write-ahead log"));
+        return Err(unusable(
+            path,
+            "its file system doesn't support a write-ahead log",
+        ));
     }
     // `FULL` syncs the log at each commit. The writer decides when to checkpoint.
     let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
@@ -114,6 +117,9 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     if found == "ok" {
         Ok(())
     } else {
-        Err(unusable(path, "it is corrupt, `PRAGMA quick_check` says how"))
+        Err(unusable(
+            path,
+            "it is corrupt, `PRAGMA quick_check` says how",
+        ))
     }
 }
