@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::{env, fs, process};
+use std::{env, fs, process, thread};
 
 use crate::support::nats::{Server, TIMEOUT, free_port, until};
 use async_nats::jetstream::{self, Context};
@@ -139,11 +139,13 @@ impl Role {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = process.stdout.take().unwrap();
-        let said = BufReader::new(output)
-            .lines()
+        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
+        let said = output
+            .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.strip_prefix("ready")?.trim().to_owned()));
+        // The test harness writes to it after a minute, and ends if it is closed.
+        thread::spawn(move || output.for_each(drop));
         let said = said.unwrap_or_else(|| panic!("{arguments:?} doesn't start"));
         let input = process.stdin.take();
         Self {

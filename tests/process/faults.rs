@@ -174,7 +174,8 @@ fn what_is_refused_takes_no_memory() {
     send(&server, "refused", 20, &data, 503);
     let before = peak(&server);
     send(&server, "more", 2000, &data, 503);
-    let grown = (peak(&server) - before) * KIB;
+    // The kernel reads the peak from counters that lag, so that it may seem to fall.
+    let grown = peak(&server).saturating_sub(before) * KIB;
     assert!(grown < 16 * MIB, "125 MiB of events took {grown} bytes");
 }
 
