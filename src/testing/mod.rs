@@ -80,10 +80,6 @@
 //! body type that can be made from [`Bytes`](bytes::Bytes), for `tower::ServiceExt::oneshot` on any
 //! service.
 //!
-//! # An inbox of your own
-//!
-//! What every inbox has to hold to is a suite of tests: see [`contract`].
-//!
 //! # Time
 //!
 //! All time comes from the inbox's [`Runtime`](crate::Runtime). On tokio a test with
@@ -93,7 +89,6 @@
 //! [`named`]: crate::EventRouter::named
 //! [`WebhookLayer`]: crate::WebhookLayer
 
-pub mod contract;
 mod delivery_result;
 mod harness;
 mod mock_request;

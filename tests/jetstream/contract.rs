@@ -1,27 +1,31 @@
-//! The contract of inboxes, on JetStream.
+//! The inbox on JetStream, with a worker, keeps the contract of inboxes.
 
 use std::time::Duration;
 
+use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
 use crate::support::nats::Server;
-use botisimo_webhooks::testing::contract::{self, Candidate, Opened, Terms};
 use botisimo_webhooks::{EventRouter, JetStreamInbox, JetStreamWorker, StreamSettings};
 
-/// A receiver and a worker, over a server of their own.
+/// A receiver and a worker over a server of their own.
 struct JetStream;
 
-impl Candidate for JetStream {
+impl InboxFactory for JetStream {
     type Inbox = JetStreamInbox;
 
-    async fn open(&self, router: EventRouter, terms: Terms) -> Opened<JetStreamInbox> {
+    async fn open(
+        &self,
+        router: EventRouter,
+        settings: DeliverySettings,
+    ) -> Opened<JetStreamInbox> {
         let server = Server::start().await;
-        let settings = StreamSettings::new().create_if_missing();
+        let stream = StreamSettings::new().create_if_missing();
         let inbox = JetStreamInbox::builder(server.context().await);
-        let inbox = inbox.stream(settings.clone()).open().await.unwrap();
+        let inbox = inbox.stream(stream.clone()).open().await.unwrap();
         let context = server.context().await;
         let worker = JetStreamWorker::builder(context.clone(), "contract")
-            .stream(settings)
-            .retry(terms.retry)
-            .attempt_timeout(terms.attempt_timeout)
+            .stream(stream)
+            .retry(settings.retry)
+            .attempt_timeout(settings.attempt_timeout)
             .start(router)
             .await
             .unwrap();
@@ -34,7 +38,7 @@ impl Candidate for JetStream {
     }
 }
 
-/// Waits until the server has nothing for the worker, and the worker has nothing.
+/// Waits until the server and the worker are idle.
 async fn wait_idle(context: async_nats::jetstream::Context, worker: JetStreamWorker) {
     use futures_util::TryStreamExt;
 
@@ -51,25 +55,4 @@ async fn wait_idle(context: async_nats::jetstream::Context, worker: JetStreamWor
     }
 }
 
-macro_rules! laws {
-    ($($law:ident)*) => {$(
-        #[tokio::test]
-        async fn $law() {
-            contract::$law(&JetStream).await;
-        }
-    )*};
-}
-
-laws! {
-    events_are_delivered_as_they_came
-    copies_are_taken_once
-    of_concurrent_copies_one_is_taken
-    an_accept_that_was_never_polled_takes_nothing
-    an_accept_that_is_dropped_is_all_or_nothing
-    new_events_are_refused_after_a_drain
-    only_routes_that_failed_run_again
-    attempts_end
-    a_failure_for_good_is_not_tried_again
-    a_handler_hurts_no_other
-    what_is_given_up_can_be_replayed
-}
+crate::contract_tests! { #[tokio::test] JetStream }

@@ -1,50 +1,27 @@
-//! The contract of inboxes, on those that need no server.
+//! The inbox in memory keeps the contract of inboxes.
 
-use botisimo_webhooks::testing::contract::{self, Candidate, Opened, Terms};
-use botisimo_webhooks::{EventRouter, MemoryInbox, SqliteInbox};
+use botisimo_webhooks::{EventRouter, MemoryInbox};
+
+use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
 
 struct Memory;
 
-impl Candidate for Memory {
+impl InboxFactory for Memory {
     type Inbox = MemoryInbox;
 
-    async fn open(&self, router: EventRouter, terms: Terms) -> Opened<MemoryInbox> {
+    async fn open(&self, router: EventRouter, settings: DeliverySettings) -> Opened<MemoryInbox> {
         let inbox = MemoryInbox::builder()
-            .retry(terms.retry)
-            .attempt_timeout(terms.attempt_timeout)
+            .retry(settings.retry)
+            .attempt_timeout(settings.attempt_timeout)
             .build(router);
         Opened::new(inbox)
     }
 }
 
-/// An inbox on disk, in a directory of its own.
-struct Sqlite;
+crate::contract_tests! { #[tokio::test] Memory }
 
-impl Candidate for Sqlite {
-    type Inbox = SqliteInbox;
+mod in_paused_time {
+    use super::Memory;
 
-    async fn open(&self, router: EventRouter, terms: Terms) -> Opened<SqliteInbox> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let inbox = SqliteInbox::builder(directory.path().join("inbox.db"))
-            .retry(terms.retry)
-            .attempt_timeout(terms.attempt_timeout)
-            .open(router)
-            .await;
-        Opened::new(inbox.expect("the inbox can be opened")).keeping(directory)
-    }
-}
-
-#[tokio::test]
-async fn the_disk_holds_to_the_contract() {
-    contract::all(&Sqlite).await;
-}
-
-#[tokio::test]
-async fn memory_holds_to_the_contract() {
-    contract::all(&Memory).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn memory_holds_to_the_contract_in_a_time_of_its_own() {
-    contract::all(&Memory).await;
+    crate::contract_tests! { #[tokio::test(start_paused = true)] Memory }
 }

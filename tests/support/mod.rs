@@ -1,6 +1,8 @@
 //! Set-up that several test binaries share. Each binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+#[cfg(feature = "tokio")]
+pub(crate) mod contract;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;
 #[cfg(feature = "tokio")]

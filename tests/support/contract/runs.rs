@@ -1,17 +1,16 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
 use super::Opened;
-use crate::event::Event;
-use crate::inbox::{Accepted, Inbox};
-use crate::testing::MockRequest;
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{Accepted, Event, Inbox};
 
-/// How long anything may take, by the clock of the inbox's runtime.
+/// Bounds every wait, by the clock of the inbox's runtime.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What ran, in the order in which it began.
+/// The runs of all routes, in the order in which they began.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     runs: Arc<Mutex<Vec<Run>>>,
@@ -26,11 +25,11 @@ pub(super) struct Run {
 impl Runs {
     pub(super) fn add(&self, route: &'static str, event: &Event) {
         let event = event.clone();
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = self.runs.lock().unwrap();
         runs.push(Run { route, event });
     }
 
-    /// Returns a handler that does nothing but this.
+    /// Returns a handler that records its run.
     pub(super) fn noting(
         &self,
         route: &'static str,
@@ -43,7 +42,7 @@ impl Runs {
     }
 
     pub(super) fn all(&self) -> Vec<Run> {
-        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = self.runs.lock().unwrap();
         runs.clone()
     }
 
@@ -67,12 +66,12 @@ pub(super) fn event(event_type: &str, id: &str) -> Event {
 
 impl<I: Inbox> Opened<I> {
     /// Accepts an event that must be new.
-    pub(super) async fn take(&self, event: Event) {
+    pub(super) async fn accept(&self, event: Event) {
         let answer = self.inbox.accept(event.clone()).await;
         assert_eq!(answer, Ok(Accepted::New), "{event:?} is new");
     }
 
-    /// Waits until a condition holds, and then until nothing is left that could change it.
+    /// Waits until a condition holds, and then until the inbox is idle.
     pub(super) async fn until(&self, what: &str, holds: impl Fn() -> bool + Send) {
         let runtime = self.inbox.runtime();
         let begun = runtime.now();
@@ -85,12 +84,12 @@ impl<I: Inbox> Opened<I> {
         let wait_idle = select((self.wait_idle)(), over).await;
         assert!(
             matches!(wait_idle, Either::Left(_)),
-            "it settles within {TIMEOUT:?}, once {what}"
+            "not idle within {TIMEOUT:?}, once {what}"
         );
         self.assert_balanced();
     }
 
-    /// Law of the counts.
+    /// Asserts law 2.
     pub(super) fn assert_balanced(&self) {
         let stats = self.inbox.handle().stats();
         let came = stats.accepted + stats.recovered + stats.replayed;

@@ -1,4 +1,4 @@
-//! The laws of [`Inbox::accept`](crate::Inbox::accept).
+//! The laws of `Inbox::accept`.
 
 use std::time::Duration;
 
@@ -6,19 +6,18 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::runs::{Runs, event};
-use super::{Candidate, Terms};
-use crate::inbox::{AcceptErrorKind, Accepted, Inbox};
-use crate::router::EventRouter;
-use crate::testing::MockRequest;
+use super::{DeliverySettings, InboxFactory};
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{AcceptErrorKind, Accepted, EventRouter, Inbox};
 
-/// How often an event is sent again, every 5 ms, that gets no answer.
+/// How often the sender sends an event again that is refused, every 5 ms.
 const TRIES: usize = 6_000;
 
-/// What is accepted comes to its handlers once and unchanged, whatever its event type and its id are.
-pub async fn events_are_delivered_as_they_came(candidate: &impl Candidate) {
+/// An accepted event reaches its handlers once and unchanged, with any event type and any id.
+pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on_any(runs.noting("any"));
-    let opened = candidate.open(router, Terms::new(1)).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
     let long = "\u{1}".repeat(255);
     let names = [
         "account.updated",
@@ -49,16 +48,16 @@ pub async fn events_are_delivered_as_they_came(candidate: &impl Candidate) {
         .map(|request| request.to_event())
         .collect();
     for event in &sent {
-        opened.take(event.clone()).await;
+        opened.accept(event.clone()).await;
     }
     opened
         .until("all have run", || runs.count("any") >= sent.len())
         .await;
-    assert_eq!(runs.count("any"), sent.len(), "each runs once");
+    assert_eq!(runs.count("any"), sent.len(), "each event runs once");
     for event in sent {
         let all = runs.all();
         let ran = all.iter().find(|run| run.event.id() == event.id());
-        let ran = ran.unwrap_or_else(|| panic!("{event:?} hasn't run"));
+        let ran = ran.unwrap_or_else(|| panic!("{event:?} didn't run"));
         assert_eq!(ran.event.body(), event.body());
         assert_eq!(ran.event.event_type(), event.event_type());
         assert_eq!(ran.event.attempt(), 1);
@@ -73,15 +72,15 @@ pub async fn events_are_delivered_as_they_came(candidate: &impl Candidate) {
     }
 }
 
-/// A copy of what the inbox owns is a duplicate, before and after it has been handled, and isn't run; also if no
-/// route takes it.
-pub async fn copies_are_taken_once(candidate: &impl Candidate) {
+/// A copy of an accepted event is a duplicate and isn't run, before and after the event has been handled, with and
+/// without a route.
+pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = candidate.open(router, Terms::new(1)).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
     for event_type in ["a", "unhandled"] {
         let copy = || event(event_type, event_type);
-        opened.take(copy()).await;
+        opened.accept(copy()).await;
         assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
         opened.until("it has run", || runs.count("a") >= 1).await;
         assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
@@ -94,11 +93,11 @@ pub async fn copies_are_taken_once(candidate: &impl Candidate) {
     assert_eq!(opened.inbox.handle().stats().duplicates, 6);
 }
 
-/// Of copies that come at the same time one is new, and the others are duplicates or refused for a moment.
-pub async fn of_concurrent_copies_one_is_taken(candidate: &impl Candidate) {
+/// Of concurrent copies one is new. The others are duplicates, or unavailable for a moment.
+pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = candidate.open(router, Terms::new(1)).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
     let copies = (0..50).map(|_| opened.inbox.accept(event("a", "1")));
     let answers = join_all(copies).await;
     let new = answers
@@ -114,30 +113,30 @@ pub async fn of_concurrent_copies_one_is_taken(candidate: &impl Candidate) {
     assert_eq!(runs.attempts("a"), [1]);
 }
 
-/// It is the first poll that takes an event.
-pub async fn an_accept_that_was_never_polled_takes_nothing(candidate: &impl Candidate) {
+/// The inbox takes the event at the first poll.
+pub(crate) async fn an_accept_that_was_never_polled_stores_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = candidate.open(router, Terms::new(1)).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
     drop(opened.inbox.accept(event("a", "1")));
     opened.assert_balanced();
-    opened.take(event("a", "1")).await;
+    opened.accept(event("a", "1")).await;
     opened.until("it has run", || runs.count("a") >= 1).await;
     assert_eq!(runs.attempts("a"), [1]);
 }
 
-/// Whoever drops the future after its first poll gives up the answer only: the event is taken in the end, or it is as
-/// if it had never come.
-pub async fn an_accept_that_is_dropped_is_all_or_nothing(candidate: &impl Candidate) {
+/// If the future is dropped after its first poll, only the answer is lost. The inbox stores the event with its id, or
+/// neither.
+pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = candidate.open(router, Terms::new(1)).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
     let ids: Vec<_> = (0..10).map(|id| id.to_string()).collect();
     for id in &ids {
         let _ = opened.inbox.accept(event("a", id)).now_or_never();
     }
     for id in &ids {
-        // As the sender does that got no answer.
+        // The sender sends an event again that got no answer.
         let mut answer = opened.inbox.accept(event("a", id)).await;
         for _ in 0..TRIES {
             if answer.is_ok() {
@@ -148,21 +147,21 @@ pub async fn an_accept_that_is_dropped_is_all_or_nothing(candidate: &impl Candid
         }
         assert!(
             answer.is_ok(),
-            "the id is free or taken in the end: {answer:?}"
+            "the id stays neither free nor accepted: {answer:?}"
         );
     }
     opened
         .until("all have run", || runs.count("a") >= ids.len())
         .await;
-    assert_eq!(runs.count("a"), ids.len(), "each runs once");
+    assert_eq!(runs.count("a"), ids.len(), "each event runs once");
 }
 
-/// A drain refuses what is new, and leaves nothing where all has ended. It may be repeated.
-pub async fn new_events_are_refused_after_a_drain(candidate: &impl Candidate) {
+/// A drained inbox refuses new events. A second drain finds nothing left.
+pub(crate) async fn new_events_are_refused_after_a_drain(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = candidate.open(router, Terms::new(1)).await;
-    opened.take(event("a", "1")).await;
+    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    opened.accept(event("a", "1")).await;
     opened.until("it has run", || runs.count("a") >= 1).await;
     let handle = opened.inbox.handle();
     for _ in 0..2 {
@@ -170,8 +169,8 @@ pub async fn new_events_are_refused_after_a_drain(candidate: &impl Candidate) {
         assert_eq!(drained.remaining, 0);
     }
     let answer = opened.inbox.accept(event("a", "2")).await;
-    let refused = answer.expect_err("a drained inbox takes nothing new");
+    let refused = answer.expect_err("a drained inbox refuses events");
     assert_eq!(refused.kind(), AcceptErrorKind::Draining);
     opened.until("nothing more runs", || true).await;
-    assert_eq!(runs.count("a"), 1, "the second doesn't");
+    assert_eq!(runs.count("a"), 1, "the refused event doesn't run");
 }

@@ -1,17 +1,15 @@
-//! The laws of deliveries.
+//! The laws of delivery.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::runs::{Runs, event};
-use super::{Candidate, Terms};
-use crate::event::Event;
-use crate::outcome::HandlerError;
-use crate::router::EventRouter;
+use super::{DeliverySettings, InboxFactory};
+use botisimo_webhooks::{Event, EventRouter, HandlerError};
 
-/// A route that did its work doesn't run again when another one does.
-pub async fn only_routes_that_failed_run_again(candidate: &impl Candidate) {
+/// A retry runs the routes that failed, and no route that finished.
+pub(crate) async fn only_routes_that_failed_run_again(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let failing = runs.clone();
     let router =
@@ -25,32 +23,32 @@ pub async fn only_routes_that_failed_run_again(candidate: &impl Candidate) {
                     Ok(())
                 }
             });
-    let opened = candidate.open(router, Terms::new(5)).await;
-    opened.take(event("a", "1")).await;
+    let opened = factory.open(router, DeliverySettings::new(5)).await;
+    opened.accept(event("a", "1")).await;
     let done = || runs.count("good") >= 1 && runs.count("bad") >= 3;
-    opened.until("both have done their work", done).await;
+    opened.until("both routes have finished", done).await;
     assert_eq!(runs.attempts("good"), [1]);
     assert_eq!(runs.attempts("bad"), [1, 2, 3]);
 }
 
-/// A route that always fails is tried as often as the policy says, and no more.
-pub async fn attempts_end(candidate: &impl Candidate) {
+/// A route that always fails runs as often as the retry policy allows.
+pub(crate) async fn attempts_end_after_the_maximum(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let failing = runs.clone();
     let router = EventRouter::new().on("a", |event: Event| async move {
         failing.add("bad", &event);
         Err::<(), _>("never")
     });
-    let opened = candidate.open(router, Terms::new(3)).await;
-    opened.take(event("a", "1")).await;
+    let opened = factory.open(router, DeliverySettings::new(3)).await;
+    opened.accept(event("a", "1")).await;
     opened
-        .until("it was tried", || runs.count("bad") >= 3)
+        .until("the route has run", || runs.count("bad") >= 3)
         .await;
     assert_eq!(runs.attempts("bad"), [1, 2, 3]);
 }
 
-/// An error that says so, and a payload that doesn't fit, aren't tried again.
-pub async fn a_failure_for_good_is_not_tried_again(candidate: &impl Candidate) {
+/// A permanent error and a payload that can't be decoded aren't retried.
+pub(crate) async fn a_permanent_failure_is_not_retried(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let (failing, misfit) = (runs.clone(), runs.clone());
     let router = EventRouter::new()
@@ -63,16 +61,16 @@ pub async fn a_failure_for_good_is_not_tried_again(candidate: &impl Candidate) {
             event.decode::<u64>()?;
             Ok::<_, HandlerError>(())
         });
-    let opened = candidate.open(router, Terms::new(5)).await;
-    opened.take(event("a", "1")).await;
+    let opened = factory.open(router, DeliverySettings::new(5)).await;
+    opened.accept(event("a", "1")).await;
     let tried = || runs.count("permanent") >= 1 && runs.count("misfit") >= 1;
-    opened.until("both were tried", tried).await;
+    opened.until("both routes have run", tried).await;
     assert_eq!(runs.attempts("permanent"), [1]);
     assert_eq!(runs.attempts("misfit"), [1]);
 }
 
-/// Whatever a handler does, the others do their work, for its event and for the next.
-pub async fn a_handler_hurts_no_other(candidate: &impl Candidate) {
+/// A handler that panics, hangs or can't decode its payload affects no other route, of this event or of the next.
+pub(crate) async fn a_handler_affects_only_its_own_route(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new()
         .on("a", |_: Event| async { panic!("on purpose") })
@@ -87,20 +85,20 @@ pub async fn a_handler_hurts_no_other(candidate: &impl Candidate) {
         .on("a", |_: Event<u64>| async {})
         .named("misfits")
         .on_prefix("a", runs.noting("good"));
-    let mut terms = Terms::new(1);
-    terms.attempt_timeout = Duration::from_millis(200);
-    let opened = candidate.open(router, terms).await;
-    opened.take(event("a", "1")).await;
-    opened.take(event("a", "2")).await;
+    let mut settings = DeliverySettings::new(1);
+    settings.attempt_timeout = Duration::from_millis(200);
+    let opened = factory.open(router, settings).await;
+    opened.accept(event("a", "1")).await;
+    opened.accept(event("a", "2")).await;
     opened
         .until("both have run", || runs.count("good") >= 2)
         .await;
     assert_eq!(runs.attempts("good"), [1, 1]);
 }
 
-/// What is given up is kept, as it came and with its reason; sent round again, it runs the route that failed, and not
-/// those that had done their work. It holds for an inbox that keeps dead letters.
-pub async fn what_is_given_up_can_be_replayed(candidate: &impl Candidate) {
+/// A dead letter keeps the body and the reason. A replay runs the route that failed, and no route that finished. Skipped
+/// for an inbox without dead letters.
+pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl InboxFactory) {
     let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
     let (failing, flag) = (runs.clone(), Arc::clone(&mended));
     let router = EventRouter::new()
@@ -114,16 +112,16 @@ pub async fn what_is_given_up_can_be_replayed(candidate: &impl Candidate) {
             }
         })
         .named("bad");
-    let opened = candidate.open(router, Terms::new(2)).await;
+    let opened = factory.open(router, DeliverySettings::new(2)).await;
     let Some(dead) = opened.dead_letters.clone() else {
         return;
     };
     let sent = [event("a", "1"), event("a", "2")];
     for event in &sent {
-        opened.take(event.clone()).await;
+        opened.accept(event.clone()).await;
     }
     opened
-        .until("both are given up", || runs.count("bad") >= 4)
+        .until("both are dead-lettered", || runs.count("bad") >= 4)
         .await;
     let letters = dead.list(None, 10).await;
     let letters = letters.expect("dead letters can be listed");
@@ -140,18 +138,21 @@ pub async fn what_is_given_up_can_be_replayed(candidate: &impl Candidate) {
             "{letter:?}"
         );
         let got = dead.get(letter.id()).await.expect("a letter can be read");
-        assert_eq!(got.expect("it is there").message_id(), letter.message_id());
+        assert_eq!(
+            got.expect("the letter exists").message_id(),
+            letter.message_id()
+        );
     }
     mended.store(true, Ordering::SeqCst);
     let replayed = dead.replay(letters[0].id()).await;
     assert!(replayed.expect("a letter can be replayed"));
     opened.until("it has run", || runs.count("bad") >= 5).await;
+    assert_eq!(runs.count("good"), 2, "a finished route doesn't run again");
     assert_eq!(
-        runs.count("good"),
-        2,
-        "what had done its work doesn't run again"
+        runs.attempts("bad").last(),
+        Some(&1),
+        "attempts begin at 1 again"
     );
-    assert_eq!(runs.attempts("bad").last(), Some(&1), "attempts begin anew");
     let deleted = dead.delete(letters[1].id()).await;
     assert!(deleted.expect("a letter can be deleted"));
     let left = dead
@@ -161,6 +162,6 @@ pub async fn what_is_given_up_can_be_replayed(candidate: &impl Candidate) {
     assert!(left.is_empty(), "{left:?}");
     for letter in letters {
         let again = dead.replay(letter.id()).await;
-        assert!(!again.expect("what is gone can be asked for"));
+        assert!(!again.expect("a replay of a missing letter is no error"));
     }
 }

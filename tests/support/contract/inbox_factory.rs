@@ -1,0 +1,83 @@
+use std::any::Any;
+use std::time::Duration;
+
+use botisimo_webhooks::{BoxFuture, DeadLetters, EventRouter, Inbox, RetryPolicy};
+
+/// Opens the inbox under test.
+pub(crate) trait InboxFactory: Sync {
+    /// The inbox.
+    type Inbox: Inbox;
+
+    /// Opens an inbox without events and ids, over `router`.
+    fn open(
+        &self,
+        router: EventRouter,
+        settings: DeliverySettings,
+    ) -> impl Future<Output = Opened<Self::Inbox>> + Send;
+}
+
+/// The settings of delivery that a law needs.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliverySettings {
+    /// Retries without delay.
+    pub(crate) retry: RetryPolicy,
+    /// How long an attempt may take.
+    pub(crate) attempt_timeout: Duration,
+}
+
+impl DeliverySettings {
+    pub(super) fn new(attempts: u32) -> Self {
+        Self {
+            retry: RetryPolicy::new()
+                .max_attempts(attempts)
+                .initial_delay(Duration::ZERO),
+            attempt_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An open inbox, and the means to observe it.
+pub(crate) struct Opened<I> {
+    pub(super) inbox: I,
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) wait_idle: WaitIdle,
+    /// A directory or a server that must outlive the inbox.
+    _kept: Option<Box<dyn Any + Send>>,
+}
+
+type WaitIdle = Box<dyn Fn() -> BoxFuture<()> + Send + Sync>;
+
+impl<I: Inbox> Opened<I> {
+    /// Returns an inbox whose own handle knows when it is idle, and has its dead letters.
+    pub(crate) fn new(inbox: I) -> Self {
+        let handle = inbox.handle();
+        let dead_letters = handle.dead_letters();
+        Self {
+            inbox,
+            dead_letters,
+            wait_idle: Box::new(move || Box::pin(handle.wait_idle())),
+            _kept: None,
+        }
+    }
+
+    /// Replaces the wait for idle, for an inbox whose events a worker handles.
+    pub(crate) fn wait_idle<F>(mut self, wait_idle: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.wait_idle = Box::new(move || Box::pin(wait_idle()));
+        self
+    }
+
+    /// Replaces the dead letters, for an inbox whose worker keeps them.
+    pub(crate) fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
+        self.dead_letters = Some(dead_letters);
+        self
+    }
+
+    /// Keeps a directory or a server alive while the inbox is in use.
+    pub(crate) fn keeping(mut self, kept: impl Any + Send) -> Self {
+        self._kept = Some(Box::new(kept));
+        self
+    }
+}
