@@ -98,8 +98,8 @@
 //!
 //! - [`MemoryInbox`] loses its events with the process. Call [`drain`](Handle::drain) before the process ends. A crash loses
 //!   every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose none.
-//! - A handler may see an event more than once: after a failed attempt, after a crash, or if a copy arrives after the
-//!   duplicate window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Make handlers
+//! - A handler may see an event more than once: after a failed attempt, a crash, or a copy outside the duplicate
+//!   window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Make handlers
 //!   idempotent by [`Event::id`].
 //! - A failed route is retried, 5 attempts in all by [default](RetryPolicy). After the last attempt the event becomes a
 //!   [dead letter](DeadLetters); the memory inbox keeps the newest 1,000.
