@@ -1,21 +1,26 @@
-//! The usual mistakes in a handler don't compile, and rustc names the line and says what to do.
+//! The usual mistakes in a handler don't compile, and rustc names the line and the cure.
 //!
-//! The whole messages, which are worth reading, are in the `.stderr` files beside the mistakes.
-//! They differ from one rustc to the next, so they are compared on one version only; on every
-//! version the marked line and the words that matter must be there.
+//! The `.stderr` files beside the mistakes have the whole messages. The messages differ from one rustc to the next, so the tests
+//! compare them on one version only. On every version, the error must show the marked line and the words that matter.
+//!
+//! The tests call rustc on the library that cargo has just built. A tool that makes a package of its own, such as trybuild, would
+//! compile all dependencies a second time: more than the compilation of all tests.
 
-use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// The rustc that the `.stderr` files were written with, by `TRYBUILD=overwrite cargo test`.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The rustc of the `.stderr` files. `HANDLER_MISTAKES=overwrite cargo test --test router` writes them anew.
 const WRITTEN_WITH: &str = "release: 1.95.";
 
-/// Each mistake, and what the message says of the line that is marked with `//~`.
+/// Each mistake, and words of the error at the line marked with `//~`.
 const MISTAKES: [(&str, &str); 7] = [
     ("borrowed_local", "use the `move` keyword"),
     ("no_argument", "closure is expected to take 1 argument"),
@@ -31,15 +36,14 @@ const MISTAKES: [(&str, &str); 7] = [
 
 #[test]
 fn each_mistake_is_explained_at_its_line() {
-    let errors = check_all();
     for (name, phrase) in MISTAKES {
-        let source = fs::read_to_string(source(name)).expect("a file of this name");
+        let source = fs::read_to_string(Path::new(ROOT).join(source(name))).unwrap();
         let marked = source.lines().position(|line| line.ends_with("//~"));
         let line = marked.expect("a line marked with `//~`") as u64 + 1;
-        let errors = errors.get(name).map(Vec::as_slice).unwrap_or_default();
-        let fits = |error: &&Value| names(error, line) && text(error).contains(phrase);
+        let errors = errors(name);
+        let fits = |error: &Value| names(error, line) && text(error).contains(phrase);
         assert!(
-            errors.iter().any(|error| fits(&error)),
+            errors.iter().any(fits),
             "no error in {name}.rs says {phrase:?} of line {line}, but these: {:#?}",
             errors.iter().map(text).collect::<Vec<_>>()
         );
@@ -48,71 +52,131 @@ fn each_mistake_is_explained_at_its_line() {
 
 #[test]
 fn the_messages_are_as_written() {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = Command::new(rustc).arg("-vV").output().expect("a rustc");
-    let version = String::from_utf8(version.stdout).expect("a text");
+    let version = Command::new(rustc()).arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
     if !version.contains(WRITTEN_WITH) {
-        eprintln!("skipped: the messages are those of {WRITTEN_WITH}x, this is\n{version}");
+        eprintln!("skipped: the messages are from {WRITTEN_WITH}x, this is\n{version}");
         return;
     }
-    let cases = trybuild::TestCases::new();
     for (name, _) in MISTAKES {
-        cases.compile_fail(format!("tests/router/handler_mistakes/{name}.rs"));
-    }
-}
-
-fn source(name: &str) -> String {
-    let root = env!("CARGO_MANIFEST_DIR");
-    format!("{root}/tests/router/handler_mistakes/{name}.rs")
-}
-
-/// Checks a package with a binary for each mistake, and returns the errors of each.
-fn check_all() -> BTreeMap<String, Vec<Value>> {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("handler_mistakes");
-    fs::create_dir_all(&dir).expect("a directory to write to");
-    let mut manifest = format!(
-        "package = {{ name = 'handler-mistakes', edition = '2024' }}\n\
-         dependencies.botisimo-webhooks.path = '{root}'\n\
-         workspace = {{}}\n"
-    );
-    for (name, _) in MISTAKES {
-        let bin = format!("[[bin]]\nname = '{name}'\npath = '{}'\n", source(name));
-        manifest.push_str(&bin);
-    }
-    fs::write(dir.join("Cargo.toml"), manifest).expect("a file to write to");
-    // The versions that were fetched for this test, so that nothing is fetched now.
-    let _ = fs::copy(format!("{root}/Cargo.lock"), dir.join("Cargo.lock"));
-    let check = Command::new(env!("CARGO"))
-        .args([
-            "check",
-            "--offline",
-            "--keep-going",
-            "--message-format=json",
-        ])
-        .current_dir(&dir)
-        .env("CARGO_TARGET_DIR", dir.join("target"))
-        .env_remove("RUSTFLAGS")
-        .output()
-        .expect("a cargo");
-    let mut errors = BTreeMap::<_, Vec<_>>::new();
-    for line in String::from_utf8_lossy(&check.stdout).lines() {
-        let mut line: Value = serde_json::from_str(line).expect("cargo writes JSON");
-        let message = line["message"].take();
-        if message["level"] == "error" {
-            let name = line["target"]["name"].as_str().expect("a name").to_owned();
-            errors.entry(name).or_default().push(message);
+        let file = Path::new(ROOT).join(source(name)).with_extension("stderr");
+        let message: String = errors(name).iter().map(text).collect();
+        if env::var_os("HANDLER_MISTAKES").is_some_and(|value| value == "overwrite") {
+            fs::write(&file, &message).unwrap();
         }
+        let written = fs::read_to_string(&file).unwrap();
+        let (written, message) = (normalized(&written), normalized(&message));
+        assert_eq!(message, written, "{}", file.display());
     }
-    let log = String::from_utf8_lossy(&check.stderr);
-    assert!(
-        !errors.is_empty(),
-        "the check didn't get to the mistakes: {log}"
-    );
+}
+
+/// Leaves out line numbers of the library, and the indentation that depends on them.
+fn normalized(message: &str) -> Vec<String> {
+    let lines = message.lines().map(|line| {
+        let line = line
+            .trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit());
+        let line = line.trim();
+        match line.strip_prefix("--> src/") {
+            Some(place) => format!("--> src/{}", place.split(':').next().unwrap_or_default()),
+            None => line.to_owned(),
+        }
+    });
+    let ends = ["error: aborting", "For more information"];
+    lines
+        .filter(|line| !line.is_empty() && !ends.iter().any(|end| line.starts_with(end)))
+        .collect()
+}
+
+/// Returns the path of a mistake in the package.
+fn source(name: &str) -> String {
+    format!("tests/router/handler_mistakes/{name}.rs")
+}
+
+fn rustc() -> OsString {
+    env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Compiles a mistake, and returns its errors.
+fn errors(name: &str) -> Vec<Value> {
+    let library = library();
+    let compiled = Command::new(rustc())
+        .args([
+            "--edition=2024",
+            "--crate-type=bin",
+            "--emit=metadata",
+            "--error-format=json",
+        ])
+        .arg(format!("--extern=botisimo_webhooks={library}"))
+        .arg(format!(
+            "-Ldependency={}",
+            Path::new(library).parent().unwrap().display()
+        ))
+        .arg(format!("--out-dir={}", env!("CARGO_TARGET_TMPDIR")))
+        .arg(source(name))
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    let log = String::from_utf8(compiled.stderr).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let errors: Vec<Value> = lines
+        .filter(|line: &Value| line["level"] == "error")
+        .collect();
+    assert!(!errors.is_empty(), "{name} compiles: {log}");
     errors
 }
 
-/// Returns whether the error, or a note of it, shows this line of the mistake's file.
+/// Returns the library that this test is linked with. With the arguments of the build that made this test, cargo finds everything
+/// built, and only names it.
+fn library() -> &'static str {
+    static LIBRARY: OnceLock<String> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "test",
+            "--offline",
+            "--no-run",
+            "--test=router",
+            "--message-format=json",
+        ]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        for (feature, is_on) in [
+            ("jetstream", cfg!(feature = "jetstream")),
+            ("tracing", cfg!(feature = "tracing")),
+        ] {
+            if is_on {
+                cargo.args(["--features", feature]);
+            }
+        }
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let built = cargo
+            .current_dir(ROOT)
+            .env("CARGO_TARGET_DIR", target)
+            .output()
+            .unwrap();
+        let log = String::from_utf8(built.stdout).unwrap();
+        let files = log.lines().filter_map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let is_library = line["target"]["name"] == "botisimo_webhooks";
+            let files = line["filenames"].as_array()?.clone();
+            is_library.then_some(files)
+        });
+        let mut files = files.flatten();
+        let found = files.find_map(|file| {
+            Some(file.as_str()?.to_owned()).filter(|file| file.ends_with(".rlib"))
+        });
+        found.unwrap_or_else(|| {
+            panic!(
+                "cargo names no library: {log}{}",
+                String::from_utf8_lossy(&built.stderr)
+            )
+        })
+    })
+}
+
+/// Returns whether the error or one of its notes shows this line of the mistake.
 fn names(error: &Value, line: u64) -> bool {
     let list = |key: &str| error[key].as_array().into_iter().flatten();
     let here = |span: &Value| {
