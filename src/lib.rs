@@ -167,8 +167,8 @@ pub use crate::delivery::{Attempt, DeadLetter, EventOutcome, RetryPolicy, RouteR
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
-    AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, DeadLetters, Drained, Handle, Inbox,
-    InboxControl, IntoInbox, MemoryInbox, MemoryInboxBuilder,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, Handle, Inbox, IntoInbox,
+    MemoryInbox, MemoryInboxBuilder,
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
@@ -186,8 +186,8 @@ pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 pub use crate::runtime::TokioRuntime;
 pub use crate::runtime::{BoxFuture, Runtime};
 pub use crate::service::{
-    Endpoint, EndpointFuture, Rejection, RejectionReason, ResponseBody, ResponseFuture,
-    SharedSecret, Unverified, Verify, Webhook, WebhookLayer,
+    Endpoint, Rejection, RejectionReason, ResponseBody, ResponseFuture, SharedSecret, Unverified,
+    Verify, Webhook, WebhookLayer,
 };
 
 /// The README's examples, compiled and run as tests.

@@ -56,6 +56,14 @@ impl ErasedService {
         }
     }
 
+    /// Returns the service if it is a router without layers around it.
+    pub(crate) fn router(&self) -> Option<&EventRouter> {
+        match &self.service {
+            Erased::Router(router) => Some(router),
+            Erased::Service(_) => None,
+        }
+    }
+
     /// Calls a clone of the service once it is ready.
     ///
     /// # Panics

@@ -7,6 +7,7 @@ use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
+use crate::router::EventRouter;
 use crate::runtime::Runtime;
 use crate::telemetry::{self, AttemptInfo};
 
@@ -28,6 +29,11 @@ impl JobExecutor {
             runtime,
             settings,
         }
+    }
+
+    /// Returns the router of the events, if no layer hides it.
+    pub(crate) fn router(&self) -> Option<&EventRouter> {
+        self.service.router()
     }
 
     /// Makes one attempt at an event.

@@ -7,8 +7,9 @@ use crate::error::Error;
 use crate::router::Pattern;
 use crate::runtime::BoxFuture;
 
-/// Lists the events that were given up, and sends them round again or deletes them. Given by
-/// [`Handle::dead_letters`](crate::Handle::dead_letters); cheap to clone.
+/// Lists, replays and deletes the dead letters of an inbox.
+///
+/// [`Handle::dead_letters`](crate::Handle::dead_letters) returns it. It is cheap to clone.
 ///
 /// # Examples
 ///
@@ -24,7 +25,7 @@ use crate::runtime::BoxFuture;
 ///         page.iter().for_each(|letter| println!("{letter}"));
 ///     }
 ///     let replayed = dead.replay_matching(&Pattern::prefix("account")?).await?;
-///     println!("{replayed} run again");
+///     println!("{replayed} events replayed");
 ///     Ok(())
 /// }
 /// ```
@@ -33,112 +34,108 @@ pub struct DeadLetters {
     store: Arc<dyn DeadLetterStore>,
 }
 
-/// What [`DeadLetters`] asks of an inbox. Only who writes an inbox from scratch implements it.
-pub trait DeadLetterStore: Send + Sync + 'static {
-    /// See [`DeadLetters::list`].
+/// The operations that [`DeadLetters`] asks of an inbox.
+pub(crate) trait DeadLetterStore: Send + Sync + 'static {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<DeadLetter>, Error>>;
 
-    /// See [`DeadLetters::get`].
     fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>>;
 
-    /// See [`DeadLetters::replay`].
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>>;
 
-    /// See [`DeadLetters::replay_matching`].
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>>;
 
-    /// See [`DeadLetters::delete`].
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>>;
 
-    /// See [`DeadLetters::prune`].
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>>;
 }
 
 impl DeadLetters {
-    /// Returns the dead letters of a store.
-    #[must_use]
-    pub fn new(store: Arc<dyn DeadLetterStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn DeadLetterStore>) -> Self {
         Self { store }
     }
 
-    /// Returns the store, for an inbox around another one whose handle is its own.
-    #[must_use]
-    pub fn into_store(self) -> Arc<dyn DeadLetterStore> {
+    pub(crate) fn into_store(self) -> Arc<dyn DeadLetterStore> {
         self.store
     }
 
-    /// Returns up to `limit` letters whose [`id`](DeadLetter::id) is above `after`, in the order of
-    /// their ids, which is that in which the events were accepted. The next page is the one after
-    /// its last id; an empty one is the end.
+    /// Returns up to `limit` letters whose [`id`](DeadLetter::id) is greater than `after`.
+    ///
+    /// Letters are ordered by id, which is the order in which the inbox accepted the events. For
+    /// the next page, pass the last id of this page. An empty page is the end.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the inbox's store fails. That holds for
-    /// every method here.
+    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the inbox's store fails. Every other method
+    /// returns this error too.
     pub async fn list(&self, after: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         Arc::clone(&self.store).list(after, limit).await
     }
 
-    /// Returns one letter, or `None` if there is none of this id.
+    /// Returns the letter with this id, or `None` if there is none.
     ///
     /// # Errors
     ///
-    /// If the inbox's store fails.
+    /// Fails if the inbox's store fails.
     pub async fn get(&self, id: u64) -> Result<Option<DeadLetter>, Error> {
         Arc::clone(&self.store).get(id).await
     }
 
-    /// Sends a letter's event round again, and returns whether there was one of this id. It is no
-    /// copy, though its `messageId` is known, and counts as `replayed`.
+    /// Replays the event of a letter, and returns whether there was a letter with this id.
     ///
-    /// Its attempts begin anew, for the routes that match it now, less those that had done their
-    /// work.
+    /// The event counts as `replayed`. The inbox doesn't treat it as a duplicate, although it
+    /// remembers the `messageId`.
+    ///
+    /// Attempts start again at 1. They run the routes that match the event now, except the routes
+    /// that have already handled it.
     ///
     /// # Errors
     ///
-    /// If the inbox is full or being drained, or its store fails. The letter stays then. One that
-    /// holds back others, by `block_key_on_dead_letter`, is never refused because the inbox is full: it may be
-    /// full of these.
+    /// Fails if the inbox is full, is draining, or its store fails. The letter is kept then. A
+    /// letter that blocks its ordering key (`block_key_on_dead_letter`) is replayed even if the
+    /// inbox is full, because the inbox may be full of the events behind it.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the event may be replayed also when the future is dropped. It either is a letter
-    /// or is on its way; on JetStream it may be both then, until it is replayed or deleted again.
+    /// Once polled, the future may replay the event even if it is dropped. The event is then either
+    /// a dead letter or in flight. On JetStream it may be both, until the letter is replayed or
+    /// deleted again.
     pub async fn replay(&self, id: u64) -> Result<bool, Error> {
         Arc::clone(&self.store).replay(id).await
     }
 
-    /// Sends all letters round again whose event type a pattern takes, the oldest first, and
-    /// returns how many. See [`replay`](DeadLetters::replay).
+    /// Replays all letters whose event type matches a pattern, oldest first, and returns how many.
+    ///
+    /// See [`replay`](DeadLetters::replay).
     ///
     /// # Errors
     ///
-    /// If the inbox has no room for one of them, is being drained, or its store fails. Those that
-    /// came before it are on their way then, and the rest stay.
+    /// Fails if the inbox becomes full, is draining, or its store fails. The letters before the
+    /// failure have been replayed, and the others are kept.
     pub async fn replay_matching(&self, pattern: &Pattern) -> Result<u64, Error> {
         Arc::clone(&self.store)
             .replay_matching(pattern.clone())
             .await
     }
 
-    /// Deletes a letter, and returns whether there was one of this id.
+    /// Deletes a letter, and returns whether there was a letter with this id.
     ///
     /// # Errors
     ///
-    /// If the inbox's store fails.
+    /// Fails if the inbox's store fails.
     pub async fn delete(&self, id: u64) -> Result<bool, Error> {
         Arc::clone(&self.store).delete(id).await
     }
 
-    /// Deletes all letters whose event was given up longer ago than this, and returns how many.
+    /// Deletes all letters that were dead-lettered longer ago than `older_than`, and returns how
+    /// many.
     ///
     /// # Errors
     ///
-    /// If the inbox's store fails.
+    /// Fails if the inbox's store fails.
     pub async fn prune(&self, older_than: Duration) -> Result<u64, Error> {
         Arc::clone(&self.store).prune(older_than).await
     }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use super::{DeadLetterStore, DeadLetters};
 use crate::delivery::{Attempt, DeadLetter, Stats};
+use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
-/// Counts, drains and awaits what an inbox accepted. Given by
-/// [`WebhookLayer::handle`](crate::WebhookLayer::handle) and by every inbox; cheap to clone.
+/// Counts, drains and awaits the events of an inbox.
+///
+/// [`WebhookLayer::handle`](crate::WebhookLayer::handle) returns it, and so does every inbox. It is
+/// cheap to clone.
 ///
 /// # Examples
 ///
@@ -21,10 +24,10 @@ use crate::runtime::BoxFuture;
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", router);
 /// let handle = webhooks.handle();
 ///
-/// // … serve until the process is told to end, then:
+/// // … serve until the process receives a signal, then:
 /// let drained = handle.drain(Duration::from_secs(25)).await;
 /// if drained.remaining > 0 {
-///     eprintln!("{} events were not delivered in time", drained.remaining);
+///     eprintln!("{} events were not handled in time", drained.remaining);
 /// }
 /// # }
 /// ```
@@ -33,93 +36,88 @@ pub struct Handle {
     control: Arc<dyn InboxControl>,
 }
 
-/// What a [`Handle`] asks of an inbox. Only who writes an inbox from scratch implements it.
-pub trait InboxControl: Send + Sync + 'static {
-    /// See [`Handle::stats`].
+/// The operations that [`Handle`] asks of an inbox.
+pub(crate) trait InboxControl: Send + Sync + 'static {
     fn stats(&self) -> Stats;
 
-    /// See [`Handle::drain`]. The first poll begins it.
+    /// Starts to drain at the first poll.
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
 
-    /// See [`Handle::wait_idle`].
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()>;
 
-    /// See [`Handle::on_attempt`].
     fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>);
 
-    /// See [`Handle::on_dead_letter`]. An inbox without dead letters has nothing to tell, which is
-    /// the default.
     fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
         drop(hook);
     }
 
-    /// See [`Handle::dead_letters`]. The default is none.
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        None
+    }
+
+    /// Returns the router that the inbox was built over, if no layer hides it.
+    fn router(&self) -> Option<EventRouter> {
         None
     }
 }
 
-/// What a drain left.
+/// The result of [`Handle::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
 pub struct Drained {
-    /// Events that were accepted and hadn't ended when the drain was over. Those in memory go on for
-    /// as long as the process does; those of an inbox that outlives it are delivered after the next
-    /// start.
+    /// The number of accepted events that hadn't ended when the drain returned.
+    ///
+    /// A [`MemoryInbox`](crate::MemoryInbox) keeps running them until the process exits. A durable
+    /// inbox delivers them after its next start.
     pub remaining: u64,
 }
 
 impl Drained {
-    /// Returns what a drain left.
-    pub fn new(remaining: u64) -> Self {
+    pub(crate) fn new(remaining: u64) -> Self {
         Self { remaining }
     }
 }
 
 impl Handle {
-    /// Returns the handle of an inbox.
-    #[must_use]
-    pub fn new(control: impl InboxControl) -> Self {
-        Self::shared(Arc::new(control))
-    }
-
     pub(crate) fn shared(control: Arc<dyn InboxControl>) -> Self {
         Self { control }
     }
 
-    /// Returns the counts of this moment.
+    /// Returns the current counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.control.stats()
     }
 
-    /// Refuses new events with 503 from now on, then waits until those that run or wait have ended,
-    /// but no longer than `within`, and returns how many are left.
+    /// Refuses new events with 503, and waits until the accepted events have ended, for at most
+    /// `within`.
     ///
-    /// An inbox that outlives the process, such as that on disk, begins nothing any more and waits
-    /// for what runs; the rest is delivered after the next start, and is among what is left.
+    /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the events that
+    /// run, and delivers the others after its next start. [`Drained::remaining`] counts these too.
     ///
-    /// Nothing is cancelled. It is idempotent: calling it twice, or from two tasks, waits for the
-    /// same. Call it while the server still runs, so that the sender is told 503 and tries
-    /// again, where a closed port would cost the event.
+    /// A drain cancels nothing. It is idempotent: a second call, or a call from another task, waits
+    /// for the same events. While the inbox drains, it still answers 200 to copies of events that
+    /// it has accepted. `JetStreamInbox` answers them 503, because it would have to ask the server.
     ///
-    /// Copies of events that were accepted are answered 200 all the while, but by an inbox that
-    /// would have to ask elsewhere, as that on JetStream.
+    /// # Shutdown
     ///
-    /// Shutting the server down is another matter: the graceful shutdowns of axum, hyper and tonic
-    /// wait for their connections for ever, so give them a time limit of their own.
+    /// Call it while the server still runs. The sender retries an event after a 503, but not after
+    /// a refused connection.
+    ///
+    /// A drain doesn't shut the server down. The graceful shutdowns of axum, hyper and tonic wait
+    /// for open connections without a limit, so give them a timeout of their own.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, new events stay refused also when the future is dropped.
+    /// Once the future has been polled, the inbox refuses new events even if the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
         Arc::clone(&self.control).drain(within)
     }
 
-    /// Waits until no accepted event is left that hasn't ended. New ones may come in the meantime.
+    /// Waits until every accepted event has ended. The inbox accepts new events meanwhile.
     ///
-    /// Events that no runtime is left to deliver never end: bound it where that may be.
+    /// May never resolve after the runtime has shut down; use a timeout.
     ///
     /// # Cancel safety
     ///
@@ -128,25 +126,26 @@ impl Handle {
         Arc::clone(&self.control).wait_idle()
     }
 
-    /// Adds a hook that is told of every attempt at an event that ends from now on, before it is
-    /// counted.
+    /// Adds a hook that runs after each attempt, before the attempt is counted.
     ///
-    /// It runs in the delivery's task, so it must not block. If it panics, that is logged and hurts
-    /// nothing.
+    /// The hook sees the attempts that end from now on. It runs in the worker's task, so it must
+    /// not block. If the hook panics, the panic is logged and has no other effect.
     pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
         self.control.on_attempt(Arc::new(hook));
     }
 
-    /// Adds a hook that is told of every event that is given up from now on, before it is counted.
+    /// Adds a hook that runs for each event that is dead-lettered, before the event is counted.
     ///
-    /// It runs in the delivery's task or on a thread of the inbox, so it must not block. If it
-    /// panics, that is logged and hurts nothing.
+    /// The hook sees the events that are dead-lettered from now on. It runs in the worker's task or
+    /// on a thread of the inbox, so it must not block. If the hook panics, the panic is logged and
+    /// has no other effect.
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
         self.control.on_dead_letter(Arc::new(hook));
     }
 
-    /// Returns the events that were given up, to list, replay or delete them; `None` if the inbox
-    /// keeps none. Those of this crate do.
+    /// Returns the dead letters, to list, replay or delete them.
+    ///
+    /// Returns `None` if the inbox keeps none. `JetStreamInbox` keeps none: its workers do.
     ///
     /// # Examples
     ///
@@ -166,6 +165,11 @@ impl Handle {
         Arc::clone(&self.control)
             .dead_letters()
             .map(DeadLetters::new)
+    }
+
+    /// Returns the router that the inbox was built over, if no layer hides it.
+    pub(crate) fn router(&self) -> Option<EventRouter> {
+        self.control.router()
     }
 }
 

@@ -6,33 +6,38 @@ use super::Handle;
 use crate::event::Event;
 use crate::runtime::Runtime;
 
-/// Takes events over from the front door, and sees to it that they are delivered.
+/// Stores events until their handlers have run.
 ///
-/// [`MemoryInbox`](crate::MemoryInbox) is the one to start with. A wrapper around another inbox
-/// delegates all four methods.
+/// Start with [`MemoryInbox`](crate::MemoryInbox).
 ///
-/// # The contract
+/// # For wrapping only
 ///
-/// - `Ok` means that the inbox owns the event: whoever reads the 200 forgets it. Never return it
-///   before.
-/// - The first poll takes the event. To drop the future after it gives up the answer only: the
-///   event is then taken in the end, and counted, or it is as if it had never come. The front door
-///   drops the future when the client leaves and when its deadline is over.
-/// - It may be slow: the front door answers 503 at its deadline. It may fail: that is [`AcceptError`],
-///   which is 503 at once, and the sender tries again.
-/// - It doesn't wait for handlers. Where there is no room it refuses at once: a place in a line
-///   costs the sender's patience, and the sender gives up an event that isn't answered quickly.
-/// - A copy of an event that it owns is [`Accepted::Duplicate`]. A copy of one that it is about to
-///   own isn't, until it does.
-/// - What it holds is bounded, by count and by bytes.
+/// Implement this trait to wrap an inbox of this crate: to log, to count, or to refuse some events.
+/// A wrapper delegates all four methods. An inbox can't be written from scratch outside this crate,
+/// because [`Handle`] has no public constructor.
+///
+/// # Contract
+///
+/// - `Ok` means that the inbox has stored the event. The sender forgets an event once it reads the
+///   200, so an inbox never returns `Ok` earlier.
+/// - The first poll takes the event. Dropping the future afterwards gives up the answer only: the
+///   inbox either accepts and counts the event, or behaves as if the event had never come. The
+///   receiver drops the future when the client leaves and when its deadline passes.
+/// - An inbox may be slow: the receiver answers 503 at its deadline. An inbox may fail: the receiver
+///   answers an [`AcceptError`] with 503, and the sender retries.
+/// - An inbox doesn't wait for handlers. If it is full, it refuses at once, because queueing would
+///   exceed the sender's timeout.
+/// - A copy of a stored event is [`Accepted::Duplicate`]. A copy of an event that is still being
+///   stored isn't.
+/// - The memory of an inbox is bounded, by count and by bytes.
 ///
 /// # Examples
 ///
-/// An inbox around another one, that keeps the id of what it took:
+/// A wrapper that prints the id of each event that is accepted:
 ///
 /// ```
 /// use std::sync::Arc;
-/// use botisimo_webhooks::{Accepted, Event, Handle, Inbox, AcceptError, Runtime};
+/// use botisimo_webhooks::{AcceptError, Accepted, Event, Handle, Inbox, Runtime};
 ///
 /// #[derive(Clone)]
 /// struct Audited<I> {
@@ -46,7 +51,7 @@ use crate::runtime::Runtime;
 ///         async move {
 ///             let id = event.id().to_owned();
 ///             let accepted = inner.accept(event).await?;
-///             println!("took {id}");
+///             println!("accepted {id}");
 ///             Ok(accepted)
 ///         }
 ///     }
@@ -65,42 +70,46 @@ use crate::runtime::Runtime;
 /// }
 /// ```
 pub trait Inbox: Clone + Send + Sync + 'static {
-    /// Takes an event over.
+    /// Accepts an event.
     ///
     /// # Errors
     ///
-    /// [`AcceptError`] if the inbox doesn't own the event and never will; the sender is told to try
-    /// again.
+    /// [`AcceptError`] if the inbox hasn't stored the event and never will. The receiver answers
+    /// 503, and the sender retries.
     fn accept(
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static;
 
-    /// Returns the runtime whose clock and timers the front door shares.
+    /// Returns the runtime whose clock and timers the receiver uses.
     fn runtime(&self) -> Arc<dyn Runtime>;
 
-    /// Returns the handle to count, drain and await what was accepted.
+    /// Returns the handle that counts, drains and awaits the accepted events.
     fn handle(&self) -> Handle;
 
-    /// Returns the size of the largest body, in bytes, that it can ever take; `None`, the default, if
-    /// any. The front door answers 413 above this and above its own
-    /// [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). It is asked for each request.
+    /// Returns the size of the largest body, in bytes, that the inbox can store.
+    ///
+    /// The default is `None`: there is no limit. The receiver answers 413 to a body above this limit
+    /// or above its own [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). It calls this
+    /// method for each request.
     fn max_body_bytes(&self) -> Option<usize> {
         None
     }
 }
 
-/// How an inbox came to own an event.
+/// How an inbox accepted an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Accepted {
-    /// It does from now on.
+    /// The inbox has stored the event.
     New,
-    /// It took a copy before.
+    /// The inbox has accepted an event with the same `messageId` before.
     Duplicate,
 }
 
-/// Why an inbox doesn't take an event now.
+/// The error of an inbox that doesn't accept an event now.
+///
+/// The receiver answers 503 with `Retry-After`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptError {
     kind: AcceptErrorKind,
@@ -111,16 +120,16 @@ pub struct AcceptError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AcceptErrorKind {
-    /// There is no room.
+    /// The inbox is full.
     Full,
-    /// It is being drained, because the process is about to end.
+    /// The inbox is draining, because the process is about to exit.
     Draining,
-    /// It, or what it stands on, isn't working.
+    /// The inbox, or the server that it uses, isn't working.
     Unavailable,
 }
 
 impl AcceptError {
-    /// Returns the refusal for want of room: try again after 1 second.
+    /// Returns the error of a full inbox, with a `Retry-After` of 1 second.
     #[must_use]
     pub fn full() -> Self {
         Self {
@@ -129,7 +138,7 @@ impl AcceptError {
         }
     }
 
-    /// Returns the refusal of an inbox that is being drained: try again after 5 seconds.
+    /// Returns the error of a draining inbox, with a `Retry-After` of 5 seconds.
     #[must_use]
     pub fn draining() -> Self {
         Self {
@@ -138,7 +147,7 @@ impl AcceptError {
         }
     }
 
-    /// Returns the refusal of an inbox that isn't working: try again after 5 seconds.
+    /// Returns the error of an inbox that isn't working, with a `Retry-After` of 5 seconds.
     #[must_use]
     pub fn unavailable() -> Self {
         Self {
@@ -147,8 +156,7 @@ impl AcceptError {
         }
     }
 
-    /// Sets the time after which the sender is asked to try again. It is sent in whole seconds,
-    /// rounded up.
+    /// Sets the `Retry-After` of the answer. It is sent in whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(self, retry_after: Duration) -> Self {
         Self {
@@ -157,13 +165,13 @@ impl AcceptError {
         }
     }
 
-    /// Returns why.
+    /// Returns the kind of this error.
     #[must_use]
     pub fn kind(&self) -> AcceptErrorKind {
         self.kind
     }
 
-    /// Returns the time after which the sender is asked to try again.
+    /// Returns the `Retry-After` of the answer.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.retry_after
@@ -174,7 +182,7 @@ impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             AcceptErrorKind::Full => "the inbox is full",
-            AcceptErrorKind::Draining => "the inbox is being drained",
+            AcceptErrorKind::Draining => "the inbox is draining",
             AcceptErrorKind::Unavailable => "the inbox is not available",
         })
     }

@@ -4,20 +4,25 @@ use super::MemoryInbox;
 #[cfg(feature = "tokio")]
 use crate::router::EventRouter;
 
-/// What the front door can be built over: any [`Inbox`], or an [`EventRouter`](crate::EventRouter)
-/// for a [`MemoryInbox`](crate::MemoryInbox) with its defaults on tokio (feature `tokio`).
+/// A type that a receiver can be built over: an [`Inbox`] or an
+/// [`EventRouter`](crate::EventRouter).
 ///
-/// A router with layers around it is an inbox's business: `MemoryInbox::new(service)`.
+/// A router becomes a [`MemoryInbox`](crate::MemoryInbox) with its defaults on tokio (feature
+/// `tokio`). If layers wrap the router, build the inbox from them: `MemoryInbox::new(service)`.
 #[diagnostic::on_unimplemented(
-    message = "webhooks can't be handed to `{Self}`",
+    message = "a receiver can't be built over `{Self}`",
     label = "expected an `EventRouter` or an `Inbox`",
     note = "wrap any other service of events in an inbox: `MemoryInbox::new(service)`"
 )]
 pub trait IntoInbox {
-    /// The inbox.
+    /// The type of the inbox.
     type Inbox: Inbox;
 
     /// Returns the inbox.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
     fn into_inbox(self) -> Self::Inbox;
 }
 
@@ -34,6 +39,7 @@ impl<I: Inbox> IntoInbox for I {
 impl IntoInbox for EventRouter {
     type Inbox = MemoryInbox;
 
+    #[track_caller]
     fn into_inbox(self) -> MemoryInbox {
         MemoryInbox::new(self)
     }

@@ -1,8 +1,8 @@
-//! The seam between the front door and the deliveries: who owns an event once it is answered.
+//! The seam between the receiver and the workers: an inbox stores each event before the sender reads 200.
 
 mod dead_letters;
 mod handle;
-#[allow(clippy::module_inception)] // the trait of the module, in a file of its own like every type
+#[allow(clippy::module_inception)] // one type a file, also the type that the module is named after
 mod inbox;
 mod into_inbox;
 #[cfg(feature = "jetstream")]
@@ -11,8 +11,10 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use self::dead_letters::{DeadLetterStore, DeadLetters};
-pub use self::handle::{Drained, Handle, InboxControl};
+pub(crate) use self::dead_letters::DeadLetterStore;
+pub use self::dead_letters::DeadLetters;
+pub(crate) use self::handle::InboxControl;
+pub use self::handle::{Drained, Handle};
 pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]

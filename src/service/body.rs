@@ -7,7 +7,9 @@ use http_body_util::Empty;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a response: the inner service's as it is, or the text of our own answer.
+    /// The body of a response: the unchanged body of the inner service, or the text of the receiver's answer.
+    ///
+    /// The default is an empty body, which layers such as tower-http's `CorsLayer` and `TimeoutLayer` ask for.
     #[derive(Debug)]
     pub struct ResponseBody<B = Empty<Bytes>> {
         #[pin]
@@ -38,8 +40,14 @@ impl<B> ResponseBody<B> {
     }
 }
 
-/// All that is asked of the inner body is that its data can be made from the bytes of our own
-/// texts.
+/// An empty body, whether or not the inner body has a default.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::text("")
+    }
+}
+
+/// The inner body's data must be made from the bytes of the receiver's texts. There is no other bound.
 impl<B: Body<Data: From<Bytes>>> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

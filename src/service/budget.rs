@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// The bytes of all bodies that are being read, or wait for the inbox's answer.
+/// The bytes of all bodies that are being read or stored.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     used: Arc<AtomicUsize>,
 }
 
-/// One request's part of the budget, given back when it is dropped.
+/// One request's share of the budget. Dropping it releases the share.
 pub(super) struct Permit {
     used: Arc<AtomicUsize>,
     limit: usize,
@@ -26,13 +26,13 @@ impl Budget {
 }
 
 impl Permit {
-    /// Takes `bytes` more; false if there aren't as many left.
+    /// Adds `bytes` to the share, or returns `false` if they exceed the budget.
     ///
-    /// Only what has arrived is counted: a request that merely announces a large body takes nothing
+    /// Only received bytes are counted, so a request that merely declares a large body takes nothing
     /// from the others.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        // A count and nothing else hangs on it, so no ordering is needed.
+        // Relaxed: no other memory depends on this count.
         let grown = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
@@ -41,7 +41,7 @@ impl Permit {
         grown
     }
 
-    /// Gives everything back: the bytes that were read are gone.
+    /// Releases the whole share. The bytes have been dropped.
     pub(super) fn release(&mut self) {
         self.used
             .fetch_sub(std::mem::take(&mut self.mine), Ordering::Relaxed);

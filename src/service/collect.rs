@@ -7,19 +7,19 @@ use http_body_util::{BodyExt, LengthLimitError};
 
 use super::budget::Permit;
 use super::deadline::Deadline;
-use super::rejection::RejectionReason;
+use super::reason::RejectionReason;
 use crate::error::BoxError;
 
-/// How much of an unread body is read and thrown away before an early answer, at the least.
+/// The least number of bytes that are drained of an unread body before an early answer.
 ///
-/// It is no less than the limit of a body, so that an event of any size that could have been taken
-/// gets its answer.
+/// If the body limit is larger, the body limit counts, so that the sender of an event of any allowed
+/// size reads the answer.
 const DRAIN: usize = 64 << 10;
 
-/// Why a body wasn't read to its end.
+/// The reason why a body wasn't read to its end.
 pub(super) struct Unread {
     pub(super) reason: RejectionReason,
-    /// Whether there is time and more of it to read.
+    /// Whether there is time left and the rest of the body can be read.
     pub(super) open: bool,
 }
 
@@ -38,7 +38,7 @@ impl Unread {
 
 /// Reads a body into an exact allocation.
 ///
-/// What a server hands over pins its whole read buffer, so each frame is copied as it comes.
+/// Each frame is copied at once, because a frame keeps the server's whole read buffer alive.
 pub(super) async fn collect<B>(
     mut body: Pin<&mut B>,
     limit: usize,
@@ -58,7 +58,7 @@ where
             }
             Some(Some(Ok(frame))) => frame,
         };
-        // A body of endless small frames may never be pending.
+        // A body of endlessly many small frames may never be pending.
         if deadline.is_over() {
             return Err(Unread::broken(RejectionReason::Incomplete));
         }
@@ -77,9 +77,10 @@ where
     Ok(bytes.into_boxed_slice())
 }
 
-/// Throws away what comes of a body that won't be read: a server resets a connection that it closes
-/// with a request half read, and the sender would see no answer. Returns whether it came to the
-/// end.
+/// Reads and discards a body, and returns whether it reached the end.
+///
+/// A server resets a connection that it closes before the request has been read. The sender would
+/// then read no answer.
 pub(super) async fn drain<B: Body>(
     mut body: Pin<&mut B>,
     limit: usize,
@@ -104,8 +105,7 @@ pub(super) async fn drain<B: Body>(
     true
 }
 
-/// Returns the reason behind a body's error, which may come from a layer outside this one that
-/// limits its length.
+/// Returns the reason for a body's error. An outer layer may limit the length of the body.
 fn unreadable(error: &(dyn StdError + 'static)) -> RejectionReason {
     let mut next = Some(error);
     while let Some(error) = next {

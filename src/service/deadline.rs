@@ -9,12 +9,12 @@ use futures_util::FutureExt;
 use crate::catch_panic::catch_panic;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// The one clock of a request. It runs from `call` on, over the body and the inbox.
+/// The deadline of a request. It starts in `call`, and covers the body and the inbox.
 pub(super) struct Deadline {
     runtime: Arc<dyn Runtime>,
-    /// `None` lies beyond what a clock can show.
+    /// `None` if the deadline is later than the largest `Instant`.
     at: Option<Instant>,
-    /// Made after the first `Pending` only: most requests are there as a whole and need no timer.
+    /// Created after the first `Pending` only, because most requests need no timer.
     sleep: Option<BoxFuture<()>>,
 }
 
@@ -28,12 +28,12 @@ impl Deadline {
         }
     }
 
-    /// Returns whether the time is over, for work that is never pending.
+    /// Returns whether the deadline has passed. Work that is never pending asks this.
     pub(super) fn is_over(&self) -> bool {
         self.at.is_some_and(|at| self.runtime.now() >= at)
     }
 
-    /// Returns what `future` does, or `None` if the time is over first; it is dropped then.
+    /// Returns the output of `future`. If the deadline passes first, drops it and returns `None`.
     pub(super) async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -50,7 +50,7 @@ impl Deadline {
                     .get_or_insert_with(|| runtime.sleep(left()))
                     .poll_unpin(cx)
             });
-            // A runtime without a timer: what can't be bounded isn't waited for.
+            // The runtime has no timer. Without a bound, the receiver doesn't wait.
             over.unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await

@@ -1,40 +1,37 @@
 use std::convert::Infallible;
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::body::ResponseBody;
+use super::future::ResponseFuture;
 use super::receive::Receiver;
-use super::rejection::Rejection;
-use super::reply::Reply;
-use super::settings::{Settings, settings};
-use super::verify::Verify;
 use crate::error::BoxError;
 use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
-use crate::router::EventRouter;
-use crate::runtime::BoxFuture;
 
-/// A service that takes every request for a webhook, whatever its path: for a route of its own, or
-/// a port of its own.
+/// A service that receives webhooks at any path, to mount as a route or on a port of its own.
 ///
-/// It is always ready and never fails. [`WebhookLayer`](crate::WebhookLayer) is the same for one
-/// path of a service.
+/// It is always ready and never fails. To receive the webhooks of one path of a service, use
+/// [`WebhookLayer`](crate::WebhookLayer).
 ///
-/// # Examples
+/// # Settings
+///
+/// [`Endpoint::new`] has the defaults, so it accepts webhooks from anyone who knows the URL. To set
+/// a secret or a limit, set it on a layer, and call
+/// [`WebhookLayer::endpoint`](crate::WebhookLayer::endpoint):
 ///
 /// ```
-/// use botisimo_webhooks::{Endpoint, Event, EventRouter};
+/// use botisimo_webhooks::{Event, EventRouter, SharedSecret, WebhookLayer};
 ///
 /// let router = EventRouter::new().on_any(|event: Event| async move { println!("{}", event.id()) });
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+///     .verify(SharedSecret::in_query("token", "a long random text"));
 /// let app: axum::Router = axum::Router::new().nest(
 ///     "/webhooks",
-///     axum::Router::new().route_service("/botisimo", Endpoint::new(router)),
+///     axum::Router::new().route_service("/botisimo", webhooks.endpoint()),
 /// );
 /// ```
 #[derive(Debug)]
@@ -44,17 +41,27 @@ pub struct Endpoint<I = MemoryInbox> {
 }
 
 impl<I: Inbox> Endpoint<I> {
-    /// Returns a service that receives webhooks for a router, by way of a [`MemoryInbox`] with its
-    /// defaults, or for any [`Inbox`].
+    /// Returns an endpoint over an [`Inbox`], or over an [`EventRouter`](crate::EventRouter) in a
+    /// [`MemoryInbox`] with its defaults.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     pub fn new(inbox: impl IntoInbox<Inbox = I>) -> Self {
-        Self::of(Arc::new(Receiver::new(inbox.into_inbox())))
+        Self::over(Arc::new(Receiver::new(inbox.into_inbox())))
     }
 
-    pub(super) fn of(receiver: Arc<Receiver<I>>) -> Self {
+    pub(super) fn over(receiver: Arc<Receiver<I>>) -> Self {
+        receiver.warn_if_unverified();
         Self { receiver }
     }
 
-    settings!();
+    /// Returns the handle that counts, drains and awaits the accepted events.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.receiver.handle()
+    }
 }
 
 impl<I: Inbox, B> Service<Request<B>> for Endpoint<I>
@@ -63,17 +70,14 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = EndpointFuture;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> EndpointFuture {
-        self.receiver.check();
-        EndpointFuture {
-            reply: Box::pin(self.receiver.receive(request)),
-        }
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        ResponseFuture::webhook(Box::pin(self.receiver.receive(request)))
     }
 }
 
@@ -82,32 +86,5 @@ impl<I> Clone for Endpoint<I> {
         Self {
             receiver: Arc::clone(&self.receiver),
         }
-    }
-}
-
-/// The future of [`Endpoint`].
-///
-/// # Cancel safety
-///
-/// As that of [`ResponseFuture`](crate::ResponseFuture).
-#[must_use = "futures do nothing unless polled"]
-pub struct EndpointFuture {
-    reply: BoxFuture<Reply>,
-}
-
-impl Future for EndpointFuture {
-    type Output = Result<Response<ResponseBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.reply
-            .as_mut()
-            .poll(cx)
-            .map(|reply| Ok(reply.into_response()))
-    }
-}
-
-impl fmt::Debug for EndpointFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointFuture").finish_non_exhaustive()
     }
 }

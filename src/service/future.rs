@@ -1,8 +1,12 @@
+use std::convert::Infallible;
 use std::fmt;
+use std::future::Ready;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
+use http_body_util::Empty;
 use pin_project_lite::pin_project;
 
 use super::body::ResponseBody;
@@ -10,14 +14,16 @@ use super::reply::Reply;
 use crate::runtime::BoxFuture;
 
 pin_project! {
-    /// The future of [`Webhook`](crate::Webhook): the inner service's, or that of a webhook.
+    /// The response future of [`Webhook`](crate::Webhook) and [`Endpoint`](crate::Endpoint).
+    ///
+    /// `F` is the future of the inner service. The default stands for no inner service.
     ///
     /// # Cancel safety
     ///
-    /// It is dropped when the client leaves. A webhook whose event the inbox has taken by then is delivered all the same;
-    /// of one that it hasn't, nothing remains.
+    /// The server drops this future when the client leaves. If the inbox has taken the event by
+    /// then, the event is delivered. If it hasn't, nothing remains of the event.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F = Ready<Result<Response<Empty<Bytes>>, Infallible>>> {
         #[pin]
         kind: Kind<F>,
     }

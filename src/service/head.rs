@@ -1,13 +1,13 @@
-//! What a request's head says of its body.
+//! The facts that the head of a request declares about its body.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// Returns whether the content type is JSON, or absent.
+/// Returns whether the content type is JSON, absent or empty.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;
     };
-    if value == "application/json" {
+    if value == "application/json" || value.as_bytes().trim_ascii().is_empty() {
         return true;
     }
     let Ok(value) = value.to_str() else {
@@ -23,7 +23,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|end| end.eq_ignore_ascii_case("+json"))
 }
 
-/// Returns whether the body is encoded.
+/// Returns whether a content encoding other than `identity` is declared.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     let identity = |value: &HeaderValue| {
         value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -34,7 +34,7 @@ pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
         .all(identity)
 }
 
-/// Returns the length that the head declares, or 0.
+/// Returns the declared length, or 0.
 pub(super) fn declared(headers: &HeaderMap) -> u64 {
     let length = headers
         .get(header::CONTENT_LENGTH)

@@ -8,44 +8,45 @@ use tower_layer::Layer;
 use super::endpoint::Endpoint;
 use super::receive::Receiver;
 use super::rejection::Rejection;
-use super::settings::{Settings, settings};
+use super::settings::Settings;
 use super::verify::Verify;
 use super::webhook::Webhook;
 use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
 use crate::router::EventRouter;
 
-/// Takes the webhooks of one path out of a service's requests; all others pass through untouched.
+/// Receives the webhooks of one path of a service. All other requests pass through untouched.
 ///
-/// The path is compared with that of the request's own URI, exactly: no decoding, no trailing
-/// slash; the query is ignored. On that path every request is answered within
-/// [`response_timeout`](WebhookLayer::response_timeout), and never with the service's error type.
+/// The path is compared with the path of the request's URI byte by byte: without percent-decoding,
+/// and without ignoring a trailing slash. The query doesn't matter. Every request for the path is
+/// answered within [`response_timeout`](WebhookLayer::response_timeout), and never with the
+/// service's error type.
 ///
-/// # Where it goes
+/// # Where to add it
 ///
-/// Around the whole service:
+/// Add it around the whole service:
 ///
-/// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside
-///   `nest` run only for routes that exist, and would never see the path: for these there is
-///   [`Endpoint`], which is a route itself.
-/// - **hyper**: `TowerToHyperService::new(webhooks.layer(service))`, of the crate `hyper-util`.
-/// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1`
-///   tonic takes HTTP/2 only.
+/// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside `nest`
+///   run only for registered routes, so they never see the path. There, mount an [`Endpoint`] as a
+///   route.
+/// - **hyper**: `TowerToHyperService::new(webhooks.layer(service))`, from the crate `hyper-util`.
+/// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1`, tonic
+///   accepts HTTP/2 only.
 ///
-/// It is ready when the service inside it is. axum's `Router` always is; a service under a
-/// concurrency limit or a rate limit isn't, and a webhook that can't be called can't be answered.
-/// Put `load_shed` around the limit, or mount an [`Endpoint`], which is always ready, beside it.
+/// While the inner service isn't ready, webhooks aren't answered. axum's `Router` is always ready. A
+/// service with a concurrency limit or a rate limit isn't. Either put `load_shed` around the limit,
+/// or mount an [`Endpoint`], which is always ready, beside the service.
 ///
-/// # What is the server's
+/// # Limits of the server
 ///
-/// The clock of [`response_timeout`](WebhookLayer::response_timeout) runs from the moment when a request's head is
-/// there. Before that it is for the server to say how long a client may take, and how many there may be:
+/// The deadline of [`response_timeout`](WebhookLayer::response_timeout) starts when the request head
+/// has been received. The server limits the time and the number of connections before that:
 ///
-/// - hyper ends a head that comes too slowly where it has a timer, `timer(TokioTimer::new())`, after its
-///   `header_read_timeout` of 30 s. Without one, as with `axum::serve`, it waits for ever: then let a proxy
-///   do it, or serve as `examples/hyper.rs` does.
-/// - hyper answers 431 to more than 100 headers, and to a head that is too large for its buffer.
-/// - A connection takes some kilobytes, whether or not it asks for anything. Nothing here counts them: the
-///   limit on open files does, or a proxy.
+/// - hyper with a timer (`timer(TokioTimer::new())`) closes a connection if the head takes longer
+///   than its `header_read_timeout`, 30 s by default. Without a timer, as in `axum::serve`, hyper
+///   waits without a limit. Then set the limit in a reverse proxy, or serve like `examples/hyper.rs`.
+/// - hyper answers 431 to more than 100 headers, and to a head that exceeds its buffer.
+/// - An open connection takes some kilobytes, even if it is idle. This crate doesn't count
+///   connections. Limit the open files of the process, or the connections of the proxy.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
 /// [`Router::route_layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.route_layer
@@ -74,12 +75,13 @@ pub struct WebhookLayer<I = MemoryInbox> {
 }
 
 impl<I: Inbox> WebhookLayer<I> {
-    /// Returns a layer that receives the webhooks of `path` for a router, by way of a
-    /// [`MemoryInbox`] with its defaults, or for any [`Inbox`].
+    /// Returns a layer that receives the webhooks of `path`, over an [`Inbox`], or over an
+    /// [`EventRouter`] in a [`MemoryInbox`] with its defaults.
     ///
     /// # Panics
     ///
-    /// If the path isn't one that a request can have: it begins with a `/`, and has no query.
+    /// Panics if the path doesn't start with `/` or has a query. Panics if two routes of the router
+    /// have the same name.
     ///
     /// ```should_panic
     /// # use botisimo_webhooks::{EventRouter, WebhookLayer};
@@ -92,7 +94,7 @@ impl<I: Inbox> WebhookLayer<I> {
         let exact = parsed.is_ok_and(|parsed| path.starts_with('/') && parsed.path() == path);
         assert!(
             exact,
-            "a webhook's path begins with `/` and has no query: {path:?}"
+            "the path of a webhook starts with `/` and has no query: {path:?}"
         );
         Self {
             path: Arc::from(path),
@@ -100,20 +102,136 @@ impl<I: Inbox> WebhookLayer<I> {
         }
     }
 
-    /// Returns the same front door as a service of its own, to be mounted as a route:
-    /// `Router::route_service(path, …)`.
-    pub fn endpoint(&self) -> Endpoint<I> {
-        Endpoint::of(Arc::clone(&self.receiver))
+    /// Sets the time from the request head to the answer. The default is 3 s.
+    ///
+    /// The time covers reading the body and storing the event. The specification asks for a quick
+    /// answer: the sender drops events that time out, but retries after a 503.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.settings().response_timeout = timeout;
+        self
     }
 
-    settings!();
+    /// Sets the maximum size of a body in bytes. The default is 1 MiB.
+    ///
+    /// The default is thousands of times the size of the specification's example. The receiver
+    /// answers 413 to a larger body.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.settings().max_body_bytes = bytes;
+        self
+    }
+
+    /// Sets the maximum size, in bytes, of all bodies that are being read or stored at once. The
+    /// default is 64 MiB.
+    ///
+    /// Above the limit the receiver answers 503. Set it no lower than
+    /// [`max_body_bytes`](Self::max_body_bytes).
+    pub fn max_body_bytes_in_flight(mut self, bytes: usize) -> Self {
+        self.settings().max_body_bytes_in_flight = bytes;
+        self
+    }
+
+    /// Sets how requests are verified, for example by a [`SharedSecret`](crate::SharedSecret).
+    ///
+    /// By default every request is accepted, and a warning is logged once. A second call replaces
+    /// the first.
+    pub fn verify(mut self, verify: impl Verify) -> Self {
+        self.settings().verify = Some(Arc::new(verify));
+        self
+    }
+
+    /// Sets the status of the answer to a body that isn't an event. The default is 400.
+    ///
+    /// After a 2xx the sender forgets the request. Then store [`Rejection::body`] in a hook of
+    /// [`on_rejection`](Self::on_rejection).
+    pub fn answer_malformed(mut self, status: StatusCode) -> Self {
+        self.settings().malformed = status;
+        self
+    }
+
+    /// Sets the status of the answer to an event that matches no route. The default is 200.
+    ///
+    /// Routes of `on_any` don't count as a match. With a 2xx the inbox accepts the event as usual,
+    /// and routes of `on_any` run. With any other status the event is rejected before the inbox.
+    /// After an error, the sender retries for days and then disables the endpoint.
+    ///
+    /// The receiver asks the router that the inbox was built over. If layers wrap the router, or if
+    /// the inbox has no router (`JetStreamInbox`), set the router before, with
+    /// [`router`](Self::router).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the receiver knows no router.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use botisimo_webhooks::{Event, EventRouter, MemoryInbox, WebhookLayer};
+    /// use http::StatusCode;
+    ///
+    /// let router = EventRouter::new().on("account.updated", |_: Event| async {});
+    /// let webhooks = WebhookLayer::new("/webhooks/botisimo", router.clone())
+    ///     .answer_unmatched(StatusCode::ACCEPTED);
+    ///
+    /// // The timeout hides the router from the inbox.
+    /// let timeout = std::time::Duration::from_secs(2);
+    /// let service = tower::ServiceBuilder::new().timeout(timeout).service(router.clone());
+    /// let webhooks = WebhookLayer::new("/webhooks/botisimo", MemoryInbox::new(service))
+    ///     .router(&router)
+    ///     .answer_unmatched(StatusCode::ACCEPTED);
+    /// ```
+    #[track_caller]
+    pub fn answer_unmatched(mut self, status: StatusCode) -> Self {
+        let settings = self.settings();
+        assert!(
+            settings.router.is_some(),
+            "`answer_unmatched` needs a router, and the inbox has none or a layer hides it: \
+             call `.router(&router)` before `.answer_unmatched(…)`"
+        );
+        settings.unmatched = Some(status);
+        self
+    }
+
+    /// Sets the router that [`answer_unmatched`](Self::answer_unmatched) asks.
+    ///
+    /// The default is the router that the inbox was built over.
+    pub fn router(mut self, router: &EventRouter) -> Self {
+        self.settings().router = Some(router.clone());
+        self
+    }
+
+    /// Adds a hook that runs for each webhook request that is answered with another status than 200.
+    ///
+    /// The hook runs before the answer is sent, so it must not block. If the hook panics, the panic
+    /// is logged and has no other effect.
+    pub fn on_rejection(mut self, hook: impl Fn(&Rejection) + Send + Sync + 'static) -> Self {
+        self.settings().hooks.add(Arc::new(hook));
+        self
+    }
+
+    /// Returns a service with the same inbox and settings, to mount as a route:
+    /// `Router::route_service(path, webhooks.endpoint())`.
+    ///
+    /// The endpoint ignores the path of the layer.
+    pub fn endpoint(&self) -> Endpoint<I> {
+        Endpoint::over(Arc::clone(&self.receiver))
+    }
+
+    /// Returns the handle that counts, drains and awaits the accepted events.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.receiver.handle()
+    }
+
+    fn settings(&mut self) -> &mut Settings {
+        &mut Arc::make_mut(&mut self.receiver).settings
+    }
 }
 
 impl<S, I: Inbox> Layer<S> for WebhookLayer<I> {
     type Service = Webhook<S, I>;
 
     fn layer(&self, inner: S) -> Webhook<S, I> {
-        self.receiver.check();
+        self.receiver.warn_if_unverified();
         Webhook::new(inner, Arc::clone(&self.path), Arc::clone(&self.receiver))
     }
 }

@@ -1,28 +1,33 @@
-//! The front door: from an HTTP request to an event that an inbox owns, and to the answer.
+//! The receiver: from an HTTP request to a stored event, and to the answer.
 //!
-//! `call` decides by path alone whose request it is. Ours goes through `receive.rs` from top to
-//! bottom, and the table of answers is in `rejection.rs`.
+//! `call` decides by the path alone whether a request is a webhook. A webhook goes through
+//! `receive.rs` from top to bottom. The table of answers is in `reason.rs`.
 
 mod body;
 mod budget;
 mod collect;
+mod control;
+mod counters;
 mod deadline;
 mod endpoint;
 mod future;
 mod head;
 mod layer;
+mod reason;
 mod receive;
 mod rejection;
 mod reply;
 mod settings;
-mod shared;
+mod shared_secret;
 mod verify;
 mod webhook;
 
 pub use self::body::ResponseBody;
-pub use self::endpoint::{Endpoint, EndpointFuture};
+pub use self::endpoint::Endpoint;
 pub use self::future::ResponseFuture;
 pub use self::layer::WebhookLayer;
-pub use self::rejection::{Rejection, RejectionReason};
-pub use self::verify::{SharedSecret, Unverified, Verify};
+pub use self::reason::RejectionReason;
+pub use self::rejection::Rejection;
+pub use self::shared_secret::SharedSecret;
+pub use self::verify::{Unverified, Verify};
 pub use self::webhook::Webhook;

@@ -6,14 +6,16 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
 use http_body::Body;
 
-use super::budget::Permit;
+use super::budget::{Budget, Permit};
 use super::collect::{Unread, collect, drain};
+use super::control::ReceiverControl;
+use super::counters::Counters;
 use super::deadline::Deadline;
 use super::head;
-use super::rejection::{Rejection, RejectionReason};
+use super::reason::RejectionReason;
+use super::rejection::Rejection;
 use super::reply::Reply;
 use super::settings::Settings;
-use super::shared::{ReceiverControl, Shared};
 use super::verify::{Unverified, Verify};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::error::{BoxError, Error};
@@ -22,41 +24,41 @@ use crate::inbox::{Accepted, Handle, Inbox};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
-/// Everything behind a front door: the inbox, and the settings on the way to it.
+/// Everything between a webhook request and the inbox.
 #[derive(Clone)]
 pub(super) struct Receiver<I> {
     inbox: I,
     runtime: Arc<dyn Runtime>,
-    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    budget: Arc<Budget>,
     pub(super) settings: Settings,
 }
 
 impl<I: Inbox> Receiver<I> {
     pub(super) fn new(inbox: I) -> Self {
-        let runtime = inbox.runtime();
         Self {
+            runtime: inbox.runtime(),
+            counters: Arc::default(),
+            budget: Arc::default(),
+            settings: Settings::new(inbox.handle().router()),
             inbox,
-            runtime,
-            shared: Arc::default(),
-            settings: Settings::default(),
         }
     }
 
     pub(super) fn handle(&self) -> Handle {
-        Handle::new(ReceiverControl {
-            shared: Arc::clone(&self.shared),
+        Handle::shared(Arc::new(ReceiverControl {
+            counters: Arc::clone(&self.counters),
             inbox: self.inbox.handle(),
-        })
+        }))
     }
 
-    /// Warns if nothing keeps strangers out.
-    pub(super) fn check(&self) {
+    pub(super) fn warn_if_unverified(&self) {
         if self.settings.verify.is_none() {
-            self.shared.warn_unverified();
+            self.counters.warn_unverified();
         }
     }
 
-    /// Starts the clock of a request, in `call`, and returns what becomes of it.
+    /// Starts the deadline of a request, in `call`, and returns the future of the answer.
     pub(super) fn receive<B>(
         self: &Arc<Self>,
         request: Request<B>,
@@ -71,24 +73,24 @@ impl<I: Inbox> Receiver<I> {
         );
         async move {
             let version = request.version();
-            // What is the user's own is contained where it is called. This is for the rest, bodies and subscribers: a
-            // panic would cost the sender its answer.
-            let taken = CatchPanic::new(async {
+            // Panics of a `Verify` and of an inbox are caught where these are called. This catches the
+            // panics of bodies and of log subscribers, after which the sender would get no answer.
+            let processed = CatchPanic::new(async {
                 let (parts, body) = request.into_parts();
                 receiver.process(&parts, pin!(body), &mut deadline).await
             });
-            match taken.await {
+            match processed.await {
                 Ok(Ok(status)) => Reply::new(status, ""),
                 Ok(Err(rejection)) => receiver.reject(&rejection),
-                Err(_) => receiver.reject(&closing(
-                    Rejection::because(RejectionReason::Panicked),
-                    version,
-                )),
+                Err(_) => {
+                    let rejection = Rejection::because(RejectionReason::Panicked);
+                    receiver.reject(&closing(rejection, version))
+                }
             }
         }
     }
 
-    /// The way of a request, from its head to the inbox.
+    /// Takes a request from its head to the inbox, and returns the status of the answer.
     async fn process<B>(
         &self,
         parts: &Parts,
@@ -99,18 +101,18 @@ impl<I: Inbox> Receiver<I> {
         B: Body<Error: Into<BoxError>>,
     {
         let settings = &self.settings;
-        let mut permit = self.shared.bodies.permit(settings.max_body_bytes_in_flight);
+        let mut permit = self.budget.permit(settings.max_body_bytes_in_flight);
         let bytes = self.read(parts, body, &mut permit, deadline).await?;
         self.verify(|verify| verify.verify_body(parts, &bytes))
             .map_err(Rejection::because)?;
         let event = Event::received(bytes, self.runtime.system_time())
             .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
-        let status = self.unmatched_status(&event)?;
+        let status = self.status_of(&event)?;
         self.submit(event, deadline).await?;
         Ok(status)
     }
 
-    /// Checks the head and reads the body; one that won't be read is drained before the answer.
+    /// Checks the head and reads the body. After a failed check it drains the body.
     async fn read<B>(
         &self,
         parts: &Parts,
@@ -123,7 +125,7 @@ impl<I: Inbox> Receiver<I> {
     {
         let limit = self.max_body_bytes();
         let checked = self.check_head(parts, &*body, limit);
-        // Who waits for a 100 hasn't sent the body, and doesn't if it gets its answer instead.
+        // A client that sent `Expect: 100-continue` won't send the body after a final response.
         let unsent = checked.is_err() && head::expects_continue(&parts.headers);
         let read = match checked {
             Ok(()) => collect(body.as_mut(), limit, permit, deadline).await,
@@ -149,7 +151,7 @@ impl<I: Inbox> Receiver<I> {
         })
     }
 
-    /// Returns the size of the largest body that is read: whatever is smaller, our own limit or the inbox's.
+    /// Returns the smaller one of the receiver's limit and the inbox's limit.
     fn max_body_bytes(&self) -> usize {
         let own = self.settings.max_body_bytes;
         self.inbox
@@ -157,7 +159,7 @@ impl<I: Inbox> Receiver<I> {
             .map_or(own, |inbox| inbox.min(own))
     }
 
-    /// Decides what can be decided before the body is read.
+    /// Makes all checks that don't need the body.
     fn check_head(
         &self,
         parts: &Parts,
@@ -194,21 +196,26 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Returns the status that an event of this type is answered with once the inbox owns it.
-    fn unmatched_status(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
-        match &self.settings.unmatched {
-            Some((status, router)) if !router.matches(event.event_type()) => {
-                if status.is_success() {
-                    return Ok(*status);
-                }
-                let rejection = Rejection::because(RejectionReason::Unmatched).with_status(*status);
-                Err(rejection.with_event(Some(event.clone())))
-            }
-            _ => Ok(StatusCode::OK),
+    /// Returns the status of the answer once the inbox has stored the event, or rejects an event
+    /// that matches no route.
+    fn status_of(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
+        let (Some(status), Some(router)) = (self.settings.unmatched, &self.settings.router) else {
+            return Ok(StatusCode::OK);
+        };
+        if router.matches(event.event_type()) {
+            Ok(StatusCode::OK)
+        } else if status.is_success() {
+            Ok(status)
+        } else {
+            let rejection = Rejection::because(RejectionReason::Unmatched).with_status(status);
+            Err(rejection.with_event(event.clone()))
         }
     }
 
-    /// Gives the event to the inbox, whose first poll takes it; there is no await before that.
+    /// Gives the event to the inbox.
+    ///
+    /// There is no await before the first poll of `accept`, so the inbox takes the event even if the
+    /// client leaves now.
     async fn submit(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
         let copy = event.clone();
         let accept = catch_panic(|| self.inbox.accept(event)).map(CatchPanic::new);
@@ -225,20 +232,20 @@ impl<I: Inbox> Receiver<I> {
                 }
                 return Ok(());
             }
-            Some(Ok(Err(refused))) => Rejection::refused(&refused),
+            Some(Ok(Err(error))) => Rejection::refused(&error),
             Some(Err(_)) => Rejection::because(RejectionReason::Panicked),
             None => Rejection::because(RejectionReason::Slow),
         };
-        Err(rejection.with_event(Some(copy)))
+        Err(rejection.with_event(copy))
     }
 
+    /// Counts and logs a rejection, runs the hooks, and returns the answer.
     fn reject(&self, rejection: &Rejection) -> Reply {
-        let should_warn = rejection
-            .reason()
-            .should_warn(self.shared.count(rejection.reason()));
+        let reason = rejection.reason();
+        let should_warn = reason.should_warn(self.counters.count(reason));
         telemetry::webhook_rejected(
             rejection.status().as_u16(),
-            rejection.reason().as_str(),
+            reason.as_str(),
             rejection.error().and_then(Error::static_text),
             should_warn,
         );
@@ -247,9 +254,10 @@ impl<I: Inbox> Receiver<I> {
     }
 }
 
-/// Tells the sender that its connection closes after the answer to a body that wasn't read to its end.
+/// Closes the connection after the answer to a body that wasn't read to its end.
 ///
-/// A server does so with HTTP/1: a sender that isn't told sends its next event into it, and that one gets no answer.
+/// An HTTP/1 server closes such a connection anyway. Without the header, the sender would send the
+/// next event on it and get no answer.
 fn closing(rejection: Box<Rejection>, version: Version) -> Box<Rejection> {
     if version < Version::HTTP_2 {
         rejection.closing()

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 
-/// An answer of our own, before it is a response.
+/// The answer of the receiver, before it becomes a response.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     status: StatusCode,
@@ -28,21 +28,21 @@ impl Reply {
             .with(header::ALLOW, HeaderValue::from_static("POST"))
     }
 
-    /// RFC 9110, 15.5.2: a 401 names a way to authenticate. No registered scheme is ours.
+    /// RFC 9110, 15.5.2: a 401 names an authentication scheme. No registered scheme applies.
     pub(super) fn unauthorized(text: &'static str) -> Self {
         let challenge = HeaderValue::from_static("SharedSecret realm=\"webhooks\"");
         Self::new(StatusCode::UNAUTHORIZED, text).with(header::WWW_AUTHENTICATE, challenge)
     }
 
-    /// RFC 9110, 15.5.16: a 415 for the sake of the content encoding says which would do.
+    /// RFC 9110, 15.5.16: a 415 because of the content encoding names the accepted encodings.
     pub(super) fn unsupported_encoding(text: &'static str) -> Self {
         let identity = HeaderValue::from_static("identity");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).with(header::ACCEPT_ENCODING, identity)
     }
 
     pub(super) fn unavailable(text: &'static str, retry_after: Duration) -> Self {
-        let begun = u64::from(retry_after.subsec_nanos() > 0);
-        let seconds = retry_after.as_secs().saturating_add(begun);
+        let round_up = u64::from(retry_after.subsec_nanos() > 0);
+        let seconds = retry_after.as_secs().saturating_add(round_up);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
             .with(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
@@ -64,7 +64,7 @@ impl Reply {
     }
 
     pub(super) fn into_response<B>(self) -> Response<ResponseBody<B>> {
-        // RFC 9110, 6.4.1 and 15.3.6: these have no body, whatever the user has set.
+        // RFC 9110, 6.4.1 and 15.3.6: these have no body. The user may have set such a status.
         let bodiless = self.status.is_informational()
             || [
                 StatusCode::NO_CONTENT,

@@ -11,10 +11,11 @@ use super::receive::Receiver;
 use crate::error::BoxError;
 use crate::inbox::{Inbox, MemoryInbox};
 
-/// A service with its webhooks taken out, made by [`WebhookLayer`](crate::WebhookLayer).
+/// The service of [`WebhookLayer`](crate::WebhookLayer): receives the webhooks of one path, and
+/// passes all other requests to the inner service.
 ///
-/// It is ready when the inner service is: a limit that shouldn't hold webhooks up belongs inside
-/// it.
+/// It is ready when the inner service is ready, so a limit that shouldn't delay webhooks belongs
+/// inside the inner service.
 #[derive(Debug)]
 pub struct Webhook<S, I = MemoryInbox> {
     inner: S,
@@ -57,11 +58,10 @@ where
 
 impl<S: Clone, I> Clone for Webhook<S, I> {
     fn clone(&self) -> Self {
-        let (path, receiver) = (Arc::clone(&self.path), Arc::clone(&self.receiver));
         Self {
             inner: self.inner.clone(),
-            path,
-            receiver,
+            path: Arc::clone(&self.path),
+            receiver: Arc::clone(&self.receiver),
         }
     }
 }

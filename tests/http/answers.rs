@@ -108,7 +108,7 @@ async fn a_request_that_is_not_verified_is_answered_401_with_a_challenge() {
             Err(Unverified)
         }
     }
-    let webhooks = Endpoint::new(idle()).verify(Nobody);
+    let webhooks = WebhookLayer::new("/", idle()).verify(Nobody).endpoint();
     let answer = ask(&webhooks, good().build::<Script>()).await;
     let challenge = ("www-authenticate", "SharedSecret realm=\"webhooks\"");
     assert_answer(
@@ -204,7 +204,9 @@ const TOO_LARGE: &str = "the body is too large";
 
 #[tokio::test]
 async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_answered_413() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     let answer = ask(&webhooks, good().padded(500).build::<Script>()).await;
     assert_eq!(answer.status(), 200);
     let answer = ask(&webhooks, good().padded(501).build::<Script>()).await;
@@ -219,7 +221,9 @@ async fn the_limit_is_one_mebibyte_unless_set() {
 
 #[tokio::test]
 async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_polled() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     // By the header. Who expects a 100 hasn't sent the body, so there is nothing to drain.
     let waiting = good().header("expect", "100-continue");
     let request = waiting
@@ -246,14 +250,18 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
 
 #[tokio::test]
 async fn a_declared_length_over_the_limit_is_answered_413_whatever_comes() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     let request = good().header("content-length", "501").build::<Script>();
     assert_answer(&ask(&webhooks, request).await, 413, TOO_LARGE, None);
 }
 
 #[tokio::test]
 async fn a_declared_length_of_the_limit_is_read() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     let request = good()
         .padded(500)
         .header("content-length", "500")
@@ -263,7 +271,9 @@ async fn a_declared_length_of_the_limit_is_read() {
 
 #[tokio::test]
 async fn an_undeclared_body_is_answered_413_as_soon_as_the_limit_is_passed() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     let request = scripted([Step::Endless(Bytes::from(vec![b' '; 100]))]);
     let seen = request.body().seen();
     assert_answer(
@@ -565,7 +575,9 @@ async fn a_verifier_that_panics_is_answered_503() {
     let (status, _, header) = UNAVAILABLE;
     let text = "the receiver panicked";
     for in_head in [true, false] {
-        let webhooks = Endpoint::new(idle()).verify(Panics { in_head });
+        let webhooks = WebhookLayer::new("/", idle())
+            .verify(Panics { in_head })
+            .endpoint();
         let answer = ask(&webhooks, good().build::<Script>()).await;
         assert_answer(&answer, status, text, header);
     }
@@ -640,7 +652,9 @@ async fn the_status_of_a_malformed_body_can_be_set() {
     let text = "`eventType` is missing";
     for (status, text) in [(200, text), (422, text), (500, text), (204, "")] {
         let set = StatusCode::from_u16(status).expect("a status");
-        let webhooks = Endpoint::new(idle()).answer_malformed(set);
+        let webhooks = WebhookLayer::new("/", idle())
+            .answer_malformed(set)
+            .endpoint();
         let request = good().without("eventType").build::<Script>();
         assert_answer(&ask(&webhooks, request).await, status, text, None);
         // The other reasons for a 400 keep it.
@@ -654,7 +668,9 @@ async fn an_unmatched_event_with_a_2xx_set_is_accepted() {
         .on("account.created", |_: Event| async {})
         .on_any(|_: Event| async {})
         .named("audit");
-    let endpoint = Endpoint::new(router.clone()).answer_unmatched(&router, StatusCode::ACCEPTED);
+    let endpoint = WebhookLayer::new("/", router.clone())
+        .answer_unmatched(StatusCode::ACCEPTED)
+        .endpoint();
     let handle = endpoint.handle();
     let harness = Harness::service(endpoint, handle);
     let delivered = harness.deliver(good()).await;
@@ -674,27 +690,30 @@ async fn an_unmatched_event_with_another_status_set_never_gets_to_the_inbox() {
         .on_any(|_: Event| async {});
     let reasons = Reasons::default();
     let told = reasons.clone();
-    let endpoint = Endpoint::new(router.clone())
-        .answer_unmatched(&router, StatusCode::NOT_FOUND)
+    let endpoint = WebhookLayer::new("/", router.clone())
+        .answer_unmatched(StatusCode::NOT_FOUND)
         .on_rejection(move |rejection| {
             assert_eq!(
                 rejection.event().expect("the event").event_type(),
                 "account.updated"
             );
             told.add(rejection.reason());
-        });
+        })
+        .endpoint();
     let handle = endpoint.handle();
     let answer = ask(&endpoint, good().build::<Script>()).await;
-    assert_answer(&answer, 404, "no route takes this event type", None);
+    assert_answer(&answer, 404, "no route matches this event type", None);
     assert_eq!(reasons.take(), [RejectionReason::Unmatched]);
     assert_eq!((handle.stats().accepted, handle.stats().rejected), (0, 1));
 }
 
 #[tokio::test]
 async fn an_unmatched_event_with_a_2xx_set_is_refused_where_the_inbox_is_full() {
-    let router = EventRouter::new();
     let inbox = Scripted::new(|_, _| std::future::ready(Err(AcceptError::full())));
-    let webhooks = Endpoint::new(inbox).answer_unmatched(&router, StatusCode::ACCEPTED);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .router(&EventRouter::new())
+        .answer_unmatched(StatusCode::ACCEPTED)
+        .endpoint();
     assert_eq!(ask(&webhooks, good().build::<Script>()).await.status(), 503);
 }
 
@@ -849,10 +868,12 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
 #[tokio::test]
 async fn the_hook_gets_a_malformed_body_and_what_is_wrong_with_it() {
     let (sent, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let webhooks = Endpoint::new(idle()).on_rejection(move |rejection| {
-        sent.send(rejection.clone())
-            .expect("the test waits for the rejection");
-    });
+    let webhooks = WebhookLayer::new("/", idle())
+        .on_rejection(move |rejection| {
+            sent.send(rejection.clone())
+                .expect("the test waits for the rejection");
+        })
+        .endpoint();
     let request = good().without("timestamp").data("private");
     ask(&webhooks, request.build::<Script>()).await;
     let rejection = told.recv().await.expect("the hook was told");

@@ -5,11 +5,10 @@ use std::fmt::Debug;
 
 use botisimo_webhooks::testing::{DeliveryResult, Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, Attempt, Drained, Endpoint, EndpointFuture, Error, Event, EventOutcome,
-    EventRouter, EventType, Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome,
-    Pattern, Platform, Rejection, RejectionReason, Report, ResponseBody, ResponseFuture, Route,
-    RouteReport, RouterFuture, SharedSecret, Stats, TokioRuntime, Unverified, Webhook,
-    WebhookLayer,
+    AcceptError, Accepted, Attempt, Drained, Endpoint, Error, Event, EventOutcome, EventRouter,
+    EventType, Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome, Pattern,
+    Platform, Rejection, RejectionReason, Report, ResponseBody, ResponseFuture, Route, RouteReport,
+    RouterFuture, SharedSecret, Stats, TokioRuntime, Unverified, Webhook, WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -95,7 +94,7 @@ fn what_comes_of_a_mock_can_be_sent() {
 fn futures_can_be_sent() {
     fn future<F: Future + Send + 'static>() {}
     future::<ResponseFuture<std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>>>();
-    future::<EndpointFuture>();
+    future::<ResponseFuture>();
     future::<RouterFuture>();
 
     let inbox = MemoryInbox::new(EventRouter::new());
@@ -112,7 +111,7 @@ fn bodies_of_answers_can_be_sent_and_moved() {
     body::<ResponseBody>();
     body::<ResponseBody<Full<Bytes>>>();
     fn unpin<T: Unpin>() {}
-    unpin::<EndpointFuture>();
+    unpin::<ResponseFuture>();
     unpin::<RouterFuture>();
     unpin::<ResponseFuture<std::future::Ready<()>>>();
 }

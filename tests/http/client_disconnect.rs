@@ -64,7 +64,9 @@ async fn leave_everywhere<I: Inbox>(
     taken: &AtomicU64,
     ran: &mut UnboundedReceiver<String>,
 ) {
-    let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(BODY);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .max_body_bytes_in_flight(BODY)
+        .endpoint();
     let handle = webhooks.handle();
     let (mut lost, mut kept) = (0, 0);
     for polls in 0.. {
@@ -166,7 +168,9 @@ async fn leave_everywhere_once_committed<I: Inbox>(
     taken: &AtomicU64,
     ran: &mut UnboundedReceiver<String>,
 ) {
-    let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(BODY);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .max_body_bytes_in_flight(BODY)
+        .endpoint();
     let handle = webhooks.handle();
     let mut kept = 0;
     for polls in 0.. {
@@ -234,7 +238,9 @@ async fn an_inbox_that_refused_leaves_nothing_behind() {
         yield_now().await;
         Err(AcceptError::full())
     });
-    let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(BODY);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .max_body_bytes_in_flight(BODY)
+        .endpoint();
     let handle = webhooks.handle();
     for polls in 0..8 {
         let mut response = spawn(webhooks.clone().call(request("refused")));

@@ -8,7 +8,7 @@ use crate::support::receiver::{
     PATH, Reasons, Script, Scripted, Step, ask, assert_answer, good, idle, read, scripted, teapot,
 };
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Endpoint, EndpointFuture, Inbox, MemoryInbox, RejectionReason, Runtime,
+    Accepted, BoxFuture, Endpoint, Inbox, MemoryInbox, RejectionReason, ResponseFuture, Runtime,
     SharedSecret, WebhookLayer,
 };
 use bytes::Bytes;
@@ -22,19 +22,19 @@ use tower::{Layer, Service};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Starts a request, and with it its clock. Nothing is polled.
-fn start<I: Inbox>(webhooks: &Endpoint<I>, request: Request<Script>) -> Spawn<EndpointFuture> {
+fn start<I: Inbox>(webhooks: &Endpoint<I>, request: Request<Script>) -> Spawn<ResponseFuture> {
     spawn(webhooks.clone().call(request))
 }
 
 /// Polls a request that has its answer by now.
 #[track_caller]
-fn status(request: &mut Spawn<EndpointFuture>) -> u16 {
+fn status(request: &mut Spawn<ResponseFuture>) -> u16 {
     let response = assert_ready!(request.poll()).expect("an endpoint never fails");
     response.status().as_u16()
 }
 
 /// Waits for the answer, and returns it with the time that it took.
-async fn timed(future: EndpointFuture) -> (Response<Bytes>, Duration) {
+async fn timed(future: ResponseFuture) -> (Response<Bytes>, Duration) {
     let start = tokio::time::Instant::now();
     let response = future.await.expect("an endpoint never fails");
     let took = start.elapsed();
@@ -56,7 +56,9 @@ async fn a_body_that_stalls_is_answered_408_after_ack_within() {
     for (webhooks, expected) in [
         (Endpoint::new(idle()), 3 * SECOND),
         (
-            Endpoint::new(idle()).response_timeout(SECOND / 4),
+            WebhookLayer::new("/", idle())
+                .response_timeout(SECOND / 4)
+                .endpoint(),
             SECOND / 4,
         ),
     ] {
@@ -107,7 +109,9 @@ async fn a_first_poll_after_the_deadline_is_answered_at_once() {
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_stalls_is_answered_503_after_ack_within() {
     let inbox = Scripted::new(|_, _| std::future::pending());
-    let webhooks = Endpoint::new(inbox).response_timeout(2 * SECOND);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .response_timeout(2 * SECOND)
+        .endpoint();
     let (answer, took) = timed(webhooks.clone().call(good().build::<Script>())).await;
     let text = "the inbox did not answer in time";
     assert_answer(&answer, 503, text, Some(("retry-after", "5")));
@@ -165,7 +169,9 @@ async fn a_slow_inbox_that_is_given_up_is_told_by_the_drop() {
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_ack_within_is_no_deadline() {
-    let webhooks = Endpoint::new(idle()).response_timeout(Duration::MAX);
+    let webhooks = WebhookLayer::new("/", idle())
+        .response_timeout(Duration::MAX)
+        .endpoint();
     let mut request = start(&webhooks, scripted([Step::Stall]));
     assert_pending!(request.poll());
     advance(Duration::from_secs(1 << 30)).await;
@@ -224,17 +230,19 @@ async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
-        let webhooks = webhooks.verify(SharedSecret::in_query("token", "s3cret"));
+        let inbox = MemoryInbox::with_runtime(Ticking::new(), idle());
+        let webhooks = WebhookLayer::new("/", inbox)
+            .verify(SharedSecret::in_query("token", "s3cret"))
+            .endpoint();
         assert_eq!(ask(&webhooks, scripted([step])).await.status(), 401);
     }
 }
 
 // The drain before an early answer
 
-/// An endpoint that answers early: it wants a secret.
-fn picky() -> Endpoint {
-    Endpoint::new(idle()).verify(SharedSecret::in_query("token", "s3cret"))
+/// A layer whose endpoint answers early, because it wants a secret.
+fn picky() -> WebhookLayer {
+    WebhookLayer::new("/", idle()).verify(SharedSecret::in_query("token", "s3cret"))
 }
 
 const DRAIN: usize = 64 << 10;
@@ -244,7 +252,7 @@ async fn an_early_answer_first_reads_an_unread_body_to_its_end() {
     for frames in [0, 1, 63] {
         let request = scripted(vec![Step::Data(Bytes::from(vec![b' '; 1024])); frames]);
         let seen = request.body().seen();
-        assert_eq!(ask(&picky(), request).await.status(), 401);
+        assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
         // The last poll is that of the end.
         assert_eq!((seen.bytes(), seen.polls()), (frames * 1024, frames + 1));
     }
@@ -255,7 +263,7 @@ async fn an_early_answer_reads_no_more_than_the_limit_of_a_body_or_64_kib() {
     for (limit, drained) in [(1 << 20, 1 << 20), (100 << 10, 100 << 10), (500, DRAIN)] {
         let request = scripted([Step::Endless(Bytes::from(vec![b' '; 1000]))]);
         let seen = request.body().seen();
-        let webhooks = picky().max_body_bytes(limit);
+        let webhooks = picky().max_body_bytes(limit).endpoint();
         assert_eq!(ask(&webhooks, request).await.status(), 401);
         let read = seen.bytes();
         assert!(
@@ -272,7 +280,9 @@ async fn every_early_answer_drains() {
         Step::Wait,
         Step::Data(Bytes::from_static(b"y")),
     ];
-    let webhooks = Endpoint::new(idle()).max_body_bytes(500);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes(500)
+        .endpoint();
     for (mock, status) in [
         (good().method(http::Method::PUT), 405),
         (good().content_type("text/plain"), 415),
@@ -291,14 +301,14 @@ async fn every_early_answer_drains() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_stalls_ends_with_the_early_answer_at_the_deadline() {
     let request = scripted([Step::Data(Bytes::from_static(b"x")), Step::Stall]);
-    let (answer, took) = timed(picky().call(request)).await;
+    let (answer, took) = timed(picky().endpoint().call(request)).await;
     assert_eq!(answer.status(), 401);
     assert_took(took, 3 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_shares_the_clock_of_what_came_before() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes(1);
+    let webhooks = WebhookLayer::new("/", idle()).max_body_bytes(1).endpoint();
     let body = futures_util::stream::once(async {
         sleep(2 * SECOND).await;
         Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b"too large")))
@@ -316,7 +326,7 @@ async fn who_expects_a_100_is_answered_at_once_and_nothing_is_drained() {
     for expect in ["100-continue", "100-Continue"] {
         let request = good().header("expect", expect).build::<Script>();
         let request = request.map(|_| Script::new([Step::Panic]));
-        assert_eq!(ask(&picky(), request).await.status(), 401);
+        assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
     }
 }
 
@@ -329,7 +339,7 @@ async fn a_body_that_broke_is_not_polled_again() {
 #[tokio::test]
 async fn a_body_that_breaks_in_the_drain_changes_no_answer() {
     let request = scripted([Step::Wait, Step::Fail, Step::Panic]);
-    assert_eq!(ask(&picky(), request).await.status(), 401);
+    assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
 }
 
 // The budget of bodies in flight
@@ -347,9 +357,10 @@ fn on_signal(go: &Arc<Notify>) -> Step {
 async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
     let reasons = Reasons::default();
     let told = reasons.clone();
-    let webhooks = Endpoint::new(idle())
+    let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
-        .on_rejection(move |rejection| told.add(rejection.reason()));
+        .on_rejection(move |rejection| told.add(rejection.reason()))
+        .endpoint();
     let mut first = start(
         &webhooks,
         scripted([data(400), Step::Wait, data(200), Step::Stall]),
@@ -386,7 +397,9 @@ async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
 
 #[tokio::test]
 async fn the_budget_is_given_back_by_bodies_that_are_complete() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes_in_flight(1000)
+        .endpoint();
     let go = Arc::new(Notify::new());
     let body = Step::Data(good().padded(900).body_bytes());
     let mut reading = start(&webhooks, scripted([body, on_signal(&go)]));
@@ -416,7 +429,9 @@ async fn the_budget_is_held_while_the_inbox_is_about_to_answer() {
             Ok(Accepted::New)
         }
     });
-    let webhooks = Endpoint::new(inbox).max_body_bytes_in_flight(1000);
+    let webhooks = WebhookLayer::new("/", inbox)
+        .max_body_bytes_in_flight(1000)
+        .endpoint();
     let mut waiting = start(&webhooks, good().padded(900).build());
     assert_pending!(waiting.poll());
     let answer = ask(&webhooks, good().padded(101).build::<Script>()).await;
@@ -435,7 +450,9 @@ async fn the_budget_is_held_while_the_inbox_is_about_to_answer() {
 
 #[tokio::test]
 async fn a_declared_length_alone_takes_nothing_of_the_budget() {
-    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes_in_flight(1000)
+        .endpoint();
     let request = good().header("content-length", "1000").build::<Script>();
     let request = request.map(|_| Script::new([Step::Stall]).declaring(1000));
     let mut announced = start(&webhooks, request);
@@ -451,7 +468,9 @@ async fn a_declared_length_alone_takes_nothing_of_the_budget() {
 #[tokio::test]
 async fn what_is_refused_takes_nothing_of_the_budget_while_it_is_drained() {
     // For want of room: its rest is still to come.
-    let webhooks = Endpoint::new(idle()).max_body_bytes_in_flight(1000);
+    let webhooks = WebhookLayer::new("/", idle())
+        .max_body_bytes_in_flight(1000)
+        .endpoint();
     let mut reading = start(&webhooks, scripted([data(600), Step::Stall]));
     assert_pending!(reading.poll());
     let mut refused = start(&webhooks, scripted([data(300), data(300), Step::Stall]));
@@ -464,9 +483,10 @@ async fn what_is_refused_takes_nothing_of_the_budget_while_it_is_drained() {
     );
 
     // For its size.
-    let webhooks = Endpoint::new(idle())
+    let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(600)
-        .max_body_bytes_in_flight(1000);
+        .max_body_bytes_in_flight(1000)
+        .endpoint();
     let mut refused = start(&webhooks, scripted([data(500), data(500), Step::Stall]));
     assert_pending!(refused.poll());
     assert_eq!(
@@ -477,7 +497,7 @@ async fn what_is_refused_takes_nothing_of_the_budget_while_it_is_drained() {
     );
 
     // For its head.
-    let webhooks = picky().max_body_bytes_in_flight(1000);
+    let webhooks = picky().max_body_bytes_in_flight(1000).endpoint();
     let mut refused = start(&webhooks, scripted([data(1000), Step::Stall]));
     assert_pending!(refused.poll());
     let request = good().query("token", "s3cret").padded(1000);

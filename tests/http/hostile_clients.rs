@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Endpoint, Event, EventRouter, Handle};
+use botisimo_webhooks::{Event, EventRouter, Handle, WebhookLayer};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -36,10 +36,11 @@ impl Server {
         let router = EventRouter::new().on_any(move |event: Event| async move {
             run.send(event.id().to_owned()).unwrap();
         });
-        let webhooks = Endpoint::new(router)
+        let webhooks = WebhookLayer::new("/", router)
             .response_timeout(ACK)
             .max_body_bytes(LIMIT)
-            .max_body_bytes_in_flight(LIMIT);
+            .max_body_bytes_in_flight(LIMIT)
+            .endpoint();
         let handle = webhooks.handle();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -21,7 +21,7 @@ const PAYLOAD: &str = "private-payload";
 
 /// Returns the status of the answer to a request by an endpoint with this secret.
 async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
-    let webhooks = Endpoint::new(idle()).verify(secret);
+    let webhooks = WebhookLayer::new("/", idle()).verify(secret).endpoint();
     let answer = ask(&webhooks, request.build::<Script>()).await;
     answer.status().as_u16()
 }
@@ -113,9 +113,10 @@ async fn several_secrets_let_in_while_they_rotate() {
 
 #[tokio::test]
 async fn a_second_verify_replaces_the_first() {
-    let webhooks = Endpoint::new(idle())
+    let webhooks = WebhookLayer::new("/", idle())
         .verify(SharedSecret::in_query("token", "first"))
-        .verify(SharedSecret::in_query("token", "second"));
+        .verify(SharedSecret::in_query("token", "second"))
+        .endpoint();
     for (given, expected) in [("first", 401), ("second", 200)] {
         let request = good().query("token", given).build::<Script>();
         assert_eq!(ask(&webhooks, request).await.status(), expected);
@@ -124,7 +125,9 @@ async fn a_second_verify_replaces_the_first() {
 
 #[tokio::test]
 async fn a_missing_secret_is_answered_401_before_the_body_is_read() {
-    let webhooks = Endpoint::new(idle()).verify(SharedSecret::in_query("token", SECRET));
+    let webhooks = WebhookLayer::new("/", idle())
+        .verify(SharedSecret::in_query("token", SECRET))
+        .endpoint();
     // Nothing is drained for who expects a 100, so nothing may poll the body.
     let request = good().header("expect", "100-continue").build::<Script>();
     let request = request.map(|_| Script::new([Step::Panic]));
@@ -139,8 +142,12 @@ async fn a_missing_secret_is_answered_401_before_the_body_is_read() {
 
 #[tokio::test]
 async fn a_wrong_secret_counts_and_reaches_no_handler() {
-    let webhooks = Endpoint::new(EventRouter::new().on_any(|_: Event| async { panic!("ran") }))
-        .verify(SharedSecret::in_query("token", SECRET));
+    let webhooks = WebhookLayer::new(
+        "/",
+        EventRouter::new().on_any(|_: Event| async { panic!("ran") }),
+    )
+    .verify(SharedSecret::in_query("token", SECRET))
+    .endpoint();
     let handle = webhooks.handle();
     let request = good().query("token", "wrong").build::<Script>();
     assert_eq!(ask(&webhooks, request).await.status(), 401);
@@ -180,7 +187,7 @@ impl Verify for Length {
 
 #[tokio::test]
 async fn a_verifier_of_ones_own_sees_the_head_and_the_whole_body() {
-    let webhooks = Endpoint::new(idle()).verify(Length);
+    let webhooks = WebhookLayer::new("/", idle()).verify(Length).endpoint();
     let body = good().body_bytes();
     let (all, less) = (body.len().to_string(), (body.len() - 1).to_string());
     for (length, expected) in [(all.as_str(), 200), (&less, 401), ("no number", 401)] {
@@ -289,7 +296,8 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
         });
     let told = Arc::new(Mutex::new(String::new()));
     let tell = Arc::clone(&told);
-    let webhooks = Endpoint::new(
+    let webhooks = WebhookLayer::new(
+        "/",
         MemoryInbox::builder()
             .retry(RetryPolicy::no_retry())
             .build(router),
@@ -299,7 +307,8 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
     .on_rejection(move |rejection| {
         let mut told = tell.lock().expect("no test panics here");
         *told += &format!("{rejection} {rejection:?} {:?}\n", rejection.error());
-    });
+    })
+    .endpoint();
     let handle = webhooks.handle();
     let good = |event: &str| {
         let data = serde_json::json!({ "number": PAYLOAD });
@@ -476,8 +485,9 @@ mod log {
 #[tokio::test]
 async fn a_strangers_refusals_are_warned_of_ever_more_seldom_and_every_malformed_body_is() {
     let (log, _guard) = capture();
-    let webhooks =
-        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", SECRET));
+    let webhooks = WebhookLayer::new("/", EventRouter::new())
+        .verify(SharedSecret::in_query("token", SECRET))
+        .endpoint();
     for _ in 0..9 {
         let request = MockRequest::event("a").query("token", "wrong");
         assert_eq!(
@@ -527,8 +537,9 @@ async fn a_duplicate_is_logged_as_a_duplicate_and_not_as_accepted() {
 #[tokio::test]
 async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
     let (log, _guard) = capture();
-    let webhooks =
-        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", SECRET));
+    let webhooks = WebhookLayer::new("/", EventRouter::new())
+        .verify(SharedSecret::in_query("token", SECRET))
+        .endpoint();
     let request = MockRequest::event("a.b\nWARN forged: a line")
         .message_id("m-1\r\nERROR forged: another")
         .query("token", SECRET);
@@ -557,8 +568,9 @@ async fn a_plus_in_the_query_is_itself_or_a_space() {
         ("ab+cd", "token=ab%20cd", 401),
         ("ab cd", "token=ab%2Bcd", 401),
     ] {
-        let webhooks =
-            Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", secret));
+        let webhooks = WebhookLayer::new("/", EventRouter::new())
+            .verify(SharedSecret::in_query("token", secret))
+            .endpoint();
         let request = MockRequest::event("account.updated").path(format!("/?{query}"));
         let answer = ask(&webhooks, request.build::<Script>()).await;
         assert_eq!(answer.status(), status, "{secret} by {query}");
@@ -567,8 +579,9 @@ async fn a_plus_in_the_query_is_itself_or_a_space() {
 
 #[tokio::test]
 async fn a_secret_neednt_be_utf_8() {
-    let webhooks =
-        Endpoint::new(EventRouter::new()).verify(SharedSecret::in_query("token", b"\xff\x00"));
+    let webhooks = WebhookLayer::new("/", EventRouter::new())
+        .verify(SharedSecret::in_query("token", b"\xff\x00"))
+        .endpoint();
     let request = |query| {
         MockRequest::event("account.updated")
             .path(format!("/?{query}"))

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, Attempt, BoxFuture, DeadLetter, DeadLetters, Drained, Endpoint,
-    ErrorKind, Event, EventRouter, Handle, HandlerError, Inbox, InboxControl, MemoryInbox, Pattern,
-    Report, RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
+    AcceptError, Accepted, BoxFuture, DeadLetter, DeadLetters, Endpoint, ErrorKind, Event,
+    EventRouter, Handle, HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime,
+    Stats, TokioRuntime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -977,32 +977,6 @@ async fn an_inbox_around_another_one_passes_the_letters_on() {
     );
     wait_idle(&inbox).await;
     assert_eq!(inbox.handle().stats().handled, 1);
-}
-
-/// The control of an inbox that keeps no letters.
-struct Forgetful;
-
-impl InboxControl for Forgetful {
-    fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    fn drain(self: Arc<Self>, _: Duration) -> BoxFuture<Drained> {
-        Box::pin(ready(Drained::new(0)))
-    }
-
-    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(ready(()))
-    }
-
-    fn on_attempt(&self, _: Arc<dyn Fn(&Attempt) + Send + Sync>) {}
-}
-
-#[test]
-fn an_inbox_needs_no_letters() {
-    let handle = Handle::new(Forgetful);
-    assert!(handle.dead_letters().is_none());
-    handle.on_dead_letter(|_| unreachable!());
 }
 
 /// The bug: a route's end wrote its reason.

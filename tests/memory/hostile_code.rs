@@ -8,7 +8,7 @@ use std::time::Duration;
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox,
-    MemoryInbox, RetryPolicy, Runtime, Stats, TokioRuntime,
+    MemoryInbox, RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
@@ -84,7 +84,9 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
         }
     }
 
-    let webhooks = Endpoint::new(Busy).response_timeout(Duration::from_millis(10));
+    let webhooks = WebhookLayer::new("/", Busy)
+        .response_timeout(Duration::from_millis(10))
+        .endpoint();
     let request = MockRequest::event("a").build::<http_body_util::Full<bytes::Bytes>>();
     let answer = tokio::spawn(tower::ServiceExt::oneshot(webhooks, request));
     let answer = tokio::time::timeout(BOUND, answer).await;
@@ -442,7 +444,9 @@ mod subscribers {
     #[tokio::test]
     async fn a_subscriber_that_panics_costs_no_request_its_answer() {
         let inbox = MemoryInbox::new(EventRouter::new());
-        let webhooks = Endpoint::new(inbox).on_rejection(|_| panic!("a hook that panics"));
+        let webhooks = WebhookLayer::new("/", inbox)
+            .on_rejection(|_| panic!("a hook that panics"))
+            .endpoint();
         let _guard = tell(|callback| assert_ne!(callback, "event"));
         for (method, status) in [("POST", 200), ("GET", 405)] {
             let request = MockRequest::event("a").method(method.parse().unwrap());

@@ -149,7 +149,9 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
 fn a_body_that_stalls_is_answered_408() {
     smol::block_on(async {
         let inbox = MemoryInbox::with_runtime(Smol, EventRouter::new());
-        let endpoint = Endpoint::new(inbox).response_timeout(SHORT);
+        let endpoint = WebhookLayer::new("/", inbox)
+            .response_timeout(SHORT)
+            .endpoint();
         let handle = endpoint.handle();
         let half = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")));
         let body = StreamBody::new(stream::iter([half]).chain(stream::pending()));
@@ -165,8 +167,9 @@ fn a_body_that_stalls_is_answered_408() {
 #[test]
 fn a_body_that_comes_slowly_is_in_time() {
     smol::block_on(async {
-        let endpoint = Endpoint::new(MemoryInbox::with_runtime(Smol, EventRouter::new()))
-            .response_timeout(LONG);
+        let endpoint = WebhookLayer::new("/", MemoryInbox::with_runtime(Smol, EventRouter::new()))
+            .response_timeout(LONG)
+            .endpoint();
         let body = MockRequest::event("account.updated").body_bytes();
         let half = body.len() / 2;
         let halves = [body.slice(..half), body.slice(half..)];

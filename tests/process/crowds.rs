@@ -9,7 +9,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Endpoint, Event, EventRouter};
+use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -61,10 +61,11 @@ fn server() {
 }
 
 async fn serve() {
-    let webhooks = Endpoint::new(EventRouter::new().on_any(async |_: Event| {}))
+    let webhooks = WebhookLayer::new("/", EventRouter::new().on_any(async |_: Event| {}))
         .response_timeout(ACK)
         .max_body_bytes(LIMIT)
-        .max_body_bytes_in_flight(LIMIT);
+        .max_body_bytes_in_flight(LIMIT)
+        .endpoint();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("\nlistening {}", listener.local_addr().unwrap());
     loop {

@@ -8,6 +8,7 @@ use super::inner::Inner;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
 use crate::inbox::{DeadLetterStore, Drained, InboxControl};
+use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
 impl InboxControl for Inner {
@@ -49,6 +50,10 @@ impl InboxControl for Inner {
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
         Some(self)
+    }
+
+    fn router(&self) -> Option<EventRouter> {
+        self.executor.router().cloned()
     }
 }
 

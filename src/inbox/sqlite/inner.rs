@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl};
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
+use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Clock};
 use crate::telemetry::{self, ParentSpan};
 
@@ -238,5 +239,9 @@ impl InboxControl for Inner {
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
         Some(self)
+    }
+
+    fn router(&self) -> Option<EventRouter> {
+        self.executor.router().cloned()
     }
 }

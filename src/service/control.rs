@@ -1,0 +1,46 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::counters::Counters;
+use crate::delivery::{Attempt, DeadLetter, Stats};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl};
+use crate::router::EventRouter;
+use crate::runtime::BoxFuture;
+
+/// The inbox's control, with the receiver's counts added to the inbox's.
+pub(super) struct ReceiverControl {
+    pub(super) counters: Arc<Counters>,
+    pub(super) inbox: Handle,
+}
+
+impl InboxControl for ReceiverControl {
+    fn stats(&self) -> Stats {
+        let mut stats = self.inbox.stats();
+        self.counters.add_to(&mut stats);
+        stats
+    }
+
+    fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(self.inbox.drain(within))
+    }
+
+    fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(self.inbox.wait_idle())
+    }
+
+    fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
+        self.inbox.on_attempt(move |attempt| hook(attempt));
+    }
+
+    fn on_dead_letter(&self, hook: Arc<dyn Fn(&DeadLetter) + Send + Sync>) {
+        self.inbox.on_dead_letter(move |letter| hook(letter));
+    }
+
+    fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        self.inbox.dead_letters().map(DeadLetters::into_store)
+    }
+
+    fn router(&self) -> Option<EventRouter> {
+        self.inbox.router()
+    }
+}

@@ -1,0 +1,51 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::reason::RejectionReason;
+use crate::delivery::Stats;
+use crate::telemetry;
+
+/// The counts of a receiver's rejections.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    malformed: AtomicU64,
+    unverified: AtomicU64,
+    overloaded: AtomicU64,
+    rejected: AtomicU64,
+    /// Not added to [`Stats`], because the inbox counts its refusals itself.
+    refused: AtomicU64,
+    warned_unverified: AtomicBool,
+}
+
+impl Counters {
+    /// Warns, once, that the receiver verifies no requests.
+    pub(super) fn warn_unverified(&self) {
+        // Read first: axum calls `Layer::layer` for each request until `with_state`.
+        let warned = &self.warned_unverified;
+        if !warned.load(Ordering::Relaxed) && !warned.swap(true, Ordering::Relaxed) {
+            telemetry::verify_missing();
+        }
+    }
+
+    /// Counts a rejection, and returns the number of its kind so far.
+    pub(super) fn count(&self, reason: RejectionReason) -> u64 {
+        let count = match reason {
+            RejectionReason::Malformed => &self.malformed,
+            RejectionReason::Unverified => &self.unverified,
+            RejectionReason::Busy | RejectionReason::Slow => &self.overloaded,
+            RejectionReason::Full | RejectionReason::Draining | RejectionReason::Unavailable => {
+                &self.refused
+            }
+            _ => &self.rejected,
+        };
+        // Relaxed: no other memory depends on these counts.
+        count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Adds the counts to those of the inbox.
+    pub(super) fn add_to(&self, stats: &mut Stats) {
+        stats.malformed += self.malformed.load(Ordering::Relaxed);
+        stats.unverified += self.unverified.load(Ordering::Relaxed);
+        stats.overloaded += self.overloaded.load(Ordering::Relaxed);
+        stats.rejected += self.rejected.load(Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,120 @@
+use std::fmt;
+
+use http::StatusCode;
+
+use super::reply::Reply;
+use crate::inbox::AcceptError;
+
+/// The reason why a webhook request was rejected.
+///
+/// | reason | answer | |
+/// |---|---|---|
+/// | `NotPost` | 405, `Allow: POST` | |
+/// | `Unverified` | 401, `WWW-Authenticate` | before the body is read |
+/// | `ContentType`, `ContentEncoding` | 415 | the sender sends JSON; an absent or empty content type is accepted |
+/// | `TooLarge` | 413 | before the body is read, if its length is declared |
+/// | `Unreadable` | 400 | the connection broke, or an outer layer failed |
+/// | `Malformed` | 400 with one text per member, or as set | it may be the first sign of a changed envelope |
+/// | `Incomplete` | 408 | the deadline passed before the end of the body |
+/// | `Unmatched` | as set; by default unmatched events are accepted | after an error, the sender retries for days |
+/// | `Full`, `Busy` | 503, `Retry-After: 1` | the inbox is full, or too many body bytes are in flight |
+/// | `Draining`, `Unavailable`, `Panicked`, `Slow` | 503, `Retry-After: 5` | the sender retries, so nothing is lost |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionReason {
+    /// The method isn't `POST`.
+    NotPost,
+    /// The secret is wrong or missing.
+    Unverified,
+    /// The content type isn't JSON.
+    ContentType,
+    /// The body is encoded, for example by gzip, and no outer layer has decoded it.
+    ContentEncoding,
+    /// The body exceeds the limit.
+    TooLarge,
+    /// The body couldn't be read to its end.
+    Unreadable,
+    /// The body isn't an event.
+    Malformed,
+    /// The body was incomplete at the deadline.
+    Incomplete,
+    /// No route matches the event, and
+    /// [`answer_unmatched`](crate::WebhookLayer::answer_unmatched) sets an error status.
+    Unmatched,
+    /// Too many body bytes are in flight.
+    Busy,
+    /// The inbox is full.
+    Full,
+    /// The inbox is draining.
+    Draining,
+    /// The inbox isn't working.
+    Unavailable,
+    /// A [`Verify`](crate::Verify), a wrapper of an inbox, or a body panicked.
+    Panicked,
+    /// The inbox didn't answer before the deadline.
+    ///
+    /// It may store the event nevertheless. It then answers the next copy with 200.
+    Slow,
+}
+
+impl RejectionReason {
+    /// Returns a short text, which contains nothing of the request.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotPost => "webhooks are sent by POST",
+            Self::Unverified => "the secret is wrong or missing",
+            Self::ContentType => "the content type is not JSON",
+            Self::ContentEncoding => "the content encoding is not supported",
+            Self::TooLarge => "the body is too large",
+            Self::Unreadable => "the body could not be read",
+            Self::Malformed => "the body is not an event",
+            Self::Incomplete => "the body was not complete in time",
+            Self::Unmatched => "no route matches this event type",
+            Self::Busy => "too many bodies are being read",
+            Self::Full => "the inbox is full",
+            Self::Draining => "the inbox is draining",
+            Self::Unavailable => "the inbox is not available",
+            Self::Panicked => "the receiver panicked",
+            Self::Slow => "the inbox did not answer in time",
+        }
+    }
+
+    /// Returns the answer. This is the only table of answers.
+    pub(super) fn reply(self) -> Reply {
+        let text = self.as_str();
+        match self {
+            Self::NotPost => Reply::method_not_allowed(text),
+            Self::Unverified => Reply::unauthorized(text),
+            Self::ContentType => Reply::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
+            Self::ContentEncoding => Reply::unsupported_encoding(text),
+            Self::TooLarge => Reply::new(StatusCode::PAYLOAD_TOO_LARGE, text),
+            Self::Unreadable | Self::Malformed => Reply::new(StatusCode::BAD_REQUEST, text),
+            Self::Incomplete => Reply::new(StatusCode::REQUEST_TIMEOUT, text),
+            Self::Unmatched => Reply::new(StatusCode::NOT_FOUND, text),
+            Self::Busy | Self::Full => Reply::unavailable(text, AcceptError::full().delay()),
+            Self::Draining => Reply::unavailable(text, AcceptError::draining().delay()),
+            Self::Unavailable | Self::Panicked | Self::Slow => {
+                Reply::unavailable(text, AcceptError::unavailable().delay())
+            }
+        }
+    }
+
+    /// Returns whether to log the `count`th rejection of this kind as a warning.
+    ///
+    /// A rejection that a retry doesn't fix, and that a stranger can't cause, is always a warning.
+    /// Of the other kinds the 1st, 2nd, 4th, 8th and so on are. So a scanner can't fill the log, and
+    /// a wrong secret is still noticed.
+    pub(super) fn should_warn(self, count: u64) -> bool {
+        matches!(
+            self,
+            Self::Malformed | Self::Unavailable | Self::Panicked | Self::Slow
+        ) || count.is_power_of_two()
+    }
+}
+
+impl fmt::Display for RejectionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
