@@ -6,7 +6,7 @@ use futures_util::TryFutureExt;
 use futures_util::future::Either;
 use tower_service::Service;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::router::EventRouter;
@@ -25,7 +25,10 @@ enum Erased {
 }
 
 impl ErasedService {
-    pub(crate) fn new<S>(service: S) -> Self
+    /// # Errors
+    ///
+    /// Fails if the service is a router of which two routes have the same name.
+    pub(crate) fn new<S>(service: S) -> Result<Self, Error>
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
             + Clone
@@ -33,8 +36,9 @@ impl ErasedService {
             + 'static,
     {
         if let Some(router) = (&service as &dyn Any).downcast_ref::<EventRouter>() {
+            router.validate()?;
             let service = Erased::Router(router.clone());
-            return Self { service };
+            return Ok(Self { service });
         }
         // A service needn't be `Sync`, so a lock guards it while it is cloned.
         let service = Mutex::new(service);
@@ -51,9 +55,9 @@ impl ErasedService {
                 service.call(event).await.map_err(Into::into)
             })
         };
-        Self {
+        Ok(Self {
             service: Erased::Service(Box::new(call)),
-        }
+        })
     }
 
     /// Returns the service if it is a router without layers around it.

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -6,50 +5,57 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::{RouterFuture, Run, Runs};
+use super::future::RouterFuture;
 use super::handler::{Handler, Typed};
 use super::pattern::Pattern;
-use super::route::{Route, Takes};
-use super::table::{Found, Index, Table};
-use crate::catch_panic::catch_panic;
-use crate::error::{Error, ErrorKind};
+use super::route::{Matcher, Route};
+use super::routes::Routes;
+use crate::error::Error;
 use crate::event::{Event, EventType, Payload};
-use crate::outcome::{AttemptState, IntoOutcome, Outcome, Report};
+use crate::outcome::{IntoOutcome, Report};
 use crate::telemetry;
 
-/// Runs the closures that are registered for an event.
+/// Runs the handlers that are registered for an event's type.
 ///
 /// A handler is an async function or closure that takes an [`Event`] or an `Event<T>`, and returns
-/// `()` or a `Result<(), E>`; see [`IntoOutcome`]. Each run gets a clone of what the closure
-/// captured, so `move |event| async move { db… }` is fine.
+/// `()` or a `Result<(), E>` (see [`IntoOutcome`]). Each run gets a clone of the closure's captured
+/// values, so `move |event| async move { db… }` works.
 ///
-/// # Which handlers run
+/// # Matching
 ///
-/// A name is split at its dots into segments, which are compared whole: `stream` has nothing to do
-/// with `stream_report.created`. An empty segment is a segment like every other.
+/// The dots of an event type separate segments. Segments are compared whole: `stream` doesn't match
+/// `stream_report.created`. Empty segments are compared like any other.
 ///
-/// | registered with | takes |
+/// | registered with | matches |
 /// |---|---|
 /// | `on("a.b")` | the event type `a.b` |
-/// | `on("a.b.*")` | what is below `a.b`: that and one or more further segments |
-/// | `on_prefix("a.b")` | both, `a.b` and what is below it |
+/// | `on("a.b.*")` | event types below `a.b`, with one or more further segments |
+/// | `on_prefix("a.b")` | `a.b` and event types below it |
 /// | `on_any` | every event |
-/// | `fallback` | what no other takes, `on_any` aside |
+/// | `fallback` | every event that matches no other route, `on_any` aside |
 ///
-/// All handlers that take an event run, at the same time. None can hurt another, whatever it does:
-/// an error, a panic, a payload that doesn't fit is that route's own [`Outcome`] in the [`Report`].
-/// Two things can't be caught: a handler that blocks its thread holds up whatever else runs there
-/// (use `spawn_blocking`), and with `panic = "abort"` a panic ends the process, as does a second
-/// panic while the first one unwinds.
+/// All matching handlers run concurrently. A handler affects only its own route: an error, a panic
+/// or a payload that doesn't fit becomes the route's [`Outcome`](crate::Outcome) in the [`Report`].
+/// Two things can't be isolated. A handler that blocks its thread delays other tasks on that thread:
+/// use `spawn_blocking`. With `panic = "abort"` a panic ends the process, and so does a second panic
+/// during unwinding.
 ///
-/// Finding the handlers takes the same time among ten as among ten thousand.
+/// Finding the routes of an event takes the same time among ten routes as among ten thousand.
+///
+/// # Names
+///
+/// The name of a route is its pattern, unless [`named`](EventRouter::named) sets another. Reports and
+/// logs contain the name, and a durable inbox stores it to remember which routes have finished. So
+/// names must be unique where the router is used: an inbox, a layer or an endpoint that is built over
+/// two routes of one name panics, or returns an error if its constructor returns a `Result`. If
+/// layers hide the router from the inbox, each call of the router panics.
 ///
 /// # As a service
 ///
-/// It is a tower [`Service`] of events, always ready, that never fails. Layers of tower fit around
-/// it: a timeout, a concurrency limit, tracing. [`MemoryInbox::new`](crate::MemoryInbox) takes the
-/// result. A service that calls several routers needs names that differ among them all: a route is
-/// known by its name.
+/// The router is a tower [`Service`] of events that is always ready and never fails. Wrap it in
+/// layers of tower, for example a timeout or a concurrency limit, and pass the service to
+/// [`MemoryInbox::new`](crate::MemoryInbox). A service that calls several routers needs names that
+/// are unique among all of them.
 ///
 /// # Examples
 ///
@@ -60,8 +66,8 @@ use crate::telemetry;
 /// struct Stream { title: String }
 ///
 /// let router = EventRouter::new()
-///     // Is it `….started`, `….started.twitch`, or both? The specification doesn't say.
-///     // A prefix takes whichever comes, and runs twice if both do.
+///     // The specification doesn't say whether `….started`, `….started.twitch` or both are sent.
+///     // A prefix matches either, and runs twice if both are sent.
 ///     .on_prefix("connection.stream.started", |event: Event<Stream>| async move {
 ///         if event.data().title.is_empty() {
 ///             return Err(HandlerError::permanent("a stream without a title"));
@@ -70,7 +76,7 @@ use crate::telemetry;
 ///     })
 ///     .on("account.*", |event: Event| async move { println!("{}", event.event_type()) })
 ///     .on_any(|event: Event| async move { println!("{event:?}") })
-///     .fallback(|event: Event| async move { println!("who waits for {}?", event.id()) });
+///     .fallback(|event: Event| async move { println!("no route for {}", event.id()) });
 ///
 /// println!("{router}");
 /// assert_eq!(router.matching_routes("connection.stream.started.twitch").len(), 2);
@@ -78,35 +84,29 @@ use crate::telemetry;
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct EventRouter {
-    inner: Arc<Inner>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inner {
-    /// In the order of registration; an index in the table is a place in here.
-    routes: Vec<Registered>,
-    names: HashSet<Arc<str>>,
-    table: Table,
-    fallback: Option<Index>,
-}
-
-#[derive(Clone, Debug)]
-struct Registered {
-    route: Route,
-    handler: Arc<dyn Handler>,
+    routes: Arc<Routes>,
 }
 
 impl EventRouter {
-    /// Returns a router without routes, for which every event is unhandled.
+    /// Returns a router without routes. It leaves every event unhandled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Registers a handler for one event type, `a.b`, or for all below one, `a.b.*`.
+    /// Registers a handler for one event type (`a.b`) or for the event types below it (`a.b.*`).
     ///
-    /// The event type may be a text or an [`EventType`]. A pattern that no documented event type
-    /// matches is a typo or an event type newer than this crate: it works, and is warned of and
-    /// marked in the route table.
+    /// The pattern is a text or an [`EventType`]. A pattern that matches no documented event type is
+    /// a typo, or newer than this crate. The route works, a warning is logged, and the route table
+    /// marks the route. If a documented event type is similar, both suggest it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the pattern is malformed (see [`Pattern::new`]).
+    ///
+    /// ```should_panic
+    /// # use botisimo_webhooks::{Event, EventRouter};
+    /// let _ = EventRouter::new().on("account.*.twitch", |_: Event| async {});
+    /// ```
     ///
     /// # Examples
     ///
@@ -119,19 +119,11 @@ impl EventRouter {
     /// }
     ///
     /// let router = EventRouter::new()
-    ///     .on("account.updated", refresh).named("refresh")
-    ///     .on("account.updated", |_: Event| async {})
-    ///     .on(EventType::PollCreated, refresh);
+    ///     .on(EventType::PollCreated, refresh)
+    ///     .on("account.updated", refresh)
+    ///     // A second route of one pattern needs a name.
+    ///     .on("account.updated", |_: Event| async {}).named("audit");
     /// # let _ = router;
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// If the pattern is malformed, as [`Pattern::new`] says, or if two routes have the same name.
-    ///
-    /// ```should_panic
-    /// # use botisimo_webhooks::{Event, EventRouter};
-    /// let _ = EventRouter::new().on("account.*.twitch", |_: Event| async {});
     /// ```
     #[track_caller]
     pub fn on<P, T, H, Fut>(self, pattern: P, handler: H) -> Self
@@ -141,20 +133,19 @@ impl EventRouter {
         H: FnOnce(Event<T>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: IntoOutcome> + Send + 'static,
     {
-        or_panic(self.try_on(pattern, handler))
+        let pattern = or_panic(pattern.try_into().map_err(Into::into));
+        self.add(Matcher::Pattern(pattern), Typed::new(handler))
     }
 
-    /// Registers a handler for one event type and for all below it: `on_prefix("a.b")` takes `a.b`,
-    /// `a.b.c` and `a.b.c.d`.
+    /// Registers a handler for one event type and the event types below it.
     ///
-    /// This is what most handlers of streams want: the specification doesn't say whether the start
-    /// of a stream sends `connection.stream.started`, `connection.stream.started.twitch` or
-    /// both. If both are sent, the handler runs for each.
+    /// `on_prefix("a.b")` matches `a.b`, `a.b.c` and `a.b.c.d`. Most handlers of streams need it: the
+    /// specification doesn't say whether the start of a stream sends `connection.stream.started`,
+    /// `connection.stream.started.twitch` or both. If both are sent, the handler runs for each.
     ///
     /// # Panics
     ///
-    /// If the prefix is malformed, as [`Pattern::prefix`] says, or if two routes have the same
-    /// name.
+    /// Panics if the prefix is malformed (see [`Pattern::prefix`]).
     #[track_caller]
     pub fn on_prefix<T, H, Fut>(self, prefix: impl AsRef<str>, handler: H) -> Self
     where
@@ -162,16 +153,21 @@ impl EventRouter {
         H: FnOnce(Event<T>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: IntoOutcome> + Send + 'static,
     {
-        or_panic(Pattern::prefix(prefix.as_ref()).and_then(|pattern| self.try_on(pattern, handler)))
+        let pattern = or_panic(Pattern::prefix(prefix.as_ref()));
+        self.add(Matcher::Pattern(pattern), Typed::new(handler))
     }
 
-    /// Registers a handler, like [`on`](EventRouter::on), for patterns that aren't known when the
-    /// program is written.
+    /// Registers a handler like [`on`](EventRouter::on), and returns an error instead of panicking.
+    ///
+    /// Use it for patterns that come from configuration. To register two routes of one pattern, name
+    /// the first one before adding the second.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`] if the pattern is malformed, [`ErrorKind::Route`] if two routes have
-    /// the same name. The router is gone then; keep a clone if it is needed.
+    /// [`ErrorKind::Pattern`](crate::ErrorKind::Pattern) if the pattern is malformed, and
+    /// [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The error
+    /// consumes the router, so keep a clone if you need it.
+    #[track_caller]
     pub fn try_on<P, T, H, Fut>(self, pattern: P, handler: H) -> Result<Self, Error>
     where
         P: TryInto<Pattern, Error: Into<Error>>,
@@ -180,17 +176,15 @@ impl EventRouter {
         Fut: Future<Output: IntoOutcome> + Send + 'static,
     {
         let pattern = pattern.try_into().map_err(Into::into)?;
-        self.add(Takes::Pattern(pattern), Typed::new(handler))
+        let router = self.add(Matcher::Pattern(pattern), Typed::new(handler));
+        router.validate()?;
+        Ok(router)
     }
 
-    /// Registers a handler that observes every event, named `*`.
+    /// Registers a handler that observes every event. Its route is named `*`.
     ///
-    /// It doesn't count as a match: [`fallback`](EventRouter::fallback) runs all the same, and the
-    /// event still counts as unhandled if no other route takes it.
-    ///
-    /// # Panics
-    ///
-    /// If two routes have the same name.
+    /// The route doesn't count as a match. The [`fallback`](EventRouter::fallback) runs nevertheless,
+    /// and an event that matches no other route counts as unhandled.
     #[track_caller]
     pub fn on_any<T, H, Fut>(self, handler: H) -> Self
     where
@@ -198,15 +192,15 @@ impl EventRouter {
         H: FnOnce(Event<T>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: IntoOutcome> + Send + 'static,
     {
-        or_panic(self.add(Takes::Any, Typed::new(handler)))
+        self.add(Matcher::Any, Typed::new(handler))
     }
 
-    /// Registers the handler, named `fallback`, of the events that no other route takes; those of
-    /// [`on_any`](EventRouter::on_any) aside.
+    /// Registers the handler of events that match no other route,
+    /// [`on_any`](EventRouter::on_any) aside. Its route is named `fallback`.
     ///
     /// # Panics
     ///
-    /// If the router has a fallback, or another route of that name.
+    /// Panics if the router has a fallback already.
     #[track_caller]
     pub fn fallback<T, H, Fut>(self, handler: H) -> Self
     where
@@ -214,51 +208,58 @@ impl EventRouter {
         H: FnOnce(Event<T>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: IntoOutcome> + Send + 'static,
     {
-        or_panic(self.add(Takes::Rest, Typed::new(handler)))
+        self.add(Matcher::Fallback, Typed::new(handler))
     }
 
-    /// Renames the route that was added last. Without it a route's name is its pattern, so a second
-    /// route of the same pattern needs a name: name the first one, then add the second.
+    /// Renames the route that was added last.
     ///
-    /// A name stands in reports and logs, and it is what a durable inbox remembers a route by.
+    /// See [Names](EventRouter#names). Renaming a route of a durable inbox makes it a new route: an
+    /// event that is retried meanwhile runs it again.
     ///
     /// # Panics
     ///
-    /// If the router has no route, or another one of that name.
+    /// Panics if the router has no route.
     #[track_caller]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
-        let inner = Arc::make_mut(&mut self.inner);
-        let Some(last) = inner.routes.last_mut() else {
-            panic!("`named` renames the route added last: add one first")
-        };
-        let name = name.into();
-        inner.names.remove(&last.route.name);
-        last.route.name = Arc::clone(&name);
-        or_panic(inner.claim(&name));
+        let renamed = Arc::make_mut(&mut self.routes).rename_last(name.into());
+        assert!(
+            renamed,
+            "`named` renames the route that was added last, and there is none"
+        );
         self
     }
 
-    /// Adds the routes of another router after those of this one.
+    /// Adds the routes of another router after the routes of this one.
     ///
     /// # Panics
     ///
-    /// If both have a route of the same name, or both a fallback.
+    /// Panics if both routers have a fallback.
     #[track_caller]
-    #[allow(clippy::needless_pass_by_value)] // a builder's other half is used up, like the first
+    #[allow(clippy::needless_pass_by_value)] // a builder consumes both halves
     pub fn merge(mut self, other: Self) -> Self {
-        let inner = Arc::make_mut(&mut self.inner);
-        for registered in &other.inner.routes {
-            or_panic(inner.push(registered.clone()));
-        }
+        or_panic(Arc::make_mut(&mut self.routes).extend(&other.routes));
         self
     }
 
-    /// Returns all routes, in the order of their registration.
-    pub fn routes(&self) -> impl ExactSizeIterator<Item = &Route> {
-        self.inner.routes.iter().map(|registered| &registered.route)
+    /// Checks that no two routes have the same name.
+    ///
+    /// Constructors that use the router make this check too. Call it to get an error where they
+    /// would panic.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The text
+    /// contains the file and the line of both registrations.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.routes.validate()
     }
 
-    /// Returns the routes that an event of this type runs, in the order of their registration.
+    /// Returns all routes, in the order of registration.
+    pub fn routes(&self) -> impl ExactSizeIterator<Item = &Route> {
+        self.routes.iter()
+    }
+
+    /// Returns the routes that an event of this type runs, in the order of registration.
     ///
     /// # Examples
     ///
@@ -274,118 +275,25 @@ impl EventRouter {
     /// ```
     #[must_use]
     pub fn matching_routes(&self, event_type: impl Into<EventType>) -> Vec<&Route> {
-        let inner = &self.inner;
-        inner.table.find(&event_type.into(), |found| {
-            inner.taken(found).map(|each| &each.route).collect()
-        })
+        self.routes.matching(&event_type.into())
     }
 
-    /// Returns whether a route takes an event of this type; those of
-    /// [`on_any`](EventRouter::on_any) aside.
+    /// Returns whether an event of this type matches a route, [`on_any`](EventRouter::on_any) aside.
     #[must_use]
     pub fn matches(&self, event_type: &EventType) -> bool {
-        self.inner.fallback.is_some() || self.inner.table.find(event_type, |found| found.matched)
+        self.routes.matches(event_type)
     }
 
-    fn add(mut self, takes: Takes, handler: impl Handler + 'static) -> Result<Self, Error> {
-        let name = Arc::from(takes.to_string());
-        let route = Route { name, takes };
-        if route.is_suspect() {
-            telemetry::undocumented_pattern(&route.name);
+    #[track_caller]
+    fn add(mut self, matcher: Matcher, handler: impl Handler + 'static) -> Self {
+        let route = Route::new(matcher);
+        if let Some(pattern) = route.undocumented_pattern() {
+            let suggestion = pattern.suggestion();
+            telemetry::undocumented_pattern(&pattern.to_string(), suggestion.as_deref());
         }
-        Arc::make_mut(&mut self.inner).push(Registered {
-            route,
-            handler: Arc::new(handler),
-        })?;
-        Ok(self)
+        or_panic(Arc::make_mut(&mut self.routes).push(route, Arc::new(handler)));
+        self
     }
-}
-
-impl Inner {
-    fn push(&mut self, registered: Registered) -> Result<(), Error> {
-        let index = Index::try_from(self.routes.len()).map_err(|_| {
-            Error::new(
-                ErrorKind::Route,
-                "a router has room for 4,294,967,296 routes",
-            )
-        })?;
-        let route = &registered.route;
-        if route.is_fallback() && self.fallback.is_some() {
-            return Err(Error::new(
-                ErrorKind::Route,
-                "a router has one fallback, and this one has it already",
-            ));
-        }
-        self.claim(&route.name)?;
-        match &route.takes {
-            Takes::Pattern(pattern) => self.table.insert(pattern, index),
-            Takes::Any => self.table.insert_observer(index),
-            Takes::Rest => self.fallback = Some(index),
-        }
-        self.routes.push(registered);
-        Ok(())
-    }
-
-    fn claim(&mut self, name: &Arc<str>) -> Result<(), Error> {
-        if self.names.insert(Arc::clone(name)) {
-            return Ok(());
-        }
-        let text = format!(
-            "there is a route named {name:?} already: give that one another name, by `.named(…)` right after it"
-        );
-        Err(Error::new(ErrorKind::Route, text))
-    }
-
-    /// Returns the routes that run, out of those that were found.
-    fn taken(&self, found: &Found) -> impl Iterator<Item = &Registered> + Clone {
-        let fallback = self.fallback.filter(|_| !found.matched);
-        found
-            .routes
-            .iter()
-            .copied()
-            .chain(fallback)
-            .map(|index| &self.routes[index as usize])
-    }
-
-    /// Starts the handlers of an event.
-    fn run(&self, found: &Found, event: &Event) -> RouterFuture {
-        let attempt_state = match event.attempt_state() {
-            Some(attempt_state) => Arc::clone(attempt_state),
-            None => Arc::new(AttemptState::first()),
-        };
-        let matched = found.matched || self.fallback.is_some();
-        let taken = self.taken(found);
-        if attempt_state.is_selective() {
-            let wanted: Vec<_> = taken
-                .filter(|each| attempt_state.wants(&each.route.name))
-                .collect();
-            start(attempt_state, wanted.into_iter(), matched, event)
-        } else {
-            start(attempt_state, taken, matched, event)
-        }
-    }
-}
-
-fn start<'a>(
-    attempt_state: Arc<AttemptState>,
-    routes: impl Iterator<Item = &'a Registered> + Clone,
-    matched: bool,
-    event: &Event,
-) -> RouterFuture {
-    let run = attempt_state.start(routes.clone().map(|each| &each.route.name), matched);
-    let expired = attempt_state.is_expired();
-    let runs = routes.enumerate().filter_map(|(index, each)| {
-        let started = match expired {
-            true => Err(Outcome::TimedOut),
-            false => catch_panic(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
-        };
-        started
-            .map(|future| Run::new(index, future))
-            .map_err(|outcome| attempt_state.record(run, index, outcome))
-            .ok()
-    });
-    let runs = Runs::start(runs);
-    RouterFuture::new(attempt_state, run, runs)
 }
 
 impl Service<Event> for EventRouter {
@@ -398,29 +306,29 @@ impl Service<Event> for EventRouter {
     }
 
     fn call(&mut self, event: Event) -> RouterFuture {
-        self.inner
-            .table
-            .find(event.event_type(), |found| self.inner.run(found, &event))
+        self.routes.run(&event)
     }
 }
 
-/// Writes the route table: a line a route.
+/// Writes the route table, one route per line.
 impl fmt::Display for EventRouter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, route) in self.routes().enumerate() {
             let newline = if i == 0 { "" } else { "\n" };
-            let mark = if route.is_suspect() {
-                "  (no documented event type)"
-            } else {
-                ""
-            };
-            write!(f, "{newline}{route}{mark}")?;
+            write!(f, "{newline}{route}")?;
+            if let Some(pattern) = route.undocumented_pattern() {
+                f.write_str("  (no documented event type")?;
+                if let Some(suggestion) = pattern.suggestion() {
+                    write!(f, ": did you mean `{suggestion}`?")?;
+                }
+                f.write_str(")")?;
+            }
         }
         Ok(())
     }
 }
 
-/// The panicking edge over a fallible core: names the line of the user that called it.
+/// Panics with the error, at the line of the user's call.
 #[track_caller]
 fn or_panic<T>(result: Result<T, Error>) -> T {
     match result {

@@ -12,19 +12,18 @@ use crate::catch_panic::{CatchPanic, PanicMessage};
 use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
 
-/// The runs of an event's handlers, as [`EventRouter`](crate::EventRouter) returns it. It is ready
-/// when the last of them is.
+/// The future of [`EventRouter`](crate::EventRouter). It is ready when all handlers of the event are.
 ///
 /// # Cancel safety
 ///
-/// Dropping it drops the handlers that still run. Inside a delivery, those are tried again and
-/// those that had finished aren't.
+/// Dropping it drops the handlers that still run. Inside an inbox, these routes are retried, and the
+/// routes that have finished aren't.
 #[must_use = "futures do nothing unless polled"]
 pub struct RouterFuture {
     attempt_state: Arc<AttemptState>,
     run: RouterRun,
     runs: Runs,
-    /// The end of the attempt's time, asked for once a handler had to wait.
+    /// Signals the end of the attempt's time. Created when a handler is pending for the first time.
     deadline: Option<oneshot::Receiver<()>>,
 }
 
@@ -51,7 +50,7 @@ impl RouterFuture {
         }
     }
 
-    /// Polls the handlers and writes what they did; ready when none is left.
+    /// Polls the handlers and records their outcomes. Ready when none is left.
     fn poll_runs(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next = match &mut self.runs {
@@ -72,7 +71,7 @@ impl RouterFuture {
         }
     }
 
-    /// Returns whether the attempt's time is over.
+    /// Returns whether the attempt's time has passed.
     fn is_expired(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = match self
             .deadline
@@ -82,11 +81,11 @@ impl RouterFuture {
             Some(deadline) => self.deadline.insert(deadline),
             None => return true,
         };
-        // An error is a attempt_state that went away, which this future holds.
+        // This future holds the attempt state, so the sender of the signal lives.
         Pin::new(deadline).poll(cx).is_ready()
     }
 
-    /// Drops what still runs.
+    /// Drops the handlers that still run.
     fn time_out(&mut self) {
         match std::mem::replace(&mut self.runs, Runs::None) {
             Runs::None => {}
@@ -119,7 +118,7 @@ impl Future for RouterFuture {
 }
 
 impl Runs {
-    /// Takes up the handlers of an event; a single one needs no join.
+    /// Collects the runs of an event. A single run needs no `FuturesUnordered`.
     pub(super) fn start(mut runs: impl Iterator<Item = Run>) -> Self {
         match (runs.next(), runs.next()) {
             (None, _) => Self::None,
@@ -130,7 +129,6 @@ impl Runs {
 }
 
 impl Run {
-    /// Takes up a handler that was started.
     pub(super) fn new(index: usize, future: BoxFuture<Outcome>) -> Self {
         Self {
             index,

@@ -5,10 +5,13 @@ use crate::event::{Event, Payload};
 use crate::outcome::{IntoOutcome, Outcome};
 use crate::runtime::BoxFuture;
 
-/// A registered closure, whatever its type: the one dynamic call of the way from an event to a
-/// handler.
+/// A handler without its type. This is the only dynamic call between an event and its handler.
 pub(super) trait Handler: Send + Sync {
-    /// Starts a run on a clone of what the closure captured. May panic where the user's code does.
+    /// Starts a run with a clone of the closure.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the clone panics.
     fn run(&self, event: Event) -> BoxFuture<Outcome>;
 }
 
@@ -18,7 +21,7 @@ impl fmt::Debug for dyn Handler {
     }
 }
 
-/// A closure that takes its event as an `Event<T>`.
+/// A handler that takes an `Event<T>`.
 pub(super) struct Typed<H, T> {
     handler: H,
     payload: PhantomData<fn() -> T>,

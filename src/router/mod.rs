@@ -1,9 +1,8 @@
-//! From an event to the closures that are registered for it: the rules are in the docs of
-//! [`EventRouter`].
+//! Finds and runs the handlers of an event: the rules are in the docs of [`EventRouter`].
 //!
-//! The table of routes is built as they are registered: for each documented event type it holds the
-//! list of its routes, and for other names a tree of segments. So to find an event's routes takes
-//! the same time among ten as among ten thousand, and allocates nothing for a documented event
+//! Registering a route builds the table. The table has a list of routes for each documented event
+//! type, and a tree of segments for all other names. So finding the routes of an event takes the
+//! same time among ten routes as among ten thousand, and allocates nothing for a documented event
 //! type.
 
 mod event_router;
@@ -11,6 +10,8 @@ mod future;
 mod handler;
 mod pattern;
 mod route;
+mod routes;
+mod suggest;
 mod table;
 
 pub use self::event_router::EventRouter;

@@ -1,13 +1,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::suggest::suggest;
 use crate::error::{Error, ErrorKind};
 use crate::event::{DOCUMENTED, EventType, MAX_TEXT};
 
-/// Which event types a route takes.
+/// A pattern of event types.
 ///
-/// It is written `a.b` for one event type, `a.b.*` for all below it, and `a.b[.*]` for both.
-/// Segments are compared whole.
+/// `a.b` matches one event type, `a.b.*` the event types below it, and `a.b[.*]` both. Segments are
+/// compared whole.
 ///
 /// # Examples
 ///
@@ -27,29 +28,28 @@ use crate::event::{DOCUMENTED, EventType, MAX_TEXT};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
     pub(super) scope: Scope,
-    /// The name before the star.
+    /// The text before the star.
     pub(super) name: Arc<str>,
 }
 
-/// How much a pattern takes around its name.
+/// The names that a pattern matches, relative to its own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scope {
-    /// The name itself.
+    /// Only the name.
     Exact,
-    /// All below the name.
+    /// Names below the name.
     Below,
-    /// The name and all below it.
+    /// The name, and names below it.
     Prefix,
 }
 
 impl Pattern {
-    /// Returns the pattern of one event type, of all below one if the text ends with `.*`, or of
-    /// both if it ends with `[.*]`.
+    /// Parses a pattern: `a.b`, `a.b.*` or `a.b[.*]`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`] if the text is empty or longer than 255 bytes, or has a `*` elsewhere
-    /// than as the whole of the last segment.
+    /// [`ErrorKind::Pattern`] if the text is empty, if its name is longer than 255 bytes, or if a `*`
+    /// isn't the whole last segment.
     pub fn new(pattern: &str) -> Result<Self, Error> {
         match (pattern.strip_suffix(".*"), pattern.strip_suffix("[.*]")) {
             (Some(name), _) => Self::checked(Scope::Below, name, pattern),
@@ -58,11 +58,11 @@ impl Pattern {
         }
     }
 
-    /// Returns the pattern of one event type and all below it.
+    /// Returns the pattern of one event type and the event types below it: `a.b[.*]` for `a.b`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`] if the text is empty or longer than 255 bytes, or has a `*`.
+    /// [`ErrorKind::Pattern`] if the name is empty, longer than 255 bytes, or contains a `*`.
     pub fn prefix(name: &str) -> Result<Self, Error> {
         Self::checked(Scope::Prefix, name, name)
     }
@@ -75,21 +75,21 @@ impl Pattern {
             ))
         };
         match name {
-            "" => fault("is empty: to take every event, use `on_any`"),
-            "*" => fault("takes every event: use `on_any`"),
-            _ if name.len() > MAX_TEXT => fault("is longer than an event type can be, 255 bytes"),
+            "" => fault("is empty: to match every event, use `on_any`"),
+            "*" => fault("matches every event: use `on_any`"),
+            _ if name.len() > MAX_TEXT => fault("is longer than the longest event type, 255 bytes"),
             _ if !name.contains('*') => Ok(Self {
                 scope,
                 name: Arc::from(name),
             }),
             _ if scope == Scope::Prefix => {
-                fault("has a `*`: a prefix is the plain name, and takes all below it")
+                fault("contains a `*`: a prefix is a plain name, and matches all names below it")
             }
-            _ => fault("has a `*` elsewhere than as the whole of its last segment"),
+            _ => fault("has a `*` that isn't the whole last segment"),
         }
     }
 
-    /// Returns whether an event type of this name is taken.
+    /// Returns whether the pattern matches this event type.
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         let Some(rest) = event_type.strip_prefix(&*self.name) else {
@@ -102,32 +102,55 @@ impl Pattern {
         }
     }
 
-    /// Returns the name before the star.
-    #[cfg(feature = "jetstream")]
+    /// Returns the text before the star.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns whether the event type of this very name is taken.
-    #[cfg(feature = "jetstream")]
+    /// Returns whether the pattern matches its own name.
     pub(crate) fn takes_itself(&self) -> bool {
         self.scope != Scope::Below
     }
 
-    /// Returns whether what is below the name is taken.
-    #[cfg(feature = "jetstream")]
+    /// Returns whether the pattern matches names below its own.
     pub(crate) fn takes_below(&self) -> bool {
         self.scope != Scope::Exact
     }
 
-    /// Returns whether a documented event type is taken. If none is, the pattern is a typo, or
-    /// ahead of the specification.
-    #[must_use]
-    pub fn is_documented(&self) -> bool {
+    /// Returns whether the pattern matches a documented event type. If not, the pattern is a typo, or
+    /// newer than this crate.
+    pub(super) fn is_documented(&self) -> bool {
         DOCUMENTED
             .iter()
             .any(|event_type| self.matches(event_type.as_str()))
     }
+
+    /// Returns the most similar pattern that matches a documented event type, if one is similar.
+    pub(super) fn suggestion(&self) -> Option<String> {
+        let names = DOCUMENTED.iter().map(EventType::as_str);
+        let ancestors = || DOCUMENTED.iter().flat_map(|each| ancestors(each.as_str()));
+        let name = match self.scope {
+            Scope::Exact => suggest(&self.name, names),
+            Scope::Below => suggest(&self.name, ancestors()),
+            Scope::Prefix => suggest(&self.name, names.chain(ancestors())),
+        };
+        name.map(|name| format!("{name}{}", self.scope.suffix()))
+    }
+}
+
+impl Scope {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::Below => ".*",
+            Self::Prefix => "[.*]",
+        }
+    }
+}
+
+/// Returns the names that a name is below: `a` and `a.b` for `a.b.c`.
+fn ancestors(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(dot, _)| &name[..dot])
 }
 
 impl std::str::FromStr for Pattern {
@@ -162,7 +185,7 @@ impl TryFrom<&String> for Pattern {
     }
 }
 
-/// The pattern of exactly this event type.
+/// Returns the pattern that matches only this event type.
 impl From<EventType> for Pattern {
     fn from(event_type: EventType) -> Self {
         Self {
@@ -174,12 +197,7 @@ impl From<EventType> for Pattern {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let star = match self.scope {
-            Scope::Exact => "",
-            Scope::Below => ".*",
-            Scope::Prefix => "[.*]",
-        };
-        write!(f, "{}{star}", self.name)
+        write!(f, "{}{}", self.name, self.scope.suffix())
     }
 }
 

@@ -1,86 +1,94 @@
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::pattern::Pattern;
 
-/// A route of an [`EventRouter`](crate::EventRouter): its name, and what it takes.
+/// A route of an [`EventRouter`](crate::EventRouter): its name, and which events it matches.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub(super) name: Arc<str>,
-    pub(super) takes: Takes,
+    pub(super) matcher: Matcher,
+    /// The line of the registration.
+    pub(super) location: &'static Location<'static>,
 }
 
-/// Which events a route takes.
+/// The rule by which a route matches events.
 #[derive(Clone, Debug)]
-pub(super) enum Takes {
-    /// Those of a pattern.
+pub(super) enum Matcher {
     Pattern(Pattern),
-    /// Every event; it doesn't count as a match.
+    /// Matches every event, but doesn't count as a match.
     Any,
-    /// Those that no pattern takes.
-    Rest,
+    /// Matches the events that no pattern matches.
+    Fallback,
 }
 
 impl Route {
-    /// Returns the route's name: its pattern, unless it was named otherwise.
+    #[track_caller]
+    pub(super) fn new(matcher: Matcher) -> Self {
+        Self {
+            name: Arc::from(matcher.to_string()),
+            matcher,
+            location: Location::caller(),
+        }
+    }
+
+    /// Returns the name of the route: its pattern, unless it was
+    /// [renamed](crate::EventRouter::named).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the route's name, to keep.
-    #[cfg(feature = "jetstream")]
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    /// Returns the route's pattern, or `None` for a route of `on_any` or `fallback`.
+    /// Returns the pattern of the route, or `None` for a route of `on_any` or `fallback`.
     #[must_use]
     pub fn pattern(&self) -> Option<&Pattern> {
-        match &self.takes {
-            Takes::Pattern(pattern) => Some(pattern),
-            Takes::Any | Takes::Rest => None,
+        match &self.matcher {
+            Matcher::Pattern(pattern) => Some(pattern),
+            Matcher::Any | Matcher::Fallback => None,
         }
     }
 
-    /// Returns whether the route is one of `on_any`, which takes every event and doesn't count as a
-    /// match.
+    /// Returns whether the route was added by [`on_any`](crate::EventRouter::on_any).
     #[must_use]
     pub fn is_observer(&self) -> bool {
-        matches!(self.takes, Takes::Any)
+        matches!(self.matcher, Matcher::Any)
     }
 
-    /// Returns whether the route is that of `fallback`.
+    /// Returns whether the route was added by [`fallback`](crate::EventRouter::fallback).
     #[must_use]
     pub fn is_fallback(&self) -> bool {
-        matches!(self.takes, Takes::Rest)
+        matches!(self.matcher, Matcher::Fallback)
     }
 
-    /// Returns whether the route takes no event type that is documented.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.pattern()
-            .is_some_and(|pattern| !pattern.is_documented())
+    /// Returns the pattern if it matches no documented event type.
+    pub(super) fn undocumented_pattern(&self) -> Option<&Pattern> {
+        self.pattern().filter(|pattern| !pattern.is_documented())
     }
 }
 
-/// Writes what the route takes, and its name if that is another.
+/// Writes the pattern, and the name if the route was renamed.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let takes = self.takes.to_string();
-        if *takes == *self.name {
-            f.pad(&takes)
+        let matcher = self.matcher.to_string();
+        if *matcher == *self.name {
+            f.pad(&matcher)
         } else {
-            write!(f, "{takes:<40} as {}", self.name)
+            write!(f, "{matcher:<40} as {}", self.name)
         }
     }
 }
 
-impl fmt::Display for Takes {
+impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pattern(pattern) => fmt::Display::fmt(pattern, f),
             Self::Any => f.write_str("*"),
-            Self::Rest => f.write_str("fallback"),
+            Self::Fallback => f.write_str("fallback"),
         }
     }
 }

@@ -3,17 +3,17 @@ use std::collections::HashMap;
 use super::pattern::{Pattern, Scope};
 use crate::event::{DOCUMENTED, EventType};
 
-/// The index of a route, which is also its place in the order of registration.
+/// The index of a route in the order of registration.
 pub(super) type Index = u32;
 
 /// Finds the routes of an event type.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// The routes of each documented event type, by its place in [`DOCUMENTED`].
+    /// The routes of each documented event type, by its index in [`DOCUMENTED`].
     documented: Vec<Found>,
     /// The routes of all other names, by segments.
     tree: Node,
-    /// The routes that take every event.
+    /// The routes that match every event.
     observers: Vec<Index>,
 }
 
@@ -22,16 +22,16 @@ pub(super) struct Table {
 pub(super) struct Found {
     /// In the order of registration.
     pub(super) routes: Vec<Index>,
-    /// Whether one of them is more than an observer.
+    /// Whether one of them isn't an observer.
     pub(super) matched: bool,
 }
 
-/// A segment of the tree: what is registered at the name that ends here.
+/// A node of the tree: the routes of the name that ends here.
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// Routes of this very name.
+    /// Routes that match this name.
     at: Vec<Index>,
-    /// Routes of all names below this one.
+    /// Routes that match the names below this one.
     below: Vec<Index>,
     children: HashMap<Box<str>, Node>,
 }
@@ -68,7 +68,7 @@ impl Table {
         }
     }
 
-    /// Adds a route that takes every event.
+    /// Adds a route that matches every event.
     pub(super) fn insert_observer(&mut self, route: Index) {
         self.documented
             .iter_mut()

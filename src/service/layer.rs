@@ -194,7 +194,15 @@ impl<I: Inbox> WebhookLayer<I> {
     /// Sets the router that [`answer_unmatched`](Self::answer_unmatched) asks.
     ///
     /// The default is the router that the inbox was built over.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     pub fn router(mut self, router: &EventRouter) -> Self {
+        if let Err(error) = router.validate() {
+            panic!("{error}");
+        }
         self.settings().router = Some(router.clone());
         self
     }

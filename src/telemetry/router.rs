@@ -1,4 +1,11 @@
 /// A route is registered under a pattern that matches no documented event type.
-pub(crate) fn undocumented_pattern(pattern: &str) {
-    log!(warn, pattern, "no documented event type matches this route");
+///
+/// `did_you_mean` is a similar pattern that does.
+pub(crate) fn undocumented_pattern(pattern: &str, did_you_mean: Option<&str>) {
+    log!(
+        warn,
+        pattern,
+        did_you_mean,
+        "no documented event type matches this route"
+    );
 }

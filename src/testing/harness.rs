@@ -45,6 +45,7 @@ impl Harness {
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[must_use]
+    #[track_caller]
     pub fn new<S>(service: S) -> Self
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>

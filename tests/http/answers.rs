@@ -132,6 +132,8 @@ async fn json_of_any_kind_is_accepted() {
         "application/vnd.botisimo+json",
         "application/vnd.botisimo+JSON; v=1",
         "text/x+json",
+        "",
+        " ",
     ] {
         let answer = answer(good().content_type(content_type)).await;
         assert_eq!(answer.status(), 200, "{content_type}");
@@ -154,7 +156,6 @@ async fn a_content_type_other_than_json_is_answered_415() {
         b"application",
         b"json",
         b"+json",
-        b"",
         b"application/json\xe9",
         b"\xff+json",
     ] {
@@ -438,7 +439,7 @@ async fn a_refusal_of_the_inbox_is_answered_503_with_a_time_to_try_again() {
     let second = Duration::from_secs(1);
     for (refused, text, retry_after) in [
         (AcceptError::full(), "the inbox is full", "1"),
-        (AcceptError::draining(), "the inbox is being drained", "5"),
+        (AcceptError::draining(), "the inbox is draining", "5"),
         (
             AcceptError::unavailable(),
             "the inbox is not available",
@@ -499,7 +500,7 @@ async fn a_drained_memory_inbox_is_answered_503_after_five_seconds() {
     assert_answer(
         &answer,
         503,
-        "the inbox is being drained",
+        "the inbox is draining",
         Some(("retry-after", "5")),
     );
 }

@@ -743,7 +743,7 @@ async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(
             (error.kind(), source.to_string().as_str()),
-            (ErrorKind::Inbox, "the inbox is being drained")
+            (ErrorKind::Inbox, "the inbox is draining")
         );
     }
     assert_eq!(names(&inbox).await, ["1"]);

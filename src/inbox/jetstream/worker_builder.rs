@@ -230,7 +230,8 @@ impl JetStreamWorkerBuilder {
             + Send
             + 'static,
     {
-        let service = ErasedService::new(layer(router.clone()));
+        router.validate()?;
+        let service = ErasedService::new(layer(router.clone()))?;
         self.open(router, service).await
     }
 

@@ -99,6 +99,11 @@ impl MemoryInboxBuilder {
     }
 
     /// Returns the inbox on tokio.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn build<S>(self, service: S) -> MemoryInbox
@@ -112,6 +117,11 @@ impl MemoryInboxBuilder {
     }
 
     /// Returns the inbox on another runtime.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     pub fn build_with<S>(self, runtime: impl Runtime, service: S) -> MemoryInbox
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -119,6 +129,10 @@ impl MemoryInboxBuilder {
             + Send
             + 'static,
     {
+        let service = match ErasedService::new(service) {
+            Ok(service) => service,
+            Err(error) => panic!("{error}"),
+        };
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         MemoryInbox::start(Inner {
             queue: Mutex::new(Queue::new(
@@ -132,7 +146,7 @@ impl MemoryInboxBuilder {
             )),
             fingerprints: Fingerprints::default(),
             clock: Clock::new(Arc::clone(&runtime)),
-            executor: JobExecutor::new(ErasedService::new(service), runtime, self.delivery),
+            executor: JobExecutor::new(service, runtime, self.delivery),
         })
     }
 }

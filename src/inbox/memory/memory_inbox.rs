@@ -52,6 +52,11 @@ pub struct MemoryInbox {
 
 impl MemoryInbox {
     /// Returns an inbox with the default settings on tokio.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[must_use]
@@ -66,6 +71,11 @@ impl MemoryInbox {
     }
 
     /// Returns an inbox with the default settings on another runtime.
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
+    #[track_caller]
     #[must_use]
     pub fn with_runtime<S>(runtime: impl Runtime, service: S) -> Self
     where

@@ -194,7 +194,7 @@ impl SqliteInboxBuilder {
             shared: Arc::new(Shared::new(admissions, window)),
             clock: Arc::new(Clock::new(Arc::clone(&runtime))),
             fingerprints: Arc::default(),
-            executor: JobExecutor::new(ErasedService::new(service), runtime, self.delivery),
+            executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
         let (setup, weak) = (self.setup, Arc::downgrade(&inner));
