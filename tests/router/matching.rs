@@ -210,7 +210,7 @@ fn clashing() -> EventRouter {
 fn assert_names_both_lines(text: &str) {
     assert!(text.contains("two routes are named \"a\""), "{text}");
     let lines: Vec<u32> = text
-        .split("router.rs:")
+        .split("matching.rs:")
         .skip(1)
         .map(|rest| rest.split(':').next().unwrap().parse().unwrap())
         .collect();
@@ -261,7 +261,7 @@ fn a_clash_of_names_panics_where_the_router_is_used_and_names_both_lines() {
     ];
     for place in uses {
         let (file, message) = blame(place);
-        assert!(file.ends_with("router.rs"), "{file}: {message}");
+        assert!(file.ends_with("matching.rs"), "{file}: {message}");
         assert_names_both_lines(&message);
     }
     let (_, message) = blame(|| drop(clashing().call(MockRequest::event("a").to_event())));
