@@ -2,15 +2,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use super::{Progress, RouteResult};
 use crate::error::Error;
 use crate::event::Event;
+use crate::runtime::to_millis;
 
-/// An event that was given up: what it was, which of its routes did their work and which didn't,
-/// and why.
+/// An event that failed permanently, with the results of its routes.
 ///
-/// Inboxes keep them for [`DeadLetters`](crate::DeadLetters), which lists them and sends them round
-/// again.
+/// Inboxes keep dead letters. [`DeadLetters`](crate::DeadLetters) lists, replays and deletes them.
 #[derive(Clone)]
 pub struct DeadLetter {
     id: u64,
@@ -23,20 +24,15 @@ pub struct DeadLetter {
     dead_lettered_at: SystemTime,
 }
 
-/// What is left of the event.
 #[derive(Clone)]
 enum Content {
     Event(Event),
     /// A stored body that this version of the crate can't decode.
-    #[cfg_attr(
-        not(any(feature = "jetstream", feature = "sqlite")),
-        expect(dead_code, reason = "memory holds decoded events")
-    )]
     Body(Arc<str>, Error),
 }
 
 impl DeadLetter {
-    /// Returns that of an event that got as far as `progress` when it was given up.
+    /// Returns the dead letter of an event that ended with `progress`.
     pub(crate) fn new(
         id: u64,
         event: Event,
@@ -55,9 +51,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns that of a body that was stored. `message_id` stands in for that of a body which this
-    /// version can't decode.
-    #[cfg(any(feature = "jetstream", feature = "sqlite"))]
+    /// Returns the dead letter of a stored body. If this version can't decode the body, `message_id` is its message id.
     pub(crate) fn stored(
         (id, message_id): (u64, &str),
         body: &str,
@@ -86,8 +80,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the number by which its inbox knows it. It stays the same until the letter is
-    /// replayed or deleted.
+    /// Returns the letter's number in its inbox. It stays the same until the letter is replayed or deleted.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
@@ -103,8 +96,8 @@ impl DeadLetter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if it was stored by another version of
-    /// this crate and this one can't decode it; [`body`](DeadLetter::body) has it as it came.
+    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if another version of this crate stored the event and this version
+    /// can't decode it. [`body`](DeadLetter::body) returns it as it was received.
     pub fn event(&self) -> Result<&Event, &Error> {
         match &self.content {
             Content::Event(event) => Ok(event),
@@ -112,7 +105,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the whole body as it came.
+    /// Returns the whole body as it was received.
     #[must_use]
     pub fn body(&self) -> &str {
         match &self.content {
@@ -121,20 +114,20 @@ impl DeadLetter {
         }
     }
 
-    /// Returns how each route ended, over all attempts.
+    /// Returns the result of each route over all attempts.
     #[must_use]
     pub fn routes(&self) -> &[RouteResult] {
         &self.routes
     }
 
-    /// Returns why the event was given up if none of its routes is the reason: it can't be decoded,
-    /// or the process crashed each time it ran.
+    /// Returns why the event is dead if no route is the reason: the inbox can't decode the event, or the process crashed each
+    /// time the event ran.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// Returns how many attempts there were.
+    /// Returns the number of attempts that were made.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -146,17 +139,17 @@ impl DeadLetter {
         self.received_at
     }
 
-    /// Returns when it was given up, by this machine's clock.
+    /// Returns when the event was dead-lettered, by this machine's clock.
     #[must_use]
     pub fn dead_lettered_at(&self) -> SystemTime {
         self.dead_lettered_at
     }
 }
 
-/// Writes everything but the body and what handlers said.
+/// Writes everything but the body and the handlers' texts.
 impl fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.routes.iter().filter(|end| end.reason.is_some());
+        let failed = self.routes.iter().filter(|route| route.reason.is_some());
         f.debug_struct("DeadLetter")
             .field("id", &self.id)
             .field("message_id", &self.message_id)
@@ -170,8 +163,8 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// Writes `account.updated m-1 dead after 5 attempts: refresh failed: connection refused`, and what the sender named
-/// with its special characters escaped.
+/// Writes `account.updated m-1 dead after 5 attempts: refresh failed: connection refused`. Special characters in the sender's
+/// names are escaped.
 impl fmt::Display for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Ok(event) = self.event() {
@@ -181,9 +174,9 @@ impl fmt::Display for DeadLetter {
         let plural = if attempts == 1 { "" } else { "s" };
         write!(f, "{id} dead after {attempts} attempt{plural}")?;
         let mut colon = ": ";
-        for end in &self.routes {
-            if let Some(reason) = &end.reason {
-                write!(f, "{colon}{} {reason}", end.route)?;
+        for result in &self.routes {
+            if let Some(reason) = &result.reason {
+                write!(f, "{colon}{} {reason}", result.route)?;
                 colon = ", ";
             }
         }
@@ -191,5 +184,24 @@ impl fmt::Display for DeadLetter {
             Some(cause) => write!(f, "{colon}{cause}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Serializes every member but the body, which may be large: `id`, `message_id`, `event_type` (null if the event can't be
+/// decoded), `routes`, `cause`, `attempts`, and `received_at` and `dead_lettered_at` in milliseconds since the Unix epoch.
+impl Serialize for DeadLetter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let event = self.event().ok();
+        let event_type = event.map(|event| event.event_type().as_str());
+        let mut letter = serializer.serialize_struct("DeadLetter", 8)?;
+        letter.serialize_field("id", &self.id)?;
+        letter.serialize_field("message_id", self.message_id())?;
+        letter.serialize_field("event_type", &event_type)?;
+        letter.serialize_field("routes", &self.routes)?;
+        letter.serialize_field("cause", &self.cause())?;
+        letter.serialize_field("attempts", &self.attempts)?;
+        letter.serialize_field("received_at", &to_millis(self.received_at))?;
+        letter.serialize_field("dead_lettered_at", &to_millis(self.dead_lettered_at))?;
+        letter.end()
     }
 }

@@ -5,11 +5,10 @@ use crate::catch_panic::catch_panic;
 use crate::sync::RwLock;
 use crate::telemetry;
 
-/// The user's closures that are told of each `T`. One that panics hurts neither the others nor what
-/// it is told of.
+/// The user's closures that are called with each `T`. If one panics, the others are still called.
 pub(crate) struct Hooks<T> {
     name: &'static str,
-    /// Replaced as a whole, so that no lock is held while a hook runs: it may add another.
+    /// Replaced as a whole, so that no lock is held while a hook runs: a hook may add another one.
     hooks: RwLock<Arc<[Hook<T>]>>,
 }
 
@@ -28,9 +27,9 @@ impl<T> Hooks<T> {
         *hooks = hooks.iter().cloned().chain([hook]).collect();
     }
 
-    pub(crate) fn notify(&self, news: &T) {
+    pub(crate) fn notify(&self, value: &T) {
         for hook in self.hooks().iter() {
-            if catch_panic(|| hook(news)).is_err() {
+            if catch_panic(|| hook(value)).is_err() {
                 telemetry::hook_panicked(self.name);
             }
         }
@@ -41,7 +40,7 @@ impl<T> Hooks<T> {
     }
 }
 
-/// Has the same hooks, and from then on its own.
+/// Copies the list of hooks. Hooks that are added later are added to one list only.
 impl<T> Clone for Hooks<T> {
     fn clone(&self) -> Self {
         Self {

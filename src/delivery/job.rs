@@ -4,12 +4,12 @@ use super::Progress;
 use crate::event::Event;
 use crate::telemetry::ParentSpan;
 
-/// What events are put in order by: those of one key are delivered one after another.
+/// The ordering key of an event: events of one key run one after another.
 pub(crate) type OrderKey = Arc<[u8]>;
 
-/// An accepted event on its way through its attempts.
+/// An accepted event with the state of its attempts.
 pub(crate) struct Job {
-    /// Its place in the order of acceptance.
+    /// The event's place in the order of acceptance.
     pub(crate) number: u64,
     pub(crate) event: Event,
     pub(crate) parent_span: ParentSpan,
@@ -18,7 +18,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Returns how many bytes it counts as.
+    /// Returns the bytes that the job counts as in an inbox's limits.
     pub(crate) fn size(&self) -> usize {
         self.event.body().len()
     }

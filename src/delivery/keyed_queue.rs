@@ -3,22 +3,22 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use super::{Job, OrderKey};
 
-/// The events that wait for a place among those in delivery, and the order of those that have a key.
+/// The jobs that wait for a worker, and the order of the jobs that have a key.
 ///
-/// A key is here for as long as one of its events is on its way: the first of them may run or wait
-/// for its next attempt, and those behind it stand in a line of their own, out of everyone else's
-/// way. A key whose last event has ended leaves no trace.
+/// A key is present while one of its events is in flight. The first of them is ready, runs or waits for its next attempt. The
+/// others wait behind it in a queue of their own, so that they don't delay other keys. When the last event of a key ends, the
+/// key is removed.
 #[derive(Default)]
 pub(crate) struct KeyedQueue {
     ready: VecDeque<Box<Job>>,
-    /// Who waits behind the first event of each key.
+    /// The jobs that wait behind the first event of each key.
     followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
-    /// How many wait behind another one, over all keys.
+    /// The count of the followers of all keys.
     held_back: usize,
 }
 
 impl KeyedQueue {
-    /// Puts a new event at the end.
+    /// Adds a new job.
     pub(crate) fn push(&mut self, job: Box<Job>) {
         let Some(key) = &job.key else {
             return self.ready.push_back(job);
@@ -35,17 +35,17 @@ impl KeyedQueue {
         }
     }
 
-    /// Puts an event at the end that is the first of its key, or has none.
+    /// Adds a job that is the first one of its key, or has no key.
     pub(crate) fn push_first(&mut self, job: Box<Job>) {
         self.ready.push_back(job);
     }
 
-    /// Takes the oldest event that may run.
+    /// Takes the oldest ready job.
     pub(crate) fn pop(&mut self) -> Option<Box<Job>> {
         self.ready.pop_front()
     }
 
-    /// Lets the next event of a key pass.
+    /// Makes the next job of a key ready.
     pub(crate) fn release(&mut self, key: Option<&OrderKey>) {
         let Some(key) = key else { return };
         let Some(followers) = self.followers.get_mut(key) else {
@@ -60,26 +60,26 @@ impl KeyedQueue {
         }
     }
 
-    /// Takes an event out, wherever it is, if it hasn't been taken.
+    /// Removes the job of this number, unless a worker has taken it.
     pub(crate) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
-        let find = |line: &VecDeque<Box<Job>>| line.iter().position(|job| job.number == number);
-        if let Some(place) = find(&self.ready) {
-            let job = self.ready.remove(place)?;
+        let find = |jobs: &VecDeque<Box<Job>>| jobs.iter().position(|job| job.number == number);
+        if let Some(index) = find(&self.ready) {
+            let job = self.ready.remove(index)?;
             self.release(job.key.as_ref());
             return Some(job);
         }
-        let mut lines = self.followers.values_mut();
-        let (line, place) = lines.find_map(|line| find(line).map(|place| (line, place)))?;
+        let mut queues = self.followers.values_mut();
+        let (jobs, index) = queues.find_map(|jobs| find(jobs).map(|index| (jobs, index)))?;
         self.held_back -= 1;
-        line.remove(place)
+        jobs.remove(index)
     }
 
-    /// Returns how many events may run.
+    /// Returns the count of the ready jobs.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Returns how many events wait, for a place or behind another one.
+    /// Returns the count of the jobs that wait, for a worker or behind another job.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len() + self.held_back
     }

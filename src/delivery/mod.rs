@@ -1,34 +1,36 @@
-//! One delivery's life: an attempt of the event's routes within its time, the event_outcome, the hooks, the
-//! counts; and what inboxes share that deliver by themselves: the workers, the line of events that wait
-//! and their order, the ids that were taken.
+//! Runs accepted events: attempts, retries, ordering keys, dead letters and counts, for every inbox.
 //!
-//! A worker is a task that takes the oldest event that waits, delivers it, hands it back to its inbox,
-//! and goes on to the next until none waits.
+//! - An inbox stores an event as a [`Job`] and spawns a [`worker`] if its [`WorkerPool`] has a free slot.
+//! - The worker takes one job after another from its [`JobSource`], which is the inbox.
+//! - The [`JobExecutor`] makes an attempt ([`run_attempt`]): it calls the [`ErasedService`] within `attempt_timeout`.
+//! - The job's [`Progress`] decides what follows, by the [`RetryPolicy`], and the [`Hooks`] receive an [`Attempt`].
+//! - The worker returns the job to its source, which counts its [`EventOutcome`] in [`Stats`], stores a [`DeadLetter`], or
+//!   lets the job wait for the next attempt.
+//!
+//! [`KeyedQueue`] and [`SeenIds`] are parts that inboxes share: the order of jobs, and the ids of accepted events.
 
 mod attempt;
+mod dead_letter;
+mod erased_service;
+mod event_outcome;
+mod hooks;
+mod job;
 mod job_executor;
 mod keyed_queue;
+mod progress;
+mod retry_policy;
 mod route_result;
 mod run_attempt;
 mod seen_ids;
-mod worker_pool;
-
-mod dead_letter;
-
-mod erased_service;
-mod hooks;
-mod job;
-
-mod progress;
-mod retry_policy;
-
 mod settings;
 mod stats;
 mod worker;
+mod worker_pool;
 
-pub use self::attempt::{Attempt, EventOutcome};
+pub use self::attempt::Attempt;
 pub use self::dead_letter::DeadLetter;
 pub(crate) use self::erased_service::ErasedService;
+pub use self::event_outcome::EventOutcome;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::job::{Job, OrderKey};
 pub(crate) use self::job_executor::JobExecutor;

@@ -3,47 +3,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EventOutcome, RetryPolicy, RouteResult};
-#[cfg(feature = "sqlite")]
-use crate::outcome::SERVICE;
-use crate::outcome::{AttemptState, Outcome, Report, RouteReport};
+use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 
-/// How far an event has come: which attempt is next, and which of its routes need none.
+/// The progress of an event: the number of its next attempt, and the routes that don't run again.
 ///
-/// It is the names of the finished routes that are kept, never those that remain: a retry runs the
-/// routes that match then, less the finished ones. So a route that was renamed in between may run
-/// twice, and none is lost.
+/// It keeps the names of finished routes, not of unfinished ones: a retry runs the routes that match then, except the
+/// finished ones. So a route that was renamed in between may run twice, and no route is skipped.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    /// Absent while there is nothing to remember: most events end with their first attempt, and those
-    /// that wait for it may be many.
+    /// Absent while no route has finished or failed. Most events end with their first attempt, and many may wait for it.
     routes: Option<Box<Routes>>,
 }
 
-/// What is known of an event's routes.
 #[derive(Clone, Debug, Default)]
 struct Routes {
-    /// The finished ones.
+    /// The results of the finished routes.
     ends: Vec<RouteResult>,
-    /// Those that failed in the last attempt and will be tried again.
+    /// The names of the routes that failed in the last attempt and will be retried.
     waiting: Vec<Arc<str>>,
 }
 
-/// What stands for routes that wait and whose names weren't kept. They are those that match when the
-/// event runs again.
-const OTHERS: &str = "the routes that were left";
+/// Stands for waiting routes whose names weren't kept. They are the routes that match when the event runs again.
+const OTHERS: &str = "the remaining routes";
 
-/// What follows an attempt.
+/// The consequence of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
-    /// Another one after this time.
+    /// Another attempt, after this delay.
     Retry(Duration),
-    /// Nothing.
+    /// The event has ended.
     End(EventOutcome),
 }
 
 impl Progress {
-    /// Returns that of an event before its first attempt.
+    /// Returns the progress of an event before its first attempt.
     pub(crate) fn new() -> Self {
         Self {
             attempt: NonZeroU32::MIN,
@@ -51,10 +45,9 @@ impl Progress {
         }
     }
 
-    /// Returns that of an event whose next attempt is `attempt`, and of whose routes those of `ends`
-    /// need none. `routed` says that others wait, whose names weren't kept.
-    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, routed: bool) -> Self {
-        let others = routed.then(|| Arc::from(OTHERS));
+    /// Returns the progress of a stored event. `waiting` says that routes other than those of `ends` wait for the attempt.
+    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, waiting: bool) -> Self {
+        let others = waiting.then(|| Arc::from(OTHERS));
         let waiting: Vec<_> = others.into_iter().collect();
         let nothing = ends.is_empty() && waiting.is_empty();
         Self {
@@ -63,56 +56,57 @@ impl Progress {
         }
     }
 
-    /// Returns that of a dead letter that is sent round again: what did its work needs no run.
+    /// Returns the progress of a replayed dead letter: the routes that handled the event don't run again.
     pub(crate) fn replayed(ends: &[RouteResult]) -> Self {
-        let done = ends.iter().filter(|end| end.reason.is_none());
-        Self::restored(NonZeroU32::MIN, done.cloned().collect(), false)
+        let handled = ends.iter().filter(|end| end.reason.is_none());
+        Self::restored(NonZeroU32::MIN, handled.cloned().collect(), false)
     }
 
-    /// Returns the attempt_state of the next attempt.
+    /// Returns the state of the next attempt.
     pub(crate) fn attempt_state(&self) -> Arc<AttemptState> {
         let finished = self.ends().iter().map(|end| Arc::clone(&end.route));
         Arc::new(AttemptState::new(self.attempt, finished.collect()))
     }
 
-    /// Takes in what an attempt at the event of this id came to.
+    /// Adds the report of an attempt at the event of this id, and returns what follows.
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         if self.routes.is_none() && report.is_success() {
             return Next::End(self.event_outcome(report));
         }
         let last = policy.is_last(self.attempt);
-        let mut asked = None;
+        let mut requested = None;
         let routes = self.routes.get_or_insert_default();
         let mut waiting = std::mem::take(&mut routes.waiting);
-        // A layer that kept the event from the router has done nothing for the routes that wait.
+        // If a layer kept the event from the router, the waiting routes didn't run and still wait.
         waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
             match retry(each.outcome()) {
                 Retry::Wanted(delay) if !last => {
                     waiting.push(each.name());
-                    asked = asked.max(delay);
+                    requested = requested.max(delay);
                 }
                 Retry::Done | Retry::Wanted(_) | Retry::Permanent => routes.finish(each, report),
             }
         }
         if last {
-            // None of their own: what kept the event from them is the reason.
+            // These routes have no outcome of their own. The outcome that kept the event from them is the reason.
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
-            let waiting = waiting.drain(..);
-            let ends = waiting.map(|route| RouteResult::failed(route, &outcome));
-            routes.ends.extend(ends);
+            let failed = waiting
+                .drain(..)
+                .map(|route| RouteResult::failed(route, &outcome));
+            routes.ends.extend(failed);
         }
         routes.waiting = waiting;
         if routes.waiting.is_empty() {
             return Next::End(self.event_outcome(report));
         }
-        let wait = policy.wait(self.attempt, id, asked);
+        let delay = policy.delay(self.attempt, id, requested);
         self.attempt = self.attempt.saturating_add(1);
-        Next::Retry(wait)
+        Next::Retry(delay)
     }
 
-    /// Takes in what an attempt came to after which there is none, whatever the policy.
+    /// Adds the report of an attempt after which no other follows, whatever the policy says.
     pub(crate) fn fail(&mut self, report: &Report) -> EventOutcome {
         let routes = self.routes.get_or_insert_default();
         routes.waiting.clear();
@@ -122,23 +116,22 @@ impl Progress {
         self.event_outcome(report)
     }
 
-    /// Takes in what had done its work in an attempt that is made again.
-    #[cfg(feature = "sqlite")]
+    /// Adds the handled routes of an attempt that will be made again.
     pub(crate) fn interrupt(&mut self, report: &Report) {
-        let done = report.routes().iter();
-        let done = done.filter(|each| each.outcome().is_handled());
+        let handled = report.routes().iter();
+        let handled = handled.filter(|each| each.outcome().is_handled());
         let routes = self.routes.get_or_insert_default();
         routes
             .ends
-            .extend(done.map(|each| RouteResult::done(each.name())));
+            .extend(handled.map(|each| RouteResult::done(each.name())));
     }
 
-    /// Gives up the routes that wait for the next attempt.
+    /// Ends the event: the routes that wait for the next attempt are dropped.
     pub(crate) fn abandon(&mut self) -> Report {
         let routes = self.routes.get_or_insert_default();
         let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());
         self.fail(&report);
-        // The attempt that it had been counted up for never began.
+        // The attempt that `advance` counted never began.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
     }
@@ -149,13 +142,12 @@ impl Progress {
     }
 
     /// Returns whether routes of a router wait for the next attempt.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn is_routed(&self) -> bool {
         let mut waiting = self.routes.iter().flat_map(|routes| &routes.waiting);
         waiting.any(|route| **route != *SERVICE)
     }
 
-    /// Returns the finished routes.
+    /// Returns the results of the finished routes.
     pub(crate) fn ends(&self) -> &[RouteResult] {
         self.routes.as_ref().map_or(&[], |routes| &routes.ends)
     }
@@ -172,14 +164,14 @@ impl Progress {
 }
 
 impl Routes {
-    /// Writes how a route of a report ended.
+    /// Adds the result of a route that won't run again.
     fn finish(&mut self, route: &RouteReport, report: &Report) {
         let end = match route.outcome() {
             Outcome::Handled => RouteResult::done(route.name()),
             outcome => RouteResult::failed(route.name(), outcome),
         };
-        // A service without a router is no route of its own: where a layer keeps the event from the
-        // routes that wait, each attempt has it again.
+        // A service that calls no router counts as one route. If a layer keeps the event from the waiting routes, each
+        // attempt reports that route again.
         let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
         match known.find(|known| known.route == end.route) {
             None => self.ends.push(end),
@@ -189,13 +181,13 @@ impl Routes {
     }
 }
 
-/// What an outcome says about another attempt at its route.
+/// Whether an outcome calls for another attempt at its route.
 enum Retry {
-    /// There is nothing left to do.
+    /// The route handled the event.
     Done,
-    /// It may help, if it isn't made sooner than this.
+    /// Another attempt may succeed, after this delay at the earliest.
     Wanted(Option<Duration>),
-    /// It can't help.
+    /// Another attempt can't succeed.
     Permanent,
 }
 

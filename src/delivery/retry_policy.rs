@@ -2,17 +2,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// When the routes of an event that failed are tried again.
+/// Decides when the failed routes of an event are retried.
 ///
-/// Only those that failed run again. The waits grow exponentially, with full jitter: before attempt
-/// n + 1 it is a random time of up to `initial_delay` times 2 to the power of n - 1, never more than
-/// `max_delay`. So events that failed together, because a database was away say, don't come back
-/// together.
+/// Only failed routes run again. The delays grow exponentially, with full jitter: the delay before attempt n + 1 is a random
+/// time of at most `initial_delay` times 2 to the power of n - 1, and never more than `max_delay`. So events that failed
+/// together, for example while a database was down, don't return together.
 ///
-/// A handler can ask for more with [`HandlerError::retry_after`](crate::HandlerError::retry_after),
-/// up to the max_delay, or for no further attempt with
-/// [`HandlerError::permanent`](crate::HandlerError::permanent). A payload that doesn't fit
-/// isn't tried again.
+/// A handler can request a longer delay, up to `max_delay`, with
+/// [`HandlerError::retry_after`](crate::HandlerError::retry_after), or no retry with
+/// [`HandlerError::permanent`](crate::HandlerError::permanent). A route whose payload type doesn't fit isn't retried.
 ///
 /// # Examples
 ///
@@ -33,8 +31,9 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Returns the default: 5 attempts, a initial_delay of 1 s, a max_delay of 5 minutes. An event is given up
-    /// after at most 15 s of waits, within the 25 s or so that a process mostly has to end.
+    /// Returns the default policy: 5 attempts, an initial delay of 1 s, a maximum delay of 5 minutes.
+    ///
+    /// The delays last at most 15 s in all. A process often gets some 25 s to end, so retries end within a drain.
     pub fn new() -> Self {
         Self {
             max_attempts: NonZeroU32::MIN.saturating_add(4),
@@ -49,56 +48,59 @@ impl RetryPolicy {
         Self::new().max_attempts(1)
     }
 
-    /// Sets how many attempts there are in all. 0 counts as 1.
+    /// Sets the number of attempts in all. 0 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = NonZeroU32::new(attempts).unwrap_or(NonZeroU32::MIN);
         self
     }
 
-    /// Sets the longest wait after the first attempt; it doubles with each one.
+    /// Sets the longest delay after the first attempt. It doubles with each attempt.
     pub fn initial_delay(mut self, initial_delay: Duration) -> Self {
         self.initial_delay = initial_delay;
         self
     }
 
-    /// Sets the longest wait of all.
+    /// Sets the longest delay after any attempt.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// Sets what the random waits come from: with the same seed, an event has the same waits, as
-    /// long as the program is built with the same version of Rust. The default is random.
+    /// Sets the seed of the random delays. The default is random.
+    ///
+    /// With the same seed an event has the same delays, as long as the program is built with the same version of Rust.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Returns how many attempts there are in all.
-    #[cfg(feature = "jetstream")]
+    /// Returns the number of attempts in all.
     pub(crate) fn attempts(&self) -> u32 {
         self.max_attempts.get()
     }
 
-    /// Returns whether `attempt` was the last one.
+    /// Returns whether `attempt` is the last one.
     pub(super) fn is_last(&self, attempt: NonZeroU32) -> bool {
         attempt >= self.max_attempts
     }
 
-    /// Returns the wait after `attempt` at the event of this id; `asked` is what its handlers want
-    /// at least.
-    pub(super) fn wait(&self, attempt: NonZeroU32, id: &str, asked: Option<Duration>) -> Duration {
+    /// Returns the delay after `attempt` at the event of this id. `requested` is the longest delay that its handlers asked
+    /// for.
+    pub(super) fn delay(
+        &self,
+        attempt: NonZeroU32,
+        id: &str,
+        requested: Option<Duration>,
+    ) -> Duration {
         let factor = 1_u32.checked_shl(attempt.get() - 1).unwrap_or(u32::MAX);
-        let most = self
-            .initial_delay
-            .saturating_mul(factor)
-            .min(self.max_delay);
+        let longest = self.initial_delay.saturating_mul(factor);
+        let longest = longest.min(self.max_delay);
         let mut hasher = DefaultHasher::new();
         (self.seed, id, attempt).hash(&mut hasher);
-        // In f64 the error is far below what a timer can tell apart.
-        let jittered = most.mul_f64(fastrand::Rng::with_seed(hasher.finish()).f64());
-        asked
-            .map_or(jittered, |asked| asked.max(jittered))
+        // The error of an f64 is far below the resolution of a timer.
+        let jittered = longest.mul_f64(fastrand::Rng::with_seed(hasher.finish()).f64());
+        requested
+            .map_or(jittered, |requested| requested.max(jittered))
             .min(self.max_delay)
     }
 }

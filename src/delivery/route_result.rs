@@ -1,22 +1,24 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use crate::catch_panic::catch_panic;
 use crate::outcome::Outcome;
 
-/// How many bytes of what a handler said are kept.
+/// The longest reason that is kept, in bytes.
 const MAX_REASON: usize = 1024;
 
-/// How a route of an event ended: it did its work, or it won't be tried again.
+/// The result of a route over all attempts at an event: it handled the event, or it failed and isn't retried.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RouteResult {
     pub(crate) route: Arc<str>,
-    /// Absent if the route did its work.
+    /// Absent if the route handled the event.
     pub(crate) reason: Option<Arc<str>>,
 }
 
 impl RouteResult {
-    /// Returns that of a route that did its work.
+    /// Returns the result of a route that handled the event.
     pub(super) fn done(route: Arc<str>) -> Self {
         Self {
             route,
@@ -24,12 +26,12 @@ impl RouteResult {
         }
     }
 
-    /// Returns that of a route that won't be tried again.
+    /// Returns the result of a route that failed and won't be retried.
     pub(super) fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
-        // The text of a handler's error is made by the user's code.
+        // The user's code writes the text of a handler's error, and may panic.
         let reason = catch_panic(|| outcome.to_string());
         let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
-        // What handlers say may quote a whole payload, and counts against no bound.
+        // A handler's text may quote a whole payload, and no limit of an inbox counts it.
         let end = (0..=MAX_REASON)
             .rev()
             .find(|end| reason.is_char_boundary(*end));
@@ -46,20 +48,30 @@ impl RouteResult {
         &self.route
     }
 
-    /// Returns why the route was given up, or `None` if it did its work. The text may hold that of
-    /// the handler's error, up to 1,024 bytes in all.
+    /// Returns why the route failed, or `None` if it handled the event. The text may contain the handler's error, up to 1,024
+    /// bytes in all.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 }
 
-/// Writes everything but what the handler said.
+/// Writes everything but the reason, which may contain the handler's text.
 impl fmt::Debug for RouteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteResult")
             .field("route", &self.route)
             .field("failed", &self.reason.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// Serializes the members `route` and `reason`.
+impl Serialize for RouteResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut result = serializer.serialize_struct("RouteResult", 2)?;
+        result.serialize_field("route", &*self.route)?;
+        result.serialize_field("reason", &self.reason())?;
+        result.end()
     }
 }

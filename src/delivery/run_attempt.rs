@@ -13,11 +13,10 @@ use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, HandlerError, Outcome, Report};
 use crate::runtime::Runtime;
 
-/// Makes one attempt at an event: readies a clone of the service, calls it, and returns what
-/// `attempt_state` says at the end.
+/// Makes one attempt at an event: calls the service and returns the outcomes that `attempt_state` has at the end.
 ///
-/// It never panics, whatever the service does. When `timeout` is over, the routes that still run
-/// are dropped and those that have finished keep their outcome.
+/// After `timeout`, the routes that still run are dropped, and the routes that have finished keep their outcome. It never
+/// panics, whatever the service does.
 pub(crate) async fn run_attempt(
     service: &ErasedService,
     event: Event,
@@ -32,20 +31,19 @@ pub(crate) async fn run_attempt(
         if let Poll::Ready(end) = call.as_mut().poll(cx) {
             return Poll::Ready(ended(end));
         }
-        // Made after the first `Pending` only: most handlers that don't wait need no timer.
-        let waited = catch_panic(|| {
+        // The timer is made after the first `Pending`: an attempt that doesn't wait needs none.
+        let timer = catch_panic(|| {
             sleep
                 .get_or_insert_with(|| runtime.sleep(timeout))
                 .poll_unpin(cx)
         });
-        match waited {
+        match timer {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => attempt_state.expire(),
-            // A runtime without a timer: what can't be bounded isn't run.
+            // The runtime has no timer, and an attempt without a time limit isn't made.
             Err(panic) => return Poll::Ready(AttemptEnd::Lost(Outcome::Panicked(panic))),
         }
-        // The router has been told, and returns with what had finished; whatever else is there is
-        // dropped.
+        // An `EventRouter` returns its report now. A service that is still pending is dropped.
         Poll::Ready(match call.as_mut().poll(cx) {
             Poll::Ready(end) => ended(end),
             Poll::Pending => AttemptEnd::Lost(
@@ -61,7 +59,7 @@ pub(crate) async fn run_attempt(
 
 fn ended(end: Result<Result<Report, BoxError>, PanicMessage>) -> AttemptEnd {
     match end {
-        // The attempt_state knows what the routes did; the report may have been made by anyone.
+        // The attempt's state has the outcomes. The report may come from a layer.
         Ok(Ok(_)) => AttemptEnd::Returned,
         Ok(Err(error)) => AttemptEnd::Lost(Outcome::Failed(HandlerError::new(error))),
         Err(panic) => AttemptEnd::Lost(Outcome::Panicked(panic)),

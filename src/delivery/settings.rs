@@ -1,5 +1,4 @@
-//! The settings of deliveries: what they are, and the builder's methods, written once for every inbox
-//! that delivers by itself.
+//! The settings of attempts, and the builder methods that set them, written once for every inbox that runs jobs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use crate::catch_panic::catch_panic;
 use crate::event::Event;
 use crate::telemetry;
 
-/// What the user can set.
+/// The settings of an inbox that runs jobs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) concurrency: usize,
@@ -38,7 +37,7 @@ impl Default for Settings {
     }
 }
 
-/// The user's closure that says what events are put in order by, if there is one.
+/// The user's closure that returns an event's ordering key, if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct OrderBy {
     key: Option<Arc<KeyOf>>,
@@ -56,8 +55,8 @@ impl OrderBy {
         }
     }
 
-    /// Returns the key of an event. If the closure panics it has none: to refuse it would have the
-    /// sender try it for days.
+    /// Returns the ordering key of an event. If the closure panics, the event has none: the sender would retry a refused
+    /// event for days.
     pub(crate) fn key(&self, event: &Event) -> Option<OrderKey> {
         let key = self.key.as_ref()?;
         catch_panic(|| key(event)).unwrap_or_else(|_| {
@@ -73,45 +72,41 @@ impl fmt::Debug for OrderBy {
     }
 }
 
-/// Defines the settings as methods of a type whose field `delivery` has them.
+/// Defines the settings as methods of a builder whose field `delivery` holds them.
 macro_rules! settings {
     () => {
-        /// Sets how many events are in delivery at once. The default is 64: handlers mostly wait
-        /// for a database or an API, which seldom serve more at once. 0 counts as 1.
+        /// Sets how many events run at once. The default is 64: most handlers wait for a database or an API, and few of these
+        /// serve more at once. 0 counts as 1.
         pub fn concurrency(mut self, events: usize) -> Self {
             self.delivery.concurrency = events.max(1);
             self
         }
 
-        /// Sets how long all routes of an event may take in one attempt. The default is 30 s. Those
-        /// that still run then are dropped as [timed out](crate::Outcome::TimedOut).
+        /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that still run after that
+        /// are dropped as [timed out](crate::Outcome::TimedOut).
         pub fn attempt_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.delivery.attempt_timeout = timeout;
             self
         }
 
-        /// Sets when routes that failed are tried again. The default is
-        /// [`RetryPolicy::new`](crate::RetryPolicy::new).
+        /// Sets when failed routes are retried. The default is [`RetryPolicy::new`](crate::RetryPolicy::new).
         ///
-        /// An event between two attempts holds no place among those in delivery, but one among
-        /// those held.
+        /// A retrying event counts against the limits of the inbox, not against the concurrency limit.
         pub fn retry(mut self, policy: crate::delivery::RetryPolicy) -> Self {
             self.delivery.retry = policy;
             self
         }
 
-        /// Puts events in order: those of one key are delivered one after another in the order in
-        /// which they were accepted, and different keys in parallel, as are events for which `key`
-        /// returns `None`. By default nothing is put in order.
+        /// Runs events of one key one after another, in the order in which they were accepted. Events of different keys, and
+        /// events for which `key` returns `None`, run in parallel. By default no event has a key.
         ///
-        /// The key is computed once, when the event is accepted, and should be short: the id of an
-        /// account, say. An event that waits for its next attempt holds back the next of its key,
-        /// and nobody else; one that is dead lets it pass, unless
-        /// [`block_key_on_dead_letter`](Self::block_key_on_dead_letter) says otherwise. A closure that panics gives the
-        /// event no key, and that is logged.
+        /// The closure is called once, when the event is accepted. Return a short key, for example an account's id. While an
+        /// event waits for its next attempt, the next event of its key waits too. If an event is dead-lettered, the next event
+        /// of its key runs, unless [`block_key_on_dead_letter`](Self::block_key_on_dead_letter) is set. If the closure
+        /// panics, the event has no key, and the panic is logged.
         ///
-        /// The sender promises no order itself: what was accepted second may have happened first.
-        /// [`Event::timestamp`](crate::Event::timestamp) tells.
+        /// The sender doesn't guarantee an order: an event that was accepted second may have happened first. Compare
+        /// [`Event::timestamp`](crate::Event::timestamp).
         ///
         /// # Examples
         ///
@@ -119,10 +114,10 @@ macro_rules! settings {
         /// use botisimo_webhooks::{Event, EventRouter, MemoryInbox};
         ///
         /// #[derive(serde::Deserialize)]
-        /// struct Of { account: String }
+        /// struct Account { account: String }
         ///
         /// let inbox = MemoryInbox::builder()
-        ///     .ordering_key(|event: &Event| event.decode::<Of>().ok().map(|of| of.account))
+        ///     .ordering_key(|event: &Event| event.decode::<Account>().ok().map(|data| data.account))
         ///     .build(EventRouter::new());
         /// ```
         pub fn ordering_key<K: AsRef<[u8]>>(
@@ -133,22 +128,22 @@ macro_rules! settings {
             self
         }
 
-        /// Has an event that is dead hold back the next ones of its key until it is
-        /// [replayed](crate::DeadLetters::replay) or [deleted](crate::DeadLetters::delete). By
-        /// default it lets them pass. It has no effect on events without a key.
+        /// Blocks the ordering key of a dead-lettered event until its letter is [replayed](crate::DeadLetters::replay) or
+        /// [deleted](crate::DeadLetters::delete). By default the next event of the key runs. Events without a key aren't
+        /// affected.
         ///
-        /// What is held back counts against the bounds: watch
-        /// [`on_dead_letter`](Self::on_dead_letter). A dead letter that is dropped because there
-        /// are too many lets the next of its key pass. What is held back hasn't ended:
-        /// [`wait_idle`](crate::Handle::wait_idle) waits for it, and so does a
-        /// [`drain`](crate::Handle::drain) of the inbox in memory, for its whole time.
+        /// Blocked events count against the limits of the inbox: watch [`on_dead_letter`](Self::on_dead_letter). If a dead
+        /// letter is dropped because there are too many, its key is no longer blocked.
+        ///
+        /// Blocked events haven't ended: [`wait_idle`](crate::Handle::wait_idle) waits for them. A
+        /// [`drain`](crate::Handle::drain) of the inbox in memory waits for them until its time is over.
         pub fn block_key_on_dead_letter(mut self) -> Self {
             self.delivery.block_key_on_dead_letter = true;
             self
         }
 
-        /// Adds a hook that is told of every attempt at an event that ends, before it is counted.
-        /// See [`Handle::on_attempt`](crate::Handle::on_attempt).
+        /// Adds a hook that is called with each finished attempt, before the attempt is counted. See
+        /// [`Handle::on_attempt`](crate::Handle::on_attempt).
         pub fn on_attempt(
             self,
             hook: impl Fn(&crate::delivery::Attempt) + Send + Sync + 'static,
@@ -157,7 +152,7 @@ macro_rules! settings {
             self
         }
 
-        /// Adds a hook that is told of every event that is given up, once it is kept. See
+        /// Adds a hook that is called with each dead letter, after the inbox has stored the letter. See
         /// [`Handle::on_dead_letter`](crate::Handle::on_dead_letter).
         pub fn on_dead_letter(
             self,
@@ -167,9 +162,8 @@ macro_rules! settings {
             self
         }
 
-        /// Writes the texts of handlers' errors and panics to the log. By default only the route
-        /// and the kind of failure are logged: the texts are the user's own and may hold what
-        /// doesn't belong into a log.
+        /// Logs the texts of handlers' errors and panics. By default only the route and the outcome's name are logged, because
+        /// these texts may contain a payload or a secret.
         pub fn log_handler_errors(mut self) -> Self {
             self.delivery.log_errors = true;
             self

@@ -1,77 +1,136 @@
 use std::fmt;
 
+use serde::ser::{Serialize, Serializer};
+
 use super::EventOutcome;
 
-/// What has become of all events since the inbox was opened, at one moment.
+/// The counts of an inbox since it was opened, at one moment.
 ///
-/// Every accepted event is counted under exactly one of the others, whenever this is read:
+/// Every accepted event is in exactly one of the other counts, at any moment:
 ///
 /// ```text
 /// accepted + recovered + replayed == handled + unhandled + dead + published + in_flight
 /// ```
 ///
-/// The counts of requests that never became an event, `malformed`, `unverified`, `overloaded` and
-/// `rejected`, are
-/// kept by the front door: they are 0 in the stats of an inbox's own handle.
+/// The receiver counts requests that contain no event: `malformed`, `unverified`, `overloaded` and `rejected`. They are 0 in the
+/// stats of an inbox's own handle.
+///
+/// # Examples
+///
+/// ```
+/// use botisimo_webhooks::{EventRouter, Inbox, MemoryInbox};
+///
+/// let inbox = MemoryInbox::new(EventRouter::new());
+/// for (name, value) in inbox.handle().stats().iter() {
+///     println!("{name} {value}");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that the inbox took over, each answered 200 unless its sender was gone by then.
+    /// Events that the inbox stored. Each was answered 200, unless the client had left.
     pub accepted: u64,
-    /// Events that a durable inbox found unfinished when it was opened.
+    /// Unfinished events that a durable inbox found when it was opened.
     pub recovered: u64,
-    /// Dead letters that were sent round again.
+    /// Dead letters that were replayed.
     pub replayed: u64,
-    /// Events whose every route did its work.
+    /// Events that every matching route handled.
     pub handled: u64,
-    /// Events that no route took, those of `on_any` aside.
+    /// Events that no route matched, apart from the routes of `on_any`.
     pub unhandled: u64,
-    /// Events of which a route failed for good.
+    /// Events that were dead-lettered because a route failed permanently.
     pub dead: u64,
-    /// Events that an inbox without deliveries of its own gave to its workers elsewhere, which count
-    /// what becomes of them; see `JetStreamInbox`.
+    /// Events that an inbox published to workers in other processes, which count the outcomes. See `JetStreamInbox`.
     pub published: u64,
-    /// Events that wait for a place among those in delivery.
+    /// Events that wait for a worker.
     pub waiting: u64,
-    /// Events in delivery.
+    /// Events whose attempt runs.
     pub running: u64,
-    /// Events that wait for the time of their next attempt.
+    /// Events that wait for their next attempt.
     pub retrying: u64,
-    /// Attempts that were followed by another one.
+    /// Attempts that another attempt followed.
     pub retried: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
     /// Dead letters that are kept.
     pub dead_letters: u64,
-    /// Dead letters that were dropped because there was no room for more.
+    /// Dead letters that were dropped because there were too many.
     pub dead_letters_dropped: u64,
-    /// Copies of events that were accepted before: answered 200, not run again.
+    /// Copies of events that were accepted before. They are answered 200 and don't run again.
     pub duplicates: u64,
     /// Events that the inbox refused, answered 503.
     pub refused: u64,
-    /// Requests whose body is no event.
+    /// Requests whose body isn't an event.
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
-    /// Requests that the front door answered 503 by itself: too many bytes of bodies were in
-    /// flight, or the inbox didn't answer in time. An event of the latter may be accepted all
-    /// the same.
+    /// Requests that the receiver answered 503 by itself: too many bytes of bodies were in flight, or the inbox didn't answer
+    /// in time. In the second case the inbox may have accepted the event.
     pub overloaded: u64,
-    /// Requests that were answered otherwise than by 200 for any other reason.
+    /// Requests that got an answer other than 200 for any other reason.
     pub rejected: u64,
 }
 
 impl Stats {
-    /// Returns how many accepted events haven't ended: those that wait, those in delivery, and
-    /// those between two attempts.
+    /// Returns the count of accepted events that haven't ended: waiting, running and retrying.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.waiting + self.running + self.retrying
     }
 
+    /// Returns the name and the value of each field, in the order of the fields.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        // Without `..`, so that a new field can't be left out.
+        let Self {
+            accepted,
+            recovered,
+            replayed,
+            handled,
+            unhandled,
+            dead,
+            published,
+            waiting,
+            running,
+            retrying,
+            retried,
+            bytes,
+            dead_letters,
+            dead_letters_dropped,
+            duplicates,
+            refused,
+            malformed,
+            unverified,
+            overloaded,
+            rejected,
+        } = *self;
+        [
+            ("accepted", accepted),
+            ("recovered", recovered),
+            ("replayed", replayed),
+            ("handled", handled),
+            ("unhandled", unhandled),
+            ("dead", dead),
+            ("published", published),
+            ("waiting", waiting),
+            ("running", running),
+            ("retrying", retrying),
+            ("retried", retried),
+            ("bytes", bytes),
+            ("dead_letters", dead_letters),
+            ("dead_letters_dropped", dead_letters_dropped),
+            ("duplicates", duplicates),
+            ("refused", refused),
+            ("malformed", malformed),
+            ("unverified", unverified),
+            ("overloaded", overloaded),
+            ("rejected", rejected),
+        ]
+        .into_iter()
+    }
+
     /// Counts an event that ended.
-    pub(crate) fn end(&mut self, event_outcome: EventOutcome) {
-        match event_outcome {
+    pub(crate) fn end(&mut self, outcome: EventOutcome) {
+        match outcome {
             EventOutcome::Handled => self.handled += 1,
             EventOutcome::Unhandled => self.unhandled += 1,
             EventOutcome::Dead => self.dead += 1,
@@ -79,35 +138,23 @@ impl Stats {
     }
 }
 
-/// Writes a line for `accepted`, and for each other count that isn't 0.
+/// Writes a line for `accepted` and for each other count that isn't 0.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [
-            ("recovered", self.recovered),
-            ("replayed", self.replayed),
-            ("handled", self.handled),
-            ("unhandled", self.unhandled),
-            ("dead", self.dead),
-            ("published", self.published),
-            ("waiting", self.waiting),
-            ("running", self.running),
-            ("retrying", self.retrying),
-            ("retried", self.retried),
-            ("bytes", self.bytes),
-            ("dead letters", self.dead_letters),
-            ("dropped", self.dead_letters_dropped),
-            ("duplicates", self.duplicates),
-            ("refused", self.refused),
-            ("malformed", self.malformed),
-            ("unverified", self.unverified),
-            ("overloaded", self.overloaded),
-            ("rejected", self.rejected),
-        ];
-        let (name, count) = ("accepted", self.accepted);
-        write!(f, "{name:<12}{count:>8}")?;
-        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, "\n{name:<12}{count:>8}")?;
+        let mut newline = "";
+        for (name, count) in self.iter() {
+            if count > 0 || name == "accepted" {
+                write!(f, "{newline}{name:<20}{count:>8}")?;
+                newline = "\n";
+            }
         }
         Ok(())
+    }
+}
+
+/// Serializes each field under its name.
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
     }
 }

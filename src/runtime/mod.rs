@@ -8,7 +8,6 @@ mod clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-#[cfg(any(feature = "jetstream", feature = "sqlite"))]
 pub(crate) use self::clock::to_millis;
 pub(crate) use self::clock::{Clock, millis};
 #[cfg(feature = "tokio")]

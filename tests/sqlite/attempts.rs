@@ -337,5 +337,5 @@ async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_
         .filter(|end| end.reason().is_some())
         .map(|end| end.route().to_owned())
         .collect();
-    assert_eq!(failed, ["the routes that were left"]);
+    assert_eq!(failed, ["the remaining routes"]);
 }

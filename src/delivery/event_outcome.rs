@@ -1,0 +1,30 @@
+use std::fmt;
+
+/// The outcome of an accepted event, over all attempts. Every accepted event ends with exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventOutcome {
+    /// Every route that matched handled the event.
+    Handled,
+    /// No route matched, apart from the routes of [`on_any`](crate::EventRouter::on_any).
+    Unhandled,
+    /// A route failed and won't be retried.
+    Dead,
+}
+
+impl EventOutcome {
+    /// Returns the outcome's name, one word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Handled => "handled",
+            Self::Unhandled => "unhandled",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl fmt::Display for EventOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
