@@ -1,4 +1,4 @@
-//! Keeps a panic of the user's code where it happened.
+//! Catches panics of the user's code.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,24 +8,23 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-/// The message of a panic that was caught.
+/// The message of a caught panic.
 pub(crate) type PanicMessage = Arc<str>;
 
-/// Runs `code`; a panic in it is the error.
+/// Runs `code` and returns a panic as an error.
 pub(crate) fn catch_panic<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
-    // What a panic leaves half done is only ever dropped by us, never looked at again.
+    // A value that a panic leaves half changed is dropped and not used again.
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
 
-/// Drops things that may hold something of the user's: a span, a waker.
-#[cfg(feature = "sqlite")]
-pub(crate) fn discard<T>(things: impl IntoIterator<Item = T>) {
-    for thing in things {
-        let _ = catch_panic(|| drop(thing));
+/// Drops values whose drop may run the user's code: a subscriber's, an executor's.
+pub(crate) fn discard<T>(values: impl IntoIterator<Item = T>) {
+    for value in values {
+        let _ = catch_panic(|| drop(value));
     }
 }
 
-/// Reads the payload of a panic and drops it, which may panic too.
+/// Returns the message of a panic and drops the payload, which may panic too.
 fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
     let message = match (
         payload.downcast_ref::<&str>(),
@@ -36,8 +35,7 @@ fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
         _ => PanicMessage::from("a panic whose payload is not text"),
     };
     if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-        // The drop of a payload panicked. To drop the second payload could go on for ever: leaking
-        // it can't.
+        // The drop of the payload panicked with a second payload. Leaking it ends the chain.
         #[allow(clippy::mem_forget)]
         std::mem::forget(second);
     }
@@ -45,7 +43,7 @@ fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
 }
 
 pin_project! {
-    /// A future of the user's, whose panics are its output: those of any poll and those of its drop.
+    /// A future of the user's. It returns a panic of any poll or of its drop as an error.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         future: Option<F>,
@@ -53,7 +51,7 @@ pin_project! {
 
     impl<F> PinnedDrop for CatchPanic<F> {
         fn drop(this: Pin<&mut Self>) {
-            // A panic here would be the second one if the owner is unwinding: nobody is left to be told.
+            // The owner may be unwinding, and a second panic would end the process.
             let _ = this.cancel();
         }
     }
@@ -78,7 +76,7 @@ impl<F: Future> Future for CatchPanic<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.as_mut().project().future.as_pin_mut();
-        let future = future.expect("a future isn't polled after it is ready");
+        let future = future.expect("a future isn't polled after completion");
         let output = match catch_panic(|| future.poll(cx)) {
             Ok(poll) => Ok(ready!(poll)),
             Err(panic) => Err(panic),

@@ -1,5 +1,4 @@
-//! What threads meet at: the standard library's, or in the models of their interleavings that of
-//! shuttle, which tries one order of its steps after another.
+//! Locks and atomics: the standard library's, or shuttle's in the models that try many interleavings of threads.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::{

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::error::{BoxError, Error, ErrorKind};
 
-/// The error of a handler, made by `?` from any error.
+/// The error of a handler. The operator `?` converts any error into it.
 ///
-/// Like [`anyhow::Error`](https://docs.rs/anyhow) it doesn't implement [`std::error::Error`] itself: this is what lets
-/// `?` convert from every error, from `anyhow::Error`, from `&str` and from `HandlerError` alike.
+/// Like [`anyhow::Error`](https://docs.rs/anyhow), it doesn't implement [`std::error::Error`]. So `?` can convert every error,
+/// `anyhow::Error`, `&str` and `HandlerError`.
 ///
 /// # Examples
 ///
@@ -27,15 +27,15 @@ use crate::error::{BoxError, Error, ErrorKind};
 #[derive(Clone)]
 pub struct HandlerError {
     source: Arc<dyn StdError + Send + Sync>,
-    again: RetryHint,
+    retry: RetryHint,
 }
 
-/// When the handler wants to be tried again.
+/// The handler's request about the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RetryHint {
-    /// When the inbox sees fit.
+    /// As the retry policy says.
     Backoff,
-    /// After this time.
+    /// After this delay at the earliest.
     After(Duration),
     /// Never.
     Never,
@@ -44,56 +44,51 @@ enum RetryHint {
 impl HandlerError {
     /// Wraps an error, as `?` does.
     ///
-    /// That of [`Event::decode`](crate::Event::decode) is permanent: the same payload won't fit
-    /// next time either.
+    /// The error of [`Event::decode`](crate::Event::decode) is permanent, because the same payload won't fit in the next
+    /// attempt.
     pub fn new(error: impl Into<BoxError>) -> Self {
         let error = error.into();
-        let futile = error
-            .downcast_ref::<Error>()
-            .is_some_and(|error| error.kind() == ErrorKind::Payload);
-        Self::with(
-            error,
-            if futile {
-                RetryHint::Never
-            } else {
-                RetryHint::Backoff
-            },
-        )
+        let retry = match error.downcast_ref::<Error>() {
+            Some(error) if error.kind() == ErrorKind::Payload => RetryHint::Never,
+            _ => RetryHint::Backoff,
+        };
+        Self::with(error, retry)
     }
 
-    /// Wraps an error that no further attempt can mend.
+    /// Wraps an error that retrying can't fix. The route isn't retried.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self::with(error.into(), RetryHint::Never)
     }
 
-    /// Wraps an error after which an attempt makes sense only once `delay` has passed.
+    /// Wraps an error and requests that the next attempt comes after `delay` at the earliest. The policy's `max_delay` still
+    /// applies.
     pub fn retry_after(delay: Duration, error: impl Into<BoxError>) -> Self {
         Self::with(error.into(), RetryHint::After(delay))
     }
 
-    fn with(error: BoxError, again: RetryHint) -> Self {
+    fn with(error: BoxError, retry: RetryHint) -> Self {
         Self {
             source: Arc::from(error),
-            again,
+            retry,
         }
     }
 
-    /// Returns whether the handler said that no further attempt can mend this.
+    /// Returns whether retrying can't fix the error.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.again == RetryHint::Never
+        self.retry == RetryHint::Never
     }
 
-    /// Returns the delay that the handler asked for.
+    /// Returns the delay that the handler requested.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
-        match self.again {
+        match self.retry {
             RetryHint::After(delay) => Some(delay),
             RetryHint::Backoff | RetryHint::Never => None,
         }
     }
 
-    /// Returns the error that was wrapped.
+    /// Returns the wrapped error.
     #[must_use]
     pub fn get_ref(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.source
@@ -116,7 +111,7 @@ impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandlerError")
             .field("source", &self.source)
-            .field("again", &self.again)
+            .field("retry", &self.retry)
             .finish()
     }
 }

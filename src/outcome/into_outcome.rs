@@ -1,13 +1,12 @@
 use super::{HandlerError, Outcome};
 
-/// What a handler returns when it can fail.
+/// The result of a handler that can fail.
 pub type HandlerResult = Result<(), HandlerError>;
 
-/// What a handler may return: `()`, or `Result<(), E>` where `E` converts to [`HandlerError`].
+/// The types that a handler may return: `()`, or `Result<(), E>` where `E` converts to [`HandlerError`].
 ///
-/// An `async` block that uses `?` has no place where its error type is written, and rustc asks for
-/// one. AttemptEnd it with `Ok::<_, HandlerError>(())`, or name the handler as an `async fn` that returns
-/// [`HandlerResult`]:
+/// An `async` block that uses `?` doesn't name its error type, so rustc asks for a type annotation. End the block with
+/// `Ok::<_, HandlerError>(())`, or write the handler as an `async fn` that returns [`HandlerResult`]:
 ///
 /// ```
 /// use botisimo_webhooks::{Event, EventRouter, HandlerError, HandlerResult};
@@ -28,7 +27,7 @@ pub type HandlerResult = Result<(), HandlerError>;
     note = "end the handler with `Ok::<_, HandlerError>(())`, or make it an `async fn` that returns `HandlerResult`"
 )]
 pub trait IntoOutcome {
-    /// Returns the outcome that this value stands for.
+    /// Converts the value into an outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -47,11 +46,11 @@ impl<E: Into<HandlerError>> IntoOutcome for Result<(), E> {
     }
 }
 
-/// What `async { todo!() }` returns: a type that has no name of its own yet.
+/// The type of `async { todo!() }`, which stable Rust can't name directly.
 type Never = <fn() -> ! as never::Returns>::Type;
 
 mod never {
-    #[allow(unreachable_pub)] // a type in the public API may not go through a private trait
+    #[allow(unreachable_pub)] // the public API may not use a type of a private trait
     pub trait Returns {
         type Type;
     }
@@ -61,7 +60,7 @@ mod never {
     }
 }
 
-// Else every message about a handler's return type would list this impl, and how it is named.
+// Otherwise every message about a handler's return type would list this impl.
 #[diagnostic::do_not_recommend]
 impl IntoOutcome for Never {
     fn into_outcome(self) -> Outcome {

@@ -1,7 +1,7 @@
-//! What became of an event: the outcome of each route, the report of all, and the attempt_state that
-//! survives a lost report.
+//! Outcomes of attempts: the outcome of each route, the report of all routes, and the attempt's state, which survives a lost
+//! report.
 //!
-//! This module knows routes by their names only, and nothing of events.
+//! This module knows routes by their names, and doesn't know events.
 
 mod attempt_state;
 mod handler_error;

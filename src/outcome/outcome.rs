@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::HandlerError;
 use crate::error::Error;
 
-/// What became of one route in one attempt.
+/// The outcome of one route in one attempt.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -12,25 +12,25 @@ pub enum Outcome {
     Handled,
     /// The handler returned an error, or a layer around the router did while the handler ran.
     Failed(HandlerError),
-    /// The handler panicked: in the clone, the call, the decoding, a poll or the drop of its
-    /// future. Holds the message.
+    /// The handler panicked: in its clone, its call, the decoding, a poll or the drop of its future. Contains the panic's
+    /// message.
     Panicked(Arc<str>),
-    /// The payload doesn't fit the type that the handler asks for.
+    /// The payload doesn't fit the handler's type.
     Mismatched(Error),
-    /// The handler still ran when the attempt's time was over, and was dropped.
+    /// The handler was dropped because it still ran at the end of `attempt_timeout`.
     TimedOut,
-    /// The handler was dropped by the runtime or by a layer around the router before it returned.
+    /// The runtime or a layer around the router dropped the handler before it returned.
     Dropped,
 }
 
 impl Outcome {
-    /// Returns whether the route needs no further attempt because it did its work.
+    /// Returns whether the route handled the event.
     #[must_use]
     pub fn is_handled(&self) -> bool {
         matches!(self, Self::Handled)
     }
 
-    /// Returns the outcome's name, one or two words, which holds nothing of the user's.
+    /// Returns the outcome's name, one or two words. It contains no text of the handler.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -44,8 +44,7 @@ impl Outcome {
     }
 }
 
-/// Writes the name, and what the handler said where it said something: `failed: connection
-/// refused`.
+/// Writes the name and the text of the error or panic: `failed: connection refused`.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;

@@ -1,4 +1,4 @@
-//! What is asked of an executor.
+//! The executor and the clocks: the trait [`Runtime`], and the inbox's [`Clock`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +8,16 @@ mod clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-pub(crate) use self::clock::to_millis;
-pub(crate) use self::clock::{Clock, millis};
+pub(crate) use self::clock::{Clock, millis, to_millis};
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 
-/// A boxed future, as a [`Runtime`] takes and gives it.
+/// A boxed future, as [`Runtime`] takes and returns it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The executor and the clocks that deliveries run on.
+/// The executor and the clocks of an inbox and its receiver.
 ///
-/// An inbox holds one and lends it to the front door. With the feature `tokio` it is
-/// [`TokioRuntime`] unless another one is given; on any other executor these methods are all there
-/// is to write.
+/// With the feature `tokio` the default is [`TokioRuntime`]. For any other executor, implement this trait.
 ///
 /// # Examples
 ///
@@ -44,28 +41,26 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// let inbox = MemoryInbox::with_runtime(Smol, router);
 /// ```
 pub trait Runtime: Send + Sync + 'static {
-    /// Runs a task to its end, in parallel with others where the executor has threads.
+    /// Runs a task to completion, in parallel with others if the executor has threads.
     ///
-    /// A task that the executor drops before its end, because it shuts down for instance, is
-    /// counted: its event is dead, or with an inbox that outlives the process tried again.
+    /// The executor may drop a task before completion, for example because it shuts down. The task's event is then dead, or
+    /// retried if the inbox is durable.
     ///
     /// # Panics
     ///
-    /// May panic where it can't spawn, outside its executor for instance. The inbox catches that
-    /// and refuses the event.
+    /// May panic if it can't spawn, for example outside its executor. The inbox catches the panic and refuses the event.
     fn spawn(&self, task: BoxFuture<()>);
 
-    /// Returns a future that is ready after `duration` from now.
+    /// Returns a future that completes after `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<()>;
 
-    /// Returns the present of the clock that [`sleep`](Runtime::sleep) goes by. The default is
-    /// [`Instant::now`].
+    /// Returns the current time of the clock that [`sleep`](Runtime::sleep) uses. The default is [`Instant::now`].
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Returns the time of day, for [`Event::received_at`](crate::Event::received_at). The default
-    /// is [`SystemTime::now`].
+    /// Returns the system time, for example for [`Event::received_at`](crate::Event::received_at). The default is
+    /// [`SystemTime::now`].
     fn system_time(&self) -> SystemTime {
         SystemTime::now()
     }

@@ -4,27 +4,25 @@ use tokio::runtime::Handle;
 
 use super::{BoxFuture, Runtime};
 
-/// The [`Runtime`] of tokio, and the default.
+/// The [`Runtime`] of tokio. It is the default.
 ///
-/// It takes the runtime that it is called from when it spawns, not when it is made: a router can be
-/// built before the runtime starts. [`with_handle`](TokioRuntime::with_handle) sends deliveries to
-/// a runtime of their own instead.
+/// It spawns on the tokio runtime that is current at the spawn. So an inbox can be built before the runtime starts.
+/// [`with_handle`](TokioRuntime::with_handle) spawns on another runtime instead.
 ///
-/// It needs the time driver, [`enable_time`](tokio::runtime::Builder::enable_time), which
-/// `#[tokio::main]` enables.
+/// It needs tokio's time driver: see [`enable_time`](tokio::runtime::Builder::enable_time). `#[tokio::main]` enables it.
 #[derive(Clone, Debug, Default)]
 pub struct TokioRuntime {
     handle: Option<Handle>,
 }
 
 impl TokioRuntime {
-    /// Returns the runtime that is current at each spawn.
+    /// Returns a runtime that spawns on tokio's current runtime.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the runtime of `handle`, wherever it is called from.
+    /// Returns a runtime that spawns on the runtime of `handle`.
     ///
     /// # Examples
     ///
@@ -55,12 +53,12 @@ impl Runtime for TokioRuntime {
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
         // A timer belongs to the runtime that it is made in.
         let _entered = self.handle.as_ref().map(Handle::enter);
-        // A timer that takes part in tokio's budgets is never over in a task that has always used up its own.
+        // A timer consumes the task's budget. In a task whose budget is always used up, it would never complete.
         Box::pin(tokio::task::unconstrained(tokio::time::sleep(duration)))
     }
 
     fn now(&self) -> Instant {
-        // So does the clock, where a test has paused it.
+        // A test may have paused the clock of this runtime.
         let _entered = self.handle.as_ref().map(Handle::enter);
         tokio::time::Instant::now().into_std()
     }

@@ -1033,6 +1033,45 @@ async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_nam
     assert_eq!(letter, format!("{named} after 1 attempt: * failed: no"));
 }
 
+#[tokio::test]
+async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without_the_body() {
+    let inbox = MemoryInbox::builder().retry(RetryPolicy::no_retry()).build(
+        EventRouter::new()
+            .on("a", |_: Event| async { Err::<(), _>("no") })
+            .on_any(|_: Event| async {}),
+    );
+    let event = mock("a", "1").data(serde_json::json!("s3cret")).to_event();
+    inbox.accept(event).await.expect("there is room");
+    wait_idle(&inbox).await;
+
+    let stats = inbox.handle().stats();
+    let json = serde_json::to_value(stats).expect("stats serialize");
+    assert_eq!((&json["accepted"], &json["dead"]), (&1.into(), &1.into()));
+    let members: Vec<_> = stats.iter().map(|(name, _)| name.to_owned()).collect();
+    let debug = format!("{stats:?}");
+    for name in &members {
+        assert!(
+            debug.contains(&format!("{name}: {}", json[name])),
+            "{debug}"
+        );
+    }
+    assert_eq!(members.len(), debug.matches(": ").count(), "{debug}");
+
+    let letter = all(&inbox).await.remove(0);
+    let json = serde_json::to_value(&letter).expect("a letter serializes");
+    assert_eq!(json["message_id"], "1");
+    assert_eq!(json["event_type"], "a");
+    assert_eq!(
+        json["routes"],
+        serde_json::json!([
+            {"route": "a", "reason": "failed: no"},
+            {"route": "*", "reason": null},
+        ])
+    );
+    assert!(json["dead_lettered_at"].is_u64(), "{json}");
+    assert!(!json.to_string().contains("s3cret"), "{json}");
+}
+
 /// An error that can't be written.
 #[derive(Debug)]
 struct Unspeakable;
