@@ -132,7 +132,7 @@
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
-// What only some inboxes use is compiled for all of them: the engine doesn't name features.
+// The engine doesn't name features: each build compiles all of it, used or not.
 #![cfg_attr(
     not(all(feature = "jetstream", feature = "sqlite")),
     allow(dead_code, unused_imports)
