@@ -17,7 +17,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Response, Result};
 use axum::routing::{get, post};
 use axum::{Json, Router, http::StatusCode};
-use botisimo_webhooks::{DeadLetters, Error, Event, EventRouter, Handle};
+use botisimo_webhooks::{DeadLetter, DeadLetters, Error, Event, EventRouter, Handle};
 use botisimo_webhooks::{HandlerResult, Inbox, SharedSecret, SqliteInbox, Verify, WebhookLayer};
 use tokio::{fs, sync::Mutex};
 
@@ -75,7 +75,7 @@ pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: &[u8]) -> (Route
     let app = Router::new()
         .route("/dead-letters", get(list))
         .route("/dead-letters/{id}/replay", post(replay))
-        .route_layer(from_fn_with_state(admin, guard)) // dead letters show payloads
+        .route_layer(from_fn_with_state(admin, guard)) // reasons may quote payloads
         .with_state(handle.dead_letters().expect("a SQLite inbox keeps them"))
         .route("/", titles)
         .layer(webhooks);
@@ -84,20 +84,13 @@ pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: &[u8]) -> (Route
 
 async fn guard(admin: State<SharedSecret>, request: Request, next: Next) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    admin
-        .verify_head(&parts)
-        .map_err(|_| StatusCode::UNAUTHORIZED)?;
+    let verified = admin.verify_head(&parts);
+    verified.map_err(|_| StatusCode::UNAUTHORIZED)?;
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-async fn list(letters: State<DeadLetters>) -> Result<Json<Vec<(u64, String)>>> {
-    let letters = letters.list(None, 100).await.map_err(unavailable)?;
-    Ok(Json(
-        letters
-            .iter()
-            .map(|each| (each.id(), each.to_string()))
-            .collect(),
-    ))
+async fn list(letters: State<DeadLetters>) -> Result<Json<Vec<DeadLetter>>> {
+    Ok(Json(letters.list(None, 100).await.map_err(unavailable)?))
 }
 
 async fn replay(letters: State<DeadLetters>, id: Path<u64>) -> Result<&'static str> {

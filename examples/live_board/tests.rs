@@ -111,8 +111,13 @@ async fn a_failed_event_is_listed_and_replayed_over_http() {
         .await;
     delivered.assert_accepted();
     let letters = get(&app, "/dead-letters").await;
-    let id = letters[0][0].as_u64().expect("the letter has an id");
-    assert!(letters.to_string().contains("m-1"), "{letters}");
+    let id = letters[0]["id"].as_u64().expect("the letter has an id");
+    assert_eq!(letters[0]["message_id"], "m-1");
+    let reason = letters[0]["routes"][0]["reason"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("failed: ")),
+        "{letters}"
+    );
 
     fs::create_dir(folder.path().join("board")).expect("the folder can be made again");
     let path = format!("/dead-letters/{id}/replay");
