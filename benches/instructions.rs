@@ -1,8 +1,7 @@
-//! How many instructions things take: `cargo bench --bench instructions`, with valgrind.
+//! Counts instructions with valgrind: `cargo bench --bench instructions`.
 //!
-//! Unlike times they are the same in each run, whatever else the machine does. A job is this program
-//! again, under callgrind, which does the job so many times and half as often: so neither the start
-//! nor what is set up once is counted.
+//! Unlike a time, a count doesn't depend on the load of the machine. For each job, this program runs itself under callgrind:
+//! once with n repetitions and once with 2n. The difference excludes the start and the set-up.
 
 mod common;
 
@@ -22,7 +21,7 @@ use common::{Borrowed, Home, PATH, Ran, by_hand, deliver, event, ours, request, 
 
 type Fault = Box<dyn Error + Send + Sync>;
 
-/// The size of an event's body on its way, in bytes.
+/// The size of an event's body, in bytes.
 const SIZE: usize = 600;
 
 const SIZES: [usize; 3] = [600, 20_000, 1_000_000];
@@ -35,7 +34,7 @@ fn main() -> Result<(), Fault> {
     match arguments.as_slice() {
         ["--bench"] => compare(),
         [job, size, times] => run(job, size.parse()?, times.parse()?),
-        // As a test: each job once.
+        // As a test, each job runs once.
         _ => [
             "request", "ours", "hand", "home", "through", "event", "tree", "borrowed",
         ]
@@ -46,9 +45,9 @@ fn main() -> Result<(), Fault> {
     }
 }
 
-/// Prints what each job takes, beside what it is compared with.
+/// Prints the count of each job beside the count that it is compared with.
 fn compare() -> Result<(), Fault> {
-    // Making the request is no part of the way.
+    // The request itself isn't counted.
     let made = count("request", SIZE, 1_000)?;
     let ours = count("ours", SIZE, 1_000)? - made;
     let hand = count("hand", SIZE, 1_000)? - made;
@@ -95,7 +94,7 @@ fn ratio(a: u64, b: u64) -> f64 {
     a as f64 / b as f64
 }
 
-/// Returns how many instructions it takes to do a job once more.
+/// Returns the instructions of one repetition of a job.
 fn count(job: &str, size: usize, times: u64) -> Result<u64, Fault> {
     let (once, twice) = (collect(job, size, times)?, collect(job, size, 2 * times)?);
     Ok((twice - once) / times)
@@ -165,7 +164,7 @@ where
     });
 }
 
-/// Sends what is answered with this status.
+/// Sends requests that the receiver answers with this status.
 fn refuse(status: usize, times: u64) {
     let layer = WebhookLayer::new(PATH, EventRouter::new());
     let layer = match status {

@@ -2,7 +2,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Attempt, DeadLetter, ErasedService, EventOutcome, Job, Next, Settings, run_attempt};
+use super::{
+    Attempt, DeadLetter, ErasedService, EventOutcome, ExecutorSettings, Job, Next, run_attempt,
+};
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::event::Event;
@@ -15,14 +17,14 @@ use crate::telemetry::{self, AttemptInfo};
 pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: ExecutorSettings,
 }
 
 impl JobExecutor {
     pub(crate) fn new(
         service: ErasedService,
         runtime: Arc<dyn Runtime>,
-        settings: Settings,
+        settings: ExecutorSettings,
     ) -> Self {
         Self {
             service,

@@ -40,7 +40,7 @@ pub use self::retry_policy::RetryPolicy;
 pub use self::route_result::RouteResult;
 pub(crate) use self::run_attempt::run_attempt;
 pub(crate) use self::seen_ids::{Admission, Fingerprint, Fingerprints, SeenIds};
-pub(crate) use self::settings::{OrderBy, Settings, settings};
+pub(crate) use self::settings::{ExecutorSettings, OrderBy, settings};
 pub use self::stats::Stats;
 pub(crate) use self::worker::{JobSource, spawn, spawn_workers};
 pub(crate) use self::worker_pool::{WorkerPool, WorkerSlot};

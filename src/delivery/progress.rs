@@ -13,11 +13,11 @@ use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 pub(crate) struct Progress {
     attempt: NonZeroU32,
     /// Absent while no route has finished or failed. Most events end with their first attempt, and many may wait for it.
-    routes: Option<Box<Routes>>,
+    routes: Option<Box<RouteProgress>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Routes {
+struct RouteProgress {
     /// The results of the finished routes.
     ends: Vec<RouteResult>,
     /// The names of the routes that failed in the last attempt and will be retried.
@@ -45,14 +45,15 @@ impl Progress {
         }
     }
 
-    /// Returns the progress of a stored event. `waiting` says that routes other than those of `ends` wait for the attempt.
+    /// Returns the progress of a stored event. `waiting` says whether other routes than `ends` wait for the
+    /// attempt.
     pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, waiting: bool) -> Self {
         let others = waiting.then(|| Arc::from(OTHERS));
         let waiting: Vec<_> = others.into_iter().collect();
         let nothing = ends.is_empty() && waiting.is_empty();
         Self {
             attempt,
-            routes: (!nothing).then(|| Box::new(Routes { ends, waiting })),
+            routes: (!nothing).then(|| Box::new(RouteProgress { ends, waiting })),
         }
     }
 
@@ -163,7 +164,7 @@ impl Progress {
     }
 }
 
-impl Routes {
+impl RouteProgress {
     /// Adds the result of a route that won't run again.
     fn finish(&mut self, route: &RouteReport, report: &Report) {
         let end = match route.outcome() {

@@ -11,7 +11,7 @@ use crate::telemetry;
 
 /// The settings of an inbox that runs jobs.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ExecutorSettings {
     pub(crate) concurrency: usize,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retry: RetryPolicy,
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) log_errors: bool,
 }
 
-impl Default for Settings {
+impl Default for ExecutorSettings {
     fn default() -> Self {
         Self {
             concurrency: 64,

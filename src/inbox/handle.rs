@@ -96,6 +96,9 @@ impl Handle {
     /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the events that
     /// run, and delivers the others after its next start. [`Drained::remaining`] counts these too.
     ///
+    /// A drain doesn't wait for tasks that a handler spawned. If that work must finish, await it in the handler: see
+    /// [handlers](crate::guide::handlers).
+    ///
     /// A drain cancels nothing. It is idempotent: a second call, or a call from another task, waits
     /// for the same events. While the inbox drains, it still answers 200 to copies of events that
     /// it has accepted. `JetStreamInbox` answers them 503, because it would have to ask the server.

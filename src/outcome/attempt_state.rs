@@ -20,11 +20,11 @@ pub(crate) struct AttemptState {
     /// The one route that may run, where each route has a consumer of its own.
     only: Option<Arc<str>>,
     /// A lock and not atomics: a route writes once, and nothing waits under the lock.
-    state: Mutex<State>,
+    recorded: Mutex<Recorded>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Recorded {
     /// The routes of all router runs, in order. Reports share them, so that they are built once.
     routes: Arc<[RouteReport]>,
     /// The number of times that a router started its routes.
@@ -58,7 +58,7 @@ impl AttemptState {
             attempt,
             finished,
             only: None,
-            state: Mutex::default(),
+            recorded: Mutex::default(),
         }
     }
 
@@ -80,9 +80,9 @@ impl AttemptState {
         self.attempt.get()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
         // No user code runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether `route` has to run. It hasn't if it finished in an earlier attempt, or was handled earlier in this one:
@@ -91,7 +91,7 @@ impl AttemptState {
         self.only.as_deref().is_none_or(|only| only == route)
             && !self.finished.iter().any(|finished| **finished == *route)
             && !self
-                .state()
+                .recorded()
                 .routes
                 .iter()
                 .any(|run| &*run.route == route && run.outcome().is_handled())
@@ -99,12 +99,12 @@ impl AttemptState {
 
     /// Returns whether the attempt's time is over. A router that is called after that runs nothing.
     pub(crate) fn is_expired(&self) -> bool {
-        self.state().expired
+        self.recorded().expired
     }
 
     /// Returns whether there may be routes that don't have to run.
     pub(crate) fn is_selective(&self) -> bool {
-        self.only.is_some() || !self.finished.is_empty() || self.state().runs > 0
+        self.only.is_some() || !self.finished.is_empty() || self.recorded().runs > 0
     }
 
     /// Adds the routes that a router is about to run. `matched` says whether one of them is more than an observer.
@@ -113,64 +113,64 @@ impl AttemptState {
         routes: impl Iterator<Item = &'a Arc<str>>,
         matched: bool,
     ) -> RouterRun {
-        let mut state = self.state();
-        state.runs += 1;
-        state.matched |= matched;
-        let start = state.routes.len();
+        let mut recorded = self.recorded();
+        recorded.runs += 1;
+        recorded.matched |= matched;
+        let start = recorded.routes.len();
         let running = routes.map(RouteReport::running);
-        state.routes = state.routes.iter().cloned().chain(running).collect();
-        let end = state.routes.len();
+        recorded.routes = recorded.routes.iter().cloned().chain(running).collect();
+        let end = recorded.routes.len();
         RouterRun { start, end }
     }
 
     /// Records the outcome of the route that is at `index` in `run`.
     pub(crate) fn record(&self, run: RouterRun, index: usize, outcome: Outcome) {
         // A report shares the routes only once they have finished, so that nothing is cloned here.
-        let routes = &mut self.state().routes;
+        let routes = &mut self.recorded().routes;
         Arc::make_mut(routes)[run.start + index].outcome = Some(outcome);
     }
 
     /// Returns a receiver that resolves when the attempt's time is over, or `None` if the time is over.
     pub(crate) fn deadline(&self) -> Option<oneshot::Receiver<()>> {
-        let mut state = self.state();
-        if state.expired {
+        let mut recorded = self.recorded();
+        if recorded.expired {
             return None;
         }
-        Some(state.deadline.wait())
+        Some(recorded.deadline.wait())
     }
 
     /// Ends the attempt's time: the routers drop the handlers that still run.
     pub(crate) fn expire(&self) {
         let deadline = {
-            let mut state = self.state();
-            state.expired = true;
-            state.deadline.take()
+            let mut recorded = self.recorded();
+            recorded.expired = true;
+            recorded.deadline.take()
         };
         deadline.wake();
     }
 
     /// Returns the outcomes of a router run that has finished.
     pub(crate) fn report(&self, run: RouterRun) -> Report {
-        let state = self.state();
-        let routes = if state.runs == 1 {
-            Arc::clone(&state.routes)
+        let recorded = self.recorded();
+        let routes = if recorded.runs == 1 {
+            Arc::clone(&recorded.routes)
         } else {
-            Arc::from(&state.routes[run.start..run.end])
+            Arc::from(&recorded.routes[run.start..run.end])
         };
-        Report::of(routes, !state.matched)
+        Report::of(routes, !recorded.matched)
     }
 
     /// Ends the attempt and returns the outcomes of all routes. `end` decides the outcome of the routes that didn't finish.
     pub(crate) fn close(&self, end: &AttemptEnd) -> Report {
-        let state = self.state();
-        if state.runs == 0 {
+        let recorded = self.recorded();
+        if recorded.runs == 0 {
             return Report::of_service(match end {
                 AttemptEnd::Returned => Outcome::Handled,
                 AttemptEnd::Lost(outcome) => outcome.clone(),
             });
         }
         // Shared, not taken: a router on a task of its own may still record outcomes.
-        let mut routes = Arc::clone(&state.routes);
+        let mut routes = Arc::clone(&recorded.routes);
         if routes.iter().any(|route| route.outcome.is_none()) {
             let unfinished = match end {
                 AttemptEnd::Returned => Outcome::Dropped,
@@ -180,10 +180,10 @@ impl AttemptState {
                 route.outcome.get_or_insert_with(|| unfinished.clone());
             }
         }
-        if state.runs > 1 {
+        if recorded.runs > 1 {
             routes = latest(&routes);
         }
-        Report::of(routes, !state.matched)
+        Report::of(routes, !recorded.matched)
     }
 }
 

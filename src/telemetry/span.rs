@@ -54,6 +54,17 @@ impl ParentSpan {
     }
 }
 
+/// The user's subscriber may panic when the span closes.
+impl Drop for ParentSpan {
+    fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        {
+            let span = std::mem::replace(&mut self.span, tracing::Span::none());
+            let _ = catch_panic(|| drop(span));
+        }
+    }
+}
+
 impl AttemptSpan {
     /// Enters the span whenever `attempt` is polled or dropped.
     pub(crate) fn instrument<F: Future>(self, attempt: F) -> impl Future<Output = F::Output> {

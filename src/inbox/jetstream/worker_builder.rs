@@ -11,7 +11,9 @@ use super::plan::{Plan, plans};
 use super::subjects::is_plain;
 use super::worker_inner::{RouteConsumer, WorkerInner};
 use super::{JetStreamWorker, StreamSettings, stream};
-use crate::delivery::{Attempt, DeadLetter, ErasedService, JobExecutor, RetryPolicy, Settings};
+use crate::delivery::{
+    Attempt, DeadLetter, ErasedService, ExecutorSettings, JobExecutor, RetryPolicy,
+};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -36,7 +38,7 @@ pub struct JetStreamWorkerBuilder {
     context: Context,
     group: String,
     stream: StreamSettings,
-    delivery: Settings,
+    delivery: ExecutorSettings,
     max_ack_pending: u32,
     ack_wait: Duration,
     fallback: bool,
@@ -53,9 +55,9 @@ impl JetStreamWorkerBuilder {
             context,
             group,
             stream: StreamSettings::new(),
-            delivery: Settings {
+            delivery: ExecutorSettings {
                 concurrency: 16,
-                ..Settings::default()
+                ..ExecutorSettings::default()
             },
             max_ack_pending: 10_000,
             ack_wait: Duration::from_secs(30),

@@ -4,11 +4,11 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::MemoryInbox;
-use super::dead_letter_queue::{DeadLetterLimits, DeadLetterQueue};
+use super::dead_letter_queue::{DeadLetterQueue, DeadLetterQueueLimits};
 use super::inner::Inner;
 use super::queue::{Queue, QueueLimits};
 use crate::delivery::{
-    ErasedService, Fingerprints, JobExecutor, SeenIds, Settings, WorkerPool, settings,
+    ErasedService, ExecutorSettings, Fingerprints, JobExecutor, SeenIds, WorkerPool, settings,
 };
 use crate::error::BoxError;
 use crate::event::Event;
@@ -23,8 +23,8 @@ pub struct MemoryInboxBuilder {
     limits: QueueLimits,
     max_ids: usize,
     duplicate_window: Duration,
-    dead_letter_limits: DeadLetterLimits,
-    delivery: Settings,
+    dead_letter_limits: DeadLetterQueueLimits,
+    delivery: ExecutorSettings,
 }
 
 impl MemoryInboxBuilder {
@@ -36,11 +36,11 @@ impl MemoryInboxBuilder {
             },
             max_ids: 100_000,
             duplicate_window: Duration::from_secs(24 * 60 * 60),
-            dead_letter_limits: DeadLetterLimits {
+            dead_letter_limits: DeadLetterQueueLimits {
                 letters: 1_000,
                 bytes: 16 << 20,
             },
-            delivery: Settings::default(),
+            delivery: ExecutorSettings::default(),
         }
     }
 

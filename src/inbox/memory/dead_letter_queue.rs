@@ -4,14 +4,14 @@ use crate::delivery::{DeadLetter, OrderKey};
 
 /// The limits of the dead letters that are kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DeadLetterLimits {
+pub(super) struct DeadLetterQueueLimits {
     pub(super) letters: usize,
     pub(super) bytes: usize,
 }
 
 /// The dead letters of an inbox in memory. Beyond their limits, the oldest are dropped.
 pub(super) struct DeadLetterQueue {
-    limits: DeadLetterLimits,
+    limits: DeadLetterQueueLimits,
     /// Whether a letter blocks the ordering key of its event.
     blocks_keys: bool,
     letters: BTreeMap<u64, Entry>,
@@ -32,7 +32,7 @@ struct Entry {
 }
 
 impl DeadLetterQueue {
-    pub(super) fn new(limits: DeadLetterLimits, blocks_keys: bool) -> Self {
+    pub(super) fn new(limits: DeadLetterQueueLimits, blocks_keys: bool) -> Self {
         Self {
             limits,
             blocks_keys,

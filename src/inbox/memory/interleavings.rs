@@ -1,5 +1,5 @@
-//! Models: threads that accept, deliver, drain and leave, in thousands of orders of their steps. An event
-//! that is left without a worker, or a waiter whom nobody tells, is a deadlock that is found.
+//! Models of threads that accept events, run jobs, drain and end, in thousands of interleavings. A job without a worker, or a
+//! waiter that no thread wakes, is a deadlock, and shuttle reports it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::outcome::HandlerError;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Tries orders at random, and those with few switches first, which find most.
+/// Tries random interleavings, and interleavings with few switches, which find most bugs.
 fn check(model: fn()) {
     shuttle::check_random(model, 2_000);
     shuttle::check_pct(model, 2_000, 3);
 }
 
-/// Runs each task on a thread of its own; of the first ones so many can't be spawned, or are dropped.
+/// Runs each task on a thread of its own. The first tasks can't be spawned or are dropped, as counted here.
 #[derive(Default)]
 struct Threads {
     failing: AtomicUsize,
@@ -48,7 +48,7 @@ impl Runtime for Threads {
         Box::pin(async { thread::yield_now() })
     }
 
-    /// The time stands still: a model is the same each time.
+    /// Returns the same time at each call, so that a model is deterministic.
     fn now(&self) -> Instant {
         static START: OnceLock<Instant> = OnceLock::new();
         *START.get_or_init(Instant::now)
@@ -95,7 +95,7 @@ fn noop() -> EventRouter {
 }
 
 #[test]
-fn every_event_finds_a_worker_also_one_that_comes_as_the_last_leaves() {
+fn every_event_gets_a_worker_even_if_it_arrives_as_the_last_worker_ends() {
     check(|| {
         let inbox = builder().build_with(Threads::default(), noop());
         let threads = [accepting(&inbox, &["1", "2"]), accepting(&inbox, &["3"])];
@@ -106,7 +106,7 @@ fn every_event_finds_a_worker_also_one_that_comes_as_the_last_leaves() {
 }
 
 #[test]
-fn a_copy_is_never_answered_for_an_event_that_isnt_taken_after_all() {
+fn a_copy_of_an_event_that_is_withdrawn_is_never_answered_200() {
     check(|| {
         let runtime = Threads {
             failing: AtomicUsize::new(1),
@@ -125,7 +125,7 @@ fn a_copy_is_never_answered_for_an_event_that_isnt_taken_after_all() {
 }
 
 #[test]
-fn a_runtime_that_drops_a_worker_costs_nobody_who_was_told_that_his_event_is_taken() {
+fn every_accepted_event_runs_although_the_runtime_drops_a_worker() {
     check(|| {
         let runtime = Threads {
             dropping: AtomicUsize::new(1),
@@ -140,7 +140,7 @@ fn a_runtime_that_drops_a_worker_costs_nobody_who_was_told_that_his_event_is_tak
 }
 
 #[test]
-fn a_drain_misses_no_event_and_lets_none_in_after_it() {
+fn a_drain_waits_for_every_accepted_event_and_accepts_none_after_it() {
     check(|| {
         let inbox = builder().build_with(Threads::default(), noop());
         let (handle, accepting) = (inbox.handle(), accepting(&inbox, &["1", "2"]));
@@ -153,7 +153,7 @@ fn a_drain_misses_no_event_and_lets_none_in_after_it() {
 }
 
 #[test]
-fn what_waits_for_its_next_attempt_is_told_of_a_drain() {
+fn a_drain_cuts_the_wait_for_the_next_attempt_short() {
     check(|| {
         let failed = Arc::new(AtomicUsize::new(0));
         let router = EventRouter::new().on("a", move |_: Event| async move {

@@ -13,7 +13,9 @@ use super::state::Shared;
 use super::window::{Window, WindowLimits};
 use super::{SqliteInbox, error};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{ErasedService, JobExecutor, SeenIds, Settings, WorkerPool, settings};
+use crate::delivery::{
+    ErasedService, ExecutorSettings, JobExecutor, SeenIds, WorkerPool, settings,
+};
 use crate::error::{BoxError, Error};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -26,7 +28,7 @@ pub struct SqliteInboxBuilder {
     setup: Setup,
     limits: InboxLimits,
     window: WindowLimits,
-    delivery: Settings,
+    delivery: ExecutorSettings,
 }
 
 impl SqliteInboxBuilder {
@@ -42,7 +44,7 @@ impl SqliteInboxBuilder {
                 bytes: 16 << 20,
                 unwritten: 512,
             },
-            delivery: Settings::default(),
+            delivery: ExecutorSettings::default(),
         }
     }
 
