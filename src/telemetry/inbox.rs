@@ -14,8 +14,7 @@ pub(crate) fn event_duplicate(event_id: &str, event_type: &str) {
 pub(crate) fn ids_forgotten_early() {
     log!(
         warn,
-        "the inbox remembers no more message ids and forgets the oldest before their window is over: \
-         see `max_remembered_ids`"
+        "the inbox has reached `max_remembered_ids` and forgets message ids before their window is over"
     );
 }
 
