@@ -1,7 +1,6 @@
-//! How long things take: `cargo bench --bench speed`.
+//! Measures times and allocations: `cargo bench --bench speed`.
 //!
-//! Wall-clock figures of one machine mean little: compare rows of one run. Allocations are counted
-//! beside them.
+//! Times depend on the machine: compare only rows of one run.
 
 mod common;
 

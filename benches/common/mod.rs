@@ -1,4 +1,4 @@
-//! The same job twice: by this crate, and as it is written by hand on axum.
+//! The same job twice: with this crate, and handwritten on axum.
 #![allow(dead_code)] // each benchmark uses its part
 
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ impl Ran {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until `count` handlers ran.
+    /// Waits until `count` handlers have run.
     pub(crate) async fn reaches(&self, count: u64) {
         while self.0.load(Ordering::Relaxed) < count {
             tokio::task::yield_now().await;
@@ -42,7 +42,7 @@ impl Ran {
     }
 }
 
-/// The service that the webhooks are added to: it answers at once.
+/// The inner service, which answers at once.
 #[derive(Clone)]
 pub(crate) struct Home;
 
@@ -60,12 +60,12 @@ impl<B> Service<Request<B>> for Home {
     }
 }
 
-/// By this crate, around a service that does nothing else.
+/// Receives with this crate, around the inner service.
 pub(crate) fn ours<I: IntoInbox>(inbox: I) -> Webhook<Home, I::Inbox> {
     WebhookLayer::new(PATH, inbox).layer(Home)
 }
 
-/// A route that an event of the benchmarks reaches, and two that it doesn't.
+/// A router with one route that matches the events of the benchmarks, and two that don't.
 pub(crate) fn router(ran: &Ran) -> EventRouter {
     let ran = ran.clone();
     EventRouter::new()
@@ -76,7 +76,7 @@ pub(crate) fn router(ran: &Ran) -> EventRouter {
         .on("poll.*", |_: Event| async {})
 }
 
-/// A router of `count` routes, of which an event reaches two.
+/// A router of `count` routes, two of which match an event.
 pub(crate) fn routes(count: usize) -> EventRouter {
     let all = EventRouter::new()
         .on_prefix("connection.stream.started", |_: Event| async {})
@@ -86,7 +86,7 @@ pub(crate) fn routes(count: usize) -> EventRouter {
     })
 }
 
-/// What a user would write for this one event, who trusts that no text has escapes.
+/// A borrowed struct for this one event. It decodes only texts without escapes.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code)] // decoded and dropped
@@ -108,7 +108,7 @@ pub(crate) struct Envelope {
     pub(crate) data: Value,
 }
 
-/// By hand, as the first version of such a receiver is mostly written: without bounds, isolation,
+/// A handwritten receiver, as in the first version of many services: without bounds, isolation,
 /// deadline or counts.
 pub(crate) fn by_hand(ran: &Ran) -> Router {
     async fn receive(State(ran): State<Ran>, Json(envelope): Json<Envelope>) -> StatusCode {
@@ -147,10 +147,10 @@ pub(crate) fn request(body: String) -> Request<Full<Bytes>> {
     let request = Request::post(PATH)
         .header("content-type", "application/json")
         .header("content-length", body.len());
-    request.body(Full::from(body)).expect("a good request")
+    request.body(Full::from(body)).expect("the parts are valid")
 }
 
-/// Sends one event, and waits until its handler ran.
+/// Sends one event, and waits until its handler has run.
 pub(crate) async fn deliver<S, B>(service: &mut S, ran: &Ran, body: String) -> Response<B>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,

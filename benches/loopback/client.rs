@@ -13,7 +13,7 @@ const SIZE: usize = 600;
 pub(crate) struct Client {
     stream: TcpStream,
     request: Vec<u8>,
-    /// Where in the request the id of 16 digits stands, if it has one.
+    /// The position of the id of 16 digits in the request, if it has one.
     id: Option<usize>,
     number: u64,
     answer: Vec<u8>,
@@ -28,13 +28,13 @@ impl Client {
             stream,
             request,
             id,
-            // Ids of no other connection or run: the upper half is drawn at random.
+            // The upper half is random, so no other connection or run sends the same id.
             number: u64::from(fastrand::u32(..)) << 24,
             answer: vec![0; 4096],
         })
     }
 
-    /// Sends a request, with an id of its own, and returns the status of its answer.
+    /// Sends a request with a new id, and returns the status of the answer.
     pub(crate) async fn send(&mut self) -> Result<u16, Fault> {
         if let Some(place) = self.id {
             self.number += 1;
@@ -42,7 +42,7 @@ impl Client {
             self.request[place..place + id.len()].copy_from_slice(id.as_bytes());
         }
         self.stream.write_all(&self.request).await?;
-        // Every server here answers in one piece.
+        // Every server of this benchmark writes its answer in one piece.
         let read = self.stream.read(&mut self.answer).await?;
         let status = self.answer[..read]
             .strip_prefix(b"HTTP/1.1 ")

@@ -1,4 +1,4 @@
-//! Requests per second and CPU time per request of every server.
+//! Measures the requests per second and the CPU time per request of every server.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use crate::common::PATH;
 use crate::machine;
 use crate::process::{Folder, Process};
 
-/// The servers: name, what it is, and the path that is asked for.
+/// The servers: name, description, and path of the requests.
 const SERVERS: [(&str, &str, &str); 7] = [
-    ("bare", "hyper, which reads the body and answers 200", PATH),
+    ("bare", "hyper, reading the body and answering 200", PATH),
     ("memory", "this crate, in memory", PATH),
-    ("axum", "by hand on axum: decode, match, spawn", PATH),
+    ("axum", "handwritten on axum: decode, match, spawn", PATH),
     ("sqlite", "this crate, on disk", PATH),
     (
         "commit",
-        "by hand on axum: one insert and commit a request",
+        "handwritten on axum: one insert and one commit each",
         PATH,
     ),
     ("home", "GET /, without the layer", "/"),
@@ -48,7 +48,7 @@ pub(crate) fn measure(
                 measured.per_second / base,
             );
             if name == "commit" {
-                // The rest is another job.
+                // The other servers do another job, so the ratio restarts.
                 first = None;
             }
         }
@@ -59,7 +59,7 @@ pub(crate) fn measure(
 
 struct Measured {
     per_second: f64,
-    /// The server's, per request.
+    /// The CPU time of the server, per request.
     cpu: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! How fast the 200 comes, and what else comes, at 10%, 50%, 90% and 200% of what a server can do.
+//! Measures the answers and their times at 10%, 50%, 90% and 200% of the capacity of a server.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use crate::Fault;
 use crate::machine;
 use crate::process::{Folder, Process};
 
-/// The servers: name and what limits it.
+/// The servers: name and limit.
 const SERVERS: [(&str, &str); 3] = [
-    ("memory", "in memory; the processor is the limit"),
+    ("memory", "in memory; the limit is the processor"),
     (
         "slow",
-        "in memory, of 1,000 events; handlers that wait for 20 ms are the limit",
+        "in memory, 1,000 events; the limit is handlers that take 20 ms",
     ),
     ("sqlite", "on disk"),
 ];
@@ -21,7 +21,7 @@ const LOADS: [u32; 4] = [10, 50, 90, 200];
 /// Measures each server under each load for `time`, and prints one table.
 pub(crate) fn measure(time: Duration) -> Result<(), Fault> {
     println!("{}", machine::name());
-    println!("times in µs, to the 200 and to the slowest answer of all; 256 connections\n");
+    println!("times in µs, until the 200 and until the slowest answer; 256 connections\n");
     for (name, what) in SERVERS {
         let flood = pace(name, 0, time)?;
         let capacity = flood.taken / time.as_secs_f64();
@@ -44,9 +44,9 @@ pub(crate) fn measure(time: Duration) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the load printed.
+/// The figures that the load printed.
 struct Seen {
-    /// How many were answered 200.
+    /// The number of answers 200.
     taken: f64,
     rest: [u64; 8],
 }
@@ -63,7 +63,7 @@ fn pace(name: &str, rate: u32, time: Duration) -> Result<Seen, Fault> {
         Ok(said)
     };
     if rate == 0 {
-        // The first flood fills whatever queues there are: what is answered 200 after it is what goes out of them.
+        // The first flood fills all queues. After it, the number of answers 200 is the rate at which they empty.
         run()?;
     }
     let said = run()?;

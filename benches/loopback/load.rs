@@ -1,4 +1,4 @@
-//! The load: as much as the server takes, or so many requests a second, whatever the server does.
+//! Generates load: as many requests as the server answers, or a fixed rate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::Fault;
 use crate::client::Client;
 use crate::common::PATH;
 
-/// How many connections carry a load of so many requests a second.
+/// The number of connections of a load with a fixed rate.
 const CONNECTIONS: u32 = 256;
 
-/// How long the sender waits for an answer: as long as the layer's default.
+/// How long the sender waits for an answer: the default `response_timeout`.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Sends requests over connections, each as soon as the one before is answered, and prints how many
-/// were answered 200 in which time.
+/// Sends requests over connections, each as soon as the previous one is answered. Prints the number
+/// of answers 200 and the time.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn flood(
     address: SocketAddr,
@@ -54,22 +54,22 @@ pub(crate) async fn flood(
     Ok(())
 }
 
-/// What became of the requests of a paced load.
+/// The answers to a load with a fixed rate.
 #[derive(Default)]
 struct Seen {
-    /// The times to the answers 200, in microseconds.
+    /// The times until the answers 200, in microseconds.
     taken: Vec<u32>,
     refused: u64,
     other: u64,
     unanswered: u64,
     slowest: u32,
-    /// Requests that were sent after they were due, because the connection was still busy.
+    /// The number of requests that were sent late, because the connection was busy.
     late: u64,
 }
 
-/// Sends `rate` requests a second, evenly spread over time and connections, or with 0 as many as the
-/// server takes. Prints how many were answered 200, 503, otherwise and not at all, how many were late,
-/// the percentiles 50, 99 and 99.9 of the times to the 200, and the longest to any answer.
+/// Sends `rate` requests a second, spread evenly over time and connections; with 0, as many as the
+/// server answers. Prints the numbers of answers 200, 503, others and missing, the number of late
+/// requests, the percentiles 50, 99 and 99.9 of the times until the 200, and the longest time.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn pace(address: SocketAddr, rate: u32, time: Duration) -> Result<(), Fault> {
     let interval = match rate {
@@ -118,7 +118,7 @@ async fn sender(
     let mut seen = Seen::default();
     let mut due = first;
     loop {
-        // A timer of tokio is too coarse, and this core has nothing else to do.
+        // tokio's timer is too coarse, and this core has no other work.
         while Instant::now() < due {
             yield_now().await;
         }
@@ -128,7 +128,7 @@ async fn sender(
         }
         seen.late += u64::from(sent > due + Duration::from_millis(1));
         let Ok(status) = timeout(DEADLINE, client.send()).await else {
-            // What comes for it after this would be taken for the answer to the next.
+            // A late answer would be taken for the answer to the next request.
             seen.unanswered += 1;
             return Ok(seen);
         };

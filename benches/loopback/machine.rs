@@ -1,4 +1,4 @@
-//! What the figures depend on besides the program.
+//! Describes the machine that the figures depend on.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(crate) fn name() -> String {
     format!("{cores} cores of {model}")
 }
 
-/// The median time that the disk takes to write and sync one page.
+/// Returns the median time in which the disk writes and syncs one page.
 pub(crate) fn fsync() -> Result<Duration, Fault> {
     let folder = Folder::new("fsync")?;
     let mut file = fs::File::create(format!("{}/file", folder.path()))?;

@@ -1,15 +1,14 @@
-//! Servers that do the same job over loopback, side by side in one run.
+//! Compares servers that do the same job over loopback, in one run.
 //!
 //! ```sh
 //! cargo bench --bench loopback                         # requests per second, and CPU time of each
-//! cargo bench --bench loopback -- growth               # how fast the 200 comes under more and more load
+//! cargo bench --bench loopback -- growth               # times of the answers under growing load
 //! ```
 //!
-//! Each server is a process on a core of its own, and so is the load, where the machine has two cores
-//! and `taskset`: so the thread that writes to the disk shares the core of the one that serves.
-//! `-- SECONDS CONNECTIONS…` sets how long each is measured and with how many connections; with `free`
-//! before that the servers may use all cores, of which the load has one too. `-- growth SECONDS` sets
-//! the time of each line.
+//! If the machine has two cores and `taskset`, each server runs on one core and the load on the other.
+//! The thread that writes to the disk then shares the server's core. `-- SECONDS CONNECTIONS…` sets the
+//! time and the numbers of connections. With `free` before them, the server may use all cores, and the
+//! load still runs on one. `-- growth SECONDS` sets the time of each line.
 
 mod client;
 #[path = "../common/mod.rs"]
@@ -50,7 +49,7 @@ fn main() -> Result<(), Fault> {
         }
         ["free", arguments @ .., "--bench"] => bench(None, arguments),
         [arguments @ .., "--bench"] => bench(Some(0), arguments),
-        // As a test: each once, for a moment.
+        // As a test, each benchmark runs once and briefly.
         _ => {
             compare::measure(Some(0), Duration::from_millis(200), &[4])?;
             growth::measure(Duration::from_millis(200))
@@ -58,7 +57,7 @@ fn main() -> Result<(), Fault> {
     }
 }
 
-/// `core` is that of the servers, unless they may use all.
+/// `core` is the core of the servers, or `None` if they may use all.
 fn bench(core: Option<usize>, arguments: &[&str]) -> Result<(), Fault> {
     let [seconds, connections @ ..] = arguments else {
         return compare::measure(core, Duration::from_secs(4), &[32, 64, 256]);

@@ -1,4 +1,4 @@
-//! This program as a process of its own, once for the server and once for the load.
+//! Starts this program again, once as the server and once as the load.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::Fault;
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts this program again, on a core of its own if it isn't to use all.
+    /// Starts this program again, on one core or on all.
     pub(crate) fn start(core: Option<usize>, arguments: &[&str]) -> Result<Self, Fault> {
         let program = env::current_exe()?;
         let cores = thread::available_parallelism()?.get();
@@ -37,15 +37,19 @@ impl Process {
         Ok(Self(child))
     }
 
-    /// Returns the first line that it prints.
+    /// Returns the first line of the process's output.
     pub(crate) fn line(&mut self) -> Result<String, Fault> {
-        let stdout = self.0.stdout.take().ok_or("a second line is asked for")?;
+        let stdout = self
+            .0
+            .stdout
+            .take()
+            .ok_or("the first line was read already")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         Ok(line.trim().to_owned())
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits until the process exits, and fails unless its status is 0.
     pub(crate) fn finish(mut self) -> Result<(), Fault> {
         if self.0.wait()?.success() {
             Ok(())
@@ -54,7 +58,7 @@ impl Process {
         }
     }
 
-    /// Returns the time that it has run on a core.
+    /// Returns the CPU time of the process.
     pub(crate) fn cpu(&self) -> Result<Duration, Fault> {
         let mut nanos = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
@@ -73,7 +77,7 @@ impl Drop for Process {
     }
 }
 
-/// A folder on the disk that the program is on, and not in memory as a temporary one may be.
+/// A folder on the program's disk. A temporary folder may be in memory.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! The servers that are compared.
+//! The servers to compare.
 
 use std::path::Path;
 use std::process;
@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use crate::Fault;
 use crate::common::{Envelope, Home, PATH, Ran, by_hand, ours, router};
 
-/// Serves until its input ends. Prints the address first.
+/// Prints the address, and serves until stdin ends.
 pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -33,7 +33,7 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
-        // Ends with the benchmark, whatever becomes of that.
+        // Exits with the benchmark, even if the benchmark crashes.
         thread::spawn(|| {
             let _ = std::io::stdin().read_line(&mut String::new());
             #[allow(clippy::exit)] // no state to lose
@@ -57,7 +57,7 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
     })
 }
 
-/// An inbox that is soon full: its handler waits as for another service.
+/// An inbox that fills up: its handler waits, as if for another service.
 fn slow() -> MemoryInbox {
     let wait = |_: Event| tokio::time::sleep(Duration::from_millis(20));
     MemoryInbox::builder()
@@ -70,12 +70,12 @@ async fn bare(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper
     Ok(Response::default())
 }
 
-/// Returns a service of tower as one of hyper.
+/// Converts a tower service to a hyper service.
 fn hyper<S>(service: S) -> TowerToHyperService<S> {
     TowerToHyperService::new(service)
 }
 
-/// The same server for all of them.
+/// The same hyper server for all services.
 async fn serve<S, B>(listener: TcpListener, service: S) -> Result<(), Fault>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error: Into<Fault>, Future: Send>
@@ -95,7 +95,7 @@ where
     }
 }
 
-/// What it takes by hand not to lose an event: a table with a unique id, and a commit before the 200.
+/// A handwritten receiver that loses no event: a table with a unique id, and a commit before the 200.
 fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
     type Shared = (Arc<Mutex<rusqlite::Connection>>, Ran);
 
@@ -104,7 +104,7 @@ fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
         Json(envelope): Json<Envelope>,
     ) -> StatusCode {
         let written = tokio::task::spawn_blocking(move || {
-            let database = database.lock().expect("nobody panics under the lock");
+            let database = database.lock().expect("no thread panics under the lock");
             let data = envelope.data.to_string();
             let sql = "INSERT OR IGNORE INTO events (id, type, data) VALUES (?1, ?2, ?3)";
             database.execute(sql, (envelope.message_id, &envelope.event_type, data))?;

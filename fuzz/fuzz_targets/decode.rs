@@ -1,4 +1,4 @@
-//! What any bytes decode to is what the rules say, and what an event tells is what stands in its body.
+//! Any bytes decode as the rules say, and the methods of an event return the members of its body.
 #![no_main]
 
 use botisimo_webhooks_fuzz::decoding::check;

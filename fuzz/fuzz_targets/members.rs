@@ -1,5 +1,4 @@
-//! What any members decode to is what the rules say: those that are given twice, long or deep ones,
-//! and all orders of them.
+//! Any members decode as the rules say: members given twice, long or deep members, in any order.
 #![no_main]
 
 use arbitrary::Arbitrary;

@@ -1,5 +1,5 @@
-//! A pattern is read, and an event finds its routes, as the rules say; and the routes that are
-//! explained are those that run.
+//! Patterns parse and match as the rules say, and `matching_routes` returns exactly the routes that
+//! run.
 #![no_main]
 
 use std::task::{Context, Poll, Waker};
@@ -24,7 +24,7 @@ enum Kind {
     Any,
 }
 
-/// A name, of segments that are often the same.
+/// A name whose segments are often equal.
 #[derive(Debug)]
 struct Name(String);
 
@@ -88,12 +88,10 @@ fuzz_target!(|input: Input| {
                 assert_eq!(error.kind(), ErrorKind::Pattern);
                 continue;
             }
-            (expected, parsed) => panic!("{written:?} is {expected:?}, and not {parsed:?}"),
+            (expected, parsed) => panic!("{written:?}: expected {expected:?}, got {parsed:?}"),
         };
         let named = router.try_on(pattern, noop);
-        router = named
-            .expect("no two have one name")
-            .named(format!("#{number}"));
+        router = named.expect("all names differ").named(format!("#{number}"));
     }
     if input.fallback {
         router = router.fallback(noop);
@@ -124,7 +122,7 @@ fuzz_target!(|input: Input| {
 
 async fn noop(_: Event) {}
 
-/// Sends an event of this type through the router, if there can be one.
+/// Sends an event of this type through the router, if the type is valid.
 fn run(router: &mut EventRouter, event_type: &str, expected: &[String]) {
     let body = serde_json::json!({"messageId": "m", "timestamp": 0, "eventType": event_type});
     let Ok(event) = Event::from_bytes(body.to_string()) else {

@@ -7,36 +7,36 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// What a body does when it is polled.
+/// One step of a body.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// Gives so many bytes of what it has, or what is left.
+    /// Returns this many of its bytes, or all that remain.
     Data(u8),
     Trailers,
-    /// Is pending once.
+    /// Returns pending once.
     Wait,
-    /// Is pending for ever.
+    /// Returns pending from now on.
     Stall,
     Fail,
 }
 
-/// What a body says of its size.
+/// The size hint of a body.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Hint {
     None,
-    /// The truth.
+    /// The exact size.
     Exact,
-    /// Too little, or too much.
+    /// A smaller or a larger size.
     Lie(u16),
 }
 
-/// A body that goes by steps; what they leave of its bytes comes at the end.
+/// A body that follows its steps, and then returns the rest of its bytes.
 #[derive(Clone, Debug)]
 pub struct Framed {
     pub steps: VecDeque<Step>,
     pub bytes: Bytes,
     pub hint: Hint,
-    /// Whether it says that it has ended when it has.
+    /// Whether `is_end_stream` returns true at the end.
     pub tells_end: bool,
 }
 

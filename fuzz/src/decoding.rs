@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use crate::envelope;
 
-/// Decodes a body, and compares what comes of it, and all that an event tells, with the rules.
+/// Decodes a body, and compares the result and every method of the event with the rules.
 pub fn check(body: &[u8]) {
     let event = match (envelope::read(body), Event::from_bytes(body)) {
         (Ok(model), Ok(event)) => {
@@ -18,7 +18,7 @@ pub fn check(body: &[u8]) {
             assert_eq!(error.to_string(), text);
             return;
         }
-        (model, event) => panic!("by the rules {model:?}, and not {event:?}"),
+        (model, event) => panic!("expected {model:?}, got {event:?}"),
     };
     assert_eq!(event.body().as_bytes(), body);
     assert_eq!(event.attempt(), 1);
@@ -32,7 +32,7 @@ pub fn check(body: &[u8]) {
     decode::<serde_json::Value>(&event);
     decode::<Vec<u8>>(&event);
     decode::<Payload<'_>>(&event);
-    let again = Event::from_bytes(event.body()).expect("it was one");
+    let again = Event::from_bytes(event.body()).expect("the body of an event is an event");
     assert_eq!(
         (again.id(), again.raw_data()),
         (event.id(), event.raw_data())
@@ -49,7 +49,7 @@ struct Payload<'a> {
     tags: Vec<String>,
 }
 
-/// Decodes the data as serde_json does, and says nothing of it if it doesn't fit.
+/// Decodes the data, and compares the result with serde_json's.
 fn decode<'a, T: Deserialize<'a>>(event: &'a Event) {
     let expected = serde_json::from_str::<T>(event.raw_data());
     match event.decode::<T>() {

@@ -13,7 +13,7 @@ pub struct Envelope<'a> {
 
 const NO_JSON: &str = "the body is not JSON";
 
-/// Reads an envelope, or returns the text of the error.
+/// Reads an envelope. Returns the text of the error if the envelope breaks a rule.
 pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
     let body = std::str::from_utf8(body).map_err(|_| NO_JSON)?;
     let members = members(body)?;
@@ -21,7 +21,7 @@ pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
         let mut all = members.iter().filter(|member| member.0 == name);
         (all.next().map(|member| member.1), all.next().is_some())
     };
-    // The one whose second comes first is named.
+    // The error names the first member that is given twice.
     let known = ["messageId", "id", "eventType", "timestamp", "data"];
     for (i, (name, _)) in members.iter().enumerate() {
         let before = members[..i].iter().any(|member| member.0 == *name);
@@ -52,7 +52,7 @@ pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
     })
 }
 
-/// Returns the members of the object that a body is.
+/// Returns the members of a body that is a JSON object.
 fn members(body: &str) -> Result<Vec<(String, &str)>, &'static str> {
     let mut json = Json::new(body);
     json.space();

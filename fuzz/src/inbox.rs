@@ -3,14 +3,14 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, AcceptError, Runtime,
+    AcceptError, Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Runtime,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::runtime::Hand;
 
-/// What an inbox answers.
+/// The answer of an inbox.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub enum Answer {
     New,
@@ -18,11 +18,11 @@ pub enum Answer {
     Full,
     Draining,
     Unavailable,
-    /// Takes the event, and never says so.
+    /// Stores the event and never answers.
     Never,
 }
 
-/// An inbox that answers as it is told, and keeps what it says that it owns.
+/// An inbox with a fixed answer. It keeps the events that it accepted.
 #[derive(Clone)]
 pub struct Told {
     pub answer: Arc<Mutex<Answer>>,
@@ -40,7 +40,7 @@ impl Told {
     }
 
     fn own(&self, event: Event) {
-        self.owned.lock().expect("nobody panics").push(event);
+        self.owned.lock().expect("no thread panics").push(event);
     }
 }
 
@@ -49,7 +49,7 @@ impl Inbox for Told {
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
-        let (told, answer) = (self.clone(), *self.answer.lock().expect("nobody panics"));
+        let (told, answer) = (self.clone(), *self.answer.lock().expect("no thread panics"));
         let answered: BoxFuture<'static, _> = async move {
             match answer {
                 Answer::New => {
@@ -72,7 +72,7 @@ impl Inbox for Told {
     }
 
     fn handle(&self) -> Handle {
-        // Nobody asks it for anything: it stands in for that of an inbox with deliveries.
+        // No input uses the handle.
         MemoryInbox::with_runtime(self.runtime.clone(), EventRouter::new()).handle()
     }
 }

@@ -1,6 +1,6 @@
-//! RFC 8259, by hand and without recursion.
+//! A parser for RFC 8259 without recursion.
 
-/// A text of JSON, and how far it is read.
+/// A JSON text and the position of the parser.
 pub struct Json<'a> {
     text: &'a str,
     at: usize,
@@ -15,7 +15,7 @@ impl<'a> Json<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Reads a byte if it is this one.
+    /// Reads a byte if it equals this one.
     pub fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }
@@ -26,13 +26,13 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Returns whether nothing but space is left.
+    /// Returns whether only space remains.
     pub fn ends(&mut self) -> bool {
         self.space();
         self.peek().is_none()
     }
 
-    /// Reads a value of any kind, and returns it as it is written.
+    /// Reads a value of any kind, and returns its text.
     pub fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         let mut open = Vec::new();
@@ -79,14 +79,14 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Reads the name of a member, and the colon after it.
+    /// Reads the name of a member and the colon.
     fn name(&mut self) -> Option<()> {
         self.string()?;
         self.space();
         self.take(b':')
     }
 
-    /// Reads a string, and returns it with its quotes and escapes.
+    /// Reads a string, and returns its text with quotes and escapes.
     pub fn string(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.take(b'"')?;
@@ -150,7 +150,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Returns the text that a string of JSON stands for; `None` if it has half of a surrogate pair.
+/// Returns the value of a JSON string, or `None` if it has half of a surrogate pair.
 pub fn unescape(string: &str) -> Option<String> {
     let inner = &string[1..string.len() - 1];
     let mut units = Vec::new();

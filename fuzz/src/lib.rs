@@ -1,5 +1,5 @@
-//! What the fuzz targets compare the crate with: the rules, written a second time and as plainly as
-//! can be, and bodies, an inbox and a clock that do as an input says.
+//! The models that the fuzz targets compare the crate with: the rules as simple code, and bodies, an
+//! inbox and a clock that follow the input.
 
 pub mod body;
 pub mod decoding;

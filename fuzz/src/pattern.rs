@@ -1,6 +1,6 @@
 //! The rules of patterns, by segments.
 
-/// What a route is registered with.
+/// The pattern of a route.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scope {
     Exact,
@@ -8,7 +8,7 @@ pub enum Scope {
     Prefix,
 }
 
-/// Reads a pattern as `on` does.
+/// Parses a pattern like `on`.
 pub fn read(pattern: &str) -> Option<(Scope, &str)> {
     let (scope, name) = if let Some(name) = pattern.strip_suffix(".*") {
         (Scope::Below, name)
@@ -25,7 +25,7 @@ pub fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && !name.contains('*')
 }
 
-/// Returns whether a pattern takes an event type.
+/// Returns whether a pattern matches an event type.
 pub fn takes(scope: Scope, name: &str, event_type: &str) -> bool {
     let (name, event_type): (Vec<_>, Vec<_>) =
         (name.split('.').collect(), event_type.split('.').collect());

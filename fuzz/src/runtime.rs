@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::{BoxFuture, Runtime};
 
-/// An executor that runs its tasks when it is told, and whose clock is moved by hand.
+/// An executor that runs its tasks on request, with a clock that the test sets.
 #[derive(Clone)]
 pub struct Hand {
     start: Instant,
-    /// In milliseconds.
+    /// The time in milliseconds.
     passed: Arc<AtomicU64>,
     tasks: Arc<Mutex<Vec<BoxFuture<()>>>>,
 }
@@ -26,11 +26,11 @@ impl Hand {
     }
 
     pub fn pass(&self, time: Duration) {
-        let millis = u64::try_from(time.as_millis()).expect("no input waits for so long");
+        let millis = u64::try_from(time.as_millis()).expect("no input waits this long");
         self.passed.fetch_add(millis, Ordering::Relaxed);
     }
 
-    /// Polls every task once. Those of the inputs never wait.
+    /// Polls every task once. The tasks of the inputs never wait.
     pub fn run(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no task panics"));
         for mut task in tasks {
@@ -57,7 +57,7 @@ impl Runtime for Hand {
     }
 }
 
-/// Who moves the clock polls again, so no waker is kept.
+/// The test polls again after it sets the clock, so no waker is stored.
 struct Sleep {
     until: Instant,
     runtime: Hand,

@@ -1,5 +1,5 @@
-//! Every request for the webhook gets the answer that the table says, and every other one passes
-//! untouched; whatever its head, and however its body comes.
+//! Every request for the webhook gets the answer of the table, and every other request passes through
+//! untouched, with any head and any body.
 #![no_main]
 
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ const GOOD: &str = r#"{"messageId":"m-1","timestamp":1,"eventType":"account.upda
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     endpoint: bool,
-    secret: Option<Place>,
+    secret: Option<Mount>,
     max_body_bytes: u8,
     answer: Answer,
     method: Verb<'a>,
@@ -49,7 +49,7 @@ struct Input<'a> {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Place {
+enum Mount {
     Query,
     Header,
 }
@@ -113,8 +113,8 @@ fuzz_target!(|input: Input<'_>| {
         .max_body_bytes_in_flight(limit);
     layer = match input.secret {
         None => layer,
-        Some(Place::Query) => layer.verify(SharedSecret::in_query("token", SECRET)),
-        Some(Place::Header) => layer.verify(SharedSecret::in_header("x-token", SECRET)),
+        Some(Mount::Query) => layer.verify(SharedSecret::in_query("token", SECRET)),
+        Some(Mount::Header) => layer.verify(SharedSecret::in_header("x-token", SECRET)),
     };
     let (mut endpoint, mut service) = (layer.endpoint(), layer.layer(Echo));
     if !input.endpoint && request.uri().path() != PATH {
@@ -128,19 +128,19 @@ fuzz_target!(|input: Input<'_>| {
         answered(&runtime, &mut service, request)
     };
     assert_eq!(status, expected);
-    let owned = std::mem::take(&mut *inbox.owned.lock().expect("nobody panics"));
+    let owned = std::mem::take(&mut *inbox.owned.lock().expect("no thread panics"));
     let new = status == 200 && input.answer == Answer::New;
     assert_eq!(owned.len(), usize::from(new));
     if let [event] = owned.as_slice() {
         assert_eq!(event.body().as_bytes(), content(&input.body));
     }
-    // Whatever it was, it holds nothing of the room that the next one needs.
-    *inbox.answer.lock().expect("nobody panics") = Answer::New;
+    // The request has released its share of the budget, so the next one fits.
+    *inbox.answer.lock().expect("no thread panics") = Answer::New;
     assert_eq!(answered(&runtime, &mut endpoint, good(limit)), 200);
-    assert_eq!(inbox.owned.lock().expect("nobody panics").len(), 1);
+    assert_eq!(inbox.owned.lock().expect("no thread panics").len(), 1);
 });
 
-/// No less than the good body has.
+/// At least the size of the valid body.
 fn limit(input: &Input<'_>) -> usize {
     GOOD.len() + usize::from(input.max_body_bytes)
 }
@@ -153,7 +153,7 @@ fn content(content: &Content<'_>) -> Vec<u8> {
     }
 }
 
-/// Returns the request, if there can be such a one.
+/// Returns the request, if its parts are valid.
 fn request(input: &Input<'_>) -> Option<Request<Framed>> {
     let method = match input.method {
         Verb::Post => Method::POST,
@@ -232,10 +232,10 @@ fn good(limit: usize) -> Request<Framed> {
         hint: Hint::Exact,
         tells_end: true,
     };
-    request.body(body).expect("a good request")
+    request.body(body).expect("the parts are valid")
 }
 
-/// Returns the status that the table says.
+/// Returns the status of the table.
 fn expected(input: &Input<'_>, request: &Request<Framed>) -> u16 {
     if request.method() != Method::POST {
         return 405;
@@ -293,11 +293,11 @@ fn expected(input: &Input<'_>, request: &Request<Framed>) -> u16 {
 fn is_verified(input: &Input<'_>, request: &Request<Framed>) -> bool {
     match input.secret {
         None => true,
-        Some(Place::Header) => request
+        Some(Mount::Header) => request
             .headers()
             .get("x-token")
             .is_some_and(|value| value == SECRET),
-        Some(Place::Query) => {
+        Some(Mount::Query) => {
             let pairs = request.uri().query().unwrap_or_default().split('&');
             pairs
                 .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -310,7 +310,7 @@ fn is_verified(input: &Input<'_>, request: &Request<Framed>) -> bool {
     }
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let (mut decoded, mut at) = (Vec::new(), 0);
@@ -348,8 +348,7 @@ fn is_json(content_type: Option<&HeaderValue>) -> bool {
     }
 }
 
-/// Polls a request to its answer, however long that takes by the runtime's clock, and returns the
-/// status.
+/// Polls a request until it is answered, moves the runtime's clock as needed, and returns the status.
 fn answered<S, B>(runtime: &Hand, service: &mut S, request: Request<Framed>) -> u16
 where
     S: Service<Request<Framed>, Response = Response<B>, Error = Infallible>,
@@ -359,7 +358,7 @@ where
     let mut cx = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut cx).is_ready());
     let mut answer = pin!(service.call(request));
-    // Each wait of the body is a poll; what is pending after them is over with the deadline.
+    // Each wait of the body takes one poll. A request that is still pending ends at the deadline.
     for _ in 0..=waits {
         if let Poll::Ready(answer) = answer.as_mut().poll(&mut cx) {
             return status(answer);
@@ -388,7 +387,7 @@ fn status<B: Body<Data = Bytes, Error: Debug>>(answer: Result<Response<B>, Infal
     status
 }
 
-/// Answers with what it was asked.
+/// Answers with the parts of the request.
 #[derive(Clone)]
 struct Echo;
 
@@ -411,7 +410,7 @@ impl Service<Request<Framed>> for Echo {
     }
 }
 
-/// Sends a request through, and compares what comes back.
+/// Sends a request through the layer, and compares the response.
 fn passes<S, B>(service: &mut S, request: Request<Framed>)
 where
     S: Service<Request<Framed>, Response = Response<B>, Error = Infallible>,
@@ -428,7 +427,7 @@ where
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     else {
-        panic!("the service inside answers at once")
+        panic!("the inner service answers at once")
     };
     assert_eq!((answer.headers(), answer.version()), (&headers, version));
     assert_eq!(answer.extensions().get(), Some(&(method, uri)));
@@ -437,7 +436,7 @@ where
     assert_eq!(frames(pin!(answer.into_body())), frames(pin!(body)));
 }
 
-/// Returns what a body gives: data, `None` for trailers and waits; at most up to a stall or an error.
+/// Returns the frames of a body up to a stall or an error: data, or `None` for trailers and waits.
 fn frames<B: Body<Data = Bytes, Error: Debug>>(mut body: Pin<&mut B>) -> Vec<Option<Bytes>> {
     let mut frames = Vec::new();
     loop {
