@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::support::receiver::{
     PATH, Reasons, Script, Scripted, Step, ask, assert_answer, good, idle, scripted, teapot,
 };
+use crate::support::runtime::TestRuntime;
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Inbox, MemoryInbox,
-    RejectionReason, Runtime, Unverified, Verify, WebhookLayer,
+    AcceptError, Accepted, Endpoint, Event, EventRouter, Inbox, MemoryInbox, RejectionReason,
+    Unverified, Verify, WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -600,23 +601,12 @@ fn a_runtime_that_cannot_spawn_is_answered_503() {
 
 #[test]
 fn a_runtime_that_has_shut_down_is_answered_503() {
-    /// What tokio does with the tasks of a runtime that was shut down.
-    struct ShutDown;
-    impl Runtime for ShutDown {
-        fn spawn(&self, task: BoxFuture<()>) {
-            static SPAWNED: AtomicUsize = AtomicUsize::new(0);
-            assert!(
-                SPAWNED.fetch_add(1, Ordering::SeqCst) < 1000,
-                "spawned for ever"
-            );
-            drop(task);
-        }
-
-        fn sleep(&self, _: Duration) -> BoxFuture<()> {
-            Box::pin(std::future::pending())
-        }
-    }
-    let webhooks = Endpoint::new(MemoryInbox::with_runtime(ShutDown, idle()));
+    let spawned = AtomicUsize::new(0);
+    let runtime = TestRuntime::shut_down().on_spawn(move |_| {
+        let before = spawned.fetch_add(1, Ordering::SeqCst);
+        assert!(before < 1000, "the inbox spawns for ever");
+    });
+    let webhooks = Endpoint::new(MemoryInbox::with_runtime(runtime, idle()));
     let handle = webhooks.handle();
     let (status, text, header) = UNAVAILABLE;
     for refused in 1..=3 {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::support::receiver::{
     PATH, Reasons, Script, Scripted, Step, ask, assert_answer, good, idle, read, scripted, teapot,
 };
+use crate::support::runtime::TestRuntime;
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Endpoint, Inbox, MemoryInbox, RejectionReason, ResponseFuture, Runtime,
-    SharedSecret, WebhookLayer,
+    Accepted, Endpoint, Inbox, MemoryInbox, RejectionReason, ResponseFuture, SharedSecret,
+    WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -178,31 +179,17 @@ async fn the_longest_ack_within_is_no_deadline() {
     assert_pending!(request.poll());
 }
 
-/// A runtime whose clock goes on by a millisecond whenever it is looked at, and that has no timers:
-/// only who looks at the clock comes to an end.
-#[derive(Clone)]
-struct Ticking(Arc<Mutex<Instant>>);
-
-impl Ticking {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Runtime for Ticking {
-    fn spawn(&self, task: BoxFuture<()>) {
-        tokio::spawn(task);
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<()> {
-        Box::pin(std::future::pending())
-    }
-
-    fn now(&self) -> Instant {
-        let mut now = self.0.lock().expect("no test panics here");
-        *now += Duration::from_millis(1);
-        *now
-    }
+/// Returns a runtime without timers, whose clock moves on by a millisecond whenever it is read: only a loop that reads the clock
+/// ends.
+fn ticking() -> TestRuntime {
+    let now = Mutex::new(Instant::now());
+    TestRuntime::tokio()
+        .on_sleep(|_| Box::pin(std::future::pending()))
+        .on_now(move || {
+            let mut now = now.lock().unwrap();
+            *now += Duration::from_millis(1);
+            *now
+        })
 }
 
 #[tokio::test]
@@ -212,7 +199,7 @@ async fn a_body_of_endless_frames_that_are_never_pending_is_answered_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let webhooks = Endpoint::new(MemoryInbox::with_runtime(Ticking::new(), idle()));
+        let webhooks = Endpoint::new(MemoryInbox::with_runtime(ticking(), idle()));
         let answer = ask(&webhooks, scripted([step])).await;
         assert_answer(
             &answer,
@@ -230,7 +217,7 @@ async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let inbox = MemoryInbox::with_runtime(Ticking::new(), idle());
+        let inbox = MemoryInbox::with_runtime(ticking(), idle());
         let webhooks = WebhookLayer::new("/", inbox)
             .verify(SharedSecret::in_query("token", "s3cret"))
             .endpoint();

@@ -244,7 +244,7 @@ fn an_empty_secret_panics_at_the_callers_line() {
 // Nothing shows
 
 #[cfg(feature = "tracing")]
-use log::capture;
+use crate::support::subscriber::capture;
 
 #[track_caller]
 fn assert_hidden(text: &str) {
@@ -285,7 +285,7 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
         #[expect(dead_code, reason = "it never fits")]
         number: u64,
     }
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let router = EventRouter::new()
         .on("account.updated", |_: Event<Number>| async {})
         .on("account.created", |event: Event| async move {
@@ -373,7 +373,7 @@ const WARNING: &str = "webhooks are accepted from anyone";
 #[tokio::test]
 #[cfg(feature = "tracing")]
 async fn a_layer_without_verify_warns_exactly_once() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let layer = WebhookLayer::new(PATH, idle()).max_body_bytes(500);
     let clone = layer
         .clone()
@@ -402,7 +402,7 @@ async fn a_layer_without_verify_warns_exactly_once() {
 #[tokio::test]
 #[cfg(feature = "tracing")]
 async fn an_endpoint_without_verify_warns_exactly_once() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let webhooks = Endpoint::new(idle());
     for endpoint in [&webhooks, &webhooks.clone(), &webhooks] {
         assert_eq!(ask(endpoint, good().build::<Script>()).await.status(), 200);
@@ -413,7 +413,7 @@ async fn an_endpoint_without_verify_warns_exactly_once() {
 #[tokio::test]
 #[cfg(feature = "tracing")]
 async fn nothing_warns_with_verify() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let layer = WebhookLayer::new(PATH, idle()).verify(SharedSecret::in_query("token", SECRET));
     let request = good().query("token", SECRET);
     assert_eq!(
@@ -432,59 +432,9 @@ async fn nothing_warns_with_verify() {
 }
 
 #[cfg(feature = "tracing")]
-mod log {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::filter::LevelFilter;
-    use tracing_subscriber::fmt::MakeWriter;
-
-    /// What was logged.
-    #[derive(Clone, Default)]
-    pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        pub(crate) fn text(&self) -> String {
-            let log = self.0.lock().expect("no test panics here");
-            String::from_utf8(log.clone()).expect("logs are text")
-        }
-    }
-
-    impl io::Write for Log {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no test panics here").extend(text);
-            Ok(text.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Log {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
-    /// Captures all that this crate logs on this thread.
-    pub(crate) fn capture() -> (Log, impl Sized) {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
-            .with_ansi(false)
-            .with_writer(log.clone())
-            .finish();
-        (log, crate::support::subscriber::set(subscriber))
-    }
-}
-
-#[cfg(feature = "tracing")]
 #[tokio::test]
 async fn a_strangers_refusals_are_warned_of_ever_more_seldom_and_every_malformed_body_is() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", SECRET))
         .endpoint();
@@ -515,7 +465,7 @@ async fn a_strangers_refusals_are_warned_of_ever_more_seldom_and_every_malformed
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn a_duplicate_is_logged_as_a_duplicate_and_not_as_accepted() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let webhooks = Endpoint::new(idle());
     for _ in 0..3 {
         let request = MockRequest::event("account.updated").message_id("m-1");
@@ -536,7 +486,7 @@ async fn a_duplicate_is_logged_as_a_duplicate_and_not_as_accepted() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
-    let (log, _guard) = capture();
+    let (log, _guard) = capture("trace");
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", SECRET))
         .endpoint();

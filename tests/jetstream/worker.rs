@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::nats::{self, Server, until};
+use crate::support::subscriber::capture;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{AckKind, Context};
 use botisimo_webhooks::testing::MockRequest;
@@ -73,20 +74,6 @@ impl Runs {
             runs.add(route, &event);
             std::future::ready(())
         }
-    }
-}
-
-/// What is logged.
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -310,11 +297,7 @@ async fn of_a_thousand_copies_through_two_receivers_one_is_handled() {
 
 #[tokio::test]
 async fn that_events_wait_for_long_is_warned_of() {
-    let log: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let written = Arc::clone(&log);
-    let subscriber = tracing_subscriber::fmt().with_ansi(false);
-    let subscriber = subscriber.with_writer(move || Written(Arc::clone(&written)));
-    let _guard = crate::support::subscriber::set(subscriber.finish());
+    let (log, _guard) = capture("info");
     let server = Server::start().await;
     let context = server.context().await;
     let short = StreamSettings::new()
@@ -333,7 +316,7 @@ async fn that_events_wait_for_long_is_warned_of() {
     let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
     let worker = worker.await.unwrap();
     wait_idle(&worker, 1).await;
-    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let warnings = log.matches("events wait for longer than half of").count();
     assert_eq!(warnings, 1, "{log}");
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     Attempt, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
     MemoryInboxBuilder, Report, RetryPolicy, Stats,
@@ -15,22 +14,10 @@ use botisimo_webhooks::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-fn event(id: &str) -> Event {
-    MockRequest::event("a").message_id(id).to_event()
-}
+use crate::support::{balanced, event};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// Law 2.
-#[track_caller]
-fn balanced(stats: &Stats) {
-    assert_eq!(
-        stats.accepted,
-        stats.handled + stats.unhandled + stats.dead + stats.in_flight(),
-        "{stats:?}"
-    );
 }
 
 /// What the hook saw, and when.
@@ -147,7 +134,7 @@ async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
     let (builder, log) = logged(MemoryInbox::builder().retry(retry));
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     for id in 0..50 {
-        inbox.accept(event(&id.to_string())).await.unwrap();
+        inbox.accept(event(id.to_string())).await.unwrap();
     }
     inbox.handle().wait_idle().await;
     let log = log.lock().unwrap();
@@ -617,7 +604,7 @@ async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
         .build(router);
     let handle = inbox.handle();
     for id in 0..scripts.len() {
-        inbox.accept(event(&id.to_string())).await.unwrap();
+        inbox.accept(event(id.to_string())).await.unwrap();
     }
     loop {
         balanced(&handle.stats());

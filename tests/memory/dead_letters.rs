@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, DeadLetter, DeadLetters, Endpoint, ErrorKind, Event,
-    EventRouter, Handle, HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime,
-    Stats, TokioRuntime, WebhookLayer,
+    AcceptError, Accepted, DeadLetter, Endpoint, ErrorKind, Event, EventRouter, Handle,
+    HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
+
+use crate::support::runtime::TestRuntime;
+use crate::support::{balanced, letters, wait_idle};
 
 fn mock(event_type: &str, id: &str) -> MockRequest {
     MockRequest::event(event_type).message_id(id)
@@ -22,10 +24,6 @@ fn mock(event_type: &str, id: &str) -> MockRequest {
 async fn accept(inbox: &MemoryInbox, event_type: &str, id: &str) {
     let accepted = inbox.accept(mock(event_type, id).to_event()).await;
     assert_eq!(accepted, Ok(Accepted::New), "{id}");
-}
-
-fn letters(inbox: &impl Inbox) -> DeadLetters {
-    inbox.handle().dead_letters().unwrap()
 }
 
 async fn all(inbox: &impl Inbox) -> Vec<DeadLetter> {
@@ -38,27 +36,10 @@ async fn names(inbox: &impl Inbox) -> Vec<String> {
     all(inbox).await.iter().map(names).collect()
 }
 
-/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
-async fn wait_idle(inbox: &impl Inbox) {
-    let wait_idle = inbox.handle().wait_idle();
-    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
-    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
-}
-
 /// Each route of a letter, with its reason.
 fn ends(letter: &DeadLetter) -> Vec<(&str, Option<&str>)> {
     let ends = letter.routes().iter();
     ends.map(|end| (end.route(), end.reason())).collect()
-}
-
-/// Law 2.
-#[track_caller]
-fn balanced(stats: &Stats) {
-    assert_eq!(
-        stats.accepted + stats.recovered + stats.replayed,
-        stats.handled + stats.unhandled + stats.dead + stats.in_flight(),
-        "{stats:?}"
-    );
 }
 
 /// Whether handlers fail at the moment.
@@ -109,24 +90,15 @@ impl Dated {
     fn set(&self, seconds: u64) {
         *self.0.lock().unwrap() = date(seconds);
     }
+
+    fn runtime(&self) -> TestRuntime {
+        let dated = Arc::clone(&self.0);
+        TestRuntime::tokio().on_system_time(move || *dated.lock().unwrap())
+    }
 }
 
 fn date(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-impl Runtime for Dated {
-    fn spawn(&self, task: BoxFuture<()>) {
-        TokioRuntime::new().spawn(task);
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        TokioRuntime::new().sleep(duration)
-    }
-
-    fn system_time(&self) -> SystemTime {
-        *self.0.lock().unwrap()
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,7 +121,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
         .named("sees");
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::new().max_attempts(3))
-        .build_with(system_time.clone(), router);
+        .build_with(system_time.runtime(), router);
     let harness = Harness::inbox(inbox.clone());
     let request = mock("a.b", "m-1").data("s3cret").member("more", 7);
     harness.deliver(request.clone()).await.assert_accepted();
@@ -205,7 +177,7 @@ async fn only_events_that_died_leave_a_letter() {
     for event_type in ["a", "b", "c"] {
         accept(&inbox, event_type, event_type).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.unhandled, stats.retried), (2, 1, 4));
     assert!(all(&inbox).await.is_empty());
@@ -257,7 +229,7 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
         .build(EventRouter::new().on("a", outage.handler()));
     for id in ["1", "2", "3", "4", "5"] {
         accept(&inbox, "a", id).await;
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     }
     assert_eq!(names(&inbox).await, ["3", "4", "5"]);
     let stats = inbox.handle().stats();
@@ -277,13 +249,13 @@ async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
         .build(EventRouter::new().on_prefix("a", outage.handler()));
     for id in ["m-1", "m-2"] {
         accept(&inbox, "a", id).await;
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     }
     let first = all(&inbox).await[0].id();
     assert!(letters(&inbox).replay(first).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     accept(&inbox, "a", "m-3").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(names(&inbox).await, ["m-1", "m-3"]);
 }
 
@@ -294,7 +266,7 @@ async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() 
     });
     let inbox = MemoryInbox::new(router);
     accept(&inbox, "a", "m-1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let letters = all(&inbox).await;
     let reason = letters[0].routes()[0].reason().unwrap();
     assert_eq!(reason.len(), 1024);
@@ -311,7 +283,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let die = async |id: &str, bytes| {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     };
     for (id, bytes) in [("1", 300), ("2", 300), ("3", 400)] {
         die(id, bytes).await;
@@ -325,7 +297,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     assert!(letters(&inbox).delete(ids[0]).await.unwrap());
     outage.end();
     assert!(letters(&inbox).replay(ids[1]).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     outage.0.store(true, Ordering::Relaxed);
     for id in ["5", "6"] {
         die(id, 500).await;
@@ -345,7 +317,7 @@ async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
     for (id, bytes) in [("1", 500), ("2", 500), ("large", 1001)] {
         let event = mock("a", id).padded(bytes).to_event();
         inbox.accept(event).await.unwrap();
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     }
     assert_eq!(names(&inbox).await, ["1", "2"]);
     let stats = inbox.handle().stats();
@@ -367,7 +339,7 @@ async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert!(all(&inbox).await.is_empty());
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -398,7 +370,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
         tokio::task::yield_now().await;
     }
     opened.add_permits(1);
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
 
     let dead = letters(&inbox);
     let (mut pages, mut last) = (Vec::new(), None);
@@ -430,7 +402,7 @@ async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let dead = letters(&inbox);
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
     for (id, name) in ids.iter().zip(["1", "2"]) {
@@ -523,13 +495,13 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
         .build(router);
     let mut ran = || std::iter::from_fn(|| runs.try_recv().ok()).collect::<Vec<_>>();
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(ran(), ["done 1", "fails 1", "permanent 1", "fails 2"]);
 
     // It dies again, with all its routes.
     let first = all(&inbox).await.remove(0);
     assert!(letters(&inbox).replay(first.id()).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(ran(), ["fails 1", "permanent 1", "fails 2"]);
     let second = all(&inbox).await.remove(0);
     assert_eq!(ends(&second), ends(&first));
@@ -539,7 +511,7 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
 
     outage.end();
     assert!(letters(&inbox).replay(second.id()).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(ran(), ["fails 1", "permanent 1"]);
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -578,11 +550,11 @@ async fn a_replay_runs_the_routes_that_match_now() {
         .on_attempt(move |delivery| sender.send(delivery.report().to_string()).unwrap())
         .build(service);
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     *current.lock().unwrap() = second;
     let id = all(&inbox).await[0].id();
     assert!(letters(&inbox).replay(id).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     reports.try_recv().unwrap();
     assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
     assert_eq!(inbox.handle().stats().handled, 1);
@@ -606,14 +578,14 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
         for event_type in types {
             accept(&inbox, event_type, event_type).await;
         }
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         outage.end();
         inbox.handle().on_attempt(move |delivery| {
             sender.send(delivery.event().id().to_owned()).unwrap();
         });
         let count = letters(&inbox).replay_matching(&pattern).await.unwrap();
         assert_eq!(count, replayed.len() as u64, "{pattern}");
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         // The oldest first.
         let ran: Vec<_> = std::iter::from_fn(|| ran.try_recv().ok()).collect();
         assert_eq!(ran, replayed, "{pattern}");
@@ -632,10 +604,10 @@ async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 3);
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 6, 3));
     assert_eq!(names(&inbox).await, ["1", "2", "3"]);
@@ -655,7 +627,7 @@ async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     for id in ["4", "5", "6"] {
         accept(&inbox, "hang", id).await;
     }
@@ -683,7 +655,7 @@ async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_t
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     outage.end();
     accept(&inbox, "hang", "4").await;
     let pattern = Pattern::prefix("a").unwrap();
@@ -713,9 +685,9 @@ async fn a_replay_is_refused_for_want_of_bytes() {
     let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
     inbox.accept(sized("a", 600)).await.unwrap();
     inbox.accept(sized("a.b", 500)).await.unwrap_err();
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     inbox.accept(sized("a.b", 500)).await.unwrap();
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     inbox.accept(sized("hang", 500)).await.unwrap();
     outage.end();
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
@@ -730,7 +702,7 @@ async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let _ = inbox.handle().drain(Duration::ZERO).await;
     let dead = letters(&inbox);
     let id = all(&inbox).await[0].id();
@@ -757,7 +729,7 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let (dead, id) = (letters(&inbox), all(&inbox).await[0].id());
     drop(dead.replay(id));
     drop(dead.delete(id));
@@ -772,7 +744,7 @@ async fn letters_are_pruned_by_the_time_of_their_death() {
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
         .build_with(
-            system_time.clone(),
+            system_time.runtime(),
             EventRouter::new().on("a", outage.handler()),
         );
     let prune = async |seconds| {
@@ -782,7 +754,7 @@ async fn letters_are_pruned_by_the_time_of_their_death() {
     for seconds in [100, 200, 300] {
         system_time.set(seconds);
         accept(&inbox, "a", &seconds.to_string()).await;
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     }
     system_time.set(400);
     assert_eq!(prune(300).await, 0);
@@ -813,17 +785,17 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
                 .on("b", |_: Event| async {}),
         );
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     inbox
         .handle()
         .on_dead_letter(move |letter| second.send(letter.clone()).unwrap());
     for (event_type, id) in [("b", "2"), ("c", "3"), ("a", "4")] {
         accept(&inbox, event_type, id).await;
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let kept = all(&inbox).await;
     letters(&inbox).replay(kept[0].id()).await.unwrap();
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
     // That of the handle came after the first.
@@ -853,7 +825,7 @@ async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
         .build(EventRouter::new().on("a", outage.handler()));
     slot.set(inbox.clone()).unwrap();
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(seen.try_recv(), Ok((Some("1".to_owned()), 0, 1)));
     assert_eq!(inbox.handle().stats().dead, 1);
 }
@@ -885,7 +857,7 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
         for id in ["1", "2"] {
             accept(&inbox, "a", id).await;
         }
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         let stats = inbox.handle().stats();
         assert_eq!((stats.replayed, stats.dead, stats.dead_letters), (3, 5, 0));
         balanced(&stats);
@@ -975,7 +947,7 @@ async fn an_inbox_around_another_one_passes_the_letters_on() {
             .await
             .unwrap()
     );
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
@@ -1026,7 +998,7 @@ async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_nam
         .on_attempt(move |delivery| write.lock().unwrap().push(delivery.to_string()))
         .build(EventRouter::new().on_any(|_: Event| async { Err::<(), _>("no") }));
     accept(&inbox, "a\r\nWARN b", "1\n\u{1b}[31m2 é").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let letter = all(&inbox).await.remove(0).to_string();
     let named = r"a\r\nWARN b 1\n\u{1b}[31m2 é dead";
     assert_eq!(*written.lock().unwrap(), [format!("{named}: * failed: no")]);
@@ -1042,7 +1014,7 @@ async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without
     );
     let event = mock("a", "1").data(serde_json::json!("s3cret")).to_event();
     inbox.accept(event).await.expect("there is room");
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
 
     let stats = inbox.handle().stats();
     let json = serde_json::to_value(stats).expect("stats serialize");
@@ -1090,7 +1062,7 @@ async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
         .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
@@ -1113,7 +1085,7 @@ async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
     });
     let inbox = MemoryInbox::new(service);
     accept(&inbox, "a", "1").await;
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(
         ends(&all(&inbox).await[0]),
         [("service", None), ("a", Some("dropped"))]
@@ -1189,7 +1161,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
             sender.await.unwrap();
         }
         // The keepers replay or delete what still holds others back.
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {
             keeper.await.unwrap();
@@ -1198,7 +1170,7 @@ fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
         for letter in all(&inbox).await {
             letters(&inbox).delete(letter.id()).await.unwrap();
         }
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     });
     assert!(reader.join().unwrap() > 0);
     let stats = handle.stats();

@@ -1,16 +1,17 @@
 //! Copies of an event: taken once in a window, and never an id without its event.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder,
-    RetryPolicy, Runtime,
+    AcceptError, Accepted, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, RetryPolicy,
 };
 use futures_util::FutureExt;
+
+use crate::support::runtime::TestRuntime;
 
 fn event(id: &str) -> Event {
     MockRequest::event("account.updated")
@@ -197,35 +198,19 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
 }
 
-/// A runtime that can't spawn, and has a copy of the event come in while it is asked to.
-struct Interrupted {
-    inbox: Arc<std::sync::OnceLock<MemoryInbox>>,
-    answer: Arc<std::sync::Mutex<Option<Result<Accepted, AcceptError>>>>,
-}
-
-impl Runtime for Interrupted {
-    fn spawn(&self, _: BoxFuture<()>) {
-        let copy = accept(self.inbox.get().unwrap(), "1")
-            .now_or_never()
-            .unwrap();
-        *self.answer.lock().unwrap() = Some(copy);
-        panic!("no threads");
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<()> {
-        Box::pin(pending())
-    }
-}
-
 /// The bug: a copy that came while the first was being taken was answered 200, and then the first
 /// was refused.
 #[tokio::test]
 async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
-    let (inbox, answer) = (Arc::default(), Arc::default());
-    let runtime = Interrupted {
-        inbox: Arc::clone(&inbox),
-        answer: Arc::clone(&answer),
-    };
+    let inbox = Arc::new(OnceLock::<MemoryInbox>::new());
+    let answer = Arc::new(Mutex::new(None));
+    let (interrupted, answered) = (Arc::clone(&inbox), Arc::clone(&answer));
+    // A copy of the event arrives while the runtime fails to spawn a worker.
+    let runtime = TestRuntime::shut_down().on_spawn(move |_| {
+        let copy = accept(interrupted.get().unwrap(), "1").now_or_never();
+        *answered.lock().unwrap() = copy;
+        panic!("no threads");
+    });
     inbox
         .set(MemoryInbox::with_runtime(runtime, EventRouter::new()))
         .unwrap();

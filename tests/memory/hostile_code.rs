@@ -8,35 +8,17 @@ use std::time::Duration;
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox,
-    MemoryInbox, RetryPolicy, Runtime, Stats, TokioRuntime, WebhookLayer,
+    MemoryInbox, RetryPolicy, Runtime, TokioRuntime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
+use crate::support::runtime::TestRuntime;
+use crate::support::{balanced, event, wait_empty};
+
 /// Bounds what would hang for ever.
 const BOUND: Duration = Duration::from_secs(20);
-
-fn event(id: impl AsRef<str>) -> Event {
-    MockRequest::event("a").message_id(id).to_event()
-}
-
-/// Law 2.
-#[track_caller]
-fn balanced(stats: &Stats) {
-    let came = stats.accepted + stats.recovered + stats.replayed;
-    let ended = stats.handled + stats.unhandled + stats.dead;
-    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
-}
-
-async fn wait_idle(handle: &Handle) -> Stats {
-    let wait_idle = tokio::time::timeout(BOUND, handle.wait_idle()).await;
-    wait_idle.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
-    let stats = handle.stats();
-    balanced(&stats);
-    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    stats
-}
 
 /// Uses up what tokio lets a task do at once, again and again.
 async fn busy(permits: &Semaphore) {
@@ -54,7 +36,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
         .retry(RetryPolicy::no_retry())
         .build(router);
     inbox.accept(event("1")).await.unwrap();
-    assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
+    assert_eq!(wait_empty(&inbox.handle()).await.dead, 1);
 }
 
 /// The same bug, at the front door.
@@ -140,7 +122,7 @@ fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
             tokio::task::yield_now().await;
         }
     });
-    let stats = runtime().block_on(wait_idle(&inbox.handle()));
+    let stats = runtime().block_on(wait_empty(&inbox.handle()));
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
 
@@ -204,11 +186,9 @@ enum Sleeps {
     PanicsWhenPolled,
 }
 
-struct Odd(Spawns, Sleeps);
-
-impl Runtime for Odd {
-    fn spawn(&self, mut task: BoxFuture<()>) {
-        match self.0 {
+fn odd(spawns: Spawns, sleeps: Sleeps) -> TestRuntime {
+    TestRuntime::shut_down()
+        .on_spawn(move |mut task| match spawns {
             Spawns::Inline => smol::block_on(task),
             Spawns::OnceInline => {
                 if task.as_mut().now_or_never().is_none() {
@@ -229,16 +209,12 @@ impl Runtime for Odd {
                 begin.recv_timeout(BOUND).unwrap();
             }
             Spawns::Drops => drop(task.as_mut().now_or_never()),
-        }
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<()> {
-        match self.1 {
+        })
+        .on_sleep(move |_| match sleeps {
             Sleeps::AtOnce => Box::pin(async {}),
             Sleeps::Never => Box::pin(pending()),
             Sleeps::PanicsWhenPolled => Box::pin(async { panic!("no timers") }),
-        }
-    }
+        })
 }
 
 #[tokio::test]
@@ -263,13 +239,13 @@ async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
             let inbox = MemoryInbox::builder()
                 .retry(RetryPolicy::new().max_attempts(3))
                 .concurrency(2)
-                .build_with(Odd(spawns, sleeps), router);
+                .build_with(odd(spawns, sleeps), router);
             for id in 0..30 {
                 let accepted = inbox.accept(event(id.to_string())).await;
                 assert_eq!(accepted, Ok(Accepted::New), "{spawns:?} {sleeps:?}");
                 balanced(&inbox.handle().stats());
             }
-            let stats = wait_idle(&inbox.handle()).await;
+            let stats = wait_empty(&inbox.handle()).await;
             assert_eq!(stats.handled + stats.dead, 30);
             assert!(runs.load(Ordering::SeqCst) >= 30);
             let drained = tokio::time::timeout(BOUND, inbox.handle().drain(BOUND)).await;
@@ -282,7 +258,7 @@ async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
 #[tokio::test]
 async fn a_retry_whose_timer_panics_is_made_at_once() {
     for spawns in [Spawns::Inline, Spawns::OnceInline, Spawns::Elsewhere] {
-        let runtime = Odd(spawns, Sleeps::PanicsWhenPolled);
+        let runtime = odd(spawns, Sleeps::PanicsWhenPolled);
         let inbox = MemoryInbox::builder()
             .retry(RetryPolicy::new().max_attempts(3))
             .build_with(
@@ -292,7 +268,7 @@ async fn a_retry_whose_timer_panics_is_made_at_once() {
                 }),
             );
         inbox.accept(event("1")).await.unwrap();
-        let stats = wait_idle(&inbox.handle()).await;
+        let stats = wait_empty(&inbox.handle()).await;
         assert_eq!((stats.handled, stats.retried), (1, 2), "{spawns:?}");
     }
 }
@@ -317,7 +293,7 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
         .build(EventRouter::new());
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("1")).await.unwrap();
-    let stats = wait_idle(&inbox.handle()).await;
+    let stats = wait_empty(&inbox.handle()).await;
     assert!(stats.unhandled > 10 && stats.refused == 1, "{stats:?}");
     slot.lock().unwrap().take();
 }
@@ -352,7 +328,7 @@ fn a_waker_may_ask_for_the_counts() {
             let _ = wait.as_mut().poll(&mut cx);
         }
     }
-    runtime.block_on(wait_idle(&handle));
+    runtime.block_on(wait_empty(&handle));
 }
 
 #[cfg(feature = "tracing")]
@@ -435,7 +411,7 @@ mod subscribers {
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
-            let stats = wait_idle(&inbox.handle()).await;
+            let stats = wait_empty(&inbox.handle()).await;
             assert_eq!(stats.dead, 3, "{panics}: {stats:?}");
             drop(guard);
         }
@@ -455,7 +431,7 @@ mod subscribers {
             let answer = answer.await.expect("no panic gets out").unwrap();
             assert_eq!(answer.status(), status);
         }
-        assert_eq!(wait_idle(&webhooks.handle()).await.accepted, 1);
+        assert_eq!(wait_empty(&webhooks.handle()).await.accepted, 1);
     }
 
     #[tokio::test]
@@ -483,7 +459,7 @@ mod subscribers {
         for id in 0..50 {
             let _ = inbox.accept(event((id / 2).to_string())).await;
         }
-        wait_idle(&inbox.handle()).await;
+        wait_empty(&inbox.handle()).await;
         assert!(asked.load(Ordering::SeqCst) > 20);
     }
 }

@@ -9,32 +9,17 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, Event, EventOutcome, EventRouter, HandlerError, Inbox,
-    MemoryInbox, Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, Accepted, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::support::runtime::TestRuntime;
+use crate::support::{balanced, run_ready_tasks};
+
 fn event(event_type: &str) -> Event {
     MockRequest::event(event_type).to_event()
-}
-
-/// Law 2.
-#[track_caller]
-fn balanced(stats: &Stats) {
-    let came = stats.accepted + stats.recovered + stats.replayed;
-    assert_eq!(
-        came,
-        stats.handled + stats.unhandled + stats.dead + stats.in_flight(),
-        "{stats:?}"
-    );
-}
-
-/// Lets everything run that can.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// A router whose handlers wait for a permit each.
@@ -61,7 +46,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     let mut answers = Vec::new();
     for _ in 0..10 {
         answers.push(inbox.accept(event("a")).await);
-        settle().await;
+        run_ready_tasks().await;
     }
     let admitted = answers
         .iter()
@@ -78,7 +63,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
     balanced(&stats);
     // One that ends makes room for one.
     gate.add_permits(1);
-    settle().await;
+    run_ready_tasks().await;
     assert!(inbox.accept(event("a")).await.is_ok());
     assert!(inbox.accept(event("a")).await.is_err());
     gate.add_permits(7);
@@ -96,7 +81,7 @@ async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
         .build(gated(&gate));
     let answers = futures_util::future::join_all((0..9).map(|_| inbox.accept(event("a")))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(inbox.handle().stats().running, 2);
     gate.add_permits(5);
     inbox.handle().wait_idle().await;
@@ -204,7 +189,7 @@ async fn a_queue_that_never_empties_leaves_the_thread_to_others() {
         .build(router);
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("a")).await.unwrap();
-    settle().await;
+    run_ready_tasks().await;
     stop.store(true, Ordering::Relaxed);
     inbox.handle().wait_idle().await;
     balanced(&inbox.handle().stats());
@@ -249,7 +234,7 @@ async fn a_single_route_that_hangs_is_timed_out_and_dropped() {
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().dead, 1);
     drop(inbox);
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(Arc::strong_count(&held), 1);
 }
 
@@ -303,7 +288,7 @@ async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
         inbox.accept(event("a")).await.unwrap();
     }
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(60)));
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
     assert!(!drain.is_finished());
     gate.add_permits(3);
@@ -363,7 +348,7 @@ async fn settled_is_ready_at_once_where_nothing_is_in_flight_and_for_all_who_wai
     let waiting: Vec<_> = (0..3)
         .map(|_| tokio::spawn(inbox.handle().wait_idle()))
         .collect();
-    settle().await;
+    run_ready_tasks().await;
     assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
     gate.add_permits(1);
     for waiting in waiting {
@@ -406,7 +391,7 @@ fn a_delivery_dropped_by_its_runtime_is_dead() {
                 .await
                 .unwrap();
         }
-        settle().await;
+        run_ready_tasks().await;
     });
     drop(runtime);
     assert_eq!(
@@ -446,7 +431,7 @@ fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
                 .await
                 .unwrap();
         }
-        settle().await;
+        run_ready_tasks().await;
     });
     let left = runtime().block_on(inbox.handle().drain(Duration::from_secs(60)));
     assert_eq!(left.remaining, 0);
@@ -456,26 +441,14 @@ fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
     );
 }
 
-/// A runtime that has no timers, or spawns nothing.
-struct Broken {
-    spawns: bool,
-}
-
-impl Runtime for Broken {
-    fn spawn(&self, task: BoxFuture<()>) {
-        assert!(self.spawns, "no threads");
-        TokioRuntime::new().spawn(task);
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<()> {
-        panic!("no timers")
-    }
+fn without_timers() -> TestRuntime {
+    TestRuntime::tokio().on_sleep(|_| panic!("no timers"))
 }
 
 #[tokio::test]
 async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_else() {
     let inbox = MemoryInbox::with_runtime(
-        Broken { spawns: true },
+        without_timers(),
         EventRouter::new()
             .on("a", noop)
             .on("b", |_: Event| pending::<()>()),
@@ -488,7 +461,10 @@ async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_els
         (inbox.handle().stats().handled, inbox.handle().stats().dead),
         (2, 1)
     );
-    let inbox = MemoryInbox::with_runtime(Broken { spawns: false }, EventRouter::new());
+    let inbox = MemoryInbox::with_runtime(
+        TestRuntime::tokio().on_spawn(|_| panic!("no threads")),
+        EventRouter::new(),
+    );
     assert_eq!(
         inbox.accept(event("a")).await,
         Err(AcceptError::unavailable())
@@ -828,7 +804,7 @@ fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
 #[tokio::test]
 async fn a_drain_that_can_t_be_timed_doesnt_wait() {
     let inbox = MemoryInbox::with_runtime(
-        Broken { spawns: true },
+        without_timers(),
         EventRouter::new().on("a", |_: Event| async {
             tokio::task::yield_now().await;
         }),

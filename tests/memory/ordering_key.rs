@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, DeadLetters, Event, EventOutcome, EventRouter, HandlerError,
-    Inbox, MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, Accepted, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::sync::{Barrier, Semaphore};
+
+use crate::support::runtime::TestRuntime;
+use crate::support::subscriber::capture;
+use crate::support::{letters, run_ready_tasks, wait_idle};
 
 /// The event of this id, whose key is its data.
 fn event(id: &str, key: Option<&str>) -> Event {
@@ -37,30 +41,12 @@ fn accept(inbox: &MemoryInbox, id: &str, key: Option<&str>) {
     assert_eq!(accepted, Ok(Accepted::New), "{id}");
 }
 
-fn letters(inbox: &MemoryInbox) -> DeadLetters {
-    inbox.handle().dead_letters().unwrap()
-}
-
 /// The id of the letter of this event.
 async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
     let all = letters(inbox).list(None, usize::MAX).await.unwrap();
     let mut all = all.iter();
     let letter = all.find(|letter| letter.message_id() == message_id);
     letter.unwrap().id()
-}
-
-/// Waits until nothing is in flight. In paused time, what never ends is told from what takes long.
-async fn wait_idle(inbox: &impl Inbox) {
-    let wait_idle = inbox.handle().wait_idle();
-    let end = tokio::time::timeout(Duration::from_secs(1_000_000), wait_idle).await;
-    assert!(end.is_ok(), "{:?}", inbox.handle().stats());
-}
-
-/// Lets everything run that can.
-async fn settle() {
-    for _ in 0..200 {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// Law 2.
@@ -129,7 +115,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
             Some(["x", "y", "z"][number % 3]),
         );
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 60);
     for key in 0..3 {
         let starts = starts.0.lock().unwrap();
@@ -155,7 +141,7 @@ async fn different_keys_and_events_without_one_run_in_parallel() {
     {
         accept(&inbox, &id.to_string(), key);
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 6);
 }
 
@@ -169,7 +155,7 @@ async fn without_a_key_closure_nothing_is_put_in_order() {
     for id in ["1", "2", "3"] {
         accept(&inbox, id, Some("x"));
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,11 +176,11 @@ async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody
     for (id, key) in [("1", "x"), ("2", "x"), ("3", "y"), ("4", "x"), ("5", "y")] {
         accept(&inbox, id, Some(key));
     }
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), ["1", "3", "5"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.retrying, stats.waiting, stats.running), (1, 2, 0));
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1", "1", "2", "4"]);
     assert_eq!(inbox.handle().stats().handled, 5);
 }
@@ -209,7 +195,7 @@ async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
     let elsewhere = MockRequest::event("b").data("x").to_event();
     inbox.accept(elsewhere).await.unwrap();
     accept(&inbox, "4", Some("x"));
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1", "2", "3", "4"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
@@ -226,7 +212,7 @@ async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInb
     for (id, key) in [("other", Some("y")), ("none", None)] {
         accept(&inbox, id, key);
     }
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), ["1", "other", "none"]);
     let stats = inbox.handle().stats();
     assert_eq!((stats.waiting, stats.in_flight(), stats.dead), (2, 2, 1));
@@ -240,14 +226,14 @@ async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_
     // Dead again.
     let id = letter(&inbox, "1").await;
     assert!(letters(&inbox).replay(id).await.unwrap());
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), ["1"]);
     assert_eq!(inbox.handle().stats().waiting, 2);
 
     bad.lock().unwrap().clear();
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     // Before those that it held back.
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(is_balanced(&inbox.handle().stats()));
@@ -276,7 +262,7 @@ async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_to
     }
     let id = letter(&inbox, "1").await;
     assert!(letters(&inbox).replay(id).await.unwrap());
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1", "1", "1", "1", "2"]);
 }
 
@@ -290,7 +276,7 @@ async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pas
             .await
             .unwrap()
     );
-    settle().await;
+    run_ready_tasks().await;
     // The next is dead as well, and holds in its turn.
     assert_eq!(starts.take(), ["2"]);
     assert!(
@@ -299,11 +285,11 @@ async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pas
             .await
             .unwrap()
     );
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["3"]);
     // Nothing holds an idle key.
     accept(&inbox, "4", Some("x"));
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["4"]);
 }
 
@@ -316,7 +302,7 @@ async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pa
         tokio::task::yield_now().await;
     }
     // They need no further push.
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), ["2", "3"]);
 }
 
@@ -332,10 +318,10 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
             bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad(&["1", "3"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
-        settle().await;
+        run_ready_tasks().await;
         assert_eq!(starts.take(), ["1"]);
         accept(&inbox, "3", Some("y"));
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(starts.take(), ["3", "2"]);
         assert_eq!(inbox.handle().stats().dead_letters_dropped, 1);
     }
@@ -350,7 +336,7 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
             .build(router(&starts, &bad(&["1"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(starts.take(), ["1", "2"]);
     }
 }
@@ -364,7 +350,7 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
     for id in ["1", "2", "3"] {
         accept(&inbox, id, None);
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(
         letters(&inbox)
@@ -372,7 +358,7 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
             .await
             .unwrap()
     );
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1"]);
 }
 
@@ -393,7 +379,7 @@ async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
         accept(&inbox, id, Some("x"));
     }
     gate.add_permits(1);
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), ["1", "2"]);
     bad.lock().unwrap().clear();
     assert!(
@@ -402,10 +388,10 @@ async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
             .await
             .unwrap()
     );
-    settle().await;
+    run_ready_tasks().await;
     assert_eq!(starts.take(), [""; 0], "the second is still running");
     gate.add_permits(10);
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
@@ -420,9 +406,9 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
         let (starts, bad) = (Starts::default(), bad(&["1", "none"]));
         let inbox = bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad));
         accept(&inbox, "none", None);
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         accept(&inbox, "1", Some("x"));
-        settle().await;
+        run_ready_tasks().await;
         for id in ["2", "3", "4"] {
             accept(&inbox, id, Some("x"));
         }
@@ -436,7 +422,7 @@ async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
         assert!(letters(&inbox).replay(first).await.unwrap());
         assert_eq!(inbox.handle().stats().in_flight(), 4);
         assert!(inbox.accept(event("5", None)).await.is_err());
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(starts.take(), ["1", "2", "3", "4"]);
         assert!(is_balanced(&inbox.handle().stats()));
     }
@@ -460,42 +446,21 @@ async fn the_key_is_computed_once_for_each_event() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert!(
         letters(&inbox)
             .replay(letter(&inbox, "1").await)
             .await
             .unwrap()
     );
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().retried, 4);
     assert_eq!(computed.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
-    /// Collects what is logged.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let _guard = crate::support::subscriber::set(
-        tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .finish(),
-    );
+    let (log, _guard) = capture("info");
     let meet = Arc::new(Barrier::new(2));
     let router = EventRouter::new().on("a", move |_: Event| async move {
         meet.wait().await;
@@ -507,9 +472,9 @@ async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("s3cret"));
     }
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 2);
-    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines = log.text();
     assert_eq!(lines.matches("ordering_key").count(), 2, "{lines}");
     assert!(!lines.contains("s3cret"), "{lines}");
 }
@@ -538,7 +503,7 @@ async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting), (1, 4_999));
     gate.add_permits(5_000);
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().handled, 7_000);
 }
 
@@ -581,7 +546,7 @@ async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
                     .unwrap()
             );
         }
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
         assert_eq!(inbox.handle().stats().handled, 5_002);
     }
 }
@@ -643,7 +608,7 @@ async fn drain_and_settled_wait_for_what_a_dead_event_holds_back() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
     let wait_idle = tokio::spawn(inbox.handle().wait_idle());
-    settle().await;
+    run_ready_tasks().await;
     assert!(!wait_idle.is_finished());
     let id = letter(&inbox, "1").await;
     assert_eq!(
@@ -653,7 +618,7 @@ async fn drain_and_settled_wait_for_what_a_dead_event_holds_back() {
     assert!(letters(&inbox).replay(id).await.is_err());
     // What lets them pass ends both.
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(5)));
-    settle().await;
+    run_ready_tasks().await;
     assert!(letters(&inbox).delete(id).await.unwrap());
     assert_eq!(drain.await.unwrap().remaining, 0);
     wait_idle.await.unwrap();
@@ -677,7 +642,7 @@ async fn a_drain_that_makes_retries_due_keeps_the_order() {
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
-    settle().await;
+    run_ready_tasks().await;
     let start = tokio::time::Instant::now();
     assert_eq!(
         inbox
@@ -741,7 +706,7 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
                 let replayed = letters(&inbox).replay_matching(&pattern).await.unwrap();
                 assert_eq!(replayed, 2);
             }
-            wait_idle(&inbox).await;
+            wait_idle(&inbox.handle()).await;
         });
         let starts = starts.take();
         let of = |ids: &[&str]| {
@@ -796,64 +761,31 @@ fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
     assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
 }
 
-/// A runtime that can't spawn at first, and has the next event of the key come in while it is asked
-/// to.
-struct Interrupted {
-    inbox: Arc<OnceLock<MemoryInbox>>,
-    asked: AtomicBool,
-    key: Option<&'static str>,
-}
-
-impl Runtime for Interrupted {
-    fn spawn(&self, task: BoxFuture<()>) {
-        if !self.asked.swap(true, Ordering::Relaxed) {
-            accept(self.inbox.get().unwrap(), "2", self.key);
-            panic!("no threads");
-        }
-        TokioRuntime::new().spawn(task);
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        TokioRuntime::new().sleep(duration)
-    }
-}
-
 /// The bug: it counted on the worker of the one before it, which was refused because its worker
 /// couldn't be spawned, and was left without one.
 #[tokio::test(start_paused = true)]
 async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
-        let (slot, starts) = (Arc::default(), Starts::default());
-        let runtime = Interrupted {
-            inbox: Arc::clone(&slot),
-            asked: AtomicBool::new(false),
-            key,
-        };
+        let (slot, starts) = (Arc::new(OnceLock::<MemoryInbox>::new()), Starts::default());
+        let (inbox, asked) = (Arc::clone(&slot), AtomicBool::new(false));
+        // The next event of the key arrives while the runtime fails to spawn the first worker.
+        let runtime = TestRuntime::tokio().on_spawn(move |task| {
+            if !asked.swap(true, Ordering::Relaxed) {
+                accept(inbox.get().unwrap(), "2", key);
+                panic!("no threads");
+            }
+            TokioRuntime::new().spawn(task);
+        });
         let inbox = builder()
             .concurrency(running)
             .build_with(runtime, router(&starts, &bad(&[])));
         slot.set(inbox.clone()).unwrap();
         let refused = inbox.accept(event("1", key)).await;
         assert_eq!(refused, Err(AcceptError::unavailable()));
-        settle().await;
+        run_ready_tasks().await;
         assert_eq!(starts.take(), ["2"]);
         let stats = inbox.handle().stats();
         assert_eq!((stats.accepted, stats.handled, stats.refused), (1, 1, 1));
-    }
-}
-
-/// A runtime whose tasks can be aborted.
-#[derive(Clone, Default)]
-struct Abortable(Arc<Mutex<Vec<tokio::task::AbortHandle>>>);
-
-impl Runtime for Abortable {
-    fn spawn(&self, task: BoxFuture<()>) {
-        let handle = tokio::spawn(task).abort_handle();
-        self.0.lock().unwrap().push(handle);
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        TokioRuntime::new().sleep(duration)
     }
 }
 
@@ -869,18 +801,21 @@ async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
                 pending::<()>().await;
             }
         });
-        let runtime = Abortable::default();
-        let inbox = builder()
-            .concurrency(running)
-            .build_with(runtime.clone(), router);
+        let tasks = Arc::new(Mutex::new(Vec::new()));
+        let spawned = Arc::clone(&tasks);
+        let runtime = TestRuntime::tokio().on_spawn(move |task| {
+            let handle = tokio::spawn(task).abort_handle();
+            spawned.lock().unwrap().push(handle);
+        });
+        let inbox = builder().concurrency(running).build_with(runtime, router);
         for id in ["1", "2", "3"] {
             accept(&inbox, id, key);
         }
-        settle().await;
+        run_ready_tasks().await;
         assert_eq!(starts.take(), ["1"]);
-        let tasks = std::mem::take(&mut *runtime.0.lock().unwrap());
+        let tasks = std::mem::take(&mut *tasks.lock().unwrap());
         tasks.iter().for_each(tokio::task::AbortHandle::abort);
-        settle().await;
+        run_ready_tasks().await;
         assert_eq!(starts.take(), ["2", "3"]);
         let stats = inbox.handle().stats();
         assert_eq!((stats.dead, stats.handled, stats.in_flight()), (1, 2, 0));
@@ -907,7 +842,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
         for key in ["x", "y"] {
             accept(&inbox, key, Some(key));
         }
-        settle().await;
+        run_ready_tasks().await;
         for key in ["x", "y"] {
             accept(&inbox, &format!("behind {key}"), Some(key));
         }
@@ -915,30 +850,9 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
     hold().await;
     let large = MockRequest::event("a").message_id("large").data("z");
     inbox.accept(large.padded(1_000).to_event()).await.unwrap();
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!((stats.handled, stats.dead_letters_dropped), (2, 2));
-}
-
-/// A runtime that keeps its first task, and then runs each as it comes or drops it.
-struct Inline {
-    first: Arc<Mutex<Option<BoxFuture<()>>>>,
-    kept: AtomicBool,
-    drops: bool,
-}
-
-impl Runtime for Inline {
-    fn spawn(&self, task: BoxFuture<()>) {
-        if !self.kept.swap(true, Ordering::Relaxed) {
-            *self.first.lock().unwrap() = Some(task);
-        } else if !self.drops {
-            smol::block_on(task);
-        }
-    }
-
-    fn sleep(&self, _: Duration) -> BoxFuture<()> {
-        Box::pin(ready(()))
-    }
 }
 
 #[test]
@@ -946,12 +860,18 @@ fn no_line_is_too_long_for_the_stack() {
     for drops in [false, true] {
         let thread = std::thread::Builder::new().stack_size(256 << 10);
         let deliver = move || {
-            let first = Arc::default();
-            let runtime = Inline {
-                first: Arc::clone(&first),
-                kept: AtomicBool::new(false),
-                drops,
-            };
+            let first = Arc::new(Mutex::new(None));
+            let (keeps, kept) = (Arc::clone(&first), AtomicBool::new(false));
+            // Keeps the first task, and then runs each task as it comes, or drops it.
+            let runtime = TestRuntime::shut_down()
+                .on_spawn(move |task| {
+                    if !kept.swap(true, Ordering::Relaxed) {
+                        *keeps.lock().unwrap() = Some(task);
+                    } else if !drops {
+                        smol::block_on(task);
+                    }
+                })
+                .on_sleep(|_| Box::pin(ready(())));
             let fail = |_: Event| ready(Err::<(), _>("bad"));
             let inbox = builder()
                 .retry(RetryPolicy::new().max_attempts(2))
@@ -1023,7 +943,7 @@ fn the_order_holds_for_events_that_come_from_many_threads() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        wait_idle(&inbox).await;
+        wait_idle(&inbox.handle()).await;
     });
     assert_eq!(wrong.load(Ordering::Relaxed), 0);
     let stats = inbox.handle().stats();
@@ -1441,7 +1361,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
     }
     let stats = inbox.handle().stats();
     assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    wait_idle(&inbox).await;
+    wait_idle(&inbox.handle()).await;
 }
 
 proptest! {

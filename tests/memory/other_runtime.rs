@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Attempt, BoxFuture, Endpoint, Event, EventOutcome, EventRouter, HandlerError, Inbox,
-    MemoryInbox, RetryPolicy, Runtime, WebhookLayer,
+    Attempt, Endpoint, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    RetryPolicy, WebhookLayer,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -22,23 +22,11 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use tower::{Layer, Service, ServiceExt};
 
+use crate::support::runtime::TestRuntime;
+
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(10);
-
-struct Smol;
-
-impl Runtime for Smol {
-    fn spawn(&self, task: BoxFuture<()>) {
-        smol::spawn(task).detach();
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        Box::pin(async move {
-            Timer::after(duration).await;
-        })
-    }
-}
 
 fn assert_no_tokio() {
     assert!(tokio::runtime::Handle::try_current().is_err());
@@ -70,7 +58,7 @@ fn a_handler_sleeps_on_the_timers_of_its_own_runtime() {
             })
             .on("account.created", async |_: Event| panic!("on purpose"));
         let inbox = MemoryInbox::builder().retry(RetryPolicy::no_retry());
-        let harness = Harness::inbox(inbox.build_with(Smol, router));
+        let harness = Harness::inbox(inbox.build_with(TestRuntime::smol(), router));
 
         let delivered = harness.deliver(MockRequest::event("account.updated")).await;
         delivered.assert_handled("account.updated");
@@ -104,7 +92,7 @@ fn a_layer_goes_around_a_service_of_any_make() {
         let (router, starts, end) = held();
         let webhooks = WebhookLayer::new(
             "/webhooks/botisimo",
-            MemoryInbox::with_runtime(Smol, router),
+            MemoryInbox::with_runtime(TestRuntime::smol(), router),
         );
         let handle = webhooks.handle();
         let app = webhooks.layer(Site);
@@ -134,7 +122,7 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
             .attempt_timeout(SHORT)
             .retry(RetryPolicy::no_retry())
             .on_attempt(move |delivery| tell.try_send(delivery.clone()).unwrap())
-            .build_with(Smol, router);
+            .build_with(TestRuntime::smol(), router);
 
         let Ok(answer) = Endpoint::new(inbox).oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
@@ -148,7 +136,7 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
 #[test]
 fn a_body_that_stalls_is_answered_408() {
     smol::block_on(async {
-        let inbox = MemoryInbox::with_runtime(Smol, EventRouter::new());
+        let inbox = MemoryInbox::with_runtime(TestRuntime::smol(), EventRouter::new());
         let endpoint = WebhookLayer::new("/", inbox)
             .response_timeout(SHORT)
             .endpoint();
@@ -167,9 +155,12 @@ fn a_body_that_stalls_is_answered_408() {
 #[test]
 fn a_body_that_comes_slowly_is_in_time() {
     smol::block_on(async {
-        let endpoint = WebhookLayer::new("/", MemoryInbox::with_runtime(Smol, EventRouter::new()))
-            .response_timeout(LONG)
-            .endpoint();
+        let endpoint = WebhookLayer::new(
+            "/",
+            MemoryInbox::with_runtime(TestRuntime::smol(), EventRouter::new()),
+        )
+        .response_timeout(LONG)
+        .endpoint();
         let body = MockRequest::event("account.updated").body_bytes();
         let half = body.len() / 2;
         let halves = [body.slice(..half), body.slice(half..)];
@@ -188,7 +179,7 @@ fn a_body_that_comes_slowly_is_in_time() {
 fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let endpoint = Endpoint::new(MemoryInbox::with_runtime(Smol, router));
+        let endpoint = Endpoint::new(MemoryInbox::with_runtime(TestRuntime::smol(), router));
         let handle = endpoint.handle();
         let Ok(answer) = endpoint.clone().oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
@@ -211,7 +202,7 @@ fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
 fn settled_waits_for_the_last_handler() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let inbox = MemoryInbox::with_runtime(Smol, router);
+        let inbox = MemoryInbox::with_runtime(TestRuntime::smol(), router);
         let handle = inbox.handle();
         handle.wait_idle().await;
 
@@ -234,22 +225,14 @@ fn settled_waits_for_the_last_handler() {
 /// What an executor drops with itself is counted, and so is what comes after.
 #[test]
 fn an_executor_that_ends_leaves_no_event_uncounted() {
-    struct Own(std::sync::Weak<smol::Executor<'static>>);
-
-    impl Runtime for Own {
-        fn spawn(&self, task: BoxFuture<()>) {
-            let executor = self.0.upgrade().expect("the executor has ended");
-            executor.spawn(task).detach();
-        }
-
-        fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-            Smol.sleep(duration)
-        }
-    }
-
     let executor = Arc::new(smol::Executor::new());
     let (router, starts, _end) = held();
-    let inbox = MemoryInbox::with_runtime(Own(Arc::downgrade(&executor)), router);
+    let weak = Arc::downgrade(&executor);
+    let runtime = TestRuntime::smol().on_spawn(move |task| {
+        let executor = weak.upgrade().expect("the executor has ended");
+        executor.spawn(task).detach();
+    });
+    let inbox = MemoryInbox::with_runtime(runtime, router);
     let endpoint = Endpoint::new(inbox);
     let handle = endpoint.handle();
     let Ok(answer) = smol::block_on(endpoint.clone().oneshot(webhook()));

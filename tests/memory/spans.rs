@@ -1,65 +1,9 @@
 //! Logs and spans: a request's span goes with its event, and nothing that is secret is logged.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(text)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().unwrap().clone())
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Returns the only line that contains `text`.
-    #[track_caller]
-    fn line(&self, text: &str) -> String {
-        let lines = self.lines();
-        let found: Vec<_> = lines.iter().filter(|line| line.contains(text)).collect();
-        assert_eq!(found.len(), 1, "{text}: {lines:?}");
-        found[0].clone()
-    }
-}
-
-/// Logs what this thread does from now on.
-fn capture(filter: &str) -> (Log, tracing::subscriber::DefaultGuard) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .without_time()
-        .finish();
-    (log, crate::support::subscriber::set(subscriber))
-}
+use crate::support::subscriber::capture;
 
 async fn deliver(inbox: &MemoryInbox, mock: &MockRequest) {
     let span = tracing::info_span!("request", number = 7);

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use botisimo_webhooks::{EventRouter, Inbox};
 
-use crate::support::sqlite::{ByHand, Place, event, until};
+use crate::support::runtime::ManualClock;
+use crate::support::sqlite::Place;
+use crate::support::{event, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_inbox_and_one_that_waits_for_an_attempt_have_their_thread_sleep() {
-    let (place, clock) = (Place::new(), ByHand::new());
+    let (place, clock) = (Place::new(), ManualClock::new());
     let router = EventRouter::new().on("a", |_: botisimo_webhooks::Event| async {
         Err::<(), _>(botisimo_webhooks::HandlerError::retry_after(
             Duration::from_secs(60),

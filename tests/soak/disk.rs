@@ -16,8 +16,9 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, wait_idle};
+use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
 use crate::support::sqlite::Place;
+use crate::support::{balanced, wait_empty};
 
 const PATH: &str = "/webhooks/botisimo";
 
@@ -137,7 +138,7 @@ impl Soak {
         let router = EventRouter::new().on_any(|_: Event| async {});
         let inbox = self.builder().open(router).await.unwrap();
         let handle = inbox.handle();
-        let stats = wait_idle(&handle).await;
+        let stats = wait_empty(&handle).await;
         assert_eq!(stats.dead, 0, "{stats:?}");
         drop((inbox, handle));
         self.place.free().await;

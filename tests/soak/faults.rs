@@ -1,22 +1,14 @@
-//! What the rounds share: chance, handlers that misbehave, and what must hold whatever they do.
+//! Random numbers, and handlers that misbehave, for the rounds.
 
 use std::future::pending;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use botisimo_webhooks::{Event, Handle, HandlerError, HandlerResult, Stats};
+use botisimo_webhooks::{Event, HandlerError, HandlerResult};
 use tokio::runtime::{Builder, Runtime};
 
 /// Bounds what would hang for ever.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
-
-/// Law 2.
-#[track_caller]
-pub(crate) fn balanced(stats: &Stats) {
-    let came = stats.accepted + stats.recovered + stats.replayed;
-    let ended = stats.handled + stats.unhandled + stats.dead;
-    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
-}
 
 /// Draws numbers; the same ones for the same seed.
 pub(crate) struct Dice(pub(crate) u64);
@@ -91,13 +83,4 @@ pub(crate) fn runtime(threads: usize) -> Runtime {
         .enable_all()
         .build()
         .unwrap()
-}
-
-pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
-    let wait_idle = tokio::time::timeout(BOUND, handle.wait_idle()).await;
-    wait_idle.unwrap_or_else(|_| panic!("it hangs: {:?}", handle.stats()));
-    let stats = handle.stats();
-    balanced(&stats);
-    assert_eq!((stats.in_flight(), stats.bytes), (0, 0));
-    stats
 }

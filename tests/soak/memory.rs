@@ -11,7 +11,8 @@ use botisimo_webhooks::{Accepted, Event, EventRouter, Inbox, MemoryInbox, RetryP
 use futures_util::FutureExt;
 use tokio::runtime::Runtime;
 
-use crate::faults::{BOUND, Dice, balanced, misbehave, on_purpose, runtime, wait_idle};
+use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
+use crate::support::{balanced, wait_empty};
 
 /// What became of each id.
 #[derive(Default)]
@@ -134,7 +135,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
         for task in tasks {
             task.await.unwrap();
         }
-        wait_idle(&handle).await;
+        wait_empty(&handle).await;
         if !drains {
             // No place among those in delivery was lost.
             for id in 0..20 {
@@ -142,10 +143,10 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
                 let accept = inbox.accept(MockRequest::event("a").message_id(&id).to_event());
                 assert_eq!(accept.await, Ok(Accepted::New), "seed {seed}");
                 fates.note(&id, |fate| fate.taken += 1);
-                wait_idle(&handle).await;
+                wait_empty(&handle).await;
             }
         }
-        wait_idle(&handle).await
+        wait_empty(&handle).await
     });
     done.store(true, Ordering::Relaxed);
     reader.join().unwrap();

@@ -11,9 +11,9 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{
-    ByHand, Log, Place, at_once, balanced, event, gated, logging, sized, until, wait_idle,
-};
+use crate::support::runtime::ManualClock;
+use crate::support::sqlite::{Log, Place, at_once, gated, logging};
+use crate::support::{balanced, event, sized, until, wait_idle};
 
 async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> {
     inbox.accept(event(id)).await
@@ -64,7 +64,7 @@ async fn of_a_thousand_concurrent_copies_one_is_new() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_remembered_within_its_window_and_not_after_also_across_processes() {
     let place = Place::new();
-    let clock = ByHand::new();
+    let clock = ManualClock::new();
     let open = || {
         let window = Duration::from_secs(60);
         let builder = place.inbox().duplicate_window(window);
@@ -234,7 +234,7 @@ async fn an_accept_that_is_dropped_is_committed_counted_and_delivered_all_the_sa
     let handle = inbox.handle();
     for i in 0..100 {
         // The first poll takes the event.
-        let _ = inbox.accept(event(&i.to_string())).now_or_never();
+        let _ = inbox.accept(event(i.to_string())).now_or_never();
     }
     until(|| handle.stats().accepted == 100).await;
     wait_idle(&handle).await;

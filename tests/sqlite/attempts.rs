@@ -6,9 +6,9 @@ use botisimo_webhooks::{
     Event, EventRouter, HandlerError, Inbox, Report, RetryPolicy, SqliteInbox,
 };
 
-use crate::support::sqlite::{
-    ByHand, LONG, Log, Place, at_once, balanced, event, logging, until, wait_idle,
-};
+use crate::support::runtime::ManualClock;
+use crate::support::sqlite::{LONG, Log, Place, at_once, logging};
+use crate::support::{balanced, event, until, wait_idle};
 
 /// A handler that logs its runs as `name#attempt`, and ends as `ends` says.
 fn route<R>(
@@ -36,7 +36,7 @@ fn slowly(attempts: u32) -> RetryPolicy {
 }
 
 /// Has an event wait for its second attempt, and closes the inbox.
-async fn waits(place: &Place, clock: &ByHand, router: EventRouter) {
+async fn waits(place: &Place, clock: &ManualClock, router: EventRouter) {
     let builder = place.inbox().retry(slowly(4));
     let inbox = builder.open_with(clock.clone(), router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
@@ -47,14 +47,14 @@ async fn waits(place: &Place, clock: &ByHand, router: EventRouter) {
     drop(place.closed().await);
 }
 
-async fn reopened(place: &Place, clock: &ByHand, router: EventRouter) -> SqliteInbox {
+async fn reopened(place: &Place, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
     let builder = place.inbox().retry(slowly(4));
     builder.open_with(clock.clone(), router).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_goes_on_with_the_attempts_where_the_last_one_was() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new()
             .on("a", route(&log, "fails", failed))
@@ -118,7 +118,7 @@ async fn the_next_process_goes_on_with_the_attempts_where_the_last_one_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_isnt_made_before_it_is_due_nor_after_for_long() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new().on(
             "a",
@@ -152,7 +152,7 @@ async fn an_attempt_isnt_made_before_it_is_due_nor_after_for_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_route_may_run_twice() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new()
         .on("a", route(&log, "fails", failed))
         .on_any(route(&log, "old", |_| ()));
@@ -173,7 +173,7 @@ async fn a_renamed_route_may_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_gone_ends_and_a_new_one_runs() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
     let router = EventRouter::new().on_prefix("a", route(&log, "new", |_| ()));
@@ -187,7 +187,7 @@ async fn a_route_that_is_gone_ends_and_a_new_one_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_routes_are_all_gone_ends_as_unhandled() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
     let inbox = reopened(&place, &clock, EventRouter::new()).await;
@@ -224,7 +224,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_between_two_attempts_holds_no_place_but_counts_as_held() {
-    let (place, clock, log) = (Place::new(), ByHand::new(), Log::default());
+    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "a", failed));
     let builder = place
         .inbox()
@@ -296,7 +296,7 @@ async fn what_was_handled_doesnt_run_again() {
     for _ in 0..3 {
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
         for id in 0..20 {
-            inbox.accept(event(&id.to_string())).await.unwrap();
+            inbox.accept(event(id.to_string())).await.unwrap();
         }
         wait_idle(&inbox.handle()).await;
         assert_eq!(log.len(), 20);

@@ -13,9 +13,9 @@ use botisimo_webhooks::{
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{
-    ByHand, Log, Place, at_once, balanced, event, failing, gated, logging, sized, until, wait_idle,
-};
+use crate::support::runtime::ManualClock;
+use crate::support::sqlite::{Log, Place, at_once, failing, gated, logging};
+use crate::support::{balanced, event, sized, until, wait_idle};
 
 fn letters(inbox: &SqliteInbox) -> DeadLetters {
     inbox.handle().dead_letters().unwrap()
@@ -37,7 +37,7 @@ async fn killed(place: &Place, events: impl IntoIterator<Item = Event>) -> Sqlit
 }
 
 fn events(ids: std::ops::Range<u32>) -> impl Iterator<Item = Event> {
-    ids.map(|id| event(&id.to_string()))
+    ids.map(|id| event(id.to_string()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +204,7 @@ async fn all_that_match_a_pattern_are_replayed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn they_are_deleted_one_by_one_and_by_age() {
-    let (place, clock) = (Place::new(), ByHand::new());
+    let (place, clock) = (Place::new(), ManualClock::new());
     let inbox = place
         .inbox()
         .open_with(clock.clone(), failing(&Log::default()))
@@ -229,7 +229,7 @@ async fn they_are_deleted_one_by_one_and_by_age() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_are_pruned_in_steps() {
-    let (place, clock) = (Place::new(), ByHand::new());
+    let (place, clock) = (Place::new(), ManualClock::new());
     let inbox = place
         .inbox()
         .open_with(clock.clone(), failing(&Log::default()))
@@ -247,7 +247,7 @@ async fn many_are_pruned_in_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_that_are_older_than_they_are_kept_go_by_themselves() {
-    let (place, clock) = (Place::new(), ByHand::new());
+    let (place, clock) = (Place::new(), ManualClock::new());
     let builder = place
         .inbox()
         .keep_dead_letters_for(Duration::from_secs(3600));
@@ -480,7 +480,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
     let place = Place::new();
-    let runtime = ByHand::new();
+    let runtime = ManualClock::new();
     let builder = place.inbox().max_dead_letters(2);
     let inbox = builder
         .open_with(runtime.clone(), failing(&Log::default()))

@@ -7,30 +7,15 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    Accepted, BoxFuture, Event, EventRouter, Handle, HandlerError, Inbox, Runtime, SqliteInbox,
-    TokioRuntime,
+    Accepted, BoxFuture, Event, EventRouter, Handle, HandlerError, Inbox, SqliteInbox, TokioRuntime,
 };
 use tokio::sync::Semaphore;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
-use crate::support::sqlite::{
-    Log, Place, balanced, event, gated, key, keyed, logging, until, wait_idle,
-};
-
-struct Smol;
-
-impl Runtime for Smol {
-    fn spawn(&self, task: BoxFuture<()>) {
-        smol::spawn(task).detach();
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        Box::pin(async move {
-            smol::Timer::after(duration).await;
-        })
-    }
-}
+use crate::support::runtime::TestRuntime;
+use crate::support::sqlite::{Log, Place, gated, logging};
+use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
 #[test]
 fn it_runs_where_there_is_no_tokio() {
@@ -48,9 +33,13 @@ fn it_runs_where_there_is_no_tokio() {
                     Ok(())
                 }
             });
-            let inbox = place.inbox().open_with(Smol, router).await.unwrap();
+            let inbox = place
+                .inbox()
+                .open_with(TestRuntime::smol(), router)
+                .await
+                .unwrap();
             for i in 0..10 {
-                let event = event(&format!("{round}-{i}"));
+                let event = event(format!("{round}-{i}"));
                 assert_eq!(inbox.accept(event).await, Ok(Accepted::New));
             }
             inbox.handle().wait_idle().await;
@@ -91,7 +80,7 @@ async fn an_event_is_taken_though_the_inbox_is_dropped_meanwhile() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let accepting: Vec<_> = (0..20)
-        .map(|i| inbox.accept(event(&i.to_string())))
+        .map(|i| inbox.accept(event(i.to_string())))
         .collect();
     drop(inbox);
     for answer in futures_util::future::join_all(accepting).await {
@@ -118,7 +107,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
         let builder = place.inbox().concurrency(3);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for i in 0..10 {
-            inbox.accept(event(&i.to_string())).await.unwrap();
+            inbox.accept(event(i.to_string())).await.unwrap();
         }
         until(|| log.len() == 3).await;
         inbox
@@ -208,7 +197,7 @@ async fn a_waker_that_panics_hurts_nobody_else() {
     let mut waiting: Vec<BoxFuture<()>> = Vec::new();
     for i in 0..20 {
         let (accepting, letters) = (
-            inbox.accept(event(&i.to_string())),
+            inbox.accept(event(i.to_string())),
             handle.dead_letters().unwrap(),
         );
         waiting.push(Box::pin(async move { drop(accepting.await) }));
@@ -261,7 +250,7 @@ async fn a_span_that_ends_on_the_inboxs_thread_can_do_no_harm() {
         for copy in 0..2 {
             let accepting = tracing::dispatcher::with_default(&dispatch, || {
                 let span = tracing::info_span!("request");
-                let mut accepting = Box::pin(inbox.accept(event(&i.to_string())));
+                let mut accepting = Box::pin(inbox.accept(event(i.to_string())));
                 let waker = Waker::noop();
                 let entered = span.enter();
                 let polled = accepting.as_mut().poll(&mut Context::from_waker(waker));
@@ -342,7 +331,7 @@ fn accepting_and_delivering_may_have_runtimes_of_their_own() {
             .await
             .unwrap();
         for i in 0..100 {
-            inbox.accept(event(&i.to_string())).await.unwrap();
+            inbox.accept(event(i.to_string())).await.unwrap();
         }
         inbox.handle().wait_idle().await;
         inbox

@@ -10,7 +10,8 @@ use botisimo_webhooks::{
 };
 use rusqlite::Connection;
 
-use crate::support::sqlite::{LONG, Place, event, wait_idle};
+use crate::support::sqlite::{LONG, Place};
+use crate::support::{event, wait_idle};
 
 /// Opens a file that can't be, and sees that it is left as it was.
 async fn refused(path: &Path) -> Error {

@@ -11,10 +11,9 @@ use botisimo_webhooks::{
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{
-    ByHand, LONG, Log, Place, at_once, balanced, event, failing, gated, key, keyed, logging, until,
-    wait_idle,
-};
+use crate::support::runtime::ManualClock;
+use crate::support::sqlite::{LONG, Log, Place, at_once, failing, gated, logging};
+use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
 fn ordered(place: &Place) -> SqliteInboxBuilder {
     place.inbox().ordering_key(key)
@@ -57,7 +56,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_waits_for_its_next_attempt_holds_back_its_key_and_nobody_else() {
-    let (place, log, clock) = (Place::new(), Log::default(), ByHand::new());
+    let (place, log, clock) = (Place::new(), Log::default(), ManualClock::new());
     let router = || {
         let write = log.clone();
         EventRouter::new().on("a", move |event: Event| async move {

@@ -12,9 +12,8 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{
-    Log, Place, balanced, event, failing, gated, logging, sized, until, wait_idle,
-};
+use crate::support::sqlite::{Log, Place, failing, gated, logging};
+use crate::support::{balanced, event, sized, until, wait_idle};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_read_by_others_while_it_works() {
@@ -208,10 +207,7 @@ async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
         .await
         .unwrap();
     for id in 0..20 {
-        assert_eq!(
-            inbox.accept(event(&id.to_string())).await,
-            Ok(Accepted::New)
-        );
+        assert_eq!(inbox.accept(event(id.to_string())).await, Ok(Accepted::New));
     }
     wait_idle(&inbox.handle()).await;
 }

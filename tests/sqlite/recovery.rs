@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use botisimo_webhooks::{BoxFuture, Event, EventRouter, Inbox, Runtime, SqliteInbox};
+use botisimo_webhooks::{Event, EventRouter, Inbox, SqliteInbox};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{
-    LONG, Log, Place, balanced, event, gated, logging, sized, until, wait_idle,
-};
+use crate::support::runtime::TestRuntime;
+use crate::support::sqlite::{LONG, Log, Place, gated, logging};
+use crate::support::{balanced, event, sized, until, wait_idle};
 
 /// Puts events on disk, of which none has run.
 fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
@@ -73,7 +73,7 @@ async fn a_backlog_larger_than_memory_is_loaded_by_a_window_while_others_come() 
     let builder = place.inbox().max_events_in_memory(8).concurrency(3);
     let inbox = builder.open(logging(&log)).await.unwrap();
     for i in 3001..=3100 {
-        inbox.accept(event(&i.to_string())).await.unwrap();
+        inbox.accept(event(i.to_string())).await.unwrap();
     }
     wait_idle(&inbox.handle()).await;
     let mut numbers = numbers(&log);
@@ -174,7 +174,7 @@ async fn nothing_is_started_from_when_a_drain_begins() {
         let builder = place.inbox().concurrency(1);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for id in 0..20 {
-            inbox.accept(event(&id.to_string())).await.unwrap();
+            inbox.accept(event(id.to_string())).await.unwrap();
         }
         until(|| log.len() == 1).await;
         gate.add_permits(20);
@@ -185,20 +185,12 @@ async fn nothing_is_started_from_when_a_drain_begins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
-    /// A runtime that has shut down.
-    struct Gone;
-
-    impl Runtime for Gone {
-        fn spawn(&self, _: BoxFuture<()>) {}
-
-        fn sleep(&self, _: Duration) -> BoxFuture<()> {
-            Box::pin(std::future::pending())
-        }
-    }
-
     let place = place(20, 0).await;
     let builder = place.inbox().concurrency(4);
-    let inbox = builder.open_with(Gone, EventRouter::new()).await.unwrap();
+    let inbox = builder
+        .open_with(TestRuntime::shut_down(), EventRouter::new())
+        .await
+        .unwrap();
     let marked = || place.count("SELECT count(*) FROM events WHERE running = 1");
     until(|| marked() == 4).await;
     assert_eq!(inbox.handle().drain(LONG).await.remaining, 20);
@@ -434,7 +426,7 @@ async fn the_first_of_a_backlog_is_delivered_before_the_ids_of_all_are_read() {
     let opened = start.elapsed();
     until(|| log.len() > 0).await;
     let first = start.elapsed();
-    let copy = inbox.accept(event(&events.to_string())).await;
+    let copy = inbox.accept(event(events.to_string())).await;
     let answered = start.elapsed();
     assert_eq!(copy, Ok(botisimo_webhooks::Accepted::Duplicate));
     println!(

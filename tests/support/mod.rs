@@ -7,9 +7,99 @@ pub(crate) mod contract;
 pub(crate) mod nats;
 #[cfg(feature = "tokio")]
 pub(crate) mod receiver;
+pub(crate) mod runtime;
 #[cfg(all(unix, feature = "sqlite", feature = "tokio"))]
 pub(crate) mod server;
 #[cfg(all(feature = "sqlite", feature = "tokio"))]
 pub(crate) mod sqlite;
 #[cfg(feature = "tracing")]
 pub(crate) mod subscriber;
+
+use std::panic::Location;
+use std::time::Duration;
+
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{DeadLetters, Event, Handle, Inbox, Stats};
+
+/// Returns an event of the type `a`.
+pub(crate) fn event(id: impl AsRef<str>) -> Event {
+    MockRequest::event("a").message_id(id).to_event()
+}
+
+/// Returns an event whose data is its ordering key.
+pub(crate) fn keyed(id: &str, key: &str) -> Event {
+    MockRequest::event("a").message_id(id).data(key).to_event()
+}
+
+/// Returns an event of this size in bytes.
+pub(crate) fn sized(id: &str, bytes: usize) -> Event {
+    MockRequest::event("a")
+        .message_id(id)
+        .padded(bytes)
+        .to_event()
+}
+
+/// Returns the ordering key of a [`keyed`] event.
+pub(crate) fn key(event: &Event) -> Option<String> {
+    event.decode().ok()
+}
+
+/// Asserts law 2.
+#[track_caller]
+pub(crate) fn balanced(stats: &Stats) {
+    let came = stats.accepted + stats.recovered + stats.replayed;
+    let ended = stats.handled + stats.unhandled + stats.dead + stats.published;
+    assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
+}
+
+/// Waits until the inbox is idle, and asserts law 2. In paused time, the limit passes as soon as nothing else can run.
+#[cfg(feature = "tokio")]
+pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
+    let idle = tokio::time::timeout(Duration::from_secs(1_000_000), handle.wait_idle());
+    // A test in real time would hang for days.
+    let bounded = async {
+        let real = smol::Timer::after(Duration::from_secs(60));
+        tokio::select! { idle = idle => idle.is_ok(), _ = real => false }
+    };
+    assert!(bounded.await, "not idle: {:?}", handle.stats());
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!(stats.in_flight(), 0, "{stats:?}");
+    stats
+}
+
+/// Waits until the inbox is idle, and asserts that it holds no bytes either.
+#[cfg(feature = "tokio")]
+pub(crate) async fn wait_empty(handle: &Handle) -> Stats {
+    let stats = wait_idle(handle).await;
+    assert_eq!(stats.bytes, 0, "{stats:?}");
+    stats
+}
+
+/// Lets every task run that is ready.
+#[cfg(feature = "tokio")]
+pub(crate) async fn run_ready_tasks() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Returns the dead letters of an inbox.
+pub(crate) fn letters(inbox: &impl Inbox) -> DeadLetters {
+    inbox.handle().dead_letters().unwrap()
+}
+
+/// Polls a condition every millisecond until it holds, for 20 s at the most.
+#[track_caller]
+pub(crate) fn until(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        for _ in 0..20_000 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("the condition at {caller} never held");
+    }
+}

@@ -1,19 +1,18 @@
-//! What the tests of the inbox on disk share: a file, a look into it, events, a clock that is moved by
-//! hand.
+//! The file of an inbox on disk, and routers that log their runs.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    BoxFuture, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime, SqliteInbox,
-    SqliteInboxBuilder, Stats,
+    Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox, SqliteInboxBuilder,
 };
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
+
+use super::until;
 
 /// Longer than any test takes.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
@@ -99,50 +98,6 @@ pub(crate) fn at_once(attempts: u32) -> RetryPolicy {
         .max_delay(Duration::ZERO)
 }
 
-/// Waits for what other threads bring about.
-#[track_caller]
-pub(crate) fn until(mut so: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    let caller = std::panic::Location::caller();
-    async move {
-        for _ in 0..20_000 {
-            if so() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        panic!("it never came to what is waited for at {caller}");
-    }
-}
-
-pub(crate) fn event(id: &str) -> Event {
-    MockRequest::event("a").message_id(id).to_event()
-}
-
-/// Returns an event whose data is its order key.
-pub(crate) fn keyed(id: &str, key: &str) -> Event {
-    MockRequest::event("a").message_id(id).data(key).to_event()
-}
-
-pub(crate) fn sized(id: &str, bytes: usize) -> Event {
-    MockRequest::event("a")
-        .message_id(id)
-        .padded(bytes)
-        .to_event()
-}
-
-/// Returns the order key of a [`keyed`] event.
-pub(crate) fn key(event: &Event) -> Option<String> {
-    event.decode().ok()
-}
-
-/// Law 2.
-#[track_caller]
-pub(crate) fn balanced(stats: &Stats) {
-    let came = stats.accepted + stats.recovered + stats.replayed;
-    let is = stats.handled + stats.unhandled + stats.dead + stats.in_flight();
-    assert_eq!(came, is, "{stats:?}");
-}
-
 /// The events that ran, in their order, as `id#attempt`.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
@@ -196,91 +151,4 @@ pub(crate) fn failing(log: &Log) -> EventRouter {
         log.run(&event);
         Err::<(), _>(HandlerError::permanent("no"))
     })
-}
-
-/// Waits until all has ended.
-pub(crate) async fn wait_idle(handle: &Handle) {
-    tokio::time::timeout(Duration::from_secs(60), handle.wait_idle())
-        .await
-        .unwrap_or_else(|_| panic!("it never settles: {handle:?}"));
-}
-
-/// A runtime whose clock is moved by hand; its tasks are tokio's.
-#[derive(Clone)]
-pub(crate) struct ByHand {
-    tasks: tokio::runtime::Handle,
-    time: Arc<Mutex<Time>>,
-}
-
-struct Time {
-    start: Instant,
-    since: Duration,
-    timers: Vec<(Duration, oneshot::Sender<()>)>,
-}
-
-impl ByHand {
-    pub(crate) fn new() -> Self {
-        let time = Time {
-            start: Instant::now(),
-            since: Duration::ZERO,
-            timers: Vec::new(),
-        };
-        Self {
-            tasks: tokio::runtime::Handle::current(),
-            time: Arc::new(Mutex::new(time)),
-        }
-    }
-
-    pub(crate) fn advance(&self, by: Duration) {
-        let mut time = self.time.lock().unwrap();
-        time.since += by;
-        let now = time.since;
-        let due: Vec<_> = time.timers.extract_if(.., |(at, _)| *at <= now).collect();
-        drop(time);
-        for (_, timer) in due {
-            let _ = timer.send(());
-        }
-    }
-
-    /// Moves the clock on until it comes to something.
-    pub(crate) async fn advance_until(&self, by: Duration, mut so: impl FnMut() -> bool) {
-        until(|| {
-            let so = so();
-            if !so {
-                self.advance(by);
-            }
-            so
-        })
-        .await;
-    }
-}
-
-impl Runtime for ByHand {
-    fn spawn(&self, task: BoxFuture<()>) {
-        drop(self.tasks.spawn(task));
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        let (timer, over) = oneshot::channel();
-        let mut time = self.time.lock().unwrap();
-        let at = time.since.saturating_add(duration);
-        if at <= time.since {
-            let _ = timer.send(());
-        } else {
-            time.timers.push((at, timer));
-        }
-        Box::pin(async move {
-            let _ = over.await;
-        })
-    }
-
-    fn now(&self) -> Instant {
-        let time = self.time.lock().unwrap();
-        time.start + time.since
-    }
-
-    fn system_time(&self) -> SystemTime {
-        let since = self.time.lock().unwrap().since;
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + since
-    }
 }
