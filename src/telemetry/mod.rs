@@ -1,7 +1,7 @@
 //! Reports what happens to requests and events: one function per occurrence.
 //!
 //! Every other module calls these functions and passes plain values. No value is a secret or a payload, and no function
-//! panics.
+//! panics. Whatever else is to be reported of an occurrence, for example a counter, is added in this folder only.
 
 // Lines that aren't written use nothing.
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]

@@ -417,6 +417,22 @@ mod subscribers {
         }
     }
 
+    /// The bug: an event whose span couldn't be opened was dead without a run.
+    #[tokio::test]
+    async fn events_are_handled_although_the_subscriber_panics_at_a_spans_begin_or_end() {
+        for panics in ["new_span", "clone_span", "try_close", "event"] {
+            let inbox = MemoryInbox::new(EventRouter::new().on("a", |_: Event| async {}));
+            let guard =
+                tell(move |callback| assert!(callback != panics || std::thread::panicking()));
+            for id in ["1", "2", "3"] {
+                inbox.accept(event(id)).await.unwrap();
+            }
+            let stats = wait_idle(&inbox.handle()).await;
+            assert_eq!(stats.handled, 3, "{panics}: {stats:?}");
+            drop(guard);
+        }
+    }
+
     #[tokio::test]
     async fn a_subscriber_that_panics_costs_no_request_its_answer() {
         let inbox = MemoryInbox::new(EventRouter::new());
