@@ -173,7 +173,7 @@ pub use crate::inbox::{
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
 pub use crate::inbox::{
-    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, Stall, StartAt,
     StreamSettings, WorkerStats,
 };
 #[cfg(feature = "sqlite")]

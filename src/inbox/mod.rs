@@ -19,7 +19,7 @@ pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]
 pub use self::jetstream::{
-    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, Stall, StartAt,
     StreamSettings, WorkerStats,
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};

@@ -1,19 +1,30 @@
-use std::error::Error as StdError;
 use std::time::Duration;
 
-/// A worker can't pull a route's events. `error` is about the server or the connection to it.
-pub(crate) fn pull_failed(route: &str, error: &(dyn StdError + 'static)) {
-    log!(warn, route, %error, "a route's events can't be pulled: the worker tries again");
-}
-
-/// A worker can't store a dead letter. `error` is about the server or the connection to it.
-pub(crate) fn dead_letter_not_stored(route: &str, error: &(dyn StdError + 'static)) {
+/// An operation of a worker fails, for one route or for all. `cause` is about the server or the connection to it.
+pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration) {
     log!(
         warn,
         route,
-        %error,
-        source = error.source().map(tracing::field::display),
-        "a dead letter can't be stored: the worker tries again"
+        cause,
+        ?lasted,
+        "the worker is stalled and tries again"
+    );
+}
+
+/// The operation works again.
+pub(crate) fn worker_recovered(route: Option<&str>, lasted: Duration) {
+    log!(info, route, ?lasted, "the worker has recovered");
+}
+
+/// A worker has created the consumer of a route again, which begins with the event of this stream sequence.
+pub(crate) fn consumer_recreated(route: &str, consumer: &str, sequence: u64, reason: &str) {
+    log!(
+        warn,
+        route,
+        consumer,
+        sequence,
+        reason,
+        "the worker has created a consumer again, behind the last event that its group finished"
     );
 }
 

@@ -25,7 +25,7 @@ pub(crate) use self::inbox::{
     inbox_recovered,
 };
 pub(crate) use self::jetstream::{
-    dead_letter_not_stored, events_delayed, fallback_without_events, pull_failed,
+    consumer_recreated, events_delayed, fallback_without_events, worker_recovered, worker_stalled,
 };
 pub(crate) use self::receiver::{verify_missing, webhook_rejected};
 pub(crate) use self::router::undocumented_pattern;

@@ -1,26 +1,34 @@
-//! The durable consumers of a group: created on the first start, and compared from then on.
+//! The durable consumers of a group: created at the first start, compared from then on, and created again at their position if
+//! they are missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{
-    self, AckPolicy, DeliverPolicy, FromConsumer, PullConsumer, pull,
+    self, AckPolicy, DeliverPolicy, FromConsumer, Info, PullConsumer, pull,
 };
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
 
-use super::StartAt;
-use super::plan::{Plan, hash};
-use super::stream::failed;
+use super::checkpoints::{Checkpoints, created_at};
+use super::plan::{Plan, RouteSelection, digest};
+use super::stalls::{Operation, Stalls};
+use super::stream::{self, describe, failed};
+use super::{StartAt, StreamSettings};
 use crate::error::{Error, ErrorKind};
+use crate::telemetry;
 
-/// What says that a group was founded by all the routes that it has.
+/// The description of a group's last consumer if its initial routes are too many to be listed.
 const ALL: &str = "*";
 
-/// The most bytes of a description that the server takes.
+/// The most bytes of a description that the server accepts.
 const MAX_DESCRIPTION: usize = 4096;
 
-/// How the consumers of a group are.
+/// How often a worker looks for a consumer and creates it while others delete or create it.
+const MAX_ROUNDS: usize = 4;
+
+/// What the user sets for the consumers of a group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConsumerOptions {
     pub(super) ack_wait: Duration,
@@ -28,208 +36,341 @@ pub(super) struct ConsumerOptions {
     pub(super) new_routes: StartAt,
 }
 
-/// Opens the consumers of a group, each with how many of its events may be pending.
-pub(super) async fn open(
-    context: &Context,
-    stream: &Stream,
-    plans: &[(Plan, i64)],
-    options: &ConsumerOptions,
-) -> Result<Vec<PullConsumer>, Error> {
-    let initial_routes = initial_routes(plans);
-    let (last, rest) = plans
-        .split_last()
-        .expect("every group has the consumer of long names");
-    let marker = Wanted::new(last, options, options.first_start).described(initial_routes);
-    // First, and atomic on the server: whoever comes second reads from it which routes the group began with.
-    let marker = open_one(context, stream, marker).await?;
-    let initial_routes = marker.cached_info().config.description.clone();
-    let initial_routes = initial_routes.unwrap_or_default();
-    let mut opened = Vec::with_capacity(plans.len());
-    for each in rest {
-        let initial =
-            initial_routes == ALL || initial_routes.split(' ').any(|one| one == digest(&each.0));
-        let start = if initial {
-            options.first_start
-        } else {
-            options.new_routes
-        };
-        opened.push(open_one(context, stream, Wanted::new(each, options, start)).await?);
-    }
-    opened.push(marker);
-    Ok(opened)
+/// Opens, compares and creates the consumers of a group.
+pub(super) struct Consumers {
+    pub(super) context: Context,
+    pub(super) settings: StreamSettings,
+    pub(super) options: ConsumerOptions,
+    pub(super) checkpoints: Arc<Checkpoints>,
+    pub(super) stalls: Arc<Stalls>,
+    /// The names of the consumers that this worker has.
+    pub(super) names: Vec<String>,
 }
 
-/// Returns the text that says which routes a group begins with.
-fn initial_routes(plans: &[(Plan, i64)]) -> String {
-    let digests: Vec<_> = plans.iter().map(|(plan, _)| digest(plan)).collect();
-    let initial_routes = digests.join(" ");
-    if initial_routes.len() <= MAX_DESCRIPTION {
-        initial_routes
-    } else {
-        ALL.to_owned()
-    }
-}
-
-fn digest(plan: &Plan) -> String {
-    format!("{:08x}", hash(&plan.consumer) >> 32)
-}
-
-struct Wanted {
-    name: String,
-    config: pull::Config,
-}
-
-impl Wanted {
-    fn new(
-        (plan, max_ack_pending): &(Plan, i64),
-        options: &ConsumerOptions,
-        start: StartAt,
-    ) -> Self {
-        Self {
-            name: plan.consumer.clone(),
-            config: pull::Config {
-                durable_name: Some(plan.consumer.clone()),
-                name: Some(plan.consumer.clone()),
-                filter_subject: plan.filter.clone(),
-                deliver_policy: match start {
-                    StartAt::Beginning => DeliverPolicy::All,
-                    StartAt::Now => DeliverPolicy::New,
-                },
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: options.ack_wait,
-                // The worker itself knows when an event is dead, and keeps it.
-                max_deliver: -1,
-                max_ack_pending: *max_ack_pending,
-                ..pull::Config::default()
-            },
+impl Consumers {
+    /// Opens the consumers of a worker that starts. A consumer that differs from the settings is an error, and stays.
+    pub(super) async fn open(
+        &self,
+        stream: &Stream,
+        plans: &[Plan],
+    ) -> Result<Vec<PullConsumer>, Error> {
+        self.checkpoints.identify(stream.cached_info());
+        let loaded = self.load_checkpoints().await;
+        let (last, rest) = plans
+            .split_last()
+            .expect("every group has the consumer of long names");
+        // It is created first, atomically on the server: its description says which routes the group began with.
+        let first_start = self.options.first_start;
+        let last = self.ensure(stream, last, first_start, false).await?;
+        let initial = last.cached_info().config.description.clone();
+        let initial = initial.unwrap_or_default();
+        let mut opened = Vec::with_capacity(plans.len());
+        for plan in rest {
+            let digest = digest(&plan.consumer);
+            let start = match initial == ALL || initial.split(' ').any(|one| one == digest) {
+                true => first_start,
+                false => self.options.new_routes,
+            };
+            opened.push(self.ensure(stream, plan, start, false).await?);
         }
+        opened.push(last);
+        if self.store_checkpoints().await.is_some() {
+            self.checkpoints.delete(loaded).await;
+        }
+        Ok(opened)
     }
 
-    fn described(mut self, description: String) -> Self {
-        self.config.description = Some(description);
-        self
+    /// Ensures for a running worker that the stream and a consumer exist and skip nothing.
+    pub(super) async fn restore(&self, plan: &Plan) -> Result<(), Error> {
+        let stream = stream::find(&self.context, &self.settings).await?;
+        self.checkpoints.identify(stream.cached_info());
+        // The group has the consumer, so its position is known and the start doesn't matter.
+        let start = self.options.first_start;
+        self.ensure(&stream, plan, start, true).await.map(drop)
     }
-}
 
-async fn open_one(
-    context: &Context,
-    stream: &Stream,
-    wanted: Wanted,
-) -> Result<PullConsumer, Error> {
-    let name = &wanted.name;
-    let look_up = |error| failed(format!("the consumer {name} can't be looked up"), error);
-    let info = match stream.consumer_info(name).await {
-        Ok(info) => info,
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
-            let config = wanted.config.clone();
-            match stream.create_consumer_strict(config).await {
-                Ok(created) => return Ok(created),
-                Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    return Err(failed(
-                        format!("the consumer {name} can't be created"),
-                        error,
-                    ));
+    async fn ensure(
+        &self,
+        stream: &Stream,
+        plan: &Plan,
+        start: StartAt,
+        is_running: bool,
+    ) -> Result<PullConsumer, Error> {
+        let wanted = self.config(plan, DeliverPolicy::All);
+        let mut reason = "the consumer was missing";
+        for _ in 0..MAX_ROUNDS {
+            if let Some(info) = look_up(stream, &plan.consumer).await? {
+                let differences = Differences::between(&info.config, &wanted);
+                if !is_running && let Some(text) = differences.describe(&plan.consumer) {
+                    return Err(Error::new(ErrorKind::Inbox, text));
+                }
+                let skips = self.skips_events(&info).await;
+                if !skips && !differences.are_harmful {
+                    self.checkpoints.observe(&info);
+                    return to_pull(&self.context, info);
+                }
+                reason = match skips {
+                    true => "the consumer was replaced and would have skipped events",
+                    false => "the consumer was changed and would have skipped events",
+                };
+                let deleted = stream.delete_consumer(&plan.consumer).await;
+                deleted.map_err(|error| {
+                    let name = &plan.consumer;
+                    failed(format!("the consumer {name} can't be replaced"), error)
+                })?;
+            }
+            if let Some(created) = self.create(stream, plan, start, reason).await? {
+                return Ok(created);
+            }
+        }
+        let text = format!("the consumer {} is deleted again and again", plan.consumer);
+        Err(Error::new(ErrorKind::Inbox, text))
+    }
+
+    /// Creates a consumer where its group left off, or as the settings say if the group never had it. Returns `None` if another
+    /// worker was faster.
+    async fn create(
+        &self,
+        stream: &Stream,
+        plan: &Plan,
+        start: StartAt,
+        reason: &str,
+    ) -> Result<Option<PullConsumer>, Error> {
+        let name = &plan.consumer;
+        let cannot = |error| failed(format!("the consumer {name} can't be created"), error);
+        self.load_checkpoints().await;
+        let info = stream.get_info().await;
+        let info = info.map_err(|error| failed("the stream can't be looked up", error))?;
+        self.checkpoints.identify(&info);
+        let position = self.checkpoints.position(name);
+        let policy = match &position {
+            None if start == StartAt::Now => DeliverPolicy::New,
+            None => DeliverPolicy::All,
+            Some(position) => {
+                let floor = position.finished.floor();
+                // A stream that is behind was restored from a backup: its next events get sequences that were finished.
+                let is_behind = floor > info.state.last_sequence;
+                if is_behind {
+                    self.checkpoints.reset(name);
+                }
+                DeliverPolicy::ByStartSequence {
+                    start_sequence: if is_behind { 1 } else { floor + 1 },
                 }
             }
-            // Another worker was faster.
-            stream.consumer_info(name).await.map_err(look_up)?
+        };
+        // Before others can see the consumer, so that they know why it begins where it does.
+        self.store_checkpoints().await;
+        let config = self.config(plan, policy);
+        match stream.create_consumer_strict(config).await {
+            Ok(created) => {
+                let created: PullConsumer = created;
+                self.checkpoints.observe(created.cached_info());
+                if position.is_some() {
+                    let floor = created.cached_info().ack_floor.stream_sequence;
+                    telemetry::consumer_recreated(&plan.name, name, floor + 1, reason);
+                }
+                Ok(Some(created))
+            }
+            Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(cannot(error)),
         }
-        Err(error) => return Err(look_up(error)),
-    };
-    let differences = differences(&info.config, &wanted.config);
-    if !differences.is_empty() {
-        let text = format!(
-            "the consumer {name} isn't as this worker would have it: {}; change one or the other, or delete the consumer",
-            differences.join("; ")
-        );
-        return Err(Error::new(ErrorKind::Inbox, text));
     }
+
+    /// Returns whether a consumer that the group didn't create begins behind events that the group hasn't finished.
+    async fn skips_events(&self, info: &Info) -> bool {
+        let replaced = || {
+            let position = self.checkpoints.position(&info.name)?;
+            let is_known = position.created == 0 || position.created == created_at(info);
+            (!is_known).then(|| position.finished.floor() + 1)
+        };
+        if replaced().is_none() {
+            return false;
+        }
+        // Another worker of the group may have created it.
+        self.load_checkpoints().await;
+        replaced().is_some_and(|next| match info.config.deliver_policy {
+            DeliverPolicy::All => false,
+            DeliverPolicy::ByStartSequence { start_sequence } => start_sequence > next,
+            _ => true,
+        })
+    }
+
+    /// Looks whether a consumer is as it must be, and replaces it if not. Returns its `ack_wait`.
+    pub(super) async fn check(&self, stream: &Stream, plan: &Plan) -> Option<Duration> {
+        let (route, operation) = (Some(&plan.name), Operation::CheckConsumer);
+        let info = match look_up(stream, &plan.consumer).await {
+            Ok(info) => info?,
+            Err(error) => {
+                self.stalls.raise(route, operation, describe(&error));
+                return None;
+            }
+        };
+        let wanted = self.config(plan, DeliverPolicy::All);
+        let differences = Differences::between(&info.config, &wanted);
+        let cause = if differences.are_harmful || self.skips_events(&info).await {
+            let restored = self.restore(plan).await;
+            restored.err().map(|error| describe(&error))
+        } else {
+            self.checkpoints.observe(&info);
+            match info.paused {
+                true => Some(format!(
+                    "the consumer {0} is paused: resume it with `nats consumer resume`",
+                    plan.consumer
+                )),
+                false => differences.describe(&plan.consumer),
+            }
+        };
+        match cause {
+            Some(cause) => self.stalls.raise(route, operation, cause),
+            None => self.stalls.clear(route, operation),
+        }
+        Some(info.config.ack_wait)
+    }
+
+    /// Reads the checkpoints, and returns their sequences. Without them the worker goes on, and warns.
+    async fn load_checkpoints(&self) -> Vec<u64> {
+        match self.checkpoints.load().await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let cause = describe(&error);
+                self.stalls.raise(None, Operation::StoreCheckpoint, cause);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Stores the checkpoints, and returns the bytes that they took. Without them the worker goes on, and warns.
+    pub(super) async fn store_checkpoints(&self) -> Option<usize> {
+        let operation = Operation::StoreCheckpoint;
+        match self.checkpoints.store().await {
+            Ok(bytes) => {
+                self.stalls.clear(None, operation);
+                Some(bytes)
+            }
+            Err(error) => {
+                self.stalls.raise(None, operation, describe(&error));
+                None
+            }
+        }
+    }
+
+    fn config(&self, plan: &Plan, deliver_policy: DeliverPolicy) -> pull::Config {
+        pull::Config {
+            durable_name: Some(plan.consumer.clone()),
+            name: Some(plan.consumer.clone()),
+            description: matches!(plan.selection, RouteSelection::Rest(_))
+                .then(|| self.initial_routes()),
+            filter_subject: plan.filter.clone(),
+            deliver_policy,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.options.ack_wait,
+            // The worker dead-letters events. The server would drop them.
+            max_deliver: -1,
+            max_ack_pending: plan.max_ack_pending,
+            ..pull::Config::default()
+        }
+    }
+
+    /// Returns the text that says which routes the group began with.
+    fn initial_routes(&self) -> String {
+        let known = self.checkpoints.consumers();
+        let names = if known.is_empty() {
+            &self.names
+        } else {
+            &known
+        };
+        let digests: Vec<_> = names.iter().map(|name| digest(name)).collect();
+        let initial = digests.join(" ");
+        match initial.len() <= MAX_DESCRIPTION {
+            true => initial,
+            false => ALL.to_owned(),
+        }
+    }
+}
+
+async fn look_up(stream: &Stream, name: &str) -> Result<Option<Info>, Error> {
+    match stream.consumer_info(name).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let text = format!("the consumer {name} can't be looked up");
+            Err(failed(text, error))
+        }
+    }
+}
+
+fn to_pull(context: &Context, info: Info) -> Result<PullConsumer, Error> {
     let config = pull::Config::try_from_consumer_config(info.config.clone());
     let config = config.map_err(|error| {
-        Error::caused(
-            ErrorKind::Inbox,
-            format!("the consumer {name} is none to pull from"),
-            error,
-        )
+        let text = format!("the consumer {} is no pull consumer", info.name);
+        Error::caused(ErrorKind::Inbox, text, error)
     })?;
     Ok(PullConsumer::new(config, info, context.clone()))
 }
 
-/// Returns what about a consumer isn't as it must be. Where it began is history, and not compared.
-fn differences(found: &consumer::Config, wanted: &pull::Config) -> Vec<String> {
-    let mut differences = Vec::new();
-    let mut compare = |what: &str, found: String, wanted: String| {
+/// What about a consumer differs from the worker's settings.
+#[derive(Default)]
+struct Differences {
+    texts: Vec<String>,
+    /// Whether the server would skip events, refuse them to the worker, or deliver them without their bodies.
+    are_harmful: bool,
+}
+
+impl Differences {
+    /// Compares everything but the beginning, which is history.
+    fn between(found: &consumer::Config, wanted: &pull::Config) -> Self {
+        let mut all = Self::default();
+        let filters = [&found.filter_subject]
+            .into_iter()
+            .filter(|one| !one.is_empty());
+        let filters: Vec<_> = filters.chain(&found.filter_subjects).collect();
+        all.harmful("filter_subject", filters, vec![&wanted.filter_subject]);
+        all.harmful("ack_policy", found.ack_policy, wanted.ack_policy);
+        all.harmful("max_deliver", found.max_deliver, wanted.max_deliver);
+        all.harmful("deliver_subject", &found.deliver_subject, &None);
+        all.harmful("backoff", &found.backoff, &Vec::new());
+        all.harmful("headers_only", found.headers_only, false);
+        all.harmful("max_batch", found.max_batch, 0);
+        all.harmful("max_bytes", found.max_bytes, 0);
+        all.harmful(
+            "inactive_threshold",
+            found.inactive_threshold,
+            Duration::ZERO,
+        );
+        all.harmful("priority_groups", &found.priority_groups, &Vec::new());
+        all.harmless("ack_wait", found.ack_wait, wanted.ack_wait);
+        all.harmless(
+            "max_ack_pending",
+            found.max_ack_pending,
+            wanted.max_ack_pending,
+        );
+        all.harmless("mem_storage", found.memory_storage, false);
+        // 0 stands for the replicas of the stream.
+        all.harmless("num_replicas", found.num_replicas, 0);
+        all.harmless("rate_limit", found.rate_limit, 0);
+        all
+    }
+
+    fn harmful<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, found: T, wanted: T) {
+        self.are_harmful |= found != wanted;
+        self.harmless(name, found, wanted);
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // settings are compared as they come
+    fn harmless<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, found: T, wanted: T) {
         if found != wanted {
-            differences.push(format!("{what} is {found}, not {wanted}"));
+            self.texts
+                .push(format!("{name} is {found:?}, not {wanted:?}"));
         }
-    };
-    let subjects = |one: &str, more: &[String]| {
-        let one = [one.to_owned()].into_iter().filter(|one| !one.is_empty());
-        format!("{:?}", one.chain(more.iter().cloned()).collect::<Vec<_>>())
-    };
-    compare(
-        "filter_subject",
-        subjects(&found.filter_subject, &found.filter_subjects),
-        subjects(&wanted.filter_subject, &[]),
-    );
-    let seconds = |duration: Duration| format!("{duration:?}");
-    compare(
-        "ack_wait",
-        seconds(found.ack_wait),
-        seconds(wanted.ack_wait),
-    );
-    let policy = |policy: AckPolicy| format!("{policy:?}");
-    compare(
-        "ack_policy",
-        policy(found.ack_policy),
-        policy(wanted.ack_policy),
-    );
-    let count = |count: i64| count.to_string();
-    compare(
-        "max_deliver",
-        count(found.max_deliver),
-        count(wanted.max_deliver),
-    );
-    compare(
-        "max_ack_pending",
-        count(found.max_ack_pending),
-        count(wanted.max_ack_pending),
-    );
-    compare(
-        "deliver_subject",
-        format!("{:?}", found.deliver_subject),
-        format!("{:?}", None::<String>),
-    );
-    compare("backoff", format!("{:?}", found.backoff), "[]".to_owned());
-    compare(
-        "headers_only",
-        found.headers_only.to_string(),
-        "false".to_owned(),
-    );
-    compare(
-        "mem_storage",
-        found.memory_storage.to_string(),
-        "false".to_owned(),
-    );
-    // None of its own are those of the stream.
-    compare(
-        "num_replicas",
-        found.num_replicas.to_string(),
-        "0".to_owned(),
-    );
-    compare("max_batch", count(found.max_batch), "0".to_owned());
-    compare("max_bytes", count(found.max_bytes), "0".to_owned());
-    compare("rate_limit", found.rate_limit.to_string(), "0".to_owned());
-    compare(
-        "inactive_threshold",
-        seconds(found.inactive_threshold),
-        seconds(Duration::ZERO),
-    );
-    compare(
-        "priority_groups",
-        format!("{:?}", found.priority_groups),
-        "[]".to_owned(),
-    );
-    differences
+    }
+
+    fn describe(&self, consumer: &str) -> Option<String> {
+        let texts = self.texts.join("; ");
+        (!texts.is_empty()).then(|| {
+            format!(
+                "the consumer {consumer} differs from the worker's settings: {texts}; change the settings, or the \
+                 consumer with `nats consumer edit`"
+            )
+        })
+    }
 }

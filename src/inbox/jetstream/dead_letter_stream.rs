@@ -1,9 +1,12 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_nats::error;
 use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
 };
@@ -11,41 +14,86 @@ use bytes::Bytes;
 
 use super::StreamSettings;
 use super::headers::{self, DeadLetterHeaders, StoredHeaders};
-use super::stream::{failed, get_or_create};
+use super::stream::{failed, get_or_create, is_stream_missing, server_time};
 use super::subjects::Subjects;
 use crate::delivery::{DeadLetter, Progress};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::runtime::to_millis;
 
-/// The stand-in for the type of a body that can't be decoded. No encoded segment looks like it.
+/// Stands for the type of a body that can't be decoded. No encoded segment equals it.
 const UNDECODED: &str = "=undecoded.$";
+
+/// How many bytes the shortest headers of a letter take, besides the id that is one of them.
+const MIN_HEADERS: usize = 512;
 
 /// The stream of dead letters, as one group sees it.
 pub(super) struct DeadLetterStream {
     context: Context,
     stream: Stream,
-    /// Those of the group's letters, under the event types.
+    create: bool,
+    /// How many bytes a message may have in the stream.
+    limit: AtomicUsize,
+    /// The subjects of the group's letters, by event type.
     subjects: Subjects,
-    /// Where replays go.
+    /// The subjects of replays.
     events: Subjects,
     events_stream: String,
     group: String,
-    /// The consumers of this worker: a letter of any other can't be replayed by it.
+    /// The consumers of this worker. It can't replay a letter of another one.
     consumers: Vec<String>,
     replayed: AtomicU64,
 }
 
-/// What is left of an event.
+/// What a letter holds of its event.
 pub(super) enum LetterBody {
     Event(Event),
     /// A body that can't be decoded, and the id that the stream knows it by.
-    Body(String, Option<String>),
+    Undecoded(String, Option<String>),
 }
 
-/// A dead letter, and what isn't the user's to see.
+/// A letter that is to be stored.
+pub(super) struct NewLetter<'a> {
+    body: &'a LetterBody,
+    consumer: &'a str,
+    sequence: u64,
+    received_at: SystemTime,
+    dead_lettered_at: SystemTime,
+    progress: &'a Progress,
+    cause: Option<String>,
+}
+
+impl<'a> NewLetter<'a> {
+    pub(super) fn new(
+        body: &'a LetterBody,
+        received_at: SystemTime,
+        progress: &'a Progress,
+        cause: Option<String>,
+    ) -> Self {
+        Self {
+            body,
+            consumer: "",
+            sequence: 0,
+            received_at,
+            dead_lettered_at: received_at,
+            progress,
+            cause,
+        }
+    }
+
+    /// Sets where the event comes from, and the present. A clock that was set back doesn't put the end before the beginning.
+    pub(super) fn of(mut self, consumer: &'a str, sequence: u64, now: SystemTime) -> Self {
+        (self.consumer, self.sequence) = (consumer, sequence);
+        self.dead_lettered_at = now.max(self.received_at);
+        self
+    }
+}
+
+/// A stored letter, and what the user doesn't see of it.
 pub(super) struct StoredLetter {
     pub(super) letter: DeadLetter,
+    /// By the server's clock.
+    pub(super) stored_at: SystemTime,
     headers: StoredHeaders,
 }
 
@@ -56,44 +104,31 @@ impl DeadLetterStream {
         group: &str,
         consumers: Vec<String>,
     ) -> Result<Self, Error> {
-        let prefix = settings.dead_prefix();
-        let all = Subjects::new(&*prefix).all();
-        let wanted = Config {
-            name: settings.dead_stream_name(),
-            subjects: vec![all.clone()],
-            retention: RetentionPolicy::Limits,
-            // The oldest letter goes for a new one, rather than that its route stands still.
-            discard: DiscardPolicy::Old,
-            max_bytes: (settings.byte_limit() / 4).max(1),
-            storage: StorageType::File,
-            num_replicas: settings.replica_count(),
-            // A letter is kept once, also if its event is delivered again before the server knows that it is done.
-            duplicate_window: Duration::from_secs(60 * 60),
-            ..Config::default()
-        };
-        let stream = get_or_create(context, wanted, settings.creates()).await?;
+        let wanted = config(settings);
+        let stream = get_or_create(context, wanted.clone(), settings.creates()).await?;
         let found = &stream.cached_info().config;
-        if !found.subjects.contains(&all)
-            || found.retention != RetentionPolicy::Limits
+        if !found.subjects.contains(&wanted.subjects[0])
+            || found.retention != wanted.retention
             || found.no_ack
             || found.sealed
-            || found.storage != StorageType::File
-            || found.num_replicas < settings.replica_count()
+            || found.storage != wanted.storage
+            || found.num_replicas < wanted.num_replicas
             || found.max_messages_per_subject > 0
         {
-            let name = settings.dead_stream_name();
             let text = format!(
-                "the stream {name} doesn't fit: its subjects must include {all:?}, its retention must be limits, its \
-                 storage file, its replicas at least {}, without a limit a subject, and it must neither be sealed nor \
-                 without acknowledgements",
-                settings.replica_count()
+                "the stream {} doesn't fit: its subjects must include {:?}, its retention must be limits, its storage \
+                 file, its replicas at least {}, without a limit a subject, and it must neither be sealed nor without \
+                 acknowledgements",
+                wanted.name, wanted.subjects[0], wanted.num_replicas
             );
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         Ok(Self {
             context: context.clone(),
+            limit: AtomicUsize::new(limit_of(&stream.cached_info().config)),
             stream,
-            subjects: Subjects::new(format!("{prefix}.{group}")),
+            create: settings.creates(),
+            subjects: Subjects::new(format!("{}.{group}", settings.dead_prefix())),
             events: settings.subjects(),
             events_stream: settings.stream_name().to_owned(),
             group: group.to_owned(),
@@ -102,76 +137,109 @@ impl DeadLetterStream {
         })
     }
 
-    pub(super) fn client(&self) -> async_nats::Client {
-        self.context.client()
-    }
-
-    /// Returns the number of the last letter of now.
-    pub(super) async fn last(&self) -> Result<u64, Error> {
+    /// Returns the last letter's id at present.
+    pub(super) async fn last_id(&self) -> Result<u64, Error> {
         let info = self.stream.get_info().await;
-        let info =
-            info.map_err(|error| failed("dead letters can't be counted".to_owned(), error))?;
+        let info = info.map_err(|error| failed("dead letters can't be counted", error))?;
         Ok(info.state.last_sequence)
     }
 
-    /// Returns whether the letter is of a route that this worker has.
-    pub(super) fn is_ours(&self, letter: &StoredLetter) -> bool {
-        self.consumers.contains(&letter.headers.consumer)
+    /// Returns the present by the server's clock, which stamps the letters, if the server says it.
+    pub(super) async fn server_time(&self) -> Option<SystemTime> {
+        server_time(&self.context, &self.stream.cached_info().config.name).await
+    }
+
+    /// Returns whether this worker has the letter's route.
+    pub(super) fn has_route_of(&self, stored: &StoredLetter) -> bool {
+        self.consumers.contains(&stored.headers.consumer)
     }
 
     pub(super) fn replayed(&self) -> u64 {
-        // A count on its own, that nothing else is read by.
+        // Nothing else depends on this count.
         self.replayed.load(Ordering::Relaxed)
     }
 
-    /// Keeps a letter, and returns it once the stream has it.
-    pub(super) async fn store(
-        &self,
-        body: &LetterBody,
-        (consumer, sequence): (&str, u64),
-        (received_at, dead_lettered_at): (SystemTime, SystemTime),
-        progress: &Progress,
-        cause: Option<&str>,
-    ) -> Result<DeadLetter, Error> {
-        let (subject, body, message_id) = match body {
+    /// Stores a letter, and returns it once the stream has it. A body that is too large is left out, and the cause says so.
+    pub(super) async fn store(&self, letter: &NewLetter<'_>) -> Result<DeadLetter, Error> {
+        let (subject, body, mut message_id) = match letter.body {
             LetterBody::Event(event) => (self.subjects.of(event.event_type()), event.body(), None),
-            LetterBody::Body(body, id) => {
-                let all = self.subjects.all();
-                let subject = all.replace('>', UNDECODED);
+            LetterBody::Undecoded(body, id) => {
+                let subject = self.subjects.all().replace('>', UNDECODED);
                 (subject, &**body, id.as_deref())
             }
         };
+        let (times, progress) = (
+            (letter.received_at, letter.dead_lettered_at),
+            letter.progress,
+        );
+        let id = format!(
+            "{}.{}.{}",
+            letter.consumer,
+            letter.sequence,
+            to_millis(times.0)
+        );
+        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = limit.min(self.context.client().max_payload());
+        // The id is a header, too.
+        let beside = id.len() + 64;
+        let is_too_large = body.len() + beside + MIN_HEADERS > limit;
+        let (body, cause) = if is_too_large {
+            if let LetterBody::Event(event) = letter.body {
+                message_id = Some(event.id());
+            }
+            ("", Some(without_body(letter, body.len(), limit)))
+        } else {
+            (body, letter.cause.clone())
+        };
         let headers = DeadLetterHeaders {
-            consumer,
+            consumer: letter.consumer,
             message_id,
-            received_at,
-            dead_lettered_at,
+            received_at: times.0,
+            dead_lettered_at: times.1,
             attempts: progress.attempts(),
-            cause,
+            cause: cause.as_deref(),
             routes: progress.ends(),
         };
-        let id = format!("{consumer}.{sequence}.{}", to_millis(received_at));
-        // The id is a header too.
-        let room = self.context.client().max_payload();
-        let room = room.saturating_sub(body.len() + id.len() + 64);
-        let message = PublishMessage::build()
-            .payload(Bytes::copy_from_slice(body.as_bytes()))
-            .headers(headers.write(room))
-            .message_id(id);
-        let publish = self.context.send_publish(subject, message);
-        let failed = |error| failed("a dead letter can't be kept".to_owned(), error);
-        let ack = publish.await.map_err(failed)?.await.map_err(failed)?;
+        let headers = headers.write(limit.saturating_sub(body.len() + beside));
+        let message = || {
+            PublishMessage::build()
+                .payload(Bytes::copy_from_slice(body.as_bytes()))
+                .headers(headers.clone())
+                .message_id(&id)
+        };
+        let mut published = self.publish(&subject, message()).await;
+        if is_stream_missing(&published) {
+            let config = self.stream.cached_info().config.clone();
+            get_or_create(&self.context, config, self.create).await?;
+            published = self.publish(&subject, message()).await;
+        }
+        if published.is_err()
+            && let Ok(info) = self.stream.get_info().await
+        {
+            // An operator may have lowered the limit.
+            self.limit.store(limit_of(&info.config), Ordering::Relaxed);
+        }
+        let ack = published.map_err(|error| failed("a dead letter can't be stored", error))?;
         Ok(DeadLetter::stored(
             (ack.sequence, message_id.unwrap_or_default()),
             body,
-            (received_at, dead_lettered_at),
+            times,
             progress.attempts(),
             progress.ends().to_vec(),
             cause.map(Arc::from),
         ))
     }
 
-    /// Returns the first letter of the group from a number on.
+    async fn publish(
+        &self,
+        subject: &str,
+        message: PublishMessage,
+    ) -> Result<PublishAck, PublishError> {
+        let publish = self.context.send_publish(subject.to_owned(), message);
+        publish.await?.await
+    }
+
+    /// Returns the group's first letter from an id on.
     pub(super) async fn next(&self, from: u64) -> Result<Option<StoredLetter>, Error> {
         let filter = self.subjects.all();
         self.read(self.stream.get_first_raw_message_by_subject(filter, from))
@@ -185,16 +253,14 @@ impl DeadLetterStream {
 
     async fn read(
         &self,
-        found: impl Future<
-            Output = Result<StreamMessage, async_nats::error::Error<LastRawMessageErrorKind>>,
-        >,
+        found: impl Future<Output = Result<StreamMessage, error::Error<LastRawMessageErrorKind>>>,
     ) -> Result<Option<StoredLetter>, Error> {
         let message = match found.await {
             Ok(message) => message,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
                 return Ok(None);
             }
-            Err(error) => return Err(failed("a dead letter can't be read".to_owned(), error)),
+            Err(error) => return Err(failed("a dead letter can't be read", error)),
         };
         let all = self.subjects.all();
         let own = all.strip_suffix('>').expect("the filter of all ends so");
@@ -209,44 +275,77 @@ impl DeadLetterStream {
             return Ok(false);
         }
         let deleted = self.stream.delete_message(id).await;
-        deleted.map_err(|error| failed("a dead letter can't be deleted".to_owned(), error))
+        deleted.map_err(|error| failed("a dead letter can't be deleted", error))
     }
 
-    /// Sends a letter's event round again, for its own consumer alone.
+    /// Publishes a letter's event again, for its own consumer alone, and deletes the letter.
     pub(super) async fn replay(&self, stored: &StoredLetter) -> Result<(), Error> {
-        let consumer = &stored.headers.consumer;
-        if !self.is_ours(stored) {
-            let text = format!("this worker has no route with the consumer {consumer}");
+        let (letter, consumer) = (&stored.letter, &stored.headers.consumer);
+        let refused = if !self.has_route_of(stored) {
+            Some(format!(
+                "this worker has no route with the consumer {consumer}"
+            ))
+        } else if letter.body().is_empty() {
+            Some("the dead letter was stored without its body".to_owned())
+        } else {
+            None
+        };
+        if let Some(text) = refused {
             return Err(Error::new(ErrorKind::Inbox, text));
         }
-        let letter = &stored.letter;
         let event = letter.event().map_err(Clone::clone)?;
-        // An id of its own, which is the same if this is done twice because the letter couldn't be deleted.
-        let id = format!(
-            "=replay.{}.{}.{}",
-            self.group,
-            letter.id(),
-            to_millis(letter.dead_lettered_at())
-        );
+        // If the letter can't be deleted, its next replay has the same id.
+        let died = to_millis(letter.dead_lettered_at());
+        let id = format!("=replay.{}.{}.{died}", self.group, letter.id());
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
             .headers(headers::replay(&stored.headers))
             .message_id(id)
             .expected_stream(&self.events_stream);
         let subject = self.events.of(event.event_type());
-        let failed = |error| failed("a dead letter can't be sent round again".to_owned(), error);
-        let publish = self.context.send_publish(subject, message);
-        publish.await.map_err(failed)?.await.map_err(failed)?;
+        let published = self.publish(&subject, message).await;
+        published.map_err(|error| failed("a dead letter can't be replayed", error))?;
         self.replayed.fetch_add(1, Ordering::Relaxed);
         let deleted = self.stream.delete_message(letter.id()).await;
         deleted.map_err(|error| {
-            Error::caused(
-                ErrorKind::Inbox,
-                "a dead letter was sent round again and can't be deleted",
-                error,
-            )
+            let text = "a dead letter was replayed and can't be deleted";
+            Error::caused(ErrorKind::Inbox, text, error)
         })?;
         Ok(())
+    }
+}
+
+/// Returns the stream of dead letters as it is created.
+fn config(settings: &StreamSettings) -> Config {
+    Config {
+        name: settings.dead_stream_name(),
+        subjects: vec![Subjects::new(settings.dead_prefix()).all()],
+        retention: RetentionPolicy::Limits,
+        // A full stream drops the oldest letter. With `new` a route would stall.
+        discard: DiscardPolicy::Old,
+        max_bytes: (settings.byte_limit() / 4).max(1),
+        storage: StorageType::File,
+        num_replicas: settings.replica_count(),
+        // A letter is stored once, even if its event is delivered again before it is acknowledged.
+        duplicate_window: Duration::from_secs(60 * 60),
+        ..Config::default()
+    }
+}
+
+/// Returns how many bytes a message may have in a stream.
+fn limit_of(config: &Config) -> usize {
+    let limits = [i64::from(config.max_message_size), config.max_bytes];
+    let limits = limits.map(|limit| usize::try_from(limit).unwrap_or(0));
+    let limits = limits.into_iter().filter(|limit| *limit > 0);
+    limits.min().unwrap_or(usize::MAX)
+}
+
+/// Returns the cause of a letter without a body.
+fn without_body(letter: &NewLetter<'_>, bytes: usize, limit: usize) -> String {
+    let text = format!("its body isn't stored: {bytes} bytes exceed the limit of {limit} bytes");
+    match &letter.cause {
+        Some(cause) => format!("{cause}; {text}"),
+        None => text,
     }
 }
 
@@ -266,6 +365,10 @@ impl StoredLetter {
             headers.routes.clone(),
             headers.cause.as_deref().map(Arc::from),
         );
-        Self { letter, headers }
+        Self {
+            letter,
+            headers,
+            stored_at,
+        }
     }
 }

@@ -49,7 +49,7 @@ impl DeadLetterStore for DeadLetterStream {
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
             // Those of now: one that is dead again in the meantime has had its turn.
-            let last = self.last().await?;
+            let last = self.last_id().await?;
             let (mut from, mut count) = (1, 0);
             while let Some(letter) = self.next(from).await? {
                 if letter.letter.id() > last {
@@ -58,7 +58,7 @@ impl DeadLetterStore for DeadLetterStream {
                 from = letter.letter.id().saturating_add(1);
                 let event = letter.letter.event();
                 // Those of routes that other workers have are for these.
-                if self.is_ours(&letter)
+                if self.has_route_of(&letter)
                     && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
                 {
                     DeadLetterStream::replay(&self, &letter).await?;
@@ -75,17 +75,16 @@ impl DeadLetterStore for DeadLetterStream {
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Before the beginning of time there is nothing.
-            let Some(limit) = SystemTime::now().checked_sub(older_than) else {
+            // A clock that is wrong on this machine must not delete anything, so ages are by the server's clock.
+            let now = self.server_time().await.unwrap_or_else(SystemTime::now);
+            let Some(limit) = now.checked_sub(older_than) else {
                 return Ok(0);
             };
             let (mut from, mut count) = (1, 0);
-            while let Some(letter) = self.next(from).await? {
-                let id = letter.letter.id();
+            while let Some(stored) = self.next(from).await? {
+                let id = stored.letter.id();
                 from = id.saturating_add(1);
-                if letter.letter.dead_lettered_at() < limit
-                    && DeadLetterStream::delete(&self, id).await?
-                {
+                if stored.stored_at < limit && DeadLetterStream::delete(&self, id).await? {
                     count += 1;
                 }
             }

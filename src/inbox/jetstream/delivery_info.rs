@@ -3,7 +3,9 @@ use std::time::SystemTime;
 
 use async_nats::jetstream::Message;
 
-/// What the server says of a message that it delivers.
+use super::checkpoints::nanos;
+
+/// What the server says about a message that it delivers.
 pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,
@@ -11,7 +13,7 @@ pub(super) struct DeliveryInfo {
 }
 
 impl DeliveryInfo {
-    /// Returns it, unless the message is none of a stream.
+    /// Returns `None` if the message isn't from a stream.
     pub(super) fn of(message: &Message) -> Option<Self> {
         let info = message.info().ok()?;
         let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
@@ -20,5 +22,10 @@ impl DeliveryInfo {
             sequence: info.stream_sequence,
             published: SystemTime::from(info.published),
         })
+    }
+
+    /// Returns the event's sequence, and when the stream stored it in nanoseconds since the Unix epoch.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.sequence, nanos(self.published))
     }
 }

@@ -149,7 +149,7 @@ pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
 }
 
 /// Returns the routes that a replay needs no run of.
-pub(super) fn done(headers: &HeaderMap) -> Vec<Arc<str>> {
+pub(super) fn finished_routes(headers: &HeaderMap) -> Vec<Arc<str>> {
     let done = headers
         .get(FINISHED_ROUTES)
         .map_or("", |done| done.as_str());

@@ -66,13 +66,9 @@ impl JetStreamInboxBuilder {
     /// If the future is dropped the stream may have been created.
     pub async fn open(self) -> Result<JetStreamInbox, Error> {
         let stream = stream::open(&self.context, &self.stream).await?;
-        let config = &stream.cached_info().config;
-        let publisher = Publisher::new(
-            self.context,
-            &self.stream,
-            self.limits,
-            usize::try_from(config.max_message_size).ok(),
-        );
+        let max_message_size = stream.cached_info().config.max_message_size;
+        let max_message_size = usize::try_from(max_message_size).ok();
+        let publisher = Publisher::new(self.context, self.stream, self.limits, max_message_size);
         Ok(JetStreamInbox::over(Arc::new(publisher)))
     }
 }

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use async_nats::jetstream::Context;
 
+use super::JetStreamInboxBuilder;
 use super::publisher::Publisher;
-use super::{JetStreamInboxBuilder, publish};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::runtime::Runtime;
@@ -80,7 +80,7 @@ impl Inbox for JetStreamInbox {
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
         let publisher = Arc::clone(&self.publisher);
-        async move { publish::publish(publisher, event).await }
+        publisher.publish(event)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

@@ -7,8 +7,8 @@ use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::future::{Either, select};
 
 use super::pull_loop::pull;
-use super::worker_inner::{RouteConsumer, WorkerInner};
-use super::{JetStreamWorkerBuilder, WorkerStats};
+use super::worker_inner::WorkerInner;
+use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
 use crate::delivery::{Attempt, DeadLetter};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 
@@ -73,7 +73,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// ```
 #[derive(Clone)]
 pub struct JetStreamWorker {
-    worker: Arc<WorkerInner>,
+    inner: Arc<WorkerInner>,
 }
 
 impl JetStreamWorker {
@@ -83,21 +83,25 @@ impl JetStreamWorker {
         JetStreamWorkerBuilder::new(context, group.into())
     }
 
-    pub(super) fn start(
-        worker: Arc<WorkerInner>,
-        routes: Vec<(Arc<RouteConsumer>, PullConsumer)>,
-    ) -> Self {
-        for (route, consumer) in routes {
-            let pulling = pull(Arc::clone(&worker), route, consumer);
-            worker.executor.runtime.spawn(Box::pin(pulling));
+    pub(super) async fn start(inner: Arc<WorkerInner>, consumers: Vec<PullConsumer>) -> Self {
+        inner.read_server_time().await;
+        let runtime = &inner.executor.runtime;
+        for (route, consumer) in inner.routes.iter().zip(consumers) {
+            runtime.spawn(Box::pin(pull(
+                Arc::clone(&inner),
+                Arc::clone(route),
+                consumer,
+            )));
         }
-        Self { worker }
+        runtime.spawn(Box::pin(monitor::store_checkpoints(Arc::clone(&inner))));
+        runtime.spawn(Box::pin(monitor::watch(Arc::clone(&inner))));
+        Self { inner }
     }
 
     /// Returns the counts of this moment.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
-        self.worker.stats()
+        self.inner.stats()
     }
 
     /// Takes no more events from now on, then waits until those that run have ended, but no longer than
@@ -110,7 +114,7 @@ impl JetStreamWorker {
     ///
     /// Once polled, the worker takes no more events also when the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
-        drain(Arc::clone(&self.worker), within)
+        drain(Arc::clone(&self.inner), within)
     }
 
     /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
@@ -120,19 +124,19 @@ impl JetStreamWorker {
     /// `replay_matching` passes it over.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(Arc::clone(&self.worker.dead_letters) as Arc<dyn DeadLetterStore>)
+        DeadLetters::new(Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetterStore>)
     }
 
     /// Adds a hook that is told of every attempt that ends from now on, before it is counted. See
     /// [`JetStreamWorkerBuilder::on_attempt`].
     pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
-        self.worker.executor.settings.on_attempt.add(Arc::new(hook));
+        self.inner.executor.settings.on_attempt.add(Arc::new(hook));
     }
 
     /// Adds a hook that is told of every event that is given up from now on. See
     /// [`JetStreamWorkerBuilder::on_dead_letter`].
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
-        self.worker
+        self.inner
             .executor
             .settings
             .on_dead_letter
@@ -140,24 +144,25 @@ impl JetStreamWorker {
     }
 }
 
-async fn drain(worker: Arc<WorkerInner>, within: Duration) -> Drained {
-    worker.drain();
-    let sleep = worker.executor.runtime.sleep(within);
+async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
+    inner.drain();
+    let sleep = inner.executor.runtime.sleep(within);
     let idle = Box::pin(async {
-        worker.idle().await;
-        // What was returned is on its way to the server, and not in this process any more.
-        let _ = worker.dead_letters.client().flush().await;
+        inner.idle().await;
+        inner.consumers.store_checkpoints().await;
+        // Returned events are on their way to the server, and no longer in this process.
+        let _ = inner.consumers.context.client().flush().await;
     });
     match select(idle, sleep).await {
         Either::Left(_) => Drained::new(0),
-        Either::Right(_) => Drained::new(worker.stats().running),
+        Either::Right(_) => Drained::new(inner.stats().running),
     }
 }
 
 impl fmt::Debug for JetStreamWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JetStreamWorker")
-            .field("stats", &self.worker.stats())
+            .field("stats", &self.inner.stats())
             .finish_non_exhaustive()
     }
 }

@@ -1,38 +1,51 @@
+use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::{AckKind, Message};
+use async_nats::{HeaderMap, Request};
 use futures_util::future::{Either, select};
 
-use super::dead_letter_stream::LetterBody;
+use super::backoff::Backoff;
+use super::dead_letter_stream::{LetterBody, NewLetter};
 use super::delivery_info::DeliveryInfo;
 use super::headers;
 use super::plan::RouteSelection;
-use super::worker_inner::{RouteConsumer, WorkerInner};
+use super::route_consumer::RouteConsumer;
+use super::stalls::Operation;
+use super::stream::{self, describe};
+use super::worker_inner::WorkerInner;
 use super::worker_stats::Exit;
 use crate::catch_panic::CatchPanic;
 use crate::delivery::{Job, Next, Progress};
 use crate::event::Event;
-use crate::outcome::AttemptState;
 use crate::telemetry::{self, ParentSpan};
 
-/// How many deliveries beyond those that the policy allows an event gets that never came to an end: its workers
-/// died of it, or were drained. After that it is dead without another attempt.
+/// How many more deliveries than the policy allows attempts an event gets, if none of them ended: the workers crashed or were
+/// drained. After that the worker dead-letters the event without an attempt.
 const CRASHES: u32 = 5;
 
-/// How often a dead letter is tried to be kept before its event is handed back to the server.
-const MAX_PUBLISH_ATTEMPTS: u32 = 5;
+/// How long the server may take to answer an acknowledgement before the worker sends another one.
+const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An event that a worker has taken. Whatever happens it leaves the worker once: as its end says, or as handed back when it
-/// is dropped before.
+/// An event that the server delivered to a worker. It leaves the worker once: with its exit, or as returned when the task is
+/// dropped before.
 pub(super) struct MessageTask {
-    pub(super) worker: Arc<WorkerInner>,
-    pub(super) route: Arc<RouteConsumer>,
-    pub(super) message: Message,
-    left: bool,
+    worker: Arc<WorkerInner>,
+    route: Arc<RouteConsumer>,
+    message: Message,
+    /// The stream that the event is from, by the time of its creation.
+    stream: u64,
+    has_left: bool,
+}
+
+/// How the work on an event ended.
+enum End {
+    Exit(Exit),
+    /// The server delivers it again after this time.
+    Nak(Duration),
 }
 
 impl MessageTask {
@@ -43,103 +56,134 @@ impl MessageTask {
     ) -> Self {
         worker.enter();
         Self {
+            stream: worker.checkpoints.stream(),
             worker,
             route,
             message,
-            left: false,
+            has_left: false,
         }
     }
 
     pub(super) async fn run(mut self) {
-        let exit = if self.worker.is_draining() {
-            self.nak(Duration::ZERO).await;
-            Exit::Returned
-        } else {
-            self.worked().await
-        };
+        let exit = self.exit().await;
         self.leave(exit);
     }
 
-    /// Does the work, and has the server wait meanwhile.
-    async fn worked(&self) -> Exit {
-        let work = pin!(CatchPanic::new(self.work()));
-        let signals = pin!(self.keep());
-        match select(work, signals).await {
-            // What is the user's own is contained where it is called; the server will deliver it again.
-            Either::Left((exit, _)) => exit.unwrap_or(Exit::Retried),
-            Either::Right((never, _)) => match never {},
+    async fn exit(&self) -> Exit {
+        let Some(info) = DeliveryInfo::of(&self.message) else {
+            // No stream waits for an acknowledgement.
+            return Exit::Acked;
+        };
+        let Some(guard) = self.route.begin(info.sequence) else {
+            // The end of the first delivery is the end of this one.
+            return Exit::Returned;
+        };
+        let (end, exit) = if self.worker.is_draining() {
+            (End::Nak(Duration::ZERO), Exit::Returned)
+        } else {
+            (self.process_alive(&info).await, Exit::Retried)
+        };
+        // Before the server hears of it: the next delivery can come at once.
+        drop(guard);
+        match end {
+            End::Exit(exit) => exit,
+            End::Nak(delay) => {
+                let delay = (!delay.is_zero()).then_some(delay);
+                // One that gets lost has its effect after `ack_wait`.
+                let _ = self.message.ack_with(AckKind::Nak(delay)).await;
+                exit
+            }
         }
     }
 
     fn leave(&mut self, exit: Exit) {
-        if !std::mem::replace(&mut self.left, true) {
+        if !std::mem::replace(&mut self.has_left, true) {
             self.worker.leave(exit);
         }
     }
 
-    /// Tells the server, until it is dropped, that the event is being worked on.
-    async fn keep(&self) -> std::convert::Infallible {
+    /// Processes the event, and keeps the server from delivering it again meanwhile.
+    async fn process_alive(&self, info: &DeliveryInfo) -> End {
+        let process = pin!(CatchPanic::new(self.process(info)));
+        let keep_alive = pin!(self.keep_alive());
+        match select(process, keep_alive).await {
+            // The user's code is contained where it is called. The server delivers the event again.
+            Either::Left((end, _)) => end.unwrap_or(End::Exit(Exit::Retried)),
+            Either::Right((never, _)) => match never {},
+        }
+    }
+
+    async fn keep_alive(&self) -> Infallible {
         loop {
-            self.worker
-                .executor
-                .runtime
-                .sleep(self.worker.ack_wait / 3)
-                .await;
-            // What isn't sent is sent next time.
+            let ack_wait = self.worker.ack_wait.min(self.route.ack_wait());
+            self.worker.executor.runtime.sleep(ack_wait / 3).await;
+            // A signal that isn't sent is followed by another one.
             let _ = self.message.ack_with(AckKind::Progress).await;
         }
     }
 
-    async fn work(&self) -> Exit {
-        let given = self.message.headers.clone().unwrap_or_default();
-        let Some(delivered) = DeliveryInfo::of(&self.message) else {
-            // No message of a stream: nobody waits for an acknowledgement.
-            return Exit::Acked;
-        };
-        if !headers::is_meant_for(&given, &self.route.plan.consumer) {
-            return self.ack(Exit::Acked).await;
+    async fn process(&self, info: &DeliveryInfo) -> End {
+        let headers = self.message.headers.clone().unwrap_or_default();
+        if !headers::is_meant_for(&headers, &self.route.plan.consumer) {
+            return self.ack(info, Exit::Acked).await;
         }
-        self.warn_of_lag(&delivered);
-        let received_at = headers::received_at(&given).unwrap_or(delivered.published);
+        if self.is_finished(info) {
+            // A stream that was deleted and created again counts its events from 1.
+            let (context, settings) = (
+                &self.worker.consumers.context,
+                &self.worker.consumers.settings,
+            );
+            match stream::find(context, settings).await {
+                Ok(stream) => self.worker.checkpoints.identify(stream.cached_info()),
+                Err(_) => return End::Nak(Backoff::FAILED.longest),
+            }
+            if self.is_finished(info) {
+                return self.ack(info, Exit::Acked).await;
+            }
+        }
+        self.warn_of_delay(info);
+        let received_at = headers::received_at(&headers).unwrap_or(info.published);
+        let unstarted = Progress::restored(info.attempt, Vec::new(), false);
         let body = Box::from(&*self.message.payload);
         let event = match Event::received(body, received_at) {
             Ok(event) => event,
             Err(undecoded) => {
                 let body = String::from_utf8_lossy(&undecoded.body).into_owned();
-                let body = LetterBody::Body(body, headers::message_id(&given));
+                let body = LetterBody::Undecoded(body, headers::message_id(&headers));
                 let cause = format!("it can't be decoded: {}", undecoded.error);
-                let progress = Progress::restored(delivered.attempt, Vec::new(), false);
-                return self
-                    .store(body, &delivered, received_at, &progress, Some(cause))
-                    .await;
+                let letter = NewLetter::new(&body, received_at, &unstarted, Some(cause));
+                return self.dead_letter(info, letter).await;
             }
         };
         if self.is_not_for_the_fallback(&event) {
-            return self.ack(Exit::Acked).await;
+            return self.ack(info, Exit::Acked).await;
         }
         let most = self.worker.executor.settings.retry.attempts();
-        if delivered.attempt.get() > most.saturating_add(CRASHES) {
-            let times = delivered.attempt.get() - 1;
+        if info.attempt.get() > most.saturating_add(CRASHES) {
+            let times = info.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never came to an end");
-            let progress = Progress::restored(delivered.attempt, Vec::new(), false);
             let body = LetterBody::Event(event);
-            return self
-                .store(body, &delivered, received_at, &progress, Some(cause))
-                .await;
+            let letter = NewLetter::new(&body, received_at, &unstarted, Some(cause));
+            return self.dead_letter(info, letter).await;
         }
-        self.attempt(event, &delivered, &given).await
+        self.attempt(event, info, &headers).await
     }
 
-    async fn attempt(&self, event: Event, delivered: &DeliveryInfo, given: &HeaderMap) -> Exit {
+    fn is_finished(&self, info: &DeliveryInfo) -> bool {
+        let consumer = &self.route.plan.consumer;
+        self.worker
+            .checkpoints
+            .is_finished(consumer, info.position())
+    }
+
+    async fn attempt(&self, event: Event, info: &DeliveryInfo, headers: &HeaderMap) -> End {
         let executor = &self.worker.executor;
-        let attempt_state = self
-            .route
-            .plan
-            .attempt_state(delivered.attempt, headers::done(given));
+        let finished = headers::finished_routes(headers);
+        let attempt_state = self.route.plan.attempt_state(info.attempt, finished);
         let mut job = Job {
-            number: delivered.sequence,
+            number: info.sequence,
             parent_span: ParentSpan::none(),
-            progress: Progress::restored(delivered.attempt, Vec::new(), false),
+            progress: Progress::restored(info.attempt, Vec::new(), false),
             key: None,
             event: event.clone(),
         };
@@ -149,116 +193,110 @@ impl MessageTask {
         let received_at = event.received_at();
         let next = span
             .instrument(async {
-                let attempt_state: Arc<AttemptState> = attempt_state;
                 let report = executor.attempt(event, &attempt_state).await;
                 executor.finish_attempt(&mut job, &attempt_state, report)
             })
             .await;
         match next {
-            Next::Retry(delay) => {
-                self.nak(delay).await;
-                Exit::Retried
-            }
+            Next::Retry(delay) => End::Nak(delay),
             Next::End(_) if job.progress.ends().iter().any(|end| end.reason().is_some()) => {
                 let body = LetterBody::Event(job.event);
-                self.store(body, delivered, received_at, &job.progress, None)
-                    .await
+                let letter = NewLetter::new(&body, received_at, &job.progress, None);
+                self.dead_letter(info, letter).await
             }
-            Next::End(_) => self.ack(Exit::Acked).await,
+            Next::End(_) => self.ack(info, Exit::Acked).await,
+        }
+    }
+
+    /// Stores a dead letter, and then acknowledges the event. If the letter can't be stored, only the storing is tried again:
+    /// the event keeps its permit, so its route stalls before many letters wait in memory.
+    async fn dead_letter(&self, info: &DeliveryInfo, letter: NewLetter<'_>) -> End {
+        let (executor, name) = (&self.worker.executor, Some(&self.route.plan.name));
+        let letter = letter.of(
+            &self.route.plan.consumer,
+            info.sequence,
+            executor.time_of_day(),
+        );
+        let mut tries = 0;
+        let stored = loop {
+            match self.worker.dead_letters.store(&letter).await {
+                Ok(stored) => break stored,
+                Err(error) => {
+                    let (operation, cause) = (Operation::StoreDeadLetter, describe(&error));
+                    self.worker.stalls.raise(name, operation, cause);
+                }
+            }
+            executor.runtime.sleep(Backoff::FAILED.wait(tries)).await;
+            tries += 1;
+        };
+        self.worker.stalls.clear(name, Operation::StoreDeadLetter);
+        let end = self.ack(info, Exit::Dead).await;
+        executor.dead_lettered(&stored);
+        end
+    }
+
+    /// Tells the server that the event is finished, until it answers. If it doesn't within `ack_wait`, it delivers the event
+    /// again, and the worker acknowledges it without another attempt.
+    async fn ack(&self, info: &DeliveryInfo, exit: Exit) -> End {
+        let (worker, name) = (&self.worker, Some(&self.route.plan.name));
+        let consumer = &self.route.plan.consumer;
+        worker
+            .checkpoints
+            .finish(consumer, self.stream, info.position());
+        let runtime = &worker.executor.runtime;
+        let begun = runtime.now();
+        // In another stream the sequence is another event's.
+        while worker.checkpoints.stream() == self.stream {
+            match self.send_ack().await {
+                Ok(()) => {
+                    worker.stalls.clear(name, Operation::Acknowledge);
+                    break;
+                }
+                Err(cause) => worker.stalls.raise(name, Operation::Acknowledge, cause),
+            }
+            if runtime.now().saturating_duration_since(begun) >= worker.ack_wait {
+                let is_stored = exit == Exit::Dead;
+                return End::Exit(if is_stored { exit } else { Exit::Retried });
+            }
+            runtime.sleep(Backoff::FAILED.first).await;
+        }
+        End::Exit(exit)
+    }
+
+    /// Sends an acknowledgement and waits for the answer. The client's own double acknowledgement mistakes "no responders" for
+    /// an answer, as while a leader is elected.
+    async fn send_ack(&self) -> Result<(), String> {
+        let reply = self.message.reply.clone();
+        let reply = reply.ok_or_else(|| "the event can't be acknowledged".to_owned())?;
+        let request = Request::new().payload("+ACK".into());
+        let request = request.timeout(Some(ACK_TIMEOUT));
+        let client = self.worker.consumers.context.client();
+        match client.send_request(reply, request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("events can't be acknowledged: {error}")),
         }
     }
 
     fn is_not_for_the_fallback(&self, event: &Event) -> bool {
-        let RouteSelection::Fallback(fallback) = &self.route.plan.runs else {
+        let RouteSelection::Fallback(fallback) = &self.route.plan.selection else {
             return false;
         };
-        let taken = self
+        let matching = self
             .worker
             .router
             .matching_routes(event.event_type().clone());
-        !taken.iter().any(|route| route.name() == &**fallback)
+        !matching.iter().any(|route| route.name() == &**fallback)
     }
 
-    fn warn_of_lag(&self, delivered: &DeliveryInfo) {
-        let executor = &self.worker.executor;
-        let waited = executor.time_of_day().duration_since(delivered.published);
+    fn warn_of_delay(&self, info: &DeliveryInfo) {
+        let waited = self.worker.server_time().duration_since(info.published);
         let waited = waited.unwrap_or_default();
-        if waited > self.worker.max_lag
-            && delivered.attempt == NonZeroU32::MIN
-            && self.route.may_warn(executor.runtime.now())
+        if waited > self.worker.max_delay
+            && info.attempt == NonZeroU32::MIN
+            && self.route.may_warn(self.worker.executor.runtime.now())
         {
             telemetry::events_delayed(&self.route.plan.name, waited);
         }
-    }
-}
-
-impl MessageTask {
-    /// Keeps a dead letter, and only then tells the server that the event is done.
-    pub(super) async fn store(
-        &self,
-        body: LetterBody,
-        delivered: &DeliveryInfo,
-        received_at: SystemTime,
-        progress: &Progress,
-        cause: Option<String>,
-    ) -> Exit {
-        let executor = &self.worker.executor;
-        let times = (received_at, executor.time_of_day());
-        for tries in 0..MAX_PUBLISH_ATTEMPTS {
-            let stored = self.worker.dead_letters.store(
-                &body,
-                (&self.route.plan.consumer, delivered.sequence),
-                times,
-                progress,
-                cause.as_deref(),
-            );
-            match stored.await {
-                Ok(letter) => {
-                    let exit = self.ack(Exit::Dead).await;
-                    executor.dead_lettered(&letter);
-                    return exit;
-                }
-                Err(error) => {
-                    if tries == 0 {
-                        telemetry::dead_letter_not_stored(&self.route.plan.name, &error);
-                    }
-                    let wait = Duration::from_millis(200) * (tries + 1);
-                    executor.runtime.sleep(wait).await;
-                }
-            }
-        }
-        self.nak(self.worker.ack_wait).await;
-        Exit::Retried
-    }
-
-    /// Tells the server that the event is done, until it says that it knows. If it doesn't in the time after which it
-    /// would deliver the event again, it will.
-    pub(super) async fn ack(&self, exit: Exit) -> Exit {
-        let runtime = &self.worker.executor.runtime;
-        let begun = runtime.now();
-        while !self.is_acknowledged().await {
-            if runtime.now().saturating_duration_since(begun) >= self.worker.ack_wait {
-                return Exit::Retried;
-            }
-            runtime.sleep(Duration::from_millis(100)).await;
-        }
-        exit
-    }
-
-    /// Tells the server that the event is done, and returns whether it answered. The client's own double
-    /// acknowledgement takes it for an answer that nobody is there to answer, as while a leader is elected.
-    async fn is_acknowledged(&self) -> bool {
-        let Some(reply) = self.message.reply.clone() else {
-            return false;
-        };
-        let client = self.worker.dead_letters.client();
-        client.request(reply, "+ACK".into()).await.is_ok()
-    }
-
-    /// Hands the event back, to be delivered again after a time. If that gets lost it is after `ack_wait`.
-    pub(super) async fn nak(&self, delay: Duration) {
-        let delay = (!delay.is_zero()).then_some(delay);
-        let _ = self.message.ack_with(AckKind::Nak(delay)).await;
     }
 }
 

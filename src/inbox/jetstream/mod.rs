@@ -4,19 +4,24 @@
 //! A receiver publishes each event to a stream, under a subject made of its event type, and workers pull
 //! from one durable consumer a route.
 
+mod backoff;
+mod checkpoints;
 mod consumers;
 mod dead_letter_stream;
 mod dead_letters;
 mod delivery_info;
+mod finished;
 mod headers;
 mod inbox_builder;
 mod jetstream_inbox;
 mod jetstream_worker;
 mod message_task;
+mod monitor;
 mod plan;
-mod publish;
 mod publisher;
 mod pull_loop;
+mod route_consumer;
+mod stalls;
 mod stream;
 mod stream_settings;
 mod subjects;
@@ -29,4 +34,4 @@ pub use self::jetstream_inbox::JetStreamInbox;
 pub use self::jetstream_worker::JetStreamWorker;
 pub use self::stream_settings::StreamSettings;
 pub use self::worker_builder::{JetStreamWorkerBuilder, StartAt};
-pub use self::worker_stats::WorkerStats;
+pub use self::worker_stats::{Stall, WorkerStats};

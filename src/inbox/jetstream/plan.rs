@@ -17,7 +17,8 @@ pub(super) struct Plan {
     pub(super) name: Arc<str>,
     pub(super) consumer: String,
     pub(super) filter: String,
-    pub(super) runs: RouteSelection,
+    pub(super) max_ack_pending: i64,
+    pub(super) selection: RouteSelection,
 }
 
 /// Which routes a consumer's events run.
@@ -38,12 +39,13 @@ pub(super) fn plans(
     group: &str,
     subjects: &Subjects,
     fallback: bool,
+    max_ack_pending: impl Fn(&str) -> u32,
 ) -> Vec<Plan> {
     let mut unfiltered = Vec::new();
     let mut plans = Vec::new();
     for route in router.routes() {
         let name = route.shared_name();
-        let (filter, runs) = match route.pattern() {
+        let (filter, selection) = match route.pattern() {
             Some(pattern) => (
                 subjects.filter(pattern),
                 RouteSelection::One(Arc::clone(&name)),
@@ -62,9 +64,10 @@ pub(super) fn plans(
         if let Some(filter) = filter {
             plans.push(Plan {
                 consumer: consumer(group, &name),
+                max_ack_pending: i64::from(max_ack_pending(&name)),
                 name,
                 filter,
-                runs,
+                selection,
             });
         }
     }
@@ -72,7 +75,8 @@ pub(super) fn plans(
         name: Arc::from("long"),
         consumer: format!("{group}-=long"),
         filter: subjects.long(),
-        runs: RouteSelection::Rest(unfiltered),
+        max_ack_pending: i64::from(max_ack_pending("long")),
+        selection: RouteSelection::Rest(unfiltered),
     });
     plans
 }
@@ -86,8 +90,13 @@ fn consumer(group: &str, route: &str) -> String {
     format!("{group}-{HASHED}{:016x}", hash(route))
 }
 
+/// Returns a short stand-in for the name of a consumer.
+pub(super) fn digest(consumer: &str) -> String {
+    format!("{:08x}", hash(consumer) >> 32)
+}
+
 /// Hashes by FNV-1a, which stays what it is over versions of this crate and of Rust.
-pub(super) fn hash(text: &str) -> u64 {
+fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -100,7 +109,7 @@ impl Plan {
         attempt: std::num::NonZeroU32,
         done: Vec<Arc<str>>,
     ) -> Arc<AttemptState> {
-        Arc::new(match &self.runs {
+        Arc::new(match &self.selection {
             RouteSelection::One(route) | RouteSelection::Fallback(route) => {
                 AttemptState::only(attempt, Arc::clone(route))
             }

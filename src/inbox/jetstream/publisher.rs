@@ -1,19 +1,38 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+//! The way of an event into the stream.
 
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
 use async_nats::connection::State;
-use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::{self, Context, ErrorCode};
+use bytes::Bytes;
+use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use super::StreamSettings;
-use super::subjects::Subjects;
+use super::headers;
+use super::stalls::{Operation, Stalls};
+use super::stream::{self, is_stream_missing, mismatch};
+use super::subjects::{Subjects, encoded};
+use crate::catch_panic::catch_panic;
 use crate::delivery::{Attempt, Stats};
+use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
 /// What a message has beside its body, at the most: its subject, its headers and how they are written.
 const OVERHEAD: usize = 1024;
+
+/// How often the stream is compared with the settings, while events come.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+
+type Answer = Result<Accepted, AcceptError>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PublishLimits {
@@ -23,12 +42,13 @@ pub(super) struct PublishLimits {
 
 /// What the clones of an inbox share.
 pub(super) struct Publisher {
-    pub(super) context: Context,
-    pub(super) subjects: Subjects,
-    pub(super) stream: String,
-    pub(super) limits: PublishLimits,
+    context: Context,
+    settings: StreamSettings,
+    subjects: Subjects,
+    limits: PublishLimits,
     runtime: Arc<TokioRuntime>,
-    /// That of the stream, if it has one.
+    stalls: Stalls,
+    /// The stream's own limit, if it has one.
     max_message_size: Option<usize>,
     state: Mutex<InFlight>,
 }
@@ -42,12 +62,14 @@ struct InFlight {
     accepted: u64,
     duplicates: u64,
     refused: u64,
-    /// Who waits until nothing is under way.
+    /// When the stream was compared with the settings.
+    checked: Option<Instant>,
+    /// Notified once nothing is under way.
     idle: Waiters,
 }
 
 impl InFlight {
-    /// Returns what one more publication and those under way count besides their bodies.
+    /// Returns how many bytes one more publication and those under way count besides their bodies.
     fn overhead(&self) -> usize {
         let publications = usize::try_from(self.publications).unwrap_or(usize::MAX);
         publications.saturating_add(1).saturating_mul(OVERHEAD)
@@ -57,16 +79,18 @@ impl InFlight {
 impl Publisher {
     pub(super) fn new(
         context: Context,
-        settings: &StreamSettings,
+        settings: StreamSettings,
         limits: PublishLimits,
         max_message_size: Option<usize>,
     ) -> Self {
+        let runtime = Arc::new(TokioRuntime::new());
         Self {
             context,
             subjects: settings.subjects(),
-            stream: settings.stream_name().to_owned(),
+            settings,
             limits,
-            runtime: Arc::new(TokioRuntime::new()),
+            stalls: Stalls::new(Arc::clone(&runtime) as Arc<dyn Runtime>),
+            runtime,
             max_message_size: max_message_size.filter(|bytes| *bytes > 0),
             state: Mutex::default(),
         }
@@ -83,42 +107,147 @@ impl Publisher {
         payload.min(message).saturating_sub(OVERHEAD)
     }
 
+    /// Publishes an event, in a task of its own: a caller that leaves doesn't keep the event from being counted.
+    pub(super) async fn publish(self: Arc<Self>, event: Event) -> Answer {
+        let permit = self.admit(event.body().len())?;
+        let (sender, receiver) = oneshot::channel();
+        let publication = Publication {
+            publisher: Arc::clone(&self),
+            sender: Some(sender),
+        };
+        let task = Box::pin(publication.run(event, permit));
+        // Without a runtime the publication is dropped, and so counts itself as refused.
+        let _ = catch_panic(|| self.runtime.spawn(task));
+        let answer = receiver.await;
+        answer.unwrap_or_else(|_| Err(AcceptError::unavailable()))
+    }
+
     /// Lets a publication of so many bytes begin.
-    pub(super) fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
+    fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
+        let is_connected = self.context.client().connection_state() == State::Connected;
         let mut state = self.state();
+        let held = state.bytes.saturating_add(bytes);
+        let held = held.saturating_add(state.overhead());
         let refused = if state.draining {
             Some(AcceptError::draining())
-        } else if self.context.client().connection_state() != State::Connected
-            || bytes > self.max_body_bytes()
-        {
-            // The client would buffer what it can't send, and never could send what is too large.
+        } else if !is_connected || bytes > self.max_body_bytes() {
+            // The client would buffer an event that it can't send, and never could send one that is too large.
             Some(AcceptError::unavailable())
-        } else if state.publications > 0
-            && state
-                .bytes
-                .saturating_add(bytes)
-                .saturating_add(state.overhead())
-                > self.limits.bytes
-        {
+        } else if state.publications > 0 && held > self.limits.bytes {
             Some(AcceptError::full())
         } else {
             None
         };
-        if let Some(refused) = refused {
-            state.refused += 1;
-            return Err(refused);
-        }
-        state.publications += 1;
-        state.bytes += bytes;
+        let Some(refused) = refused else {
+            state.publications += 1;
+            state.bytes += bytes;
+            let publisher = Arc::clone(self);
+            return Ok(PublishPermit { publisher, bytes });
+        };
+        state.refused += 1;
+        let is_draining = state.draining;
         drop(state);
-        Ok(PublishPermit {
-            publisher: Arc::clone(self),
-            bytes,
-        })
+        if !is_connected && !is_draining {
+            let cause = "the client isn't connected to the server".to_owned();
+            self.stalls.raise(None, Operation::Publish, cause);
+        }
+        Err(refused)
     }
 
-    /// Counts what was answered.
-    pub(super) fn count(&self, answer: &Result<Accepted, AcceptError>) {
+    async fn send(&self, event: &Event) -> Result<PublishAck, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers::set_received_at(&mut headers, event.received_at());
+        let message = PublishMessage::build()
+            .payload(Bytes::copy_from_slice(event.body().as_bytes()))
+            .headers(headers)
+            .message_id(encoded(event.id()))
+            .expected_stream(self.settings.stream_name());
+        let subject = self.subjects.of(event.event_type());
+        self.context.send_publish(subject, message).await?.await
+    }
+
+    /// Sends an event until it is acknowledged. If there is no stream, creates it first, provided that the settings say so.
+    async fn acknowledged(&self, event: &Event) -> Result<PublishAck, PublishError> {
+        let acknowledged = self.send(event).await;
+        if !self.settings.creates() || !is_stream_missing(&acknowledged) {
+            return acknowledged;
+        }
+        match stream::find(&self.context, &self.settings).await {
+            Ok(_) => self.send(event).await,
+            Err(_) => acknowledged,
+        }
+    }
+
+    /// Returns the answer that an acknowledgement stands for, or its absence, and notes whether the stream accepts events.
+    fn judge(&self, acknowledged: &Result<PublishAck, PublishError>) -> Answer {
+        let error = match acknowledged {
+            Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),
+            Ok(_) => {
+                self.stalls.clear(None, Operation::Publish);
+                return Ok(Accepted::New);
+            }
+            Err(error) => error,
+        };
+        let response = error
+            .source()
+            .and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let refused = match response.map(jetstream::Error::error_code) {
+            // Another receiver is publishing a copy at this moment.
+            Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
+                return Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)));
+            }
+            Some(
+                ErrorCode::STREAM_STORE_FAILED
+                | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+                | ErrorCode::INSUFFICIENT_RESOURCES
+                | ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+            ) => AcceptError::full(),
+            _ => AcceptError::unavailable(),
+        };
+        let stream = self.settings.stream_name();
+        let cause = match error.kind() {
+            PublishErrorKind::StreamNotFound => format!("there is no stream {stream}"),
+            PublishErrorKind::TimedOut => return Err(self.overdue()),
+            _ => format!("the stream {stream} doesn't accept events: {error}"),
+        };
+        self.stalls.raise(None, Operation::Publish, cause);
+        Err(refused)
+    }
+
+    /// Notes that no acknowledgement came in time. The server doesn't answer a publication that it denies, either.
+    fn overdue(&self) -> AcceptError {
+        let (stream, timeout) = (self.settings.stream_name(), self.limits.publish_timeout);
+        let cause = format!(
+            "the stream {stream} sent no acknowledgement within {timeout:?}: the server is overloaded or unreachable, or it \
+             denies `publish` on `{}` to this user",
+            self.subjects.all()
+        );
+        self.stalls.raise(None, Operation::Publish, cause);
+        AcceptError::unavailable()
+    }
+
+    /// Compares the stream with the settings, once in a while: an operator may have changed it.
+    async fn check_stream(&self) {
+        let now = self.runtime.now();
+        {
+            let mut state = self.state();
+            let checked = state.checked.get_or_insert(now);
+            if now.saturating_duration_since(*checked) < CHECK_EVERY {
+                return;
+            }
+            *checked = now;
+        }
+        let Ok(stream) = stream::find(&self.context, &self.settings).await else {
+            // The next publication says so.
+            return;
+        };
+        match mismatch(&stream.cached_info().config, &self.settings) {
+            Some(cause) => self.stalls.raise(None, Operation::CheckStream, cause),
+            None => self.stalls.clear(None, Operation::CheckStream),
+        }
+    }
+
+    fn count(&self, answer: &Answer) {
         let mut state = self.state();
         *match answer {
             Ok(Accepted::New) => &mut state.accepted,
@@ -132,7 +261,7 @@ impl Publisher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what is ready once nothing is under way.
+    /// Waits until nothing is under way.
     async fn idle(&self) {
         let idle = {
             let mut state = self.state();
@@ -146,8 +275,56 @@ impl Publisher {
     }
 }
 
-/// The permit of one publication, and of its bytes, given back when it is dropped.
-pub(super) struct PublishPermit {
+/// An answer that is owed. It is given and counted once, even if the publication is dropped.
+struct Publication {
+    publisher: Arc<Publisher>,
+    sender: Option<oneshot::Sender<Answer>>,
+}
+
+impl Publication {
+    async fn run(mut self, event: Event, permit: PublishPermit) {
+        let publisher = Arc::clone(&self.publisher);
+        let overdue = publisher.runtime.sleep(publisher.limits.publish_timeout);
+        let acknowledged = Box::pin(publisher.acknowledged(&event));
+        let outcome = match select(acknowledged, overdue).await {
+            Either::Left((outcome, _)) => {
+                self.answer(publisher.judge(&outcome));
+                outcome
+            }
+            Either::Right(((), acknowledged)) => {
+                self.answer(Err(publisher.overdue()));
+                let outcome = acknowledged.await;
+                if let Ok(Accepted::New) = publisher.judge(&outcome) {
+                    publisher.count(&Ok(Accepted::New));
+                }
+                outcome
+            }
+        };
+        if outcome.is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
+            // The client may hold the body for as long as it isn't connected: so does the permit.
+            let _ = publisher.context.client().flush().await;
+        }
+        drop(permit);
+        publisher.check_stream().await;
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if let Some(sender) = self.sender.take() {
+            self.publisher.count(&answer);
+            // A caller that has left needs no answer.
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        self.answer(Err(AcceptError::unavailable()));
+    }
+}
+
+/// The permit of one publication and of its bytes, given back when it is dropped.
+struct PublishPermit {
     publisher: Arc<Publisher>,
     bytes: usize,
 }
@@ -196,7 +373,7 @@ impl InboxControl for Publisher {
     }
 
     fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
-        // The workers have the deliveries.
+        // The workers run the events.
         drop(hook);
     }
 }

@@ -1,4 +1,4 @@
-//! The loop that pulls a route's events: as many as there are free permits, and no more.
+//! Pulls a route's events: as many as there are free permits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,83 +9,83 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
+use super::backoff::Backoff;
 use super::message_task::MessageTask;
-use super::worker_inner::{RouteConsumer, WorkerInner};
+use super::route_consumer::RouteConsumer;
+use super::stalls::Operation;
+use super::stream::describe;
+use super::worker_inner::WorkerInner;
 use crate::catch_panic::catch_panic;
 
-use crate::telemetry;
-
-/// How long the server waits for a first event before it answers that there is none. A drain takes up to
-/// this long.
+/// How long the server waits for a first event before it answers that there is none. A drain takes up to this long.
 const PULL: Duration = Duration::from_secs(1);
 
-/// The waits after a pull that brought nothing sooner than it should have, because the server had
-/// others to serve, and after one that failed.
+/// After this time the server should have answered. The client waits for 5 s more than the pull itself and then reports the end
+/// of the events.
+const UNANSWERED: Duration = Duration::from_secs(4);
+
+/// The waits after a pull that ended early without an event, because the server had others to serve.
 const EARLY: Backoff = Backoff {
     first: Duration::from_millis(10),
-    ceiling: Duration::from_millis(250),
-};
-const FAILED: Backoff = Backoff {
-    first: Duration::from_millis(100),
-    ceiling: Duration::from_secs(2),
+    longest: Duration::from_millis(250),
 };
 
-struct Backoff {
-    first: Duration,
-    ceiling: Duration,
-}
-
-impl Backoff {
-    fn wait(&self, times: u32) -> Duration {
-        let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
-        self.first.saturating_mul(factor).min(self.ceiling)
-    }
-}
-
-/// Pulls until the worker is drained. What is pulled is awaited to the end each time: a stream of messages that
-/// is dropped leaves those that were on their way stuck until `ack_wait` is over.
+/// Pulls until the worker is drained. Each pull is awaited to its end: a stream of messages that is dropped leaves those that
+/// were on their way stuck until `ack_wait` is over.
 pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     consumer: PullConsumer,
 ) {
-    let pulling = Pulling::new(Arc::clone(&worker));
+    let guard = PullGuard::new(Arc::clone(&worker));
+    let name = Some(&route.plan.name);
     let mut draining = worker.draining();
     let (mut early, mut failed) = (0, 0);
     while let Some(free) = free_permits(&route, &mut draining).await {
         let begun = worker.executor.runtime.now();
-        let wait = match fetch(&worker, &route, &consumer, free).await {
-            Ok(0) => {
-                failed = 0;
-                let took = worker
-                    .executor
-                    .runtime
-                    .now()
-                    .saturating_duration_since(begun);
-                if took >= PULL / 2 {
-                    early = 0;
-                    continue;
-                }
-                early += 1;
-                EARLY.wait(early - 1)
+        let pulled = fetch(&worker, &route, &consumer, free).await;
+        let took = worker
+            .executor
+            .runtime
+            .now()
+            .saturating_duration_since(begun);
+        let cause = match &pulled {
+            Ok(0) if took >= UNANSWERED => Some(unanswered(&consumer)),
+            Ok(_) => None,
+            Err(error) => Some(format!("events can't be pulled: {error}")),
+        };
+        let wait = if let Some(cause) = cause {
+            worker.stalls.raise(name, Operation::Pull, cause);
+            if let Err(error) = worker.consumers.restore(&route.plan).await {
+                worker.stalls.raise(name, Operation::Pull, describe(&error));
             }
-            Ok(_) => {
-                (early, failed) = (0, 0);
+            failed += 1;
+            Backoff::FAILED.wait(failed - 1)
+        } else {
+            worker.stalls.clear(name, Operation::Pull);
+            failed = 0;
+            if !matches!(pulled, Ok(0)) || took >= PULL / 2 {
+                early = 0;
                 continue;
             }
-            Err(error) => {
-                if failed == 0 {
-                    telemetry::pull_failed(&route.plan.name, &*error);
-                }
-                failed += 1;
-                FAILED.wait(failed - 1)
-            }
+            early += 1;
+            EARLY.wait(early - 1)
         };
         let sleep = worker.executor.runtime.sleep(wait);
-        let told = Box::pin(draining.wait_for(|draining| *draining));
-        drop(select(sleep, told).await);
+        let drained = Box::pin(draining.wait_for(|draining| *draining));
+        drop(select(sleep, drained).await);
     }
-    drop(pulling);
+    drop(guard);
+}
+
+/// The server answers no request that it forbids, and the client isn't told which one was forbidden.
+fn unanswered(consumer: &PullConsumer) -> String {
+    let info = consumer.cached_info();
+    format!(
+        "the server doesn't answer pulls: it is overloaded, or it denies `publish` on \
+         `$JS.API.CONSUMER.MSG.NEXT.{}.{}` to this user",
+        info.stream_name, info.name
+    )
 }
 
 /// Waits for a free permit and returns how many there are, or `None` once the worker is drained.
@@ -97,9 +97,9 @@ async fn free_permits(
         return None;
     }
     let permit = Box::pin(route.permits.acquire());
-    let told = Box::pin(draining.wait_for(|draining| *draining));
-    match select(permit, told).await {
-        // Nobody else takes permits, so that those counted here are there to be taken.
+    let drained = Box::pin(draining.wait_for(|draining| *draining));
+    match select(permit, drained).await {
+        // Only this loop takes permits, so the permits that are counted here stay free.
         Either::Left((permit, _)) => {
             let permit = permit.ok()?;
             let others = route.permits.available_permits();
@@ -125,12 +125,12 @@ async fn fetch(
             Ok(message) => {
                 count += 1;
                 let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
-                let running = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
+                let task = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
                 let runtime = &worker.executor.runtime;
-                // A runtime that can't spawn drops the task, and so counts the event as handed back.
+                // A runtime that can't spawn drops the task, which counts the event as returned.
                 let _ = catch_panic(|| {
                     runtime.spawn(Box::pin(async move {
-                        running.run().await;
+                        task.run().await;
                         drop(permit);
                     }));
                 });
@@ -145,19 +145,19 @@ async fn fetch(
 }
 
 /// Counts a pull loop, until it is dropped.
-struct Pulling {
+struct PullGuard {
     worker: Arc<WorkerInner>,
 }
 
-impl Pulling {
+impl PullGuard {
     fn new(worker: Arc<WorkerInner>) -> Self {
-        worker.begin_pulling();
+        worker.begin_pull_loop();
         Self { worker }
     }
 }
 
-impl Drop for Pulling {
+impl Drop for PullGuard {
     fn drop(&mut self) {
-        self.worker.end_pulling();
+        self.worker.end_pull_loop();
     }
 }

@@ -1,54 +1,56 @@
-use async_nats::jetstream::Context;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+//! The stream of events: looked up, created and compared.
+
+use std::time::SystemTime;
+
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::jetstream::{Context, ErrorCode};
 
 use super::StreamSettings;
 use crate::error::{Error, ErrorKind};
 
-/// Returns the stream of events, created if that is asked for, and checked in any case.
+/// Returns the stream of events, created if the settings say so, whose configuration has to fit.
 pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     settings.check_names()?;
-    let stream = get_or_create(context, settings.config(), settings.creates()).await?;
-    let mismatches = mismatches(&stream.cached_info().config, settings);
-    if mismatches.is_empty() {
-        return Ok(stream);
+    let stream = find(context, settings).await?;
+    match mismatch(&stream.cached_info().config, settings) {
+        None => Ok(stream),
+        Some(text) => Err(Error::new(ErrorKind::Inbox, text)),
     }
-    let name = settings.stream_name();
-    let text = format!("the stream {name} doesn't fit: {}", mismatches.join("; "));
-    Err(Error::new(ErrorKind::Inbox, text))
 }
 
-/// Returns a stream of this name, which is created as it is here if there is none and `create` says so.
+/// Returns the stream of events, created if the settings say so, whatever its configuration.
+pub(super) async fn find(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
+    get_or_create(context, settings.config(), settings.creates()).await
+}
+
+/// Returns the stream with this name. If there is none and `create` is set, creates it.
 pub(super) async fn get_or_create(
     context: &Context,
     config: Config,
     create: bool,
 ) -> Result<Stream, Error> {
     let name = config.name.clone();
-    let found = context.get_stream(&name).await;
-    let missing = match found {
+    let error = match context.get_stream(&name).await {
         Ok(stream) => return Ok(stream),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(said)
-                if said.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                error
-            }
-            _ => {
-                return Err(failed(
-                    format!("the stream {name} can't be looked up"),
-                    error,
-                ));
-            }
-        },
+        Err(error) => error,
     };
+    let is_missing = matches!(error.kind(), GetStreamErrorKind::JetStream(cause)
+        if cause.error_code() == ErrorCode::STREAM_NOT_FOUND);
+    if !is_missing {
+        let text = format!("the stream {name} can't be looked up");
+        return Err(failed(text, error));
+    }
     if !create {
-        return Err(failed(format!("there is no stream {name}"), missing));
+        let text = format!("there is no stream {name}: create it, or set `create_if_missing`");
+        return Err(failed(text, error));
     }
     match context.create_stream(config).await {
         Ok(stream) => Ok(stream),
-        // Another process may have created it in between, not quite the same.
+        // Another process may have created it in between, with other settings.
         Err(error) => match context.get_stream(&name).await {
             Ok(stream) => Ok(stream),
             Err(_) => Err(failed(format!("the stream {name} can't be created"), error)),
@@ -56,80 +58,88 @@ pub(super) async fn get_or_create(
     }
 }
 
-pub(super) fn failed(
-    text: String,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::caused(ErrorKind::Inbox, text, source)
+/// Returns whether nothing answered because no stream has the subject.
+pub(super) fn is_stream_missing(published: &Result<PublishAck, PublishError>) -> bool {
+    let kind = published.as_ref().map_err(PublishError::kind);
+    kind.is_err_and(|kind| kind == PublishErrorKind::StreamNotFound)
 }
 
-/// Returns what about a stream isn't as it must be.
-fn mismatches(found: &Config, settings: &StreamSettings) -> Vec<String> {
-    let subjects = [settings.subjects().all()];
+/// Returns the error of a request to the server.
+pub(super) fn failed(
+    text: impl Into<String>,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::caused(ErrorKind::Inbox, text.into(), source)
+}
+
+/// Returns an error's text and its source's, for a line that has room for one text.
+pub(super) fn describe(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Returns the present by the server's clock; `None` if the server doesn't say, as before 2.10.
+pub(super) async fn server_time(context: &Context, stream: &str) -> Option<SystemTime> {
+    let subject = format!("STREAM.INFO.{stream}");
+    let info = context.request::<_, _, serde_json::Value>(subject, &());
+    let mut info = info.await.ok()?;
+    // The client has no public parser of times in all of its versions, but it parses this member.
+    info["created"] = info["ts"].take();
+    let info: Info = serde_json::from_value(info).ok()?;
+    Some(SystemTime::from(info.created))
+}
+
+/// Returns a text that names each setting of the stream of events that isn't as it must be.
+pub(super) fn mismatch(found: &Config, settings: &StreamSettings) -> Option<String> {
+    let (subjects, replicas) = ([settings.subjects().all()], settings.replica_count());
+    let has_sources = found.sources.as_ref().is_some_and(|all| !all.is_empty());
     let mut mismatches = Vec::new();
-    let mut must = |fits: bool, why: String| {
+    let mut must = |fits: bool, text: &dyn Fn() -> String| {
         if !fits {
-            mismatches.push(why);
+            mismatches.push(text());
         }
     };
-    must(
-        found.subjects == subjects,
-        format!(
-            "subjects must be {:?} alone, not {:?}",
-            subjects[0], found.subjects
-        ),
-    );
-    must(
-        found.retention == RetentionPolicy::Limits,
-        format!("retention must be limits, not {:?}", found.retention),
-    );
-    must(
-        found.discard == DiscardPolicy::New,
-        format!("discard must be new, not {:?}", found.discard),
-    );
-    must(
-        found.max_bytes > 0,
-        "max_bytes must be set, it is unlimited".to_owned(),
-    );
-    must(
-        found.max_messages_per_subject <= 0,
-        format!(
-            "max_msgs_per_subject must be unlimited, not {}",
-            found.max_messages_per_subject
-        ),
-    );
-    must(
-        !found.max_age.is_zero(),
-        "max_age must be set, it is unlimited".to_owned(),
-    );
-    must(
-        found.duplicate_window == found.max_age,
-        format!(
-            "duplicate_window must be max_age, {:?}, not {:?}",
-            found.max_age, found.duplicate_window
-        ),
-    );
-    must(
-        found.storage == StorageType::File,
-        format!("storage must be file, not {:?}", found.storage),
-    );
-    must(
-        found.num_replicas >= settings.replica_count(),
-        format!(
-            "replicas must be at least {}, not {}",
-            settings.replica_count(),
-            found.num_replicas
-        ),
-    );
-    must(!found.no_ack, "no_ack must be off".to_owned());
-    must(!found.sealed, "it is sealed".to_owned());
-    must(
-        found.mirror.is_none() && found.sources.as_ref().is_none_or(Vec::is_empty),
-        "it must not mirror another stream, nor have sources".to_owned(),
-    );
-    must(
-        found.subject_transform.is_none(),
-        "it must not transform subjects".to_owned(),
-    );
-    mismatches
+    must(found.subjects == subjects, &|| {
+        let found = &found.subjects;
+        format!("subjects must be {:?} alone, not {found:?}", subjects[0])
+    });
+    must(found.retention == RetentionPolicy::Limits, &|| {
+        format!("retention must be limits, not {:?}", found.retention)
+    });
+    must(found.discard == DiscardPolicy::New, &|| {
+        format!("discard must be new, not {:?}", found.discard)
+    });
+    must(found.max_bytes > 0, &|| {
+        "max_bytes must be set, it is unlimited".to_owned()
+    });
+    must(found.max_messages_per_subject <= 0, &|| {
+        let found = found.max_messages_per_subject;
+        format!("max_msgs_per_subject must be unlimited, not {found}")
+    });
+    must(!found.max_age.is_zero(), &|| {
+        "max_age must be set, it is unlimited".to_owned()
+    });
+    must(found.duplicate_window == found.max_age, &|| {
+        let (age, window) = (found.max_age, found.duplicate_window);
+        format!("duplicate_window must be max_age, {age:?}, not {window:?}")
+    });
+    must(found.storage == StorageType::File, &|| {
+        format!("storage must be file, not {:?}", found.storage)
+    });
+    must(found.num_replicas >= replicas, &|| {
+        let found = found.num_replicas;
+        format!("replicas must be at least {replicas}, not {found}")
+    });
+    must(!found.no_ack, &|| "no_ack must be off".to_owned());
+    must(!found.sealed, &|| "it must not be sealed".to_owned());
+    must(found.mirror.is_none() && !has_sources, &|| {
+        "it must not mirror another stream, nor have sources".to_owned()
+    });
+    must(found.subject_transform.is_none(), &|| {
+        "it must not transform subjects".to_owned()
+    });
+    let (name, mismatches) = (&found.name, mismatches.join("; "));
+    (!mismatches.is_empty()).then(|| format!("the stream {name} doesn't fit: {mismatches}"))
 }

@@ -135,6 +135,18 @@ impl StreamSettings {
         format!("{}-dead", self.prefix)
     }
 
+    pub(super) fn checkpoint_stream_name(&self) -> String {
+        format!("{}_CHECKPOINTS", self.name)
+    }
+
+    pub(super) fn checkpoint_prefix(&self) -> String {
+        format!("{}-checkpoint", self.prefix)
+    }
+
+    pub(super) fn checkpoint_byte_limit(&self) -> i64 {
+        (self.byte_limit() / 16).clamp(1 << 20, 16 << 20)
+    }
+
     pub(super) fn replica_count(&self) -> usize {
         self.replicas
     }

@@ -1,15 +1,19 @@
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use tokio::sync::watch;
 use tower_service::Service;
 
-use super::consumers::{self, ConsumerOptions};
+use super::checkpoints::Checkpoints;
+use super::consumers::{ConsumerOptions, Consumers};
 use super::dead_letter_stream::DeadLetterStream;
 use super::plan::{Plan, plans};
+use super::route_consumer::RouteConsumer;
+use super::stalls::Stalls;
 use super::subjects::is_plain;
-use super::worker_inner::{RouteConsumer, WorkerInner};
+use super::worker_inner::WorkerInner;
 use super::{JetStreamWorker, StreamSettings, stream};
 use crate::delivery::{
     Attempt, DeadLetter, ErasedService, ExecutorSettings, JobExecutor, RetryPolicy,
@@ -18,7 +22,7 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::router::EventRouter;
-use crate::runtime::TokioRuntime;
+use crate::runtime::{Runtime, TokioRuntime};
 use crate::telemetry;
 
 /// Where in the stream a route begins.
@@ -40,10 +44,8 @@ pub struct JetStreamWorkerBuilder {
     stream: StreamSettings,
     delivery: ExecutorSettings,
     max_ack_pending: u32,
-    ack_wait: Duration,
+    consumers: ConsumerOptions,
     fallback: bool,
-    first_start: StartAt,
-    new_routes: StartAt,
     /// What is otherwise for one route: how many run, and how many are pending.
     running: HashMap<String, usize>,
     pending: HashMap<String, u32>,
@@ -60,10 +62,12 @@ impl JetStreamWorkerBuilder {
                 ..ExecutorSettings::default()
             },
             max_ack_pending: 10_000,
-            ack_wait: Duration::from_secs(30),
+            consumers: ConsumerOptions {
+                ack_wait: Duration::from_secs(30),
+                first_start: StartAt::Beginning,
+                new_routes: StartAt::Now,
+            },
             fallback: false,
-            first_start: StartAt::Beginning,
-            new_routes: StartAt::Now,
             running: HashMap::new(),
             pending: HashMap::new(),
         }
@@ -112,7 +116,7 @@ impl JetStreamWorkerBuilder {
     /// 30 s. A worker gives such a sign three times as often, for as long as its handler runs. Less than
     /// 100 ms counts as 100 ms.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
-        self.ack_wait = ack_wait.max(Duration::from_millis(100));
+        self.consumers.ack_wait = ack_wait.max(Duration::from_millis(100));
         self
     }
 
@@ -144,14 +148,14 @@ impl JetStreamWorkerBuilder {
     /// Sets where the routes of a group begin that is started for the first time. The default is the
     /// [beginning](StartAt::Beginning), so that nothing is lost that came before it.
     pub fn first_start(mut self, at: StartAt) -> Self {
-        self.first_start = at;
+        self.consumers.first_start = at;
         self
     }
 
     /// Sets where a route begins that is added to a group later on. The default is [now](StartAt::Now): a
     /// new mailing shouldn't go out for the events of last week.
     pub fn new_routes(mut self, at: StartAt) -> Self {
-        self.new_routes = at;
+        self.consumers.new_routes = at;
         self
     }
 
@@ -243,42 +247,51 @@ impl JetStreamWorkerBuilder {
         service: ErasedService,
     ) -> Result<JetStreamWorker, Error> {
         self.check(&router)?;
-        let subjects = self.stream.subjects();
-        let plans = plans(&router, &self.group, &subjects, self.fallback);
         if !self.fallback && router.routes().any(|route| route.is_fallback()) {
             telemetry::fallback_without_events();
         }
-        let events = stream::open(&self.context, &self.stream).await?;
-        let names = plans.iter().map(|plan| plan.consumer.clone()).collect();
-        let dead_letters =
-            DeadLetterStream::open(&self.context, &self.stream, &self.group, names).await?;
-        let options = ConsumerOptions {
-            ack_wait: self.ack_wait,
-            first_start: self.first_start,
-            new_routes: self.new_routes,
+        let (context, settings) = (&self.context, &self.stream);
+        let pending = |route: &str| {
+            let pending = self.pending.get(route).copied();
+            pending.unwrap_or(self.max_ack_pending)
         };
-        let pending = |plan: Plan| {
-            let pending = self.pending.get(&*plan.name).copied();
-            (plan, i64::from(pending.unwrap_or(self.max_ack_pending)))
+        let subjects = settings.subjects();
+        let plans = plans(&router, &self.group, &subjects, self.fallback, pending);
+        let names: Vec<_> = plans.iter().map(|plan| plan.consumer.clone()).collect();
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime::new());
+        let stalls = Arc::new(Stalls::new(Arc::clone(&runtime)));
+        let checkpoints = Arc::new(Checkpoints::new(context, settings, &self.group));
+        let consumers = Consumers {
+            context: context.clone(),
+            settings: settings.clone(),
+            options: self.consumers,
+            checkpoints: Arc::clone(&checkpoints),
+            stalls: Arc::clone(&stalls),
+            names: names.clone(),
         };
-        let plans: Vec<_> = plans.into_iter().map(pending).collect();
-        let consumers = consumers::open(&self.context, &events, &plans, &options).await?;
-        let routes = plans
-            .into_iter()
-            .zip(consumers)
-            .map(|((plan, _), consumer)| {
-                let permits = self.running.get(&*plan.name).copied();
-                let permits = permits.unwrap_or(self.delivery.concurrency);
-                (Arc::new(RouteConsumer::new(plan, permits)), consumer)
-            });
-        let routes: Vec<_> = routes.collect();
-        let max_lag = events.cached_info().config.max_age / 2;
-        let runtime = Arc::new(TokioRuntime::new());
-        let executor = JobExecutor::new(service, runtime, self.delivery);
-        let dead_letters = Arc::new(dead_letters);
-        let times = (self.ack_wait, max_lag);
-        let worker = Arc::new(WorkerInner::new(executor, router, dead_letters, times));
-        Ok(JetStreamWorker::start(worker, routes))
+        let stream = stream::open(context, settings).await?;
+        let opened = consumers.open(&stream, &plans).await?;
+        let dead_letters = DeadLetterStream::open(context, settings, &self.group, names).await?;
+        let route = |plan: Plan| {
+            let permits = self.running.get(&*plan.name).copied();
+            let permits = permits.unwrap_or(self.delivery.concurrency);
+            Arc::new(RouteConsumer::new(plan, permits, self.consumers.ack_wait))
+        };
+        let inner = WorkerInner {
+            routes: plans.into_iter().map(route).collect(),
+            executor: JobExecutor::new(service, runtime, self.delivery.clone()),
+            router,
+            consumers,
+            checkpoints,
+            dead_letters: Arc::new(dead_letters),
+            stalls,
+            ack_wait: self.consumers.ack_wait,
+            max_delay: stream.cached_info().config.max_age / 2,
+            server_clock: Mutex::default(),
+            counters: Mutex::default(),
+            draining: watch::Sender::new(false),
+        };
+        Ok(JetStreamWorker::start(Arc::new(inner), opened).await)
     }
 
     /// Refuses what would be a consumer's name of another group, and settings of routes that there are not.

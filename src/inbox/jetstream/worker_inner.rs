@@ -1,78 +1,69 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use super::checkpoints::Checkpoints;
+use super::consumers::Consumers;
 use super::dead_letter_stream::DeadLetterStream;
-use super::plan::Plan;
+use super::route_consumer::RouteConsumer;
+use super::stalls::Stalls;
+use super::stream;
 use super::worker_stats::{Exit, WorkerStats};
 use crate::delivery::JobExecutor;
 use crate::router::EventRouter;
 use crate::waiters::Waiters;
 
-/// How often at most a route's lag is warned of.
-const WARN_EVERY: Duration = Duration::from_secs(60);
-
-/// What the routes of a worker share.
+/// What the clones of a worker and its tasks share.
 pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
-    /// To know which events the fallback takes.
+    /// Says which events the fallback takes.
     pub(super) router: EventRouter,
+    pub(super) routes: Vec<Arc<RouteConsumer>>,
+    pub(super) consumers: Consumers,
+    pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) dead_letters: Arc<DeadLetterStream>,
+    pub(super) stalls: Arc<Stalls>,
     pub(super) ack_wait: Duration,
-    /// How long an event may wait before that is warned of.
-    pub(super) max_lag: Duration,
-    counters: Mutex<Counters>,
+    /// How long an event may wait before the worker warns.
+    pub(super) max_delay: Duration,
+    pub(super) server_clock: Mutex<ServerClock>,
+    pub(super) counters: Mutex<Counters>,
     /// Whether the worker is being drained.
-    draining: watch::Sender<bool>,
+    pub(super) draining: watch::Sender<bool>,
 }
 
+/// The server's time of day, and when it was read. This machine's clock may be wrong or set while the worker runs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ServerClock(Option<(SystemTime, Instant)>);
+
 #[derive(Default)]
-struct Counters {
+pub(super) struct Counters {
     stats: WorkerStats,
-    /// Pull loops that haven't ended: what they are about to receive is handed back.
-    pulling: usize,
-    /// Who waits until nothing is left to end.
+    /// Pull loops that haven't ended. The worker returns the events that they still receive.
+    pull_loops: usize,
+    /// Notified once nothing is left to end.
     idle: Waiters,
 }
 
-/// A route of a worker: its consumer, and its permits.
-pub(super) struct RouteConsumer {
-    pub(super) plan: Plan,
-    /// As many permits as events of the route may run at once.
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) warned: Mutex<Option<Instant>>,
+impl Counters {
+    fn is_idle(&self) -> bool {
+        self.stats.running == 0 && self.pull_loops == 0
+    }
 }
 
 impl WorkerInner {
-    pub(super) fn new(
-        executor: JobExecutor,
-        router: EventRouter,
-        dead_letters: Arc<DeadLetterStream>,
-        (ack_wait, max_lag): (Duration, Duration),
-    ) -> Self {
-        Self {
-            executor,
-            router,
-            dead_letters,
-            ack_wait,
-            max_lag,
-            counters: Mutex::default(),
-            draining: watch::Sender::new(false),
-        }
-    }
-
     fn counters(&self) -> MutexGuard<'_, Counters> {
         // No user code runs under the lock, so a poisoned one is as it should be.
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the counts, and tells those who wait until nothing is left.
+    /// Changes the counts, and wakes the drains if nothing is left to end.
     fn change(&self, change: impl FnOnce(&mut Counters)) {
         let idle = {
             let mut counters = self.counters();
             change(&mut counters);
-            (counters.stats.running == 0 && counters.pulling == 0).then(|| counters.idle.take())
+            counters.is_idle().then(|| counters.idle.take())
         };
         if let Some(idle) = idle {
             idle.wake();
@@ -87,17 +78,18 @@ impl WorkerInner {
         self.change(|counters| counters.stats.leave(exit));
     }
 
-    pub(super) fn begin_pulling(&self) {
-        self.change(|counters| counters.pulling += 1);
+    pub(super) fn begin_pull_loop(&self) {
+        self.change(|counters| counters.pull_loops += 1);
     }
 
-    pub(super) fn end_pulling(&self) {
-        self.change(|counters| counters.pulling -= 1);
+    pub(super) fn end_pull_loop(&self) {
+        self.change(|counters| counters.pull_loops -= 1);
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
-        let mut stats = self.counters().stats;
+        let mut stats = self.counters().stats.clone();
         stats.replayed = self.dead_letters.replayed();
+        stats.stalls = self.stalls.list();
         stats
     }
 
@@ -117,7 +109,7 @@ impl WorkerInner {
     pub(super) async fn idle(&self) {
         let idle = {
             let mut counters = self.counters();
-            if counters.stats.running == 0 && counters.pulling == 0 {
+            if counters.is_idle() {
                 return;
             }
             counters.idle.wait()
@@ -125,24 +117,30 @@ impl WorkerInner {
         // The sender lives in here, which the caller holds.
         let _ = idle.await;
     }
-}
 
-impl RouteConsumer {
-    pub(super) fn new(plan: Plan, permits: usize) -> Self {
-        Self {
-            plan,
-            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
-            warned: Mutex::new(None),
-        }
+    /// Reads the server's clock.
+    pub(super) async fn read_server_time(&self) {
+        let Consumers {
+            context, settings, ..
+        } = &self.consumers;
+        let time = stream::server_time(context, settings.stream_name()).await;
+        let read = time.map(|time| (time, self.executor.runtime.now()));
+        let mut clock = self
+            .server_clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *clock = ServerClock(read);
     }
 
-    /// Returns whether it is time for another warning.
-    pub(super) fn may_warn(&self, now: Instant) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = warned.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
-        if due {
-            *warned = Some(now);
-        }
-        due
+    /// Returns the present by the server's clock, or by this machine's if the server's isn't known.
+    pub(super) fn server_time(&self) -> SystemTime {
+        let ServerClock(clock) = *self
+            .server_clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let time = clock.and_then(|(time, read)| {
+            time.checked_add(self.executor.runtime.now().saturating_duration_since(read))
+        });
+        time.unwrap_or_else(|| self.executor.time_of_day())
     }
 }

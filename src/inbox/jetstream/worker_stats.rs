@@ -1,33 +1,52 @@
 use std::fmt;
+use std::time::SystemTime;
 
-/// What has become of all events that a [`JetStreamWorker`](crate::JetStreamWorker) took since it was
-/// started, at one moment; an event counts once for each route that takes it, and again for each time that
-/// it comes.
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::runtime::to_millis;
+
+/// The counts of a [`JetStreamWorker`](crate::JetStreamWorker) since its start, and what it is kept from at present.
+///
+/// An event counts once for each route that gets it, and once more for each further delivery.
 ///
 /// ```text
 /// taken == acked + retried + dead + returned + running
 /// ```
 ///
-/// holds whenever this is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// holds at any moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Events that the server delivered to this worker.
     pub taken: u64,
-    /// Events whose route did its work, or had none to do, and which the server knows to be done.
+    /// Events whose route succeeded or had nothing to do, and which the server has marked as acknowledged.
     pub acked: u64,
-    /// Events that the server will deliver again, to any worker of the group: their route failed, or their
-    /// end could not be told to the server.
+    /// Events that the server will deliver again, to any worker of the group: their route failed, or their acknowledgement was
+    /// not answered.
     pub retried: u64,
-    /// Events whose route failed for good, and which are among the dead letters.
+    /// Events whose route failed for good, stored as dead letters.
     pub dead: u64,
-    /// Events that were given back without an attempt or in the middle of one: because of a drain, or
-    /// because the runtime shut down.
+    /// Events that were returned to the server without a result: because of a drain or a runtime that shut down, or because
+    /// they were running in this worker already.
     pub returned: u64,
-    /// Events that the worker has at this moment.
+    /// Events that run at present.
     pub running: u64,
-    /// Dead letters that were sent round again by way of this worker.
+    /// Dead letters that were replayed through this worker.
     pub replayed: u64,
+    /// The routes that stand still at present, and everything else that fails.
+    pub stalls: Vec<Stall>,
+}
+
+/// A failure that lasts: the worker tries again and again, and warns once a minute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stall {
+    /// The route's name; `None` if all routes are affected.
+    pub route: Option<String>,
+    /// When it began, by this machine's clock of now.
+    pub since: SystemTime,
+    /// The latest cause. It holds no payload.
+    pub cause: String,
 }
 
 /// How an event left a worker.
@@ -40,6 +59,20 @@ pub(super) enum Exit {
 }
 
 impl WorkerStats {
+    /// Returns the name and the value of each count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let counts = [
+            ("taken", self.taken),
+            ("acked", self.acked),
+            ("retried", self.retried),
+            ("dead", self.dead),
+            ("returned", self.returned),
+            ("running", self.running),
+            ("replayed", self.replayed),
+        ];
+        counts.into_iter()
+    }
+
     pub(super) fn enter(&mut self) {
         self.taken += 1;
         self.running += 1;
@@ -56,22 +89,40 @@ impl WorkerStats {
     }
 }
 
-/// Writes a line for `taken`, and for each other count that isn't 0.
+/// Writes a line for `taken`, for each other count that isn't 0, and for each stall.
 impl fmt::Display for WorkerStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [
-            ("acked", self.acked),
-            ("retried", self.retried),
-            ("dead", self.dead),
-            ("returned", self.returned),
-            ("running", self.running),
-            ("replayed", self.replayed),
-        ];
-        let (name, count) = ("taken", self.taken);
-        write!(f, "{name:<12}{count:>8}")?;
-        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        write!(f, "{:<12}{:>8}", "taken", self.taken)?;
+        for (name, count) in self.iter().skip(1).filter(|(_, count)| *count > 0) {
             write!(f, "\n{name:<12}{count:>8}")?;
         }
+        for stall in &self.stalls {
+            let route = stall.route.as_deref().unwrap_or("all routes");
+            write!(f, "\nstalled: {}: {}", route.escape_debug(), stall.cause)?;
+        }
         Ok(())
+    }
+}
+
+/// Serializes each count under its name, and the stalls as a sequence under `stalls`.
+impl Serialize for WorkerStats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, count) in self.iter() {
+            map.serialize_entry(name, &count)?;
+        }
+        map.serialize_entry("stalls", &self.stalls)?;
+        map.end()
+    }
+}
+
+/// Serializes `since` as milliseconds since the Unix epoch.
+impl Serialize for Stall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("route", &self.route)?;
+        map.serialize_entry("since", &to_millis(self.since))?;
+        map.serialize_entry("cause", &self.cause)?;
+        map.end()
     }
 }

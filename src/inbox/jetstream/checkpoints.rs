@@ -1,0 +1,273 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{Context, consumer};
+use tokio::sync::Notify;
+
+use super::StreamSettings;
+use super::finished::Finished;
+use super::stream::{failed, get_or_create, is_stream_missing};
+use crate::error::Error;
+
+/// The least time between two records, so that a busy worker writes ten a second.
+pub(super) const SPACING: Duration = Duration::from_millis(100);
+
+/// How many bytes a stored range takes, at the most.
+const RANGE_BYTES: usize = 44;
+
+/// Which events the consumers of a group have finished, kept beside the consumers: a consumer that is deleted takes its
+/// position with it, and without a position its route would run everything again or skip events.
+///
+/// Each worker writes one record, under a subject of its own, which replaces its last one. A record holds everything that its
+/// worker knows. So what a group knows is the union of its records, and a record that has been merged into a newer one can be
+/// deleted.
+pub(super) struct Checkpoints {
+    context: Context,
+    config: Config,
+    create: bool,
+    /// The subjects of the group's records, and the one of this worker.
+    filter: String,
+    subject: String,
+    state: Mutex<State>,
+    changed: Notify,
+    /// The version that is stored. Locked while a record is written.
+    stored: tokio::sync::Mutex<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts the changes.
+    version: u64,
+    /// When the stream of events was created, in nanoseconds since the Unix epoch. Sequences mean nothing in another stream.
+    stream: u64,
+    /// By the consumer's name. A consumer that is in here is known to the group.
+    positions: BTreeMap<String, Position>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Position {
+    /// When the consumer was created, in nanoseconds since the Unix epoch; 0 if that isn't known.
+    pub(super) created: u64,
+    pub(super) finished: Finished,
+}
+
+/// What is stored, as JSON: when the stream was created, and for each consumer when it was created, the floor, when the newest
+/// finished event was published, and the ranges.
+type Record = (u64, BTreeMap<String, (u64, (u64, u64, Vec<(u64, u64)>))>);
+
+impl Checkpoints {
+    pub(super) fn new(context: &Context, settings: &StreamSettings, group: &str) -> Self {
+        let prefix = format!("{}.{group}", settings.checkpoint_prefix());
+        Self {
+            context: context.clone(),
+            config: Config {
+                name: settings.checkpoint_stream_name(),
+                subjects: vec![format!("{}.>", settings.checkpoint_prefix())],
+                retention: RetentionPolicy::Limits,
+                discard: DiscardPolicy::Old,
+                max_messages_per_subject: 1,
+                max_bytes: settings.checkpoint_byte_limit(),
+                storage: StorageType::File,
+                num_replicas: settings.replica_count(),
+                ..Config::default()
+            },
+            create: settings.creates(),
+            filter: format!("{prefix}.*"),
+            subject: format!("{prefix}.{:016x}", fastrand::u64(..)),
+            state: Mutex::default(),
+            changed: Notify::new(),
+            stored: tokio::sync::Mutex::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No user code runs under the lock, so a poisoned one is as it should be.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        state.version += 1;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is something to store.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes in which stream there is. In another one than before nothing is finished.
+    pub(super) fn identify(&self, info: &Info) {
+        let created = nanos(SystemTime::from(info.created));
+        if self.stream() == created {
+            return;
+        }
+        self.change(|state| {
+            if std::mem::replace(&mut state.stream, created) != 0 {
+                let positions = state.positions.values_mut();
+                positions.for_each(|position| *position = Position::default());
+            }
+        });
+    }
+
+    /// Returns which stream there is, by the time of its creation.
+    pub(super) fn stream(&self) -> u64 {
+        self.state().stream
+    }
+
+    /// Returns what is known of a consumer; `None` if the group never had it.
+    pub(super) fn position(&self, consumer: &str) -> Option<Position> {
+        self.state().positions.get(consumer).cloned()
+    }
+
+    /// Returns the names of the consumers that the group has had.
+    pub(super) fn consumers(&self) -> Vec<String> {
+        self.state().positions.keys().cloned().collect()
+    }
+
+    /// Takes in what the server says of a consumer. Its acknowledgements are the whole group's.
+    pub(super) fn observe(&self, info: &consumer::Info) {
+        let created = nanos(SystemTime::from(info.created));
+        let floor = info.ack_floor.stream_sequence;
+        let known = self.position(&info.name);
+        if known.is_some_and(|known| known.created == created && known.finished.floor() >= floor) {
+            return;
+        }
+        self.change(|state| {
+            let position = state.positions.entry(info.name.clone()).or_default();
+            position.created = created;
+            position.finished.raise_floor(floor);
+        });
+    }
+
+    /// Takes in that an event is finished, unless it is an event of another stream than there is now.
+    pub(super) fn finish(&self, consumer: &str, stream: u64, (sequence, published): (u64, u64)) {
+        self.change(|state| {
+            if state.stream == stream
+                && let Some(position) = state.positions.get_mut(consumer)
+            {
+                position.finished.insert(sequence, published);
+            }
+        });
+    }
+
+    /// Returns whether an event is finished.
+    pub(super) fn is_finished(&self, consumer: &str, (sequence, published): (u64, u64)) -> bool {
+        let mut state = self.state();
+        let Some(position) = state.positions.get_mut(consumer) else {
+            return false;
+        };
+        let is_finished = position.finished.contains(sequence, published);
+        if !is_finished {
+            position.finished.lower_floor(sequence);
+        }
+        is_finished
+    }
+
+    /// Forgets how far a consumer came, but not that the group has it.
+    pub(super) fn reset(&self, consumer: &str) {
+        self.change(|state| {
+            state
+                .positions
+                .insert(consumer.to_owned(), Position::default());
+        });
+    }
+
+    /// Reads the records of the group, and returns their sequences.
+    pub(super) async fn load(&self) -> Result<Vec<u64>, Error> {
+        let stream = get_or_create(&self.context, self.config.clone(), self.create).await?;
+        let (mut from, mut loaded) = (1, Vec::new());
+        loop {
+            let next = stream.get_first_raw_message_by_subject(&self.filter, from);
+            let message = match next.await {
+                Ok(message) => message,
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break,
+                Err(error) => return Err(failed("the checkpoints can't be read", error)),
+            };
+            from = message.sequence.saturating_add(1);
+            if *message.subject != *self.subject {
+                loaded.push(message.sequence);
+                // A record that can't be read is one of a later version of this crate.
+                if let Ok(record) = serde_json::from_slice(&message.payload) {
+                    self.merge(record);
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn merge(&self, (stream, consumers): Record) {
+        self.change(|state| {
+            let is_same = state.stream == stream;
+            for (name, (created, finished)) in consumers {
+                let position = state.positions.entry(name).or_default();
+                if is_same {
+                    position.created = position.created.max(created);
+                    position.finished.merge(&Finished::from_record(finished));
+                }
+            }
+        });
+    }
+
+    /// Stores what changed since the last record.
+    pub(super) async fn store(&self) -> Result<usize, Error> {
+        let mut stored = self.stored.lock().await;
+        let (version, record) = self.record();
+        if *stored == version {
+            return Ok(0);
+        }
+        let record = serde_json::to_vec(&record).expect("names and numbers are JSON");
+        let size = record.len();
+        let message = || PublishMessage::build().payload(record.clone().into());
+        let publish = async || {
+            let publish = self.context.send_publish(self.subject.clone(), message());
+            publish.await?.await
+        };
+        let mut published = publish().await;
+        if is_stream_missing(&published) {
+            get_or_create(&self.context, self.config.clone(), self.create).await?;
+            published = publish().await;
+        }
+        published.map_err(|error| failed("the checkpoint can't be stored", error))?;
+        *stored = version;
+        Ok(size)
+    }
+
+    fn record(&self) -> (u64, Record) {
+        let state = self.state();
+        let room = self.context.client().max_payload() / 2 / RANGE_BYTES;
+        let most = room / state.positions.len().max(1);
+        let consumers = state.positions.iter().map(|(name, position)| {
+            let finished = position.finished.to_record(most);
+            (name.clone(), (position.created, finished))
+        });
+        (state.version, (state.stream, consumers.collect()))
+    }
+
+    /// Deletes records that this worker's own record contains.
+    pub(super) async fn delete(&self, sequences: Vec<u64>) {
+        let Ok(stream) = self.context.get_stream(&self.config.name).await else {
+            return;
+        };
+        for sequence in sequences {
+            // One that has been replaced in between is gone already.
+            let _ = stream.delete_message(sequence).await;
+        }
+    }
+}
+
+pub(super) fn created_at(info: &consumer::Info) -> u64 {
+    nanos(SystemTime::from(info.created))
+}
+
+pub(super) fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}

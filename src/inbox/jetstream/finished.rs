@@ -1,0 +1,103 @@
+use std::collections::BTreeMap;
+
+/// The most ranges that are remembered of one consumer, at 16 bytes each. Beyond them the newest are forgotten, so that their
+/// events may run again; none is skipped.
+const MAX_RANGES: usize = 50_000;
+
+/// The events of one consumer that its group has finished, as far as this worker knows.
+///
+/// A consumer that is created again starts behind `floor`, and the worker acknowledges the events of `ranges` without a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Every event up to this stream sequence is finished.
+    floor: u64,
+    /// Finished events above the floor: the first sequence of each range, and its last.
+    ranges: BTreeMap<u64, u64>,
+    /// When the stream stored the newest finished event, in nanoseconds since the Unix epoch. A server that is restored from a
+    /// backup gives old sequences to new events; this tells them apart.
+    newest: u64,
+}
+
+impl Finished {
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Returns whether the event with this sequence, which was published at this time, is finished.
+    pub(super) fn contains(&self, sequence: u64, published: u64) -> bool {
+        published <= self.newest && self.covers(sequence)
+    }
+
+    fn covers(&self, sequence: u64) -> bool {
+        let range = self.ranges.range(..=sequence).next_back();
+        sequence <= self.floor || range.is_some_and(|(_, last)| sequence <= *last)
+    }
+
+    pub(super) fn insert(&mut self, sequence: u64, published: u64) {
+        self.newest = self.newest.max(published);
+        self.insert_range(sequence, sequence);
+    }
+
+    /// Raises the floor to a sequence up to which the server has every event acknowledged.
+    pub(super) fn raise_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        while let Some(entry) = self.ranges.first_entry() {
+            if *entry.key() > self.floor.saturating_add(1) {
+                break;
+            }
+            self.floor = self.floor.max(entry.remove());
+        }
+    }
+
+    /// Forgets that the events from a sequence on are finished, because the stream has given it to another event.
+    pub(super) fn lower_floor(&mut self, sequence: u64) {
+        self.floor = self.floor.min(sequence.saturating_sub(1));
+    }
+
+    /// Adds the knowledge of another worker of the group.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.newest = self.newest.max(other.newest);
+        for (first, last) in &other.ranges {
+            self.insert_range(*first, *last);
+        }
+        self.raise_floor(other.floor);
+    }
+
+    fn insert_range(&mut self, mut first: u64, mut last: u64) {
+        if last <= self.floor {
+            return;
+        }
+        // Every range that overlaps the new one or touches it becomes a part of it.
+        while let Some((&start, &end)) = self.ranges.range(..=last.saturating_add(1)).next_back()
+            && end.saturating_add(1) >= first
+        {
+            self.ranges.remove(&start);
+            first = first.min(start);
+            last = last.max(end);
+        }
+        self.ranges.insert(first, last);
+        if self.ranges.len() > MAX_RANGES {
+            self.ranges.pop_last();
+        }
+        self.raise_floor(self.floor);
+    }
+
+    /// Returns what is stored: the floor, the newest time, and at most so many ranges.
+    pub(super) fn to_record(&self, max_ranges: usize) -> (u64, u64, Vec<(u64, u64)>) {
+        let ranges = self.ranges.iter().take(max_ranges);
+        let ranges = ranges.map(|(first, last)| (*first, *last)).collect();
+        (self.floor, self.newest, ranges)
+    }
+
+    pub(super) fn from_record((floor, newest, ranges): (u64, u64, Vec<(u64, u64)>)) -> Self {
+        let mut finished = Self {
+            floor,
+            newest,
+            ..Self::default()
+        };
+        for (first, last) in ranges {
+            finished.insert_range(first, last);
+        }
+        finished
+    }
+}

@@ -1,0 +1,69 @@
+//! What a worker does beside its pulls: it stores its checkpoints, and looks whether the stream and the consumers are still as
+//! they must be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::checkpoints::SPACING;
+use super::stalls::Operation;
+use super::stream::{self, describe, mismatch};
+use super::worker_inner::WorkerInner;
+
+/// How often the stream and the consumers are looked at.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Stores checkpoints whenever something has changed, until the worker is drained.
+pub(super) async fn store_checkpoints(worker: Arc<WorkerInner>) {
+    loop {
+        let changed = Box::pin(worker.checkpoints.changed());
+        let idle = Box::pin(worker.idle());
+        if let Either::Right(_) = select(changed, idle).await {
+            return;
+        }
+        let bytes = worker.consumers.store_checkpoints().await;
+        // A large record is written less often: a megabyte every ten seconds.
+        let bytes = u64::try_from(bytes.unwrap_or(0)).unwrap_or(u64::MAX);
+        let wait = SPACING + Duration::from_micros(bytes.saturating_mul(10));
+        worker.executor.runtime.sleep(wait).await;
+    }
+}
+
+/// Looks at the stream and the consumers, until the worker is drained.
+pub(super) async fn watch(worker: Arc<WorkerInner>) {
+    let mut draining = worker.draining();
+    loop {
+        let sleep = worker.executor.runtime.sleep(INTERVAL);
+        let drained = Box::pin(draining.wait_for(|draining| *draining));
+        if let Either::Right(_) = select(sleep, drained).await {
+            return;
+        }
+        look(&worker).await;
+    }
+}
+
+async fn look(worker: &WorkerInner) {
+    let (context, settings) = (&worker.consumers.context, &worker.consumers.settings);
+    let stream = match stream::find(context, settings).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let cause = describe(&error);
+            return worker.stalls.raise(None, Operation::CheckStream, cause);
+        }
+    };
+    worker.checkpoints.identify(stream.cached_info());
+    match mismatch(&stream.cached_info().config, settings) {
+        Some(cause) => worker.stalls.raise(None, Operation::CheckStream, cause),
+        None => worker.stalls.clear(None, Operation::CheckStream),
+    }
+    worker.read_server_time().await;
+    for route in &worker.routes {
+        if let Some(ack_wait) = worker.consumers.check(&stream, &route.plan).await {
+            route.set_ack_wait(ack_wait);
+        }
+        worker
+            .stalls
+            .expire(&route.plan.name, Operation::Acknowledge);
+    }
+}

@@ -1,0 +1,81 @@
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::plan::Plan;
+use crate::runtime::millis;
+
+/// How often at most a route's delay is warned of.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// A route of a worker: its consumer, and its events that run.
+pub(super) struct RouteConsumer {
+    pub(super) plan: Plan,
+    /// As many permits as events of the route may run at once.
+    pub(super) permits: Arc<Semaphore>,
+    /// The consumer's `ack_wait` in milliseconds, which an operator can change.
+    ack_wait: AtomicU64,
+    /// The stream sequences of the events that run.
+    running: Mutex<HashSet<u64>>,
+    warned: Mutex<Option<Instant>>,
+}
+
+impl RouteConsumer {
+    pub(super) fn new(plan: Plan, permits: usize, ack_wait: Duration) -> Self {
+        Self {
+            plan,
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            ack_wait: AtomicU64::new(millis(ack_wait)),
+            running: Mutex::default(),
+            warned: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_ack_wait(&self, ack_wait: Duration) {
+        // Nothing else depends on it.
+        self.ack_wait.store(millis(ack_wait), Ordering::Relaxed);
+    }
+
+    pub(super) fn ack_wait(&self) -> Duration {
+        Duration::from_millis(self.ack_wait.load(Ordering::Relaxed))
+    }
+
+    /// Notes that an event runs, until the guard is dropped. Returns `None` if it runs already: the server delivers an event
+    /// again after a pause of this process or from a consumer that was created again.
+    pub(super) fn begin(self: &Arc<Self>, sequence: u64) -> Option<RunGuard> {
+        self.running().insert(sequence).then(|| RunGuard {
+            route: Arc::clone(self),
+            sequence,
+        })
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashSet<u64>> {
+        // No user code runs under the lock, so a poisoned one is as it should be.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether it is time for another warning of a delay.
+    pub(super) fn may_warn(&self, now: Instant) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warned.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
+        if due {
+            *warned = Some(now);
+        }
+        due
+    }
+}
+
+/// An event that runs.
+pub(super) struct RunGuard {
+    route: Arc<RouteConsumer>,
+    sequence: u64,
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        self.route.running().remove(&self.sequence);
+    }
+}

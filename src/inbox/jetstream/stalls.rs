@@ -1,0 +1,160 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Stall;
+use crate::error::{Error, ErrorKind};
+use crate::runtime::Runtime;
+use crate::telemetry;
+
+/// How often a stall that lasts is warned of.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// A stall that comes back within this time, with the same cause, is the same one: a stream at its limit accepts one event and
+/// refuses the next.
+const FLAPPING: Duration = Duration::from_secs(5);
+
+/// What a worker or an inbox is kept from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Publish,
+    Pull,
+    Acknowledge,
+    StoreDeadLetter,
+    StoreCheckpoint,
+    CheckConsumer,
+    CheckStream,
+}
+
+/// The operations that fail at present, each with its cause and its beginning.
+pub(super) struct Stalls {
+    runtime: Arc<dyn Runtime>,
+    entries: Mutex<BTreeMap<Key, Entry>>,
+}
+
+/// The route, or `None` for all routes.
+type Key = (Option<Arc<str>>, Operation);
+
+struct Entry {
+    cause: String,
+    since: Instant,
+    failed: Instant,
+    warned: Instant,
+    /// Whether the log has a line about it that its end has to follow.
+    is_announced: bool,
+    /// When it ended, if it has.
+    ended: Option<Instant>,
+}
+
+impl Stalls {
+    pub(super) fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self {
+            runtime,
+            entries: Mutex::default(),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+        // No user code runs under the lock, so a poisoned one is as it should be.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an operation fails. Warns at first, when the cause changes, and once a minute.
+    pub(super) fn raise(&self, route: Option<&Arc<str>>, operation: Operation, cause: String) {
+        let now = self.runtime.now();
+        let since = {
+            let mut entries = self.entries();
+            let entry = entries.entry((route.cloned(), operation));
+            let is_new = matches!(entry, std::collections::btree_map::Entry::Vacant(_));
+            let entry = entry.or_insert_with(|| Entry {
+                cause: cause.clone(),
+                since: now,
+                failed: now,
+                warned: now,
+                is_announced: false,
+                ended: None,
+            });
+            let is_flapping = match entry.ended {
+                Some(ended) => now.saturating_duration_since(ended) < FLAPPING,
+                None => true,
+            };
+            if entry.ended.take().is_some() {
+                (entry.since, entry.is_announced) = (now, false);
+            }
+            let is_due = now.saturating_duration_since(entry.warned) >= WARN_EVERY;
+            let is_quiet = !is_new && is_flapping && !is_due && entry.cause == cause;
+            entry.failed = now;
+            entry.cause.clone_from(&cause);
+            if is_quiet {
+                return;
+            }
+            (entry.warned, entry.is_announced) = (now, true);
+            entry.since
+        };
+        // The subscriber is the user's code, which runs under no lock of ours.
+        if operation == Operation::Publish {
+            telemetry::inbox_failing(&Error::new(ErrorKind::Inbox, cause));
+        } else {
+            let lasted = now.saturating_duration_since(since);
+            telemetry::worker_stalled(route.map(|route| &**route), &cause, lasted);
+        }
+    }
+
+    /// Notes that an operation works.
+    pub(super) fn clear(&self, route: Option<&Arc<str>>, operation: Operation) {
+        let now = self.runtime.now();
+        let lasted = {
+            let mut entries = self.entries();
+            // Nothing fails, mostly, and then there is no key to build.
+            if entries.values().all(|entry| entry.ended.is_some()) {
+                return;
+            }
+            match entries.get_mut(&(route.cloned(), operation)) {
+                Some(entry) if entry.ended.is_none() => {
+                    entry.ended = Some(now);
+                    if !entry.is_announced {
+                        return;
+                    }
+                    now.saturating_duration_since(entry.since)
+                }
+                _ => return,
+            }
+        };
+        if operation == Operation::Publish {
+            telemetry::inbox_recovered();
+        } else {
+            telemetry::worker_recovered(route.map(|route| &**route), lasted);
+        }
+    }
+
+    /// Ends the stall of an operation that hasn't failed for a while. An acknowledgement that another worker made is never
+    /// tried again here.
+    pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
+        let now = self.runtime.now();
+        let key = (Some(Arc::clone(route)), operation);
+        let is_over = self
+            .entries()
+            .get(&key)
+            .is_some_and(|entry| now.saturating_duration_since(entry.failed) >= WARN_EVERY);
+        if is_over {
+            self.clear(Some(route), operation);
+        }
+    }
+
+    /// Returns what fails at present.
+    pub(super) fn list(&self) -> Vec<Stall> {
+        // A clock that was set in between doesn't matter: the time is reckoned back from the present.
+        let (now, present) = (self.runtime.now(), self.runtime.system_time());
+        let entries = self.entries();
+        let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());
+        let stalls = active.map(|((route, _), entry)| {
+            let lasted = now.saturating_duration_since(entry.since);
+            Stall {
+                route: route.as_deref().map(str::to_owned),
+                since: present.checked_sub(lasted).unwrap_or(present),
+                cause: entry.cause.clone(),
+            }
+        });
+        stalls.collect()
+    }
+}
