@@ -234,7 +234,10 @@ async fn a_stream_must_exist_unless_it_is_to_be_created() {
     let context = server.context().await;
     let error = refusal(&context, StreamSettings::new()).await;
     assert_eq!(error.kind(), ErrorKind::Inbox);
-    assert_eq!(error.to_string(), "there is no stream BOTISIMO: create it, or set `create_if_missing`");
+    assert_eq!(
+        error.to_string(),
+        "there is no stream BOTISIMO: create it, or set `create_if_missing`"
+    );
     open(&context).await;
     assert!(JetStreamInbox::builder(context).open().await.is_ok());
 }

@@ -918,7 +918,10 @@ async fn names_and_settings_that_fit_no_route_are_refused() {
         .start(router)
         .await
         .unwrap_err();
-    assert_eq!(error.to_string(), "there is no stream ELSEWHERE: create it, or set `create_if_missing`");
+    assert_eq!(
+        error.to_string(),
+        "there is no stream ELSEWHERE: create it, or set `create_if_missing`"
+    );
 }
 
 #[tokio::test]

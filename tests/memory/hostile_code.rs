@@ -427,7 +427,7 @@ mod subscribers {
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
-            let stats = wait_idle(&inbox.handle()).await;
+            let stats = wait_empty(&inbox.handle()).await;
             assert_eq!(stats.handled, 3, "{panics}: {stats:?}");
             drop(guard);
         }
