@@ -4,6 +4,8 @@
 mod contract;
 mod facts;
 mod inbox;
+mod kit;
+mod operators;
 mod processes;
 #[path = "../support/mod.rs"]
 mod support;

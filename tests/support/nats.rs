@@ -39,18 +39,43 @@ impl Server {
     /// Writes the configuration of a server that isn't started.
     pub(crate) fn prepare(port: u16, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let config = directory.path().join("server.conf");
-        let store = directory.path().join("store");
+        let server = Self {
+            process: None,
+            port,
+            config: directory.path().join("server.conf"),
+            directory,
+        };
+        server.configure(more);
+        server
+    }
+
+    fn configure(&self, more: &str) {
+        let (port, store) = (self.port, self.store());
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?}, max_file_store: 8GB }}\n{more}\n"
         );
-        fs::write(&config, text).expect("the configuration can be written");
-        Self {
-            process: None,
-            port,
-            config,
-            directory,
-        }
+        fs::write(&self.config, text).expect("the configuration can be written");
+    }
+
+    fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// Gives a server that runs another configuration.
+    pub(crate) async fn reconfigure(&self, more: &str) {
+        let reloads = || self.log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.configure(more);
+        self.signal("HUP");
+        until("the server has the configuration", async || {
+            reloads() > before
+        })
+        .await;
+    }
+
+    /// Deletes everything that a killed server had stored.
+    pub(crate) fn wipe(&self) {
+        fs::remove_dir_all(self.store()).expect("the store can be deleted");
     }
 
     /// Starts the process and waits until it answers; `None` if it ends, for want of its port say.

@@ -1,0 +1,814 @@
+//! What operators and servers do to a stream, its consumers and its users while workers run, and how workers and receivers
+//! recover. The guide has a table of these faults that names the tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::DiscardPolicy;
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    AcceptError, Accepted, Event, EventRouter, HandlerError, Inbox, JetStreamInbox,
+    JetStreamWorker, RetryPolicy, StreamSettings,
+};
+use tokio::sync::Notify;
+
+use super::kit::{Log, Runs, balanced, event, inbox, send, settings, wait_idle, worker};
+use crate::support::nats::{self, Server, until};
+
+/// The settings of streams that the test itself creates, by these.
+fn existing() -> StreamSettings {
+    StreamSettings::new()
+}
+
+/// A router with two routes that take the same events.
+fn two_routes(runs: &Runs) -> EventRouter {
+    EventRouter::new()
+        .on("a", runs.noting("first"))
+        .named("first")
+        .on_prefix("a", runs.noting("second"))
+        .named("second")
+}
+
+async fn delete_consumers(context: &Context, names: &[&str]) {
+    let stream = context.get_stream("BOTISIMO").await.unwrap();
+    for name in names {
+        stream.delete_consumer(name).await.unwrap();
+    }
+}
+
+async fn consumer(context: &Context, name: &str) -> PullConsumer {
+    let consumer = context.get_consumer_from_stream(name, "BOTISIMO").await;
+    consumer.unwrap()
+}
+
+async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
+    until(cause, async || {
+        let stalls = worker.stats().stalls;
+        let of_route = stalls
+            .iter()
+            .filter(|stall| stall.route.as_deref() == route);
+        let mut causes = of_route.map(|stall| &stall.cause);
+        causes.any(|found| found.contains(cause))
+    })
+    .await;
+}
+
+async fn recovered(worker: &JetStreamWorker) {
+    until("nothing is stalled", async || {
+        worker.stats().stalls.is_empty()
+    })
+    .await;
+}
+
+async fn drain(worker: &JetStreamWorker) {
+    assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
+}
+
+/// Users: `worker`, whom the server takes every client for, with these subjects denied, and `operator`, who may do anything.
+fn users(denied: &[&str]) -> String {
+    format!(
+        "authorization {{ users: [\n\
+         {{ user: worker, password: w, permissions: {{ publish: {{ allow: [\">\"], deny: {denied:?} }} }} }},\n\
+         {{ user: operator, password: o }} ] }}\nno_auth_user: worker"
+    )
+}
+
+async fn operator(server: &Server) -> Context {
+    let url = server.url().replace("nats://", "nats://operator:o@");
+    async_nats::jetstream::new(nats::connect(&url).await)
+}
+
+#[tokio::test]
+async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let only = EventRouter::new()
+        .on("a", runs.noting("first"))
+        .named("first");
+    let before = worker(&context).start(only).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&before, 1).await;
+    drain(&before).await;
+    // The second route begins with the events that come from now on.
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    send(&inbox, "a", "2").await;
+    wait_idle(&worker, 2).await;
+    delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
+    until("its log says so", async || {
+        log.count("the worker has created a consumer again") == 3
+    })
+    .await;
+    send(&inbox, "a", "3").await;
+    until("all have run", async || runs.count() >= 5).await;
+    recovered(&worker).await;
+    drain(&worker).await;
+    assert_eq!(runs.ids("first"), ["1", "2", "3"]);
+    assert_eq!(runs.ids("second"), ["2", "3"]);
+    assert_eq!(log.count("the worker has recovered"), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last_finished_event() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let only = EventRouter::new()
+        .on("a", runs.noting("first"))
+        .named("first");
+    let before = worker(&context).start(only).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&before, 1).await;
+    drain(&before).await;
+    let start = || worker(&context).start(two_routes(&runs));
+    let between = start().await.unwrap();
+    send(&inbox, "a", "2").await;
+    wait_idle(&between, 2).await;
+    drain(&between).await;
+    delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
+    // Nobody has a consumer for this one.
+    send(&inbox, "a", "3").await;
+    let after = start().await.unwrap();
+    send(&inbox, "a", "4").await;
+    wait_idle(&after, 4).await;
+    drain(&after).await;
+    assert_eq!(runs.ids("first"), ["1", "2", "3", "4"]);
+    assert_eq!(runs.ids("second"), ["2", "3", "4"]);
+}
+
+/// A worker that is killed has no drain to store what it knows.
+#[tokio::test]
+async fn a_consumer_deleted_after_its_worker_was_killed_is_created_again_behind_the_last_finished_event()
+ {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let (url, router) = (server.url(), two_routes(&runs));
+    let killed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let started = runtime.block_on(async {
+            let context = async_nats::jetstream::new(nats::connect(&url).await);
+            worker(&context).start(router).await.unwrap()
+        });
+        (runtime, started)
+    });
+    let (runtime, killed) = killed.join().unwrap();
+    for id in 0..20 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    wait_idle(&killed, 40).await;
+    until("the checkpoint is stored", async || {
+        let stored = context.get_stream("BOTISIMO_CHECKPOINTS").await.unwrap();
+        let stored = stored.get_last_raw_message_by_subject("botisimo-checkpoint.team.*");
+        let stored = String::from_utf8(stored.await.unwrap().payload.to_vec()).unwrap();
+        stored.matches("[20,").count() + stored.matches(",20]").count() >= 2
+    })
+    .await;
+    runtime.shutdown_background();
+    drop(killed);
+    delete_consumers(&context, &["team-first", "team-second"]).await;
+    let after = worker(&context).start(two_routes(&runs)).await.unwrap();
+    send(&inbox, "a", "new").await;
+    until("the new event has run", async || runs.count() >= 42).await;
+    drain(&after).await;
+    assert_eq!(runs.count(), 42);
+}
+
+#[tokio::test]
+async fn an_event_that_waits_for_its_retry_survives_its_consumer_and_later_events_do_not_rerun() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let router = EventRouter::new()
+        .on("a", |event: Event| async move {
+            failing.add("a", &event);
+            match event.id() == "late" && !flag.load(Ordering::Relaxed) {
+                true => Err(HandlerError::retry_after(Duration::from_secs(200), "later")),
+                false => Ok(()),
+            }
+        })
+        .named("route");
+    let start = || worker(&context).start(router.clone());
+    let before = start().await.unwrap();
+    send(&inbox, "a", "late").await;
+    for id in 0..10 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    wait_idle(&before, 10).await;
+    drain(&before).await;
+    delete_consumers(&context, &["team-route"]).await;
+    mended.store(true, Ordering::Relaxed);
+    let after = start().await.unwrap();
+    send(&inbox, "a", "new").await;
+    until("both have run", async || runs.count() >= 13).await;
+    drain(&after).await;
+    let last: Vec<_> = runs.ids("a").split_off(11);
+    assert_eq!(last, ["late", "new"]);
+}
+
+#[tokio::test]
+async fn an_event_that_runs_while_its_consumer_is_deleted_runs_once() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
+    let (started, waiting) = (runs.clone(), Arc::clone(&gate));
+    let router = EventRouter::new()
+        .on("a", |event: Event| async move {
+            started.add("a", &event);
+            waiting.notified().await;
+        })
+        .named("route");
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    delete_consumers(&context, &["team-route"]).await;
+    until("it is delivered again", async || worker.stats().taken == 2).await;
+    gate.notify_one();
+    wait_idle(&worker, 1).await;
+    recovered(&worker).await;
+    assert_eq!(runs.count(), 1);
+    let left = consumer(&context, "team-route").await;
+    until("it is acknowledged", async || {
+        let info = left.get_info().await.unwrap();
+        info.num_ack_pending + info.num_pending as usize == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_an_operator_replaced_by_one_that_skips_events_is_put_back() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let start = || worker(&context).start(two_routes(&runs));
+    let before = start().await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&before, 2).await;
+    drain(&before).await;
+    let config = consumer(&context, "team-first")
+        .await
+        .cached_info()
+        .config
+        .clone();
+    delete_consumers(&context, &["team-first"]).await;
+    send(&inbox, "a", "2").await;
+    let replaced = pull::Config {
+        durable_name: Some("team-first".to_owned()),
+        filter_subject: config.filter_subject,
+        ack_wait: config.ack_wait,
+        max_ack_pending: config.max_ack_pending,
+        deliver_policy: DeliverPolicy::New,
+        ..pull::Config::default()
+    };
+    context
+        .create_consumer_on_stream(replaced, "BOTISIMO")
+        .await
+        .unwrap();
+    let after = start().await.unwrap();
+    wait_idle(&after, 2).await;
+    drain(&after).await;
+    assert_eq!(runs.ids("first"), ["1", "2"]);
+    assert_eq!(runs.ids("second"), ["1", "2"]);
+    assert!(
+        log.text().contains("would have skipped events"),
+        "{}",
+        log.text()
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_whose_filter_is_changed_under_a_worker_skips_nothing() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    let config = consumer(&context, "team-first")
+        .await
+        .cached_info()
+        .config
+        .clone();
+    let changed = pull::Config {
+        durable_name: Some("team-first".to_owned()),
+        filter_subject: "botisimo.elsewhere".to_owned(),
+        ack_wait: config.ack_wait,
+        max_ack_pending: config.max_ack_pending,
+        deliver_policy: config.deliver_policy,
+        ..pull::Config::default()
+    };
+    context
+        .update_consumer_on_stream(changed, "BOTISIMO")
+        .await
+        .unwrap();
+    send(&inbox, "a", "2").await;
+    until("both routes have run both", async || runs.count() >= 4).await;
+    drain(&worker).await;
+    assert_eq!(runs.ids("first"), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_consumer_whose_limits_are_changed_under_a_worker_goes_on_and_is_warned_of() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    let mut config = consumer(&context, "team-first")
+        .await
+        .cached_info()
+        .config
+        .clone();
+    let mut change = async |max_ack_pending| {
+        config.max_ack_pending = max_ack_pending;
+        let config = pull::Config {
+            durable_name: Some("team-first".to_owned()),
+            filter_subject: config.filter_subject.clone(),
+            ack_wait: config.ack_wait,
+            max_ack_pending,
+            deliver_policy: config.deliver_policy,
+            ..pull::Config::default()
+        };
+        context
+            .update_consumer_on_stream(config, "BOTISIMO")
+            .await
+            .unwrap();
+    };
+    change(7).await;
+    stalled(&worker, Some("first"), "max_ack_pending is 7, not 10000").await;
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    change(10_000).await;
+    recovered(&worker).await;
+    assert_eq!(
+        log.count("max_ack_pending is 7, not 10000"),
+        1,
+        "{}",
+        log.text()
+    );
+    assert_eq!(log.count("the worker has recovered"), 1);
+}
+
+#[tokio::test]
+async fn a_purged_stream_goes_on_with_the_next_event() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
+    let (started, waiting) = (runs.clone(), Arc::clone(&gate));
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        started.add("a", &event);
+        if event.id() == "1" {
+            waiting.notified().await;
+        }
+    });
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has begun", async || runs.count() == 1).await;
+    let stream = context.get_stream("BOTISIMO").await.unwrap();
+    stream.purge().await.unwrap();
+    gate.notify_one();
+    until("the first has ended", async || worker.stats().running == 0).await;
+    send(&inbox, "a", "2").await;
+    until("the second has run", async || runs.count() == 2).await;
+    delete_consumers(&context, &["team-a"]).await;
+    send(&inbox, "a", "3").await;
+    until("the third has run", async || runs.count() == 3).await;
+    recovered(&worker).await;
+    assert_eq!(runs.ids("a"), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_deleted_stream_is_created_again_and_its_events_run() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    // The second route is new, and yet it gets every event of the new stream.
+    let only = EventRouter::new()
+        .on("a", runs.noting("first"))
+        .named("first");
+    drain(&worker(&context).start(only).await.unwrap()).await;
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    for id in ["1", "2"] {
+        send(&inbox, "a", id).await;
+    }
+    wait_idle(&worker, 4).await;
+    context.delete_stream("BOTISIMO").await.unwrap();
+    // They get the sequences that the finished ones had.
+    for id in ["3", "4", "5"] {
+        until("it is accepted", async || {
+            inbox.accept(event("a", id)).await == Ok(Accepted::New)
+        })
+        .await;
+    }
+    until("all have run", async || runs.count() >= 10).await;
+    recovered(&worker).await;
+    drain(&worker).await;
+    for route in ["first", "second"] {
+        assert_eq!(runs.ids(route), ["1", "2", "3", "4", "5"]);
+    }
+    assert!(log.count("the worker is stalled") > 0);
+}
+
+#[tokio::test]
+async fn a_deleted_stream_that_must_exist_is_waited_for_with_its_name() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    drop(inbox(&context).await);
+    let opened = JetStreamInbox::builder(context.clone()).stream(existing());
+    let inbox = opened.open().await.unwrap();
+    let runs = Runs::default();
+    let first = worker(&context).start(two_routes(&runs)).await.unwrap();
+    drain(&first).await;
+    let worker = worker(&context).stream(existing());
+    let worker = worker.start(two_routes(&runs)).await.unwrap();
+    let config = context
+        .get_stream("BOTISIMO")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    context.delete_stream("BOTISIMO").await.unwrap();
+    stalled(&worker, Some("first"), "there is no stream BOTISIMO").await;
+    for _ in 0..3 {
+        let refused = inbox.accept(event("a", "1")).await;
+        assert_eq!(refused, Err(AcceptError::unavailable()));
+    }
+    assert_eq!(
+        log.count("error=there is no stream BOTISIMO"),
+        1,
+        "{}",
+        log.text()
+    );
+    context.create_stream(config).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("both routes have run", async || runs.count() == 2).await;
+    recovered(&worker).await;
+    assert_eq!(log.count("the inbox has recovered"), 1);
+    balanced(&worker.stats());
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_with_an_empty_store_gets_its_streams_and_consumers_again() {
+    let mut server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    for id in ["1", "2"] {
+        send(&inbox, "a", id).await;
+    }
+    wait_idle(&worker, 4).await;
+    server.kill();
+    server.wipe();
+    server.restart().await;
+    for id in ["3", "4", "5"] {
+        until("it is accepted", async || {
+            inbox.accept(event("a", id)).await == Ok(Accepted::New)
+        })
+        .await;
+    }
+    until("all have run", async || runs.count() >= 10).await;
+    recovered(&worker).await;
+    drain(&worker).await;
+    for route in ["first", "second"] {
+        assert_eq!(runs.ids(route), ["1", "2", "3", "4", "5"]);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_changed_under_a_worker_is_warned_of_with_its_setting() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    let good = context
+        .get_stream("BOTISIMO")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    let mut changed = good.clone();
+    changed.discard = DiscardPolicy::Old;
+    context.update_stream(changed).await.unwrap();
+    stalled(&worker, None, "discard must be new, not Old").await;
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    context.update_stream(good).await.unwrap();
+    recovered(&worker).await;
+    assert_eq!(
+        log.count("discard must be new, not Old"),
+        1,
+        "{}",
+        log.text()
+    );
+}
+
+#[tokio::test]
+async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed() {
+    let log = Log::capture();
+    let server = Server::start_with(&users(&[])).await;
+    let context = server.context().await;
+    let inbox = JetStreamInbox::builder(context.clone()).stream(settings());
+    let inbox = inbox.publish_timeout(Duration::from_millis(300));
+    let inbox = inbox.open().await.unwrap();
+    send(&inbox, "a", "1").await;
+    server.reconfigure(&users(&["botisimo.>"])).await;
+    for _ in 0..3 {
+        let refused = inbox.accept(event("a", "2")).await;
+        assert_eq!(refused, Err(AcceptError::unavailable()));
+    }
+    let cause = "denies `publish` on `botisimo.>`";
+    assert_eq!(log.count(cause), 1, "{}", log.text());
+    server.reconfigure(&users(&[])).await;
+    until("it is accepted", async || {
+        inbox.accept(event("a", "2")).await.is_ok()
+    })
+    .await;
+    assert_eq!(log.count("the inbox has recovered"), 1);
+}
+
+#[tokio::test]
+async fn a_denied_pull_is_a_stall_and_no_absence_of_events() {
+    let log = Log::capture();
+    let server = Server::start_with(&users(&[])).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    let denied = "$JS.API.CONSUMER.MSG.NEXT.BOTISIMO.team-first";
+    server.reconfigure(&users(&[denied])).await;
+    let cause = format!("denies `publish` on `{denied}`");
+    stalled(&worker, Some("first"), &cause).await;
+    send(&inbox, "a", "1").await;
+    until("the other route runs", async || runs.ids("second") == ["1"]).await;
+    assert!(runs.ids("first").is_empty());
+    server.reconfigure(&users(&[])).await;
+    until("the route runs", async || runs.ids("first") == ["1"]).await;
+    recovered(&worker).await;
+    assert_eq!(log.count(&cause), 1, "{}", log.text());
+    assert!(log.count("the worker has recovered") > 0);
+}
+
+#[tokio::test]
+async fn denied_consumer_calls_delay_the_recovery_and_are_warned_of() {
+    let server = Server::start_with(&users(&[])).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    let denied = [
+        "$JS.API.CONSUMER.CREATE.>",
+        "$JS.API.CONSUMER.DURABLE.CREATE.>",
+    ];
+    server.reconfigure(&users(&denied)).await;
+    delete_consumers(&operator(&server).await, &["team-first"]).await;
+    let cause = "the consumer team-first can't be created";
+    stalled(&worker, Some("first"), cause).await;
+    send(&inbox, "a", "2").await;
+    server
+        .reconfigure(&users(&["$JS.API.CONSUMER.INFO.>"]))
+        .await;
+    let cause = "the consumer team-first can't be looked up";
+    stalled(&worker, Some("first"), cause).await;
+    server.reconfigure(&users(&[])).await;
+    until("both have run", async || runs.count() >= 4).await;
+    recovered(&worker).await;
+    drain(&worker).await;
+    for route in ["first", "second"] {
+        assert_eq!(runs.ids(route), ["1", "2"]);
+    }
+}
+
+#[tokio::test]
+async fn a_denied_acknowledgement_repeats_no_handler() {
+    let server = Server::start_with(&users(&[])).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let router = EventRouter::new().on("a", runs.noting("a"));
+    let worker = worker(&context).ack_wait(Duration::from_millis(500));
+    let worker = worker.start(router).await.unwrap();
+    server.reconfigure(&users(&["$JS.ACK.>"])).await;
+    send(&inbox, "a", "1").await;
+    stalled(&worker, Some("a"), "events can't be acknowledged").await;
+    until("it is delivered again", async || worker.stats().taken >= 3).await;
+    server.reconfigure(&users(&[])).await;
+    until("it is acknowledged", async || worker.stats().acked == 1).await;
+    recovered(&worker).await;
+    assert_eq!(runs.count(), 1);
+}
+
+/// Denied checkpoints cost only the memory of positions.
+#[tokio::test]
+async fn denied_checkpoints_are_warned_of_and_events_run() {
+    let server = Server::start_with(&users(&[])).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    server.reconfigure(&users(&["botisimo-checkpoint.>"])).await;
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    stalled(&worker, None, "the checkpoint can't be stored").await;
+    send(&inbox, "a", "2").await;
+    wait_idle(&worker, 4).await;
+    server.reconfigure(&users(&[])).await;
+    recovered(&worker).await;
+}
+
+/// A router whose route fails for good, and counts its runs.
+fn failing(count: &Arc<AtomicU32>) -> EventRouter {
+    let count = Arc::clone(count);
+    EventRouter::new().on("a", |_: Event| async move {
+        count.fetch_add(1, Ordering::Relaxed);
+        Err::<(), _>(HandlerError::permanent("no"))
+    })
+}
+
+#[tokio::test]
+async fn a_deleted_dead_letter_stream_is_created_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let count = Arc::default();
+    let worker = worker(&context).start(failing(&count)).await.unwrap();
+    context.delete_stream("BOTISIMO_DEAD").await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("its letter is stored", async || worker.stats().dead == 1).await;
+    assert_eq!(worker.dead_letters().list(None, 9).await.unwrap().len(), 1);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_once() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let count = Arc::default();
+    let start = || {
+        worker(&context)
+            .ack_wait(Duration::from_millis(300))
+            .retry(RetryPolicy::new().max_attempts(2))
+            .start(failing(&count))
+    };
+    drain(&start().await.unwrap()).await;
+    let worker = worker(&context)
+        .stream(existing())
+        .ack_wait(Duration::from_millis(300));
+    let worker = worker.start(failing(&count)).await.unwrap();
+    let dead = context.get_stream("BOTISIMO_DEAD").await.unwrap();
+    let config = dead.cached_info().config.clone();
+    context.delete_stream("BOTISIMO_DEAD").await.unwrap();
+    send(&inbox, "a", "1").await;
+    stalled(&worker, Some("a"), "there is no stream BOTISIMO_DEAD").await;
+    // The server would deliver it again after a third of a second.
+    let begun = std::time::Instant::now();
+    until("it was not delivered again", async || {
+        begun.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    assert_eq!((worker.stats().dead, worker.stats().acked), (0, 0));
+    context.create_stream(config).await.unwrap();
+    until("its letter is stored", async || worker.stats().dead == 1).await;
+    recovered(&worker).await;
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    assert_eq!(worker.dead_letters().list(None, 9).await.unwrap().len(), 1);
+    assert_eq!(
+        log.count("there is no stream BOTISIMO_DEAD"),
+        1,
+        "{}",
+        log.text()
+    );
+    balanced(&worker.stats());
+}
+
+#[tokio::test]
+async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body() {
+    let server = Server::start_with("max_payload: 65536").await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (count, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let (counted, waiting) = (Arc::clone(&count), Arc::clone(&gate));
+    let router = EventRouter::new().on("a", |_: Event| async move {
+        counted.fetch_add(1, Ordering::Relaxed);
+        waiting.notified().await;
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let worker = worker(&context).ack_wait(Duration::from_secs(1));
+    let worker = worker.start(router).await.unwrap();
+    let large = MockRequest::event("a")
+        .message_id("large")
+        .padded(40_000)
+        .to_event();
+    assert_eq!(inbox.accept(large.clone()).await, Ok(Accepted::New));
+    until("it has begun", async || count.load(Ordering::Relaxed) == 1).await;
+    server.reconfigure("max_payload: 8192").await;
+    gate.notify_one();
+    until("its letter is stored", async || worker.stats().dead == 1).await;
+    let letters = worker.dead_letters();
+    let letter = letters.list(None, 9).await.unwrap().remove(0);
+    assert_eq!((letter.message_id(), letter.body()), ("large", ""));
+    let cause = letter.cause().unwrap();
+    assert!(
+        cause.starts_with("its body isn't stored: 40000 bytes exceed"),
+        "{cause}"
+    );
+    assert_eq!(letter.routes()[0].reason(), Some("failed: no"));
+    let error = letters.replay(letter.id()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the dead letter was stored without its body"
+    );
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    // The receiver knows the new limit, once its client has connected again.
+    until("a small one is accepted", async || {
+        inbox.accept(event("a", "small")).await.is_ok()
+    })
+    .await;
+    assert_eq!(inbox.accept(large).await, Err(AcceptError::unavailable()));
+}
+
+#[tokio::test]
+async fn a_full_stream_is_503_with_its_cause_and_recovers_when_there_is_room() {
+    let log = Log::capture();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = JetStreamInbox::builder(context.clone());
+    let inbox = inbox.stream(StreamSettings::new().max_bytes(3000).create_if_missing());
+    let inbox = inbox.open().await.unwrap();
+    let sized = || {
+        MockRequest::event("account.updated")
+            .padded(1000)
+            .to_event()
+    };
+    for _ in 0..2 {
+        assert_eq!(inbox.accept(sized()).await, Ok(Accepted::New));
+    }
+    for _ in 0..3 {
+        assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
+    }
+    let cause = "the stream BOTISIMO doesn't accept events";
+    assert_eq!(log.count(cause), 1, "{}", log.text());
+    context
+        .get_stream("BOTISIMO")
+        .await
+        .unwrap()
+        .purge()
+        .await
+        .unwrap();
+    assert_eq!(inbox.accept(sized()).await, Ok(Accepted::New));
+    assert_eq!(log.count("the inbox has recovered"), 1);
+}
+
+#[tokio::test]
+async fn letters_are_pruned_by_the_servers_clock() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    inbox(&context).await;
+    let worker = worker(&context)
+        .start(failing(&Arc::default()))
+        .await
+        .unwrap();
+    // As a worker stores it whose clock is in 1970.
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("Botisimo-Received", "1000"),
+        ("Botisimo-Dead-Lettered", "2000"),
+        ("Botisimo-Attempts", "1"),
+        ("Botisimo-Consumer", "team-a"),
+    ] {
+        headers.insert(name, value);
+    }
+    let body = event("a", "1").body().to_owned();
+    let stored = context.publish_with_headers("botisimo-dead.team.a.$", headers, body.into());
+    stored.await.unwrap().await.unwrap();
+    let letters = worker.dead_letters();
+    assert_eq!(letters.prune(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert_eq!(letters.list(None, 9).await.unwrap().len(), 1);
+}
