@@ -4,16 +4,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// A boxed error, as tower's crates name it.
+/// The boxed error of tower's crates.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The error of everything in this crate that can be refused: an envelope, a payload, a pattern, a
-/// route, a store.
+/// The error of this crate.
 ///
-/// It is opaque and cheap to clone. [`kind`](Error::kind) says what was refused; the text says why,
-/// and [`source`](StdError::source) what lies below, where that is another crate's or the operating
-/// system's error. Neither the text nor any source holds a value of the payload or a secret, so it
-/// can be logged as it is.
+/// It is opaque and cheap to clone. [`kind`](Error::kind) tells what failed, and the text tells why.
+/// [`source`](StdError::source) returns the underlying error of another crate or of the operating
+/// system. Neither the text nor a source contains a secret or a value of a payload, so the error can
+/// be logged.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -25,22 +24,22 @@ struct Inner {
     source: Option<BoxError>,
 }
 
-/// What an [`Error`] is about.
+/// The kinds of [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The body of a request is not an event: not JSON, not an object, or a member is missing,
-    /// given twice or of the wrong type.
+    /// The body isn't an event: it isn't a JSON object, or a member is missing, given twice or of the
+    /// wrong type.
     Envelope,
-    /// The `data` of an event doesn't fit the type that was asked for.
+    /// The `data` of an event doesn't fit the type that it is decoded as.
     Payload,
     /// A pattern of event types is malformed.
     Pattern,
-    /// Two routes have the same name.
+    /// Two routes of a router have the same name, or two are fallbacks.
     Route,
-    /// What an inbox keeps its events in can't be opened, or doesn't work.
+    /// The store of an inbox can't be opened or doesn't work.
     Inbox,
-    /// Another process, or another inbox of this one, owns what this one was to open.
+    /// The file of an inbox is locked by another process, or by another inbox of this process.
     Locked,
 }
 
@@ -49,7 +48,7 @@ impl Error {
         Self::with(kind, text.into(), None)
     }
 
-    /// Returns the error that has another one below it.
+    /// Returns an error with a source.
     pub(crate) fn caused(
         kind: ErrorKind,
         text: impl Into<Cow<'static, str>>,
@@ -64,14 +63,13 @@ impl Error {
         }
     }
 
-    /// Returns what was refused.
+    /// Returns the kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }
 
-    /// Returns the text, if it was there before the program ran and so can't hold anything that was
-    /// sent.
+    /// Returns the text if it is static. A static text can't contain anything that was sent.
     pub(crate) fn static_text(&self) -> Option<&'static str> {
         match self.inner.text {
             Cow::Borrowed(text) => Some(text),

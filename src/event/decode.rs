@@ -1,4 +1,4 @@
-//! The envelope's members, read in one pass over the body, without a tree of values.
+//! Reads the members of an envelope in one pass over the body, without a tree of values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 /// The most bytes that a `messageId` or an `eventType` may have.
 pub(crate) const MAX_TEXT: usize = 255;
 
-/// The members of an envelope, as they stand in the body.
+/// The members of an envelope. They borrow from the body unless they have escapes.
 pub(super) struct Members<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) event_type: Cow<'a, str>,
@@ -20,35 +20,38 @@ pub(super) struct Members<'a> {
     pub(super) data: Option<&'a str>,
 }
 
-/// Reads an envelope.
+/// Decodes an envelope. A leading byte order mark is skipped.
 ///
 /// # Errors
 ///
-/// If it isn't one. The text is a static one for each rule: serde_json's own messages quote the
-/// payload.
+/// Fails if the body isn't an envelope. There is one static text per rule, because the messages of
+/// serde_json quote the payload.
 pub(super) fn decode(body: &str) -> Result<Members<'_>, Error> {
-    let start = body.trim_ascii_start();
-    let mut deserializer = serde_json::Deserializer::from_str(body);
+    // RFC 8259, 8.1: a parser may ignore the mark.
+    let json = body.strip_prefix('\u{feff}').unwrap_or(body);
+    let mut deserializer = serde_json::Deserializer::from_str(json);
     let found = deserializer
         .deserialize_map(Envelope)
         .and_then(|found| deserializer.end().map(|()| found));
     match found {
         Ok(found) => found.check(),
-        // A scalar or an array that is JSON all the same is no object; whatever else failed is no
-        // JSON.
-        Err(_) if !start.starts_with('{') && serde_json::from_str::<IgnoredAny>(body).is_ok() => {
+        // The body is JSON, but a scalar or an array.
+        Err(_)
+            if !json.trim_ascii_start().starts_with('{')
+                && serde_json::from_str::<IgnoredAny>(json).is_ok() =>
+        {
             Err(fault("the body is not a JSON object"))
         }
         Err(_) => Err(fault("the body is not JSON")),
     }
 }
 
-/// Returns the error of an envelope.
+/// Returns an error of kind [`ErrorKind::Envelope`].
 pub(super) fn fault(text: &'static str) -> Error {
     Error::new(ErrorKind::Envelope, text)
 }
 
-/// The members that were found, before the rules.
+/// The members that were found, before the rules are checked.
 #[derive(Default)]
 struct Found<'a> {
     message_id: Option<&'a RawValue>,
@@ -56,7 +59,7 @@ struct Found<'a> {
     event_type: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
-    /// The error of the member that was given twice.
+    /// The error of the first member that was given twice.
     twice: Option<&'static str>,
 }
 
@@ -90,7 +93,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Reads a string of 1 to 255 bytes.
+/// Decodes a string of 1 to 255 bytes.
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let written = value.get();
     let quoted = written.strip_prefix('"')?.strip_suffix('"')?;
@@ -98,7 +101,7 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
         let Text(text) = serde_json::from_str(written).ok()?;
         text
     } else {
-        // What is JSON and has no escapes stands there as it is.
+        // Valid JSON without escapes equals its text.
         Cow::Borrowed(quoted)
     };
     (1..=MAX_TEXT).contains(&text.len()).then_some(text)
@@ -129,7 +132,7 @@ impl<'de> Visitor<'de> for Envelope {
                 }
             };
             if member.replace(map.next_value()?).is_some() {
-                // The first is named, once all of the body has turned out to be JSON.
+                // Reported after the whole body has turned out to be JSON.
                 found.twice.get_or_insert(twice);
             }
         }
@@ -137,7 +140,7 @@ impl<'de> Visitor<'de> for Envelope {
     }
 }
 
-/// A string that is borrowed unless it holds escapes: serde's own `Cow` is always owned.
+/// A string that is borrowed unless it has escapes. serde's own `Cow` is always owned.
 pub(super) struct Text<'a>(Cow<'a, str>);
 
 impl Text<'_> {

@@ -6,29 +6,29 @@ use super::decode::{self, fault};
 use super::event_type::EventType;
 use crate::error::Error;
 
-/// What all clones of an event share: the body, and where in it the members stand.
+/// The part that all clones of an event share: the body, and the ranges of its members.
 pub(super) struct Envelope {
-    /// An allocation of its own and exact: what a server hands over pins its whole read buffer.
+    /// An exact copy. The frames of a server keep its whole read buffer alive.
     pub(super) body: Box<str>,
     id: Id,
     pub(super) event_type: EventType,
     pub(super) timestamp: i64,
-    /// Empty if the envelope has no `data`: no value of JSON is.
+    /// Empty if the envelope has no `data`, because no JSON value is empty.
     data: Range<usize>,
     pub(super) received_at: SystemTime,
 }
 
-/// A body that is no envelope.
+/// A body that isn't an envelope.
 pub(crate) struct Undecoded {
     pub(crate) error: Error,
     pub(crate) body: Box<[u8]>,
 }
 
-/// Where the id is.
+/// The place of the id.
 enum Id {
-    /// In the body, as it is.
+    /// A range of the body.
     Body(Range<usize>),
-    /// Here, because it had escapes in the body.
+    /// A copy, because the id has escapes in the body.
     Here(Box<str>),
 }
 
@@ -85,7 +85,7 @@ impl Envelope {
     }
 }
 
-/// Returns where `part`, a slice of `body`, stands in it.
+/// Returns the range of `part`, which is a slice of `body`.
 fn place(body: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - body.as_ptr().addr();
     start..start + part.len()

@@ -14,13 +14,13 @@ use crate::outcome::AttemptState;
 
 /// An event that Botisimo sent.
 ///
-/// A plain `Event` holds its `data` as the text that came: it is cheap to clone, by reference
-/// count, and to pass on. An `Event<T>` holds it decoded as `T`; a handler that takes one asks for
-/// it, and if the data doesn't fit, that handler's outcome is
-/// [`Outcome::Mismatched`](crate::Outcome::Mismatched) and no other handler notices.
+/// A plain `Event` keeps its `data` as JSON text. It is reference-counted and cheap to clone. An
+/// `Event<T>` has its `data` decoded as `T`. If the data doesn't fit the `T` of a handler, the
+/// outcome of that route is [`Outcome::Mismatched`](crate::Outcome::Mismatched), and other routes
+/// aren't affected.
 ///
-/// The specification publishes no schema of `data`, so the types are the user's own. Ask only for
-/// the members that are needed: serde ignores the rest, and new ones will come.
+/// The specification publishes no schema of `data`, so the types are yours. Declare only the members
+/// that you need: serde ignores the others, and the sender may add new ones.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ use crate::outcome::AttemptState;
 /// ```
 pub struct Event<T = Raw> {
     envelope: Arc<Envelope>,
-    /// Absent outside a delivery.
+    /// Absent outside an attempt.
     attempt_state: Option<Arc<AttemptState>>,
     payload: T,
 }
@@ -51,15 +51,15 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't JSON, isn't an object,
-    /// or if a member is missing, given twice or of the wrong type. The text names the member
-    /// and quotes nothing.
+    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't a JSON object, or if a
+    /// member is missing, given twice or of the wrong type. The text names the member and quotes no
+    /// value.
     pub fn from_bytes(body: impl AsRef<[u8]>) -> Result<Self, Error> {
         Self::received(Box::from(body.as_ref()), SystemTime::now())
             .map_err(|undecoded| undecoded.error)
     }
 
-    /// Decodes a body that is owned and exact already.
+    /// Decodes a body without copying it.
     pub(crate) fn received(body: Box<[u8]>, at: SystemTime) -> Result<Self, Undecoded> {
         let envelope = Arc::new(Envelope::decode(body, at)?);
         Ok(Self {
@@ -69,7 +69,7 @@ impl Event {
         })
     }
 
-    /// Returns this event for one attempt.
+    /// Returns the event of one attempt.
     pub(crate) fn with_attempt_state(self, attempt_state: Arc<AttemptState>) -> Self {
         Self {
             attempt_state: Some(attempt_state),
@@ -77,7 +77,7 @@ impl Event {
         }
     }
 
-    /// Returns the attempt_state of the attempt.
+    /// Returns the state of the attempt.
     pub(crate) fn attempt_state(&self) -> Option<&Arc<AttemptState>> {
         self.attempt_state.as_ref()
     }
@@ -94,7 +94,7 @@ impl Event {
 }
 
 impl<T> Event<T> {
-    /// Returns the event's `messageId`, or its `id` where there is none.
+    /// Returns the event's `messageId`. If the envelope has none, returns its `id`.
     #[must_use]
     pub fn id(&self) -> &str {
         self.envelope.id()
@@ -106,8 +106,9 @@ impl<T> Event<T> {
         &self.envelope.event_type
     }
 
-    /// Returns when the event happened, as the sender says; `None` if this platform's
-    /// [`SystemTime`] can't hold it.
+    /// Returns the time of the event, according to the sender.
+    ///
+    /// Returns `None` if the platform's [`SystemTime`] can't represent it.
     #[must_use]
     pub fn timestamp(&self) -> Option<SystemTime> {
         let millis = self.envelope.timestamp;
@@ -119,20 +120,19 @@ impl<T> Event<T> {
         }
     }
 
-    /// Returns when the event happened, as the sender says, in milliseconds since the Unix epoch.
+    /// Returns the time of the event, according to the sender, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn timestamp_millis(&self) -> i64 {
         self.envelope.timestamp
     }
 
-    /// Returns when the event was received, by this machine's clock.
+    /// Returns the time at which the event was received, according to the machine's clock.
     #[must_use]
     pub fn received_at(&self) -> SystemTime {
         self.envelope.received_at
     }
 
-    /// Returns the number of this attempt at the event's delivery, from 1. Outside a delivery it is
-    /// 1.
+    /// Returns the number of the attempt, starting at 1. Outside an attempt it is 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt_state
@@ -140,19 +140,19 @@ impl<T> Event<T> {
             .map_or(1, |attempt_state| attempt_state.attempt())
     }
 
-    /// Returns `data` as the JSON text that came; `null` where the envelope has none.
+    /// Returns `data` as JSON text, unchanged. If the envelope has none, returns `null`.
     #[must_use]
     pub fn raw_data(&self) -> &str {
         self.envelope.data()
     }
 
-    /// Returns the whole body as it came. [`Event::from_bytes`] makes the same event of it.
+    /// Returns the whole body, unchanged. [`Event::from_bytes`] decodes it to the same event.
     #[must_use]
     pub fn body(&self) -> &str {
         &self.envelope.body
     }
 
-    /// Decodes `data` as any type, also one that borrows from the event.
+    /// Decodes `data`. The type may borrow from the event.
     ///
     /// # Examples
     ///
@@ -169,14 +169,14 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text says
-    /// where, by line, column and the path of fields, and quotes nothing.
+    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text contains
+    /// the line, the column and the path of the field, and quotes no value.
     pub fn decode<'a, U: Deserialize<'a>>(&'a self) -> Result<U, Error> {
         let data = self.raw_data();
         serde_json::from_str(data).map_err(|error| mismatch::explain::<U>(data, &error))
     }
 
-    /// Returns this event with its data as the text that came.
+    /// Returns the event with its `data` as JSON text.
     #[must_use]
     pub fn into_raw(self) -> Event {
         Event {
@@ -194,7 +194,7 @@ impl<T: DeserializeOwned> Event<T> {
         &self.payload
     }
 
-    /// Returns the decoded data, owned.
+    /// Returns the decoded data by value.
     #[must_use]
     pub fn into_data(self) -> T {
         self.payload

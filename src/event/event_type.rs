@@ -14,14 +14,13 @@ use super::platform::Platform;
 /// How many event types the specification lists.
 const COUNT: usize = 91;
 
-/// Makes the enum and its table of names out of one list, whose order is that of the specification.
+/// Defines the enum and its table of names from one list, in the order of the specification.
 macro_rules! event_types {
     ($($variant:ident = $name:literal,)*) => {
-        /// The type of an event: one of the documented names, or any other as it came.
+        /// The type of an event: a documented name, or any other name.
         ///
-        /// The list is that of the sender's specification, under "Event Types". A name that isn't in it is kept in
-        /// [`Undocumented`](EventType::Undocumented) and routes like every other. Event types are ordered and hashed
-        /// by their names.
+        /// The variants are the names that the sender's specification lists under "Event Types". Any other name is an
+        /// [`Undocumented`](EventType::Undocumented), which routes alike. Event types are ordered and hashed by name.
         ///
         /// # Examples
         ///
@@ -54,7 +53,7 @@ macro_rules! event_types {
             /// All documented event types, in the order of the specification.
             pub const ALL: [Self; COUNT] = [$(Self::$variant),*];
 
-            /// Returns the name: `connection.stream.started`.
+            /// Returns the name, for example `connection.stream.started`.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
@@ -63,7 +62,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns the place of a documented event type in [`ALL`](EventType::ALL).
+            /// Returns the index of a documented event type in [`ALL`](EventType::ALL).
             pub(crate) fn index(&self) -> Option<usize> {
                 enum Place { $($variant,)* }
                 match self {
@@ -73,13 +72,13 @@ macro_rules! event_types {
             }
         }
 
-        /// [`EventType::ALL`] in one place: to use a constant is to make a new array of it.
+        /// [`EventType::ALL`] as a static, because each use of a constant creates a new array.
         pub(crate) static DOCUMENTED: [EventType; COUNT] = EventType::ALL;
 
         /// The documented names, in the order of the specification.
         static NAMES: [&str; COUNT] = [$($name),*];
 
-        /// The places of the documented names, in the order that they are searched in.
+        /// The indexes of the documented names, in the order of the search.
         static SORTED: [u8; COUNT] = names::sorted(&[$($name),*]);
     };
 }
@@ -178,13 +177,14 @@ event_types! {
     TimerDeleted = "timer.deleted",
 }
 
-/// A name of an event type that the specification doesn't list. It is never the name of a
-/// documented one.
+/// The name of an event type that the specification doesn't list.
+///
+/// It never equals a documented name.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UndocumentedType(Arc<str>);
 
 impl UndocumentedType {
-    /// Returns the name as it came.
+    /// Returns the name, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -198,14 +198,13 @@ impl EventType {
         !matches!(self, Self::Undocumented(_))
     }
 
-    /// Returns the platform that the name ends with, also where the specification doesn't list the
-    /// name.
+    /// Returns the platform that the name ends with, whether or not the name is documented.
     #[must_use]
     pub fn platform(&self) -> Option<Platform> {
         Platform::split(self.as_str()).map(|(_, platform)| platform)
     }
 
-    /// Returns the event type less its platform; itself, if it has none.
+    /// Returns the event type without its platform. If it has none, returns the event type itself.
     #[must_use]
     pub fn without_platform(&self) -> Self {
         match Platform::split(self.as_str()) {
@@ -215,7 +214,7 @@ impl EventType {
     }
 }
 
-/// Allocates nothing if the name is a documented one.
+/// Allocates only if the name is undocumented.
 impl From<&str> for EventType {
     fn from(name: &str) -> Self {
         match names::find(&NAMES, &SORTED, name) {
@@ -239,7 +238,7 @@ impl FromStr for EventType {
     }
 }
 
-/// Event types are compared, ordered and hashed by their names, so that a map of them takes a
+/// Event types are compared, ordered and hashed by name, so a map of event types can be queried by
 /// `&str`.
 impl Borrow<str> for EventType {
     fn borrow(&self) -> &str {

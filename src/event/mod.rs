@@ -1,8 +1,8 @@
-//! Events: the envelope, its type, and the payload that is decoded only when a handler asks for it.
+//! Events: the envelope, the event type, and the payload, which is decoded when a handler needs it.
 
 mod decode;
 mod envelope;
-#[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
+#[allow(clippy::module_inception)] // one type a file, also the type that the module is named after
 mod event;
 mod event_type;
 mod mismatch;

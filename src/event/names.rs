@@ -1,7 +1,7 @@
-//! The way from a name to its place in a list: a binary search over an order that is found at
-//! compile time. Shorter names come first, so that most of them are told apart by their lengths.
+//! Finds a name in a list by binary search. The compiler sorts the list, by length first, because
+//! most comparisons of lengths decide at once.
 
-/// Returns the place of `name` among `names`, whose order is `sorted`.
+/// Returns the index of `name` in `names`. `sorted` has the indexes of `names` in order.
 pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
     let found = sorted.binary_search_by(|&place| {
         let other = names[usize::from(place)];
@@ -11,11 +11,11 @@ pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
     found.ok().map(|i| usize::from(sorted[i]))
 }
 
-/// Returns the places of `names` in the order of their lengths, and of the names among those of one length.
+/// Returns the indexes of `names`, sorted by length and then by name.
 ///
-/// It sorts by insertion, and runs in the compiler.
+/// Insertion sort, because it runs in the compiler.
 pub(super) const fn sorted<const N: usize>(names: &[&str; N]) -> [u8; N] {
-    assert!(N <= 256, "a place is a byte");
+    assert!(N <= 256, "an index is a byte");
     let mut order = [0; N];
     let mut len = 0;
     while len < N {

@@ -3,21 +3,21 @@ use serde::de::DeserializeOwned;
 use super::Event;
 use crate::error::Error;
 
-/// What an [`Event<T>`](Event) can hold: any type that serde decodes, or [`Raw`].
+/// A type that the `data` of an [`Event<T>`](Event) can be decoded as.
 ///
-/// It is implemented for every [`DeserializeOwned`] type and can't be implemented otherwise.
+/// Every [`DeserializeOwned`] type implements it, and so does [`Raw`]. It is sealed.
 #[diagnostic::on_unimplemented(
     message = "an event's data can't be decoded as `{Self}`",
     label = "the payload of an event implements `serde::Deserialize`",
     note = "add `#[derive(serde::Deserialize)]` to `{Self}`, or take a plain `Event` and read its `raw_data()`"
 )]
 pub trait Payload: Sized + sealed::Sealed {
-    /// Takes the payload out of an event.
+    /// Decodes the payload of an event.
     #[doc(hidden)]
     fn take(event: &Event) -> Result<Self, Error>;
 }
 
-/// The payload of a plain [`Event`]: `data` stays the text that was sent, until someone decodes it.
+/// The payload of a plain [`Event`]: `data` stays JSON text.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw(pub(super) ());
 

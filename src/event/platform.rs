@@ -1,10 +1,10 @@
 use std::fmt;
 
-/// A platform whose name ends some of the documented event types, as in
+/// A platform. Some documented event types end with its name, for example
 /// `connection.stream.started.twitch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-#[allow(missing_docs)] // the names say all
+#[allow(missing_docs)] // the names are the docs
 pub enum Platform {
     Twitch,
     YouTube,
@@ -18,7 +18,7 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// All platforms, in the order in which the specification first names them.
+    /// All platforms, in the order of the specification.
     pub const ALL: [Self; 9] = [
         Self::Twitch,
         Self::YouTube,
@@ -31,7 +31,7 @@ impl Platform {
         Self::TikTok,
     ];
 
-    /// Returns the name as event types spell it: `twitch`.
+    /// Returns the name as event types spell it, for example `twitch`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -84,7 +84,7 @@ impl Report {
     }
 
     /// Returns the routes that didn't handle the event.
-    pub fn failures(&self) -> impl Iterator<Item = &RouteReport> {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &RouteReport> {
         self.routes
             .iter()
             .filter(|each| !each.outcome().is_handled())

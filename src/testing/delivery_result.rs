@@ -2,20 +2,20 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::delivery::{Attempt, EventOutcome};
-use crate::outcome::{Outcome, Report};
+use crate::outcome::Outcome;
 
-/// What came of a mock request: the answer, and the deliveries of its event.
+/// The result of a mock request: the answer, and the attempts at its event.
 ///
-/// The assertions panic at the caller's line, and say what happened instead.
+/// The assertions panic at the caller's line. The panic message describes the actual result.
 #[derive(Debug)]
 pub struct DeliveryResult {
     answer: Response<Bytes>,
-    deliveries: Vec<Attempt>,
+    attempts: Vec<Attempt>,
 }
 
 impl DeliveryResult {
-    pub(super) fn new(answer: Response<Bytes>, deliveries: Vec<Attempt>) -> Self {
-        Self { answer, deliveries }
+    pub(super) fn new(answer: Response<Bytes>, attempts: Vec<Attempt>) -> Self {
+        Self { answer, attempts }
     }
 
     /// Returns the status of the answer.
@@ -36,22 +36,18 @@ impl DeliveryResult {
         self.answer.body()
     }
 
-    /// Returns the attempts at the request's event: none if it wasn't accepted, or was a copy.
+    /// Returns the attempts at the request's event. An event that was rejected or is a duplicate has
+    /// none.
     #[must_use]
-    pub fn deliveries(&self) -> &[Attempt] {
-        &self.deliveries
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
-    /// Returns what the routes did in the last attempt, if there was one.
-    #[must_use]
-    pub fn report(&self) -> Option<&Report> {
-        self.deliveries.last().map(Attempt::report)
-    }
-
-    /// Returns what became of a route in the last attempt that ran it, or `None` if none did.
+    /// Returns the outcome of a route in the last attempt that ran it, or `None` if the route didn't
+    /// run.
     #[must_use]
     pub fn outcome(&self, route: &str) -> Option<&Outcome> {
-        let attempts = self.deliveries.iter().rev();
+        let attempts = self.attempts.iter().rev();
         attempts
             .filter_map(|attempt| attempt.report().get(route))
             .next()
@@ -69,24 +65,26 @@ impl DeliveryResult {
         assert!(
             self.status().as_u16() == status,
             "expected the answer {status}, but {}",
-            self.story()
+            self.actual()
         );
     }
 
-    /// Asserts that the request was accepted, and that this route ran and did its work.
+    /// Asserts that this route handled the event.
     #[track_caller]
     pub fn assert_handled(&self, route: &str) {
         let handled = self.outcome(route).is_some_and(Outcome::is_handled);
         assert!(
             handled,
             "expected `{route}` to handle the event, but {}",
-            self.story()
+            self.actual()
         );
     }
 
-    /// Asserts that this route ran and didn't do its work in its last attempt, for a reason whose
-    /// text contains `reason`: that of the handler's error, or `panicked`, `timed out`,
-    /// `mismatched`.
+    /// Asserts that this route failed in its last attempt, and that the text of its outcome contains
+    /// `reason`.
+    ///
+    /// The text starts with `failed`, `panicked`, `mismatched`, `timed out` or `dropped`, and contains
+    /// the text of the handler's error.
     #[track_caller]
     pub fn assert_failed(&self, route: &str, reason: &str) {
         let failed = self.outcome(route).filter(|outcome| !outcome.is_handled());
@@ -94,7 +92,7 @@ impl DeliveryResult {
         assert!(
             fits,
             "expected `{route}` to fail with {reason:?}, but {}",
-            self.story()
+            self.actual()
         );
     }
 
@@ -104,23 +102,23 @@ impl DeliveryResult {
         assert!(
             self.outcome(route).is_none(),
             "expected `{route}` not to run, but {}",
-            self.story()
+            self.actual()
         );
     }
 
-    /// Asserts that the event was accepted and that no route took it, those of `on_any` aside.
+    /// Asserts that the event was accepted and that no route matched, `on_any` aside.
     #[track_caller]
     pub fn assert_unhandled(&self) {
-        let event_outcome = self.deliveries.last().and_then(Attempt::event_outcome);
+        let event_outcome = self.attempts.last().and_then(Attempt::event_outcome);
         assert!(
             event_outcome == Some(EventOutcome::Unhandled),
             "expected no route to match, but {}",
-            self.story()
+            self.actual()
         );
     }
 
-    /// Returns what happened, in one sentence.
-    fn story(&self) -> String {
+    /// Returns the actual result, as the second half of a sentence.
+    fn actual(&self) -> String {
         let status = self.status();
         let said = String::from_utf8_lossy(self.body());
         let said = if said.is_empty() {
@@ -128,10 +126,10 @@ impl DeliveryResult {
         } else {
             format!(" ({said})")
         };
-        match self.deliveries.as_slice() {
+        match self.attempts.as_slice() {
             [] if status.is_success() => {
                 format!(
-                    "the answer was {status}{said} and nothing ran, as for a copy of a messageId"
+                    "the answer was {status}{said} and nothing ran, as after a duplicate messageId"
                 )
             }
             [] => format!("the answer was {status}{said} and nothing ran"),

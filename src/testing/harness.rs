@@ -22,10 +22,11 @@ use crate::inbox::{Handle, Inbox};
 use crate::outcome::Report;
 use crate::service::Endpoint;
 
-/// Delivers mock requests to a router or to a whole service, and tells what came of them.
+/// Delivers mock requests to a router or to a whole service, and returns their results.
 ///
-/// Its clones share what they have seen. It waits by [`Handle::wait_idle`], so for everything that
-/// the inbox holds: deliver concurrently from clones if handlers wait for one another.
+/// The harness waits by [`Handle::wait_idle`], so it waits for every event in the inbox. If handlers
+/// wait for one another, deliver concurrently from clones. Clones share the attempts that they have
+/// seen.
 #[derive(Clone)]
 pub struct Harness {
     send: Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Answer> + Send + Sync>,
@@ -33,15 +34,19 @@ pub struct Harness {
     seen: Arc<Mutex<Vec<Attempt>>>,
 }
 
-/// What was answered.
+/// The answer, or the service's error as text.
 pub(super) type Answer = Result<Response<Bytes>, String>;
 
 impl Harness {
-    /// Returns a harness around a router, or a router with layers around it, behind an [`Endpoint`]
-    /// with its defaults and a [`MemoryInbox`] on tokio.
+    /// Returns a harness over a router or a router in layers, behind an [`Endpoint`] and a
+    /// [`MemoryInbox`] on tokio.
     ///
-    /// It makes a single attempt at each event, so that a test needn't wait for another one. To
-    /// test what attempts do, hand an inbox to [`Harness::inbox`].
+    /// The inbox makes a single attempt at each event, so that a test doesn't wait for retries. To test
+    /// retries, pass an inbox to [`Harness::inbox`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if two routes of the router have the same name.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[must_use]
@@ -60,7 +65,7 @@ impl Harness {
         )
     }
 
-    /// Returns a harness around an inbox of yours, behind an [`Endpoint`] with its defaults.
+    /// Returns a harness over an inbox, behind an [`Endpoint`].
     #[must_use]
     pub fn inbox(inbox: impl Inbox) -> Self {
         let endpoint = Endpoint::new(inbox);
@@ -68,15 +73,14 @@ impl Harness {
         Self::service(endpoint, handle)
     }
 
-    /// Returns a harness around your service, and the handle of the webhook layer or endpoint in
-    /// it.
+    /// Returns a harness over a service. `handle` is the handle of the layer or the endpoint in it.
     ///
-    /// Routes that fail are tried again as your inbox says, and [`deliver`](Harness::deliver) waits
-    /// for it. Have the time paused, or an inbox with
-    /// [`RetryPolicy::never`](crate::RetryPolicy::never).
+    /// The inbox retries failed routes, and [`deliver`](Harness::deliver) waits for the retries. Pause
+    /// the time of the test, or use an inbox with
+    /// [`RetryPolicy::no_retry`](crate::RetryPolicy::no_retry).
     ///
-    /// The requests' bodies are [`Full<Bytes>`](Full). A service that insists on another type gets
-    /// it by a layer: `ServiceBuilder::new().map_request(|request|
+    /// The bodies of the requests are [`Full<Bytes>`](Full). If the service needs another type, convert
+    /// it in a layer: `ServiceBuilder::new().map_request(|request|
     /// request.map(Body::new)).service(…)`.
     #[must_use]
     pub fn service<S, B>(service: S, handle: Handle) -> Self
@@ -87,10 +91,10 @@ impl Harness {
     {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
-        handle.on_attempt(move |delivery| {
+        handle.on_attempt(move |attempt| {
             log.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(delivery.clone());
+                .push(attempt.clone());
         });
         let send = move |request: Request<Full<Bytes>>| -> BoxFuture<'static, Answer> {
             let service = service.clone();
@@ -103,13 +107,13 @@ impl Harness {
         }
     }
 
-    /// Sends a request, waits until everything that the inbox holds has finished, and returns what
-    /// came of the request.
+    /// Sends a request, waits until every event in the inbox has ended, and returns the result of the
+    /// request.
     ///
     /// # Panics
     ///
-    /// If the service fails, which a webhook request never makes it do, or if the mock's path isn't
-    /// one.
+    /// Panics if the path of the request isn't valid. Panics if the service returns an error, which it
+    /// never does for a webhook.
     #[track_caller]
     pub fn deliver(
         &self,
@@ -126,20 +130,20 @@ impl Harness {
             let id = Event::from_bytes(request.body_bytes()).ok();
             let id = id.map(|event| event.id().to_owned());
             let mut seen = harness.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let mine = |delivery: &mut Attempt| id.as_deref() == Some(delivery.event().id());
-            let deliveries = seen.extract_if(.., mine).collect();
-            DeliveryResult::new(answer, deliveries)
+            let mine = |attempt: &mut Attempt| id.as_deref() == Some(attempt.event().id());
+            let attempts = seen.extract_if(.., mine).collect();
+            DeliveryResult::new(answer, attempts)
         }
     }
 
-    /// Returns the counts of this moment.
+    /// Returns the current counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.handle.stats()
     }
 }
 
-/// Readies the service, calls it and reads its whole answer.
+/// Calls the service once it is ready, and reads the whole answer.
 async fn answer<S, B>(mut service: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: fmt::Debug>,

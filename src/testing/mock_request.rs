@@ -1,17 +1,19 @@
 use std::fmt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::event::{Event, EventType};
 
-/// A webhook request as Botisimo sends it, or wrong on purpose.
+/// A webhook request of Botisimo, or an invalid one.
 ///
-/// Without further ado it is a good one: `POST /webhooks/botisimo` with an envelope whose
-/// `messageId` no other mock of this process has, and whose `data` is `null`. Its clones have the
-/// same `messageId`, and so are copies of the event, which an inbox takes once.
+/// Builds a valid request by default: `POST /webhooks/botisimo` with an envelope whose `data` is
+/// `null`. The `messageId` is unique, also among processes, so tests can share a durable inbox. A
+/// clone has the same `messageId`, so an inbox answers it as a duplicate.
 ///
 /// # Examples
 ///
@@ -41,7 +43,7 @@ enum MockBody {
     Raw(Bytes),
 }
 
-/// A member of the envelope: its name, and its value as JSON.
+/// A member of the envelope. The value is JSON text.
 #[derive(Clone)]
 struct Member {
     name: String,
@@ -49,10 +51,12 @@ struct Member {
 }
 
 impl MockRequest {
-    /// Returns the request of an event of this type.
+    /// Returns a request with an event of this type.
     pub fn event(event_type: impl Into<EventType>) -> Self {
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
         static COUNT: AtomicU64 = AtomicU64::new(1);
-        let id = format!("mock-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("mock-{:016x}-{count}", *PROCESS);
         let mut headers = HeaderMap::new();
         headers.insert(
             header::CONTENT_TYPE,
@@ -65,7 +69,7 @@ impl MockRequest {
             headers,
             body: MockBody::Envelope(Vec::new()),
         };
-        // The time of the example in the specification.
+        // The timestamp of the specification's example.
         mock.message_id(id)
             .timestamp(1_674_489_999_154)
             .member("eventType", event_type.into())
@@ -82,51 +86,50 @@ impl MockRequest {
         self.member("timestamp", millis)
     }
 
-    /// Sets the `data`: anything that serde encodes, such as `json!({…})`.
+    /// Sets the `data`, for example to `json!({…})`.
     ///
     /// # Panics
     ///
-    /// If serde_json can't encode it, or the body is set as a whole.
+    /// Panics if serde_json can't serialize the data, or after [`body`](Self::body).
     #[track_caller]
     pub fn data(self, data: impl Serialize) -> Self {
         self.member("data", data)
     }
 
-    /// Sets a member of the envelope, also one that isn't specified, or to a value of the wrong
-    /// type.
+    /// Sets a member of the envelope. The member may be unknown, and the value may have a wrong type.
     ///
     /// # Panics
     ///
-    /// If serde_json can't encode the value, or the body is set as a whole.
+    /// Panics if serde_json can't serialize the value, or after [`body`](Self::body).
     #[track_caller]
     pub fn member(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_string(&value);
-        let value = value.unwrap_or_else(|error| panic!("{name} can't be encoded: {error}"));
+        let value = value.unwrap_or_else(|error| panic!("{name} can't be serialized: {error}"));
         let members = self.members();
-        // In its old place, so that the envelope keeps the order of the specification.
-        let place = members.iter().position(|member| member.name == name);
+        // In the old position, so that the envelope keeps the order of the specification.
+        let position = members.iter().position(|member| member.name == name);
         members.retain(|member| member.name != name);
         let name = name.to_owned();
-        members.insert(place.unwrap_or(members.len()), Member { name, value });
+        members.insert(position.unwrap_or(members.len()), Member { name, value });
         self
     }
 
-    /// Leaves a member of the envelope out.
+    /// Removes a member of the envelope.
     ///
     /// # Panics
     ///
-    /// If the body is set as a whole.
+    /// Panics after [`body`](Self::body).
     #[track_caller]
     pub fn without(mut self, name: &str) -> Self {
         self.members().retain(|member| member.name != name);
         self
     }
 
-    /// Adds a member of the envelope as JSON text, whether there is one of this name or not.
+    /// Adds a member of the envelope as JSON text, even if there is one of the same name.
     ///
     /// # Panics
     ///
-    /// If the body is set as a whole.
+    /// Panics after [`body`](Self::body).
     #[track_caller]
     pub fn twice(mut self, name: &str, value: impl Into<String>) -> Self {
         let (name, value) = (name.to_owned(), value.into());
@@ -138,24 +141,24 @@ impl MockRequest {
     fn members(&mut self) -> &mut Vec<Member> {
         match &mut self.body {
             MockBody::Envelope(members) => members,
-            MockBody::Raw(_) => panic!("the body is set as a whole: set its members before"),
+            MockBody::Raw(_) => panic!("`body` has replaced the envelope: set its members before"),
         }
     }
 
-    /// Sets the whole body, whatever it is; it has no members then.
+    /// Replaces the whole envelope by a body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = MockBody::Raw(body.into());
         self
     }
 
-    /// Makes the body one that isn't JSON: the envelope less its end.
+    /// Removes the last byte of the body, so that the body isn't JSON.
     pub fn truncated(self) -> Self {
         let body = self.body_bytes();
         let cut = body.slice(..body.len().saturating_sub(1));
         self.body(cut)
     }
 
-    /// Makes the body `bytes` long, by spaces after the envelope, which JSON allows.
+    /// Appends spaces until the body has `bytes` bytes. The body stays valid.
     pub fn padded(self, bytes: usize) -> Self {
         let mut body = self.body_bytes().to_vec();
         body.resize(bytes.max(body.len()), b' ');
@@ -168,24 +171,25 @@ impl MockRequest {
         self
     }
 
-    /// Sets the path. The default is `/webhooks/botisimo`. A whole URL is fine too, for a client
-    /// that sends the request.
+    /// Sets the path. The default is `/webhooks/botisimo`.
+    ///
+    /// The path may have a query. It may also be a whole URL, for a client that sends the request.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Adds a query parameter, such as the one of a secret. It is encoded as URLs need it.
+    /// Adds a query parameter, for example a secret. It is percent-encoded.
     pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
         self
     }
 
-    /// Sets a header, such as the one of a secret.
+    /// Sets a header, for example `content-type` or the header of a secret.
     ///
     /// # Panics
     ///
-    /// If name or value aren't those of a header.
+    /// Panics if the name or the value isn't valid.
     #[track_caller]
     pub fn header(
         mut self,
@@ -193,31 +197,21 @@ impl MockRequest {
         value: impl TryInto<HeaderValue>,
     ) -> Self {
         let (Ok(name), Ok(value)) = (name.try_into(), value.try_into()) else {
-            panic!("not the name or the value of a header");
+            panic!("the name or the value of the header is not valid");
         };
         self.headers.insert(name, value);
         self
     }
 
-    /// Sets the content type. The default is `application/json`.
+    /// Removes a header.
     ///
     /// # Panics
     ///
-    /// If it can't be the value of a header.
-    #[track_caller]
-    pub fn content_type(self, value: &str) -> Self {
-        self.header(header::CONTENT_TYPE, value)
-    }
-
-    /// Leaves a header out.
-    ///
-    /// # Panics
-    ///
-    /// If the name isn't that of a header.
+    /// Panics if the name isn't valid.
     #[track_caller]
     pub fn without_header(mut self, name: impl TryInto<HeaderName>) -> Self {
         let Ok(name) = name.try_into() else {
-            panic!("not the name of a header")
+            panic!("the name of the header is not valid")
         };
         self.headers.remove(name);
         self
@@ -232,16 +226,16 @@ impl MockRequest {
         };
         let members = members
             .iter()
-            .map(|member| format!("{:?}:{}", member.name, member.value));
+            .map(|member| format!("{}:{}", Value::from(&*member.name), member.value));
         Bytes::from(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
     }
 
-    /// Returns the request, with a body of any type that can be made from [`Bytes`]: axum's `Body`,
-    /// `http_body_util::Full`, …
+    /// Returns the request. Its body may be any type that converts from [`Bytes`], for example axum's
+    /// `Body` or `http_body_util::Full`.
     ///
     /// # Panics
     ///
-    /// If the path isn't one.
+    /// Panics if the path isn't valid.
     #[track_caller]
     pub fn build<B: From<Bytes>>(&self) -> Request<B> {
         let mut uri = self.path.clone();
@@ -249,7 +243,12 @@ impl MockRequest {
             let query = form_urlencoded::Serializer::new(String::new())
                 .extend_pairs(&self.query)
                 .finish();
-            uri = format!("{uri}?{query}");
+            let separator = match uri.split_once('?') {
+                None => "?",
+                Some((_, "")) => "",
+                Some(_) => "&",
+            };
+            uri = format!("{uri}{separator}{query}");
         }
         let mut request = Request::new(B::from(self.body_bytes()));
         *request.method_mut() = self.method.clone();
@@ -260,16 +259,16 @@ impl MockRequest {
         request
     }
 
-    /// Returns the event that the body stands for, to call a handler or a router with.
+    /// Decodes the body to an event, to call a handler or a router with.
     ///
     /// # Panics
     ///
-    /// If the body is no event.
+    /// Panics if the body isn't an event.
     #[track_caller]
     #[must_use]
     pub fn to_event(&self) -> Event {
         Event::from_bytes(self.body_bytes())
-            .unwrap_or_else(|error| panic!("this mock is no event: {error}"))
+            .unwrap_or_else(|error| panic!("the body is not an event: {error}"))
     }
 }
 

@@ -1,6 +1,6 @@
-//! Testing your handlers.
+//! Mock requests and a harness, to test handlers.
 //!
-//! This module is behind the feature `testing`. Turn it on for your tests only:
+//! This module needs the feature `testing`. Enable it for your tests only:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -9,11 +9,10 @@
 //!
 //! # One handler, or a router
 //!
-//! A [`Harness`] takes your router, delivers a [`MockRequest`] through the real front door, waits
-//! until everything that it set off has finished, and tells what was answered and which routes ran.
-//! It makes a single attempt at each event; what further attempts do is tested with an inbox of
-//! yours, [`Harness::inbox`].
-//! There is no network in it, and nothing to sleep for:
+//! A [`Harness`] delivers a [`MockRequest`] to your router through a real receiver. It waits until
+//! every event in the inbox has ended, and returns the answer and the outcomes of the routes. It makes
+//! a single attempt at each event. To test retries, pass an inbox to [`Harness::inbox`]. A test needs
+//! no network and no sleep:
 //!
 //! ```
 //! use botisimo_webhooks::testing::{Harness, MockRequest};
@@ -46,12 +45,12 @@
 //! # }
 //! ```
 //!
-//! A route's name is its pattern, with `[.*]` for a prefix, or what [`named`] says.
+//! The name of a route is its pattern, with `[.*]` for a prefix, unless [`named`] sets another.
 //!
 //! # Your whole service
 //!
-//! [`Harness::service`] takes your service with its [`WebhookLayer`] and the layer's handle, so
-//! that your secret, your limits and your own layers are under test too:
+//! [`Harness::service`] takes your service with its [`WebhookLayer`], and the handle of the layer. So
+//! the test covers your secret, your limits and your own layers too:
 //!
 //! ```
 //! use axum::routing::get;
@@ -73,18 +72,17 @@
 //! # }
 //! ```
 //!
-//! # Wrong on purpose
+//! # Invalid requests
 //!
-//! [`MockRequest`] also makes what no sender should send: a member that is missing, a body that is
-//! no JSON, another content type, a body over the limit. It builds a plain [`http::Request`] of any
-//! body type that can be made from [`Bytes`](bytes::Bytes), for `tower::ServiceExt::oneshot` on any
-//! service.
+//! [`MockRequest`] also builds requests that no sender should send: without a member, with a body that
+//! isn't JSON, with another content type, or with a body over the limit.
+//! [`build`](MockRequest::build) returns a plain [`http::Request`] for `tower::ServiceExt::oneshot` on
+//! any service.
 //!
 //! # Time
 //!
-//! All time comes from the inbox's [`Runtime`](crate::Runtime). On tokio a test with
-//! `#[tokio::test(start_paused = true)]` skips every wait, and times out handlers that hang at
-//! once.
+//! The [`Runtime`](crate::Runtime) of the inbox tells the time. On tokio,
+//! `#[tokio::test(start_paused = true)]` skips every wait, and a handler that hangs times out at once.
 //!
 //! [`named`]: crate::EventRouter::named
 //! [`WebhookLayer`]: crate::WebhookLayer

@@ -136,7 +136,7 @@ async fn json_of_any_kind_is_accepted() {
         "",
         " ",
     ] {
-        let answer = answer(good().content_type(content_type)).await;
+        let answer = answer(good().header("content-type", content_type)).await;
         assert_eq!(answer.status(), 200, "{content_type}");
     }
     assert_eq!(
@@ -413,11 +413,11 @@ async fn an_id_stands_in_for_an_absent_message_id() {
     let delivered = harness
         .deliver(good().without("messageId").member("id", "stand-in"))
         .await;
-    assert_eq!(delivered.deliveries()[0].event().id(), "stand-in");
+    assert_eq!(delivered.attempts()[0].event().id(), "stand-in");
     let delivered = harness
         .deliver(good().message_id("real").member("id", "other"))
         .await;
-    assert_eq!(delivered.deliveries()[0].event().id(), "real");
+    assert_eq!(delivered.attempts()[0].event().id(), "real");
 }
 
 #[tokio::test]
@@ -621,7 +621,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let tokio = botisimo_webhooks::TokioRuntime::with_handle(runtime.handle().clone());
     drop(runtime);
-    let webhooks = Endpoint::new(MemoryInbox::with_runtime(tokio, idle()));
+    let webhooks = Endpoint::new(MemoryInbox::builder().build_with(tokio, idle()));
     let answer = smol::block_on(ask(&webhooks, good().build::<Script>()));
     assert_answer(&answer, status, text, header);
 }
@@ -815,7 +815,7 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
             [0, 0, 1, 0],
         ),
         (
-            build(ours().content_type("a/b")),
+            build(ours().header("content-type", "a/b")),
             &[RejectionReason::ContentType],
             [0, 0, 1, 0],
         ),

@@ -526,7 +526,9 @@ mod checks {
         assert_answer(&client.deliver(&large).await, 413, None);
         assert_answer(&client.deliver_in_frames(&large, 1024).await, 413, None);
 
-        let answer = client.deliver(&webhook().content_type("text/xml")).await;
+        let answer = client
+            .deliver(&webhook().header("content-type", "text/xml"))
+            .await;
         assert_answer(&answer, 415, None);
         let answer = client
             .deliver(&webhook().header("content-encoding", "gzip"))

@@ -72,7 +72,7 @@ fn a_mock_can_be_wrong_on_purpose() {
         .path("/elsewhere")
         .query("token", "a b&c")
         .header("x-secret", "s3cret")
-        .content_type("text/plain")
+        .header("content-type", "text/plain")
         .build();
     assert_eq!(
         (request.method(), request.uri()),
@@ -151,7 +151,7 @@ async fn what_holds_is_asserted_in_silence() {
     delivered.assert_handled("*");
     delivered.assert_failed("account[.*]", "no such account");
     delivered.assert_not_run("fallback");
-    assert_eq!(delivered.deliveries().len(), 1);
+    assert_eq!(delivered.attempts().len(), 1);
     deliver(MockRequest::event("poll.created").data(7))
         .await
         .assert_unhandled();
@@ -235,7 +235,7 @@ async fn deliveries_of_a_harness_dont_mix() {
         .iter()
         .enumerate()
     {
-        assert_eq!(delivered.deliveries().len(), 1);
+        assert_eq!(delivered.attempts().len(), 1);
         if i % 2 == 0 {
             delivered.assert_handled("account.*");
         } else {

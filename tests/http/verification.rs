@@ -135,7 +135,7 @@ async fn a_missing_secret_is_answered_401_before_the_body_is_read() {
     // What the body would be answered for doesn't show.
     let request = good()
         .truncated()
-        .content_type("text/plain")
+        .header("content-type", "text/plain")
         .build::<Script>();
     assert_eq!(ask(&webhooks, request).await.status(), 401);
 }
@@ -330,7 +330,7 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
         good("account.updated").body(PAYLOAD),
         good("account.updated").padded(1001),
         good("account.updated").method(http::Method::PUT),
-        good("account.updated").content_type("text/plain"),
+        good("account.updated").header("content-type", "text/plain"),
         MockRequest::event("account.updated").data(PAYLOAD),
         MockRequest::event("account.updated")
             .query("token", near)

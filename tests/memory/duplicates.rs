@@ -44,7 +44,7 @@ async fn a_copy_is_answered_200_and_not_run_again() {
         .assert_handled("account.updated");
     let copy = harness.deliver(request.data(7)).await;
     copy.assert_accepted();
-    assert!(copy.deliveries().is_empty());
+    assert!(copy.attempts().is_empty());
     assert_eq!(runs.load(Ordering::Relaxed), 1);
     let stats = harness.stats();
     assert_eq!((stats.accepted, stats.duplicates, stats.handled), (1, 1, 1));
@@ -212,7 +212,7 @@ async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
         panic!("no threads");
     });
     inbox
-        .set(MemoryInbox::with_runtime(runtime, EventRouter::new()))
+        .set(MemoryInbox::builder().build_with(runtime, EventRouter::new()))
         .unwrap();
     assert_eq!(
         accept(inbox.get().unwrap(), "1").await,

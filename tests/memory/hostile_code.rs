@@ -310,7 +310,7 @@ fn a_waker_may_ask_for_the_counts() {
     }
 
     let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
-    let inbox = MemoryInbox::with_runtime(
+    let inbox = MemoryInbox::builder().build_with(
         TokioRuntime::with_handle(runtime.handle().clone()),
         EventRouter::new().on("a", |_: Event| tokio::task::yield_now()),
     );

@@ -784,7 +784,7 @@ fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
     let tokio = TokioRuntime::with_handle(runtime.handle().clone());
     // No runtime is entered here.
     smol::block_on(tokio.sleep(Duration::from_millis(1)));
-    let inbox = MemoryInbox::with_runtime(
+    let inbox = MemoryInbox::builder().build_with(
         tokio,
         EventRouter::new().on("a", |_: Event| pending::<()>()),
     );

@@ -70,23 +70,6 @@ impl MemoryInbox {
         Self::builder().build(service)
     }
 
-    /// Returns an inbox with the default settings on another runtime.
-    ///
-    /// # Panics
-    ///
-    /// Panics if two routes of the router have the same name.
-    #[track_caller]
-    #[must_use]
-    pub fn with_runtime<S>(runtime: impl Runtime, service: S) -> Self
-    where
-        S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-    {
-        Self::builder().build_with(runtime, service)
-    }
-
     /// Returns a builder that overrides the defaults.
     pub fn builder() -> MemoryInboxBuilder {
         MemoryInboxBuilder::new()
