@@ -336,6 +336,9 @@ fn is_json(content_type: Option<&HeaderValue>) -> bool {
     let Some(content_type) = content_type else {
         return true;
     };
+    if content_type.as_bytes().trim_ascii().is_empty() {
+        return true;
+    }
     let Ok(content_type) = content_type.to_str() else {
         return false;
     };

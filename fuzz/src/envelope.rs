@@ -16,7 +16,7 @@ const NO_JSON: &str = "the body is not JSON";
 /// Reads an envelope. Returns the text of the error if the envelope breaks a rule.
 pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
     let body = std::str::from_utf8(body).map_err(|_| NO_JSON)?;
-    let members = members(body)?;
+    let members = members(body.strip_prefix('\u{feff}').unwrap_or(body))?;
     let get = |name: &str| {
         let mut all = members.iter().filter(|member| member.0 == name);
         (all.next().map(|member| member.1), all.next().is_some())

@@ -24,6 +24,7 @@ pub type HandlerResult = Result<(), HandlerError>;
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
     label = "a handler returns `()` or `Result<(), E>` where `E` converts to `HandlerError`",
+    note = "if the last expression of the handler is a future, add `.await` to it",
     note = "end the handler with `Ok::<_, HandlerError>(())`, or make it an `async fn` that returns `HandlerResult`"
 )]
 pub trait IntoOutcome {

@@ -14,4 +14,5 @@ mod pass_through;
 #[path = "../support/mod.rs"]
 mod support;
 mod testing_kit;
+mod tower_http_layers;
 mod verification;

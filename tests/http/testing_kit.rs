@@ -43,6 +43,59 @@ fn no_two_mocks_have_the_same_id_unless_told_so() {
     assert_eq!(one.to_event().id(), one.clone().to_event().id());
 }
 
+/// The bug: ids began with `mock-1` in each process, so a durable inbox took the second run's for copies.
+#[test]
+fn no_two_processes_make_mocks_of_the_same_id() {
+    const CHILD: &str = "PRINT_A_MOCKS_ID";
+    if std::env::var_os(CHILD).is_some() {
+        println!("\nid={}", MockRequest::event("a").to_event().id());
+        return;
+    }
+    let id = || {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "testing_kit::no_two_processes_make_mocks_of_the_same_id",
+            ])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8(child.stdout).unwrap();
+        let id = output.lines().find_map(|line| line.strip_prefix("id="));
+        id.expect("the child prints an id").to_owned()
+    };
+    assert_ne!(id(), id());
+}
+
+/// The bug: names were written as Rust writes strings.
+#[test]
+fn names_of_members_are_json() {
+    let name = "\u{1f469}\u{200d}\u{1f4bb} \"\\\u{7f}\n";
+    let mock = MockRequest::event("a").member(name, 1);
+    assert_eq!(json(&mock)[name], 1);
+}
+
+/// The bug: a second `?` was written.
+#[test]
+fn parameters_follow_a_query_of_the_path() {
+    for (path, uri) in [
+        ("/hook", "/hook?token=s&a=b"),
+        ("/hook?", "/hook?token=s&a=b"),
+        ("/hook?v=1", "/hook?v=1&token=s&a=b"),
+        (
+            "https://example.com/hook?v=1",
+            "https://example.com/hook?v=1&token=s&a=b",
+        ),
+    ] {
+        let mock = MockRequest::event("a")
+            .path(path)
+            .query("token", "s")
+            .query("a", "b");
+        assert_eq!(mock.build::<Full<Bytes>>().uri(), uri);
+    }
+}
+
 #[test]
 fn a_mock_can_be_wrong_on_purpose() {
     let mock = || MockRequest::event("account.updated");
@@ -211,7 +264,7 @@ async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_says_so
     let copy = harness.deliver(mock).await;
     let message = panic_of(|| copy.assert_handled("*"));
     assert!(
-        message.contains("nothing ran, as for a copy of a messageId"),
+        message.contains("nothing ran, as after a duplicate messageId"),
         "{message}"
     );
 }

@@ -21,15 +21,18 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const WRITTEN_WITH: &str = "release: 1.95.";
 
 /// Each mistake, and words of the error at the line marked with `//~`.
-const MISTAKES: [(&str, &str); 7] = [
+const MISTAKES: [(&str, &str); 10] = [
     ("borrowed_local", "use the `move` keyword"),
+    ("missing_await", "add `.await` to it"),
     ("no_argument", "closure is expected to take 1 argument"),
     ("not_async", "`()` is not a future"),
     (
         "rc_across_await",
         "has type `Rc<String>` which is not `Send`",
     ),
+    ("untyped_argument", "|event: Event<T>|"),
     ("untyped_error", "Ok::<(), E>(())"),
+    ("untyped_ignored_argument", "|_: Event<T>|"),
     ("wrong_argument", "expected closure signature `fn(Event<_>)"),
     ("wrong_return", "a handler can't return `{integer}`"),
 ];
