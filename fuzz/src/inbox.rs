@@ -73,6 +73,8 @@ impl Inbox for Told {
 
     fn handle(&self) -> Handle {
         // No input uses the handle.
-        MemoryInbox::with_runtime(self.runtime.clone(), EventRouter::new()).handle()
+        MemoryInbox::builder()
+            .build_with(self.runtime.clone(), EventRouter::new())
+            .handle()
     }
 }

@@ -38,7 +38,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// }
 ///
 /// let router = EventRouter::new().on_any(|_: Event| async {});
-/// let inbox = MemoryInbox::with_runtime(Smol, router);
+/// let inbox = MemoryInbox::builder().build_with(Smol, router);
 /// ```
 pub trait Runtime: Send + Sync + 'static {
     /// Runs a task to completion, in parallel with others if the executor has threads.

@@ -31,7 +31,7 @@ impl TokioRuntime {
     ///
     /// let workers = tokio::runtime::Runtime::new()?;
     /// let runtime = TokioRuntime::with_handle(workers.handle().clone());
-    /// let inbox = MemoryInbox::with_runtime(runtime, EventRouter::new());
+    /// let inbox = MemoryInbox::builder().build_with(runtime, EventRouter::new());
     /// # Ok::<_, std::io::Error>(())
     /// ```
     #[must_use]

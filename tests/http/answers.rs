@@ -606,7 +606,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
         let before = spawned.fetch_add(1, Ordering::SeqCst);
         assert!(before < 1000, "the inbox spawns for ever");
     });
-    let webhooks = Endpoint::new(MemoryInbox::with_runtime(runtime, idle()));
+    let webhooks = Endpoint::new(MemoryInbox::builder().build_with(runtime, idle()));
     let handle = webhooks.handle();
     let (status, text, header) = UNAVAILABLE;
     for refused in 1..=3 {

@@ -199,7 +199,7 @@ async fn a_body_of_endless_frames_that_are_never_pending_is_answered_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let webhooks = Endpoint::new(MemoryInbox::with_runtime(ticking(), idle()));
+        let webhooks = Endpoint::new(MemoryInbox::builder().build_with(ticking(), idle()));
         let answer = ask(&webhooks, scripted([step])).await;
         assert_answer(
             &answer,
@@ -217,7 +217,7 @@ async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
         Step::Endless(Bytes::from_static(b" ")),
         Step::EndlessTrailers,
     ] {
-        let inbox = MemoryInbox::with_runtime(ticking(), idle());
+        let inbox = MemoryInbox::builder().build_with(ticking(), idle());
         let webhooks = WebhookLayer::new("/", inbox)
             .verify(SharedSecret::in_query("token", "s3cret"))
             .endpoint();

@@ -313,7 +313,7 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
         (
             "a byte order mark",
             post("", &["\u{feff}".as_bytes(), &own].concat()),
-            &[&[400]],
+            &[&[200]],
         ),
         (
             "who waits for a 100",

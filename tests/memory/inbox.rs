@@ -447,7 +447,7 @@ fn without_timers() -> TestRuntime {
 
 #[tokio::test]
 async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_else() {
-    let inbox = MemoryInbox::with_runtime(
+    let inbox = MemoryInbox::builder().build_with(
         without_timers(),
         EventRouter::new()
             .on("a", noop)
@@ -461,7 +461,7 @@ async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_els
         (inbox.handle().stats().handled, inbox.handle().stats().dead),
         (2, 1)
     );
-    let inbox = MemoryInbox::with_runtime(
+    let inbox = MemoryInbox::builder().build_with(
         TestRuntime::tokio().on_spawn(|_| panic!("no threads")),
         EventRouter::new(),
     );
@@ -803,7 +803,7 @@ fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
 
 #[tokio::test]
 async fn a_drain_that_can_t_be_timed_doesnt_wait() {
-    let inbox = MemoryInbox::with_runtime(
+    let inbox = MemoryInbox::builder().build_with(
         without_timers(),
         EventRouter::new().on("a", |_: Event| async {
             tokio::task::yield_now().await;

@@ -92,7 +92,7 @@ fn a_layer_goes_around_a_service_of_any_make() {
         let (router, starts, end) = held();
         let webhooks = WebhookLayer::new(
             "/webhooks/botisimo",
-            MemoryInbox::with_runtime(TestRuntime::smol(), router),
+            MemoryInbox::builder().build_with(TestRuntime::smol(), router),
         );
         let handle = webhooks.handle();
         let app = webhooks.layer(Site);
@@ -136,7 +136,7 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
 #[test]
 fn a_body_that_stalls_is_answered_408() {
     smol::block_on(async {
-        let inbox = MemoryInbox::with_runtime(TestRuntime::smol(), EventRouter::new());
+        let inbox = MemoryInbox::builder().build_with(TestRuntime::smol(), EventRouter::new());
         let endpoint = WebhookLayer::new("/", inbox)
             .response_timeout(SHORT)
             .endpoint();
@@ -157,7 +157,7 @@ fn a_body_that_comes_slowly_is_in_time() {
     smol::block_on(async {
         let endpoint = WebhookLayer::new(
             "/",
-            MemoryInbox::with_runtime(TestRuntime::smol(), EventRouter::new()),
+            MemoryInbox::builder().build_with(TestRuntime::smol(), EventRouter::new()),
         )
         .response_timeout(LONG)
         .endpoint();
@@ -179,7 +179,8 @@ fn a_body_that_comes_slowly_is_in_time() {
 fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let endpoint = Endpoint::new(MemoryInbox::with_runtime(TestRuntime::smol(), router));
+        let endpoint =
+            Endpoint::new(MemoryInbox::builder().build_with(TestRuntime::smol(), router));
         let handle = endpoint.handle();
         let Ok(answer) = endpoint.clone().oneshot(webhook()).await;
         assert_eq!(answer.status(), 200);
@@ -202,7 +203,7 @@ fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
 fn settled_waits_for_the_last_handler() {
     smol::block_on(async {
         let (router, starts, end) = held();
-        let inbox = MemoryInbox::with_runtime(TestRuntime::smol(), router);
+        let inbox = MemoryInbox::builder().build_with(TestRuntime::smol(), router);
         let handle = inbox.handle();
         handle.wait_idle().await;
 
@@ -232,7 +233,7 @@ fn an_executor_that_ends_leaves_no_event_uncounted() {
         let executor = weak.upgrade().expect("the executor has ended");
         executor.spawn(task).detach();
     });
-    let inbox = MemoryInbox::with_runtime(runtime, router);
+    let inbox = MemoryInbox::builder().build_with(runtime, router);
     let endpoint = Endpoint::new(inbox);
     let handle = endpoint.handle();
     let Ok(answer) = smol::block_on(endpoint.clone().oneshot(webhook()));
