@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind};
 
-/// The most bytes that a `messageId` or an `eventType` may have.
+/// The maximum length of a `messageId` or an `eventType`, in bytes.
 pub(crate) const MAX_TEXT: usize = 255;
 
 /// The members of an envelope. They borrow from the body unless they have escapes.

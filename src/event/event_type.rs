@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::names;
 use super::platform::Platform;
 
-/// How many event types the specification lists.
+/// The number of event types in the specification.
 const COUNT: usize = 91;
 
 /// Defines the enum and its table of names from one list, in the order of the specification.
@@ -64,9 +64,9 @@ macro_rules! event_types {
 
             /// Returns the index of a documented event type in [`ALL`](EventType::ALL).
             pub(crate) fn index(&self) -> Option<usize> {
-                enum Place { $($variant,)* }
+                enum Index { $($variant,)* }
                 match self {
-                    $(Self::$variant => Some(Place::$variant as usize),)*
+                    $(Self::$variant => Some(Index::$variant as usize),)*
                     Self::Undocumented(_) => None,
                 }
             }

@@ -1,8 +1,8 @@
-//! Says where and why the data of an event doesn't fit a type, and quotes nothing of it.
+//! Explains where and why the data of an event doesn't fit a type, without quoting the data.
 //!
-//! serde_json's messages quote the payload. So data that failed is decoded once more, through
-//! wrappers ([`Tracked`]) that give the type's own code an error ([`Problem`]) which keeps static
-//! texts, indexes and positions only.
+//! serde_json's messages quote the payload. So data that doesn't fit is decoded again through wrappers
+//! ([`Tracked`]). They give the type's code an error ([`Problem`]) that holds only static texts, indexes
+//! and positions.
 
 mod problem;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// Names that a type declares.
 type Names = &'static [&'static str];
 
-/// Says why `data`, which is valid JSON, is no `U`, after serde_json failed with `error`.
+/// Explains why `data`, which is valid JSON, doesn't fit `U`. serde_json failed with `error`.
 pub(super) fn explain<'a, U: Deserialize<'a>>(data: &'a str, error: &serde_json::Error) -> Error {
     let spot = Spot::default();
     let mut json = serde_json::Deserializer::from_str(data);
@@ -28,8 +28,8 @@ pub(super) fn explain<'a, U: Deserialize<'a>>(data: &'a str, error: &serde_json:
     .and_then(|_| json.end().map_err(|error| spot.surfaced(&error, None)));
     let text = match decoded {
         Err(problem) => format!("`data` doesn't fit: {problem}"),
-        // serde_json reads the position of a custom error off its message's end, which may quote
-        // the payload.
+        // serde_json reads the position of a custom error from the end of its message, which may
+        // quote the payload.
         Ok(()) if error.is_data() => "`data` doesn't fit".to_owned(),
         Ok(()) => format!(
             "`data` doesn't fit (line {}, column {})",

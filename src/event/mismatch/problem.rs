@@ -5,7 +5,7 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::Names;
 
-/// How serde and serde_json begin to describe what they found, and the class that it stands for.
+/// The beginnings of serde's and serde_json's descriptions of a value, and the class of each.
 const CLASSES: &[(&str, &str)] = &[
     ("boolean", "a boolean"),
     ("integer", "an integer"),
@@ -21,7 +21,7 @@ const CLASSES: &[(&str, &str)] = &[
     ("unit variant", "a unit variant"),
 ];
 
-/// How serde_json's complaints about valid JSON begin, and what they mean.
+/// The beginnings of serde_json's messages about valid JSON, and their meanings.
 const COMPLAINTS: &[(&str, &str)] = &[
     ("recursion limit exceeded", "the JSON is nested too deeply"),
     ("number out of range", "the number is out of range"),
@@ -42,7 +42,7 @@ const COMPLAINTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How the custom messages begin that serde's derived code makes, and what they mean.
+/// The beginnings of the custom messages of serde's derived code, and their meanings.
 const CUSTOM: &[(&str, &str)] = &[
     (
         "data did not match any variant of untagged enum",
@@ -55,18 +55,17 @@ const CUSTOM: &[(&str, &str)] = &[
     ("unknown field `", "unknown field"),
 ];
 
-/// What doesn't fit, and where; it is the only error that the type's own code meets.
+/// A mismatch and its path. It is the only error type that the type's code gets.
 ///
-/// It carries its path itself, so that an error which that code swallows takes its path with it.
+/// It holds its path itself, so that an error that the code drops also drops its path.
 #[derive(Debug, Default)]
 pub(super) struct Problem {
     what: Cow<'static, str>,
     expected: Option<String>,
-    /// The length that was complained of; it is anything until it is known to be a count of
-    /// elements.
+    /// The length in the message. It means nothing until it is known to be a count of elements.
     length: Option<usize>,
     pub(super) in_key: bool,
-    /// The steps to the place, the innermost first.
+    /// The steps of the path, the innermost first.
     path: Vec<Step>,
     pub(super) position: Option<(usize, usize)>,
 }
@@ -86,7 +85,7 @@ impl Problem {
         }
     }
 
-    /// Reads a message of serde_json's own, made where `expected` was.
+    /// Reads a message of serde_json. `expected` is the value that the type expected there.
     pub(super) fn of_json(message: &str, expected: Option<&str>) -> Self {
         match message.strip_prefix("invalid type: ") {
             Some(found) => Self::invalid_type(found, expected.map(str::to_owned)),
@@ -114,8 +113,8 @@ impl Problem {
         self
     }
 
-    /// Takes the problem as one of a sequence of which `count` elements were read, unless it is
-    /// that of an element.
+    /// Marks this as a problem of a sequence of which `count` elements were read, unless it is a problem
+    /// of an element.
     pub(super) fn of_sequence(mut self, count: usize, expected: Option<&str>) -> Self {
         if self.length != Some(count) || !self.path.is_empty() {
             return self;
@@ -198,7 +197,7 @@ impl de::Error for Problem {
     }
 }
 
-/// Returns our own words for a message, of which only the beginning counts.
+/// Returns our text for a message. Only the beginning of the message counts.
 fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
     table
         .iter()
@@ -206,7 +205,7 @@ fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str
         .map(|(_, words)| *words)
 }
 
-/// Returns what was expected, if a value without a state says so: any other, such as a `&str`, may
+/// Returns the text of `expected`, if `expected` has no state. Any other value, such as a `&str`, may
 /// quote the payload.
 pub(super) fn stateless(expected: &dyn Expected) -> Option<String> {
     (size_of_val(expected) == 0).then(|| expected.to_string())
@@ -220,7 +219,7 @@ fn listed(names: Names) -> String {
     }
 }
 
-/// Returns the position that serde_json wrote at the end of its message.
+/// Returns the position at the end of serde_json's message.
 pub(super) fn position(message: &str) -> Option<(usize, usize)> {
     let (_, position) = message.rsplit_once(" at line ")?;
     let (line, column) = position.split_once(" column ")?;

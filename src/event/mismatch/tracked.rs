@@ -8,24 +8,24 @@ use serde::de::{
 use super::Names;
 use super::problem::{Problem, Step, position, stateless};
 
-/// One value that is being decoded.
+/// The spot of a value that is being decoded.
 #[derive(Default)]
 pub(super) struct Spot<'t> {
-    /// The spot that this one is a key, an element or a member of.
+    /// The spot of which this one is a key, an element or a member.
     outer: Option<&'t Spot<'t>>,
-    /// The fields or the variants that the type declares here.
+    /// The fields or variants that the type declares here.
     names: Names,
     expected: Option<String>,
-    /// The declared name that the last text directly in this spot is; a key is such a text.
+    /// The declared name that equals the last text directly in this spot. A key is such a text.
     name: Cell<Option<&'static str>>,
-    /// How many elements were read.
+    /// The number of elements read.
     count: Cell<usize>,
-    /// A problem on its way through serde_json, whose error can't hold one.
+    /// A problem that passes through serde_json, whose error can't hold it.
     problem: Cell<Option<Problem>>,
 }
 
 impl Spot<'_> {
-    /// Runs serde_json on a value in this spot.
+    /// Decodes a value in this spot with serde_json.
     fn within<'de, V: Visitor<'de>, E: de::Error>(
         &self,
         names: Names,
@@ -51,7 +51,7 @@ impl Spot<'_> {
         E::custom("")
     }
 
-    /// Returns the problem that comes out of serde_json: a hidden one, or one of its own.
+    /// Returns the problem behind an error of serde_json: the hidden one, or serde_json's own.
     pub(super) fn surfaced(&self, error: &impl de::Error, expected: Option<&str>) -> Problem {
         let message = error.to_string();
         let mut problem = self
@@ -62,7 +62,7 @@ impl Spot<'_> {
         problem
     }
 
-    /// Notes which of the declared names a text is, if any, in case that it is a key.
+    /// Remembers the declared name that a text equals, if any. The text may be a key.
     fn note(&self, text: &str) {
         if let Some(outer) = self.outer {
             outer
@@ -77,8 +77,7 @@ impl Spot<'_> {
     }
 }
 
-/// Any of serde's parts, wrapped: a deserializer or a seed in a spot, or the visitor or an access
-/// of a spot.
+/// A wrapper of a part of serde: a deserializer, a seed, a visitor or an access, in its spot.
 pub(super) struct Tracked<'t, X> {
     pub(super) inner: X,
     pub(super) spot: &'t Spot<'t>,
@@ -143,7 +142,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only serde_json asks, for a message of which no more than the class is read.
+        // Only serde_json calls this, for a message of which only the class is read.
         Ok(())
     }
 
@@ -217,8 +216,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tracked<'_, A> {
         self.inner
             .next_key_seed(Tracked { inner, spot })
             .map_err(|error| {
-                // A key of a struct can only be an unknown field, which says by itself that it is
-                // about a key.
+                // The only problem of a struct's key is an unknown field, and its text mentions the
+                // key.
                 let mut problem = spot.surfaced(&error, None);
                 problem.in_key = spot.names.is_empty();
                 problem
