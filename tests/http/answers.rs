@@ -28,7 +28,7 @@ async fn answer(request: MockRequest) -> Response<Bytes> {
 // 200
 
 #[tokio::test]
-async fn an_accepted_event_is_answered_200_with_nothing_in_it() {
+async fn an_accepted_event_is_answered_200_with_an_empty_body() {
     assert_answer(&answer(good()).await, 200, "", None);
 }
 
@@ -40,7 +40,7 @@ async fn a_copy_of_an_accepted_event_is_answered_200() {
 }
 
 #[tokio::test]
-async fn an_event_type_that_no_route_takes_is_answered_200() {
+async fn an_event_type_without_a_route_is_answered_200() {
     let harness = Harness::new(EventRouter::new().on("account.created", |_: Event| async {}));
     let delivered = harness.deliver(good()).await;
     delivered.assert_accepted();
@@ -78,7 +78,7 @@ async fn a_body_in_many_frames_is_put_together() {
 // 405
 
 #[tokio::test]
-async fn whatever_is_not_post_is_answered_405_with_the_method_that_is() {
+async fn a_method_other_than_post_is_answered_405_with_the_allowed_method() {
     let query = Method::from_bytes(b"query").expect("a method");
     let others = [
         Method::GET,
@@ -102,7 +102,7 @@ async fn whatever_is_not_post_is_answered_405_with_the_method_that_is() {
 // 401: see also verification.rs
 
 #[tokio::test]
-async fn a_request_that_is_not_verified_is_answered_401_with_a_challenge() {
+async fn an_unverified_request_is_answered_401_with_a_challenge() {
     struct Nobody;
     impl Verify for Nobody {
         fn verify_head(&self, _: &http::request::Parts) -> Result<(), Unverified> {
@@ -166,7 +166,7 @@ async fn a_content_type_other_than_json_is_answered_415() {
 }
 
 #[tokio::test]
-async fn an_encoded_body_is_answered_415_with_the_encoding_that_would_do() {
+async fn an_encoded_body_is_answered_415_with_the_accepted_encoding() {
     for encoding in [
         "gzip",
         "br",
@@ -205,7 +205,7 @@ async fn an_encoding_in_a_second_header_counts_too() {
 const TOO_LARGE: &str = "the body is too large";
 
 #[tokio::test]
-async fn a_body_of_the_limit_is_taken_and_one_byte_more_is_answered_413() {
+async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_answered_413() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
@@ -251,7 +251,7 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
 }
 
 #[tokio::test]
-async fn a_declared_length_over_the_limit_is_answered_413_whatever_comes() {
+async fn a_declared_length_over_the_limit_is_answered_413_with_any_body() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
@@ -307,7 +307,7 @@ async fn a_limit_of_a_layer_outside_is_answered_413_too() {
 // 400
 
 #[tokio::test]
-async fn a_body_that_is_no_event_is_answered_400_with_a_text_for_each_member() {
+async fn a_malformed_body_is_answered_400_with_a_text_for_each_member() {
     let long = "x".repeat(256);
     let with = |name, value: &str| good().without(name).twice(name, value);
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -408,7 +408,7 @@ async fn an_envelope_within_the_rules_is_answered_200() {
 }
 
 #[tokio::test]
-async fn an_id_stands_in_for_an_absent_message_id() {
+async fn an_id_replaces_an_absent_message_id() {
     let harness = Harness::new(idle());
     let delivered = harness
         .deliver(good().without("messageId").member("id", "stand-in"))
@@ -436,7 +436,7 @@ async fn a_body_that_breaks_off_is_answered_400() {
 // 503
 
 #[tokio::test]
-async fn a_refusal_of_the_inbox_is_answered_503_with_a_time_to_try_again() {
+async fn an_event_that_the_inbox_refuses_is_answered_503_with_retry_after() {
     let second = Duration::from_secs(1);
     for (refused, text, retry_after) in [
         (AcceptError::full(), "the inbox is full", "1"),
@@ -537,7 +537,7 @@ async fn an_inbox_that_panics_is_answered_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_panics_when_it_is_given_up_is_answered_503() {
+async fn an_inbox_that_panics_when_its_future_is_dropped_is_answered_503() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -627,7 +627,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
 }
 
 #[test]
-fn a_runtime_without_timers_answers_all_the_same() {
+fn requests_are_answered_on_a_runtime_without_timers() {
     // Outside tokio, where its sleep panics: what can't be bounded isn't waited for.
     let stalled = smol::block_on(ask(&Endpoint::new(idle()), scripted([Step::Stall])));
     assert_eq!(stalled.status(), 408);
@@ -654,7 +654,7 @@ async fn the_status_of_a_malformed_body_can_be_set() {
 }
 
 #[tokio::test]
-async fn an_unmatched_event_with_a_2xx_set_is_accepted() {
+async fn an_unmatched_event_is_accepted_if_its_status_is_2xx() {
     let router = EventRouter::new()
         .on("account.created", |_: Event| async {})
         .on_any(|_: Event| async {})
@@ -675,7 +675,7 @@ async fn an_unmatched_event_with_a_2xx_set_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_unmatched_event_with_another_status_set_never_gets_to_the_inbox() {
+async fn an_unmatched_event_never_reaches_the_inbox_if_its_status_is_an_error() {
     let router = EventRouter::new()
         .on("account.created", |_: Event| async {})
         .on_any(|_: Event| async {});
@@ -699,7 +699,7 @@ async fn an_unmatched_event_with_another_status_set_never_gets_to_the_inbox() {
 }
 
 #[tokio::test]
-async fn an_unmatched_event_with_a_2xx_set_is_refused_where_the_inbox_is_full() {
+async fn an_unmatched_event_with_a_2xx_status_is_refused_if_the_inbox_is_full() {
     let inbox = Scripted::new(|_, _| std::future::ready(Err(AcceptError::full())));
     let webhooks = WebhookLayer::new("/", inbox)
         .router(&EventRouter::new())
@@ -745,7 +745,7 @@ async fn the_path_is_compared_exactly() {
 }
 
 #[tokio::test]
-async fn the_path_counts_in_an_absolute_uri_too() {
+async fn the_path_of_an_absolute_uri_is_compared() {
     let ours = "https://example.com/webhooks/botisimo?a=b";
     assert_eq!(answer(good().path(ours)).await.status(), 200);
     assert_eq!(
@@ -755,7 +755,7 @@ async fn the_path_counts_in_an_absolute_uri_too() {
 }
 
 #[tokio::test]
-async fn a_path_may_be_the_root_or_percent_encoded() {
+async fn the_path_may_be_the_root_or_percent_encoded() {
     for path in ["/", "/a%20b", "/a/:b/{c}"] {
         let webhooks = WebhookLayer::new(path, idle()).layer(teapot());
         let request = good().path(path).build::<Script>();
@@ -764,7 +764,7 @@ async fn a_path_may_be_the_root_or_percent_encoded() {
 }
 
 #[tokio::test]
-async fn an_endpoint_takes_every_path() {
+async fn an_endpoint_receives_on_every_path() {
     for path in ["/", "/any/path", "https://example.com"] {
         let request = good().path(path).build::<Script>();
         assert_eq!(
@@ -778,7 +778,7 @@ async fn an_endpoint_takes_every_path() {
 // The hook and the counts
 
 #[tokio::test(start_paused = true)]
-async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
+async fn every_rejection_is_counted_once_and_passed_to_the_hooks() {
     let reasons = Reasons::default();
     let told = reasons.clone();
     let secret = botisimo_webhooks::SharedSecret::in_header("x-secret", "s3cret");
@@ -857,7 +857,7 @@ async fn every_rejection_is_counted_once_and_told_to_the_hooks() {
 }
 
 #[tokio::test]
-async fn the_hook_gets_a_malformed_body_and_what_is_wrong_with_it() {
+async fn the_hook_gets_the_malformed_body_and_the_error() {
     let (sent, mut told) = tokio::sync::mpsc::unbounded_channel();
     let webhooks = WebhookLayer::new("/", idle())
         .on_rejection(move |rejection| {

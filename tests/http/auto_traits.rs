@@ -40,7 +40,7 @@ fn services_layers_and_builders_can_be_cloned_and_shared() {
 
 #[cfg(feature = "jetstream")]
 #[test]
-fn what_stands_on_jetstream_can_be_cloned_and_shared() {
+fn the_types_of_jetstream_can_be_cloned_and_shared() {
     use botisimo_webhooks::{
         JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
         StreamSettings, WorkerStats,
@@ -85,7 +85,7 @@ fn values_can_be_cloned_and_shared() {
 }
 
 #[test]
-fn what_comes_of_a_mock_can_be_sent() {
+fn mocks_and_their_requests_can_be_sent() {
     fn sendable<T: Debug + Send + Sync + 'static>() {}
     sendable::<DeliveryResult>();
 }

@@ -107,7 +107,7 @@ async fn leave_everywhere<I: Inbox>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_answers_at_once_keeps_what_it_took() {
+async fn an_inbox_that_answers_at_once_keeps_the_event_of_a_client_that_left() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -122,7 +122,7 @@ async fn an_inbox_that_answers_at_once_keeps_what_it_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_takes_and_answers_later_keeps_what_it_took() {
+async fn an_inbox_that_answers_later_keeps_the_event_of_a_client_that_left() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -141,7 +141,7 @@ async fn an_inbox_that_takes_and_answers_later_keeps_what_it_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_commits_in_a_task_of_its_own_keeps_what_it_took() {
+async fn an_inbox_that_commits_in_its_own_task_keeps_the_event_of_a_client_that_left() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -209,7 +209,7 @@ async fn leave_everywhere_once_committed<I: Inbox>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_layer_keeps_what_its_inbox_took() {
+async fn the_layer_keeps_the_event_of_a_client_that_left() {
     let (inbox, mut ran) = telling();
     let layer = WebhookLayer::new(PATH, inbox).max_body_bytes_in_flight(BODY);
     let handle = layer.handle();
@@ -233,7 +233,7 @@ async fn the_layer_keeps_what_its_inbox_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_refused_leaves_nothing_behind() {
+async fn a_refused_event_leaves_nothing_behind() {
     let inbox = Scripted::new(|_, _| async {
         yield_now().await;
         Err(AcceptError::full())
@@ -251,7 +251,7 @@ async fn an_inbox_that_refused_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_runs_on_when_the_client_leaves() {
+async fn a_handler_keeps_running_after_the_client_has_left() {
     let (go, went) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, tell) = (Arc::clone(&go), Arc::clone(&went));
     let router = EventRouter::new().on_any(async move |_: Event| {
@@ -280,7 +280,7 @@ async fn a_handler_runs_on_when_the_client_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_counts_add_up_while_many_clients_leave() {
+async fn the_counts_balance_while_many_clients_leave() {
     let (inbox, _ran) = telling();
     let webhooks = Endpoint::new(inbox);
     let handle = webhooks.handle();

@@ -49,7 +49,7 @@ async fn a_body_that_is_not_read_to_its_end_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_never_sent_for_want_of_a_100_closes_the_connection() {
+async fn a_client_that_never_got_its_100_has_its_connection_closed() {
     let waits = Request::put("/").header(header::EXPECT, "100-continue");
     let response = send(waits.body(chunked(1)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);

@@ -53,7 +53,7 @@ fn assert_took(took: Duration, expected: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stalls_is_answered_408_after_ack_within() {
+async fn a_body_that_stalls_is_answered_408_after_the_response_timeout() {
     for (webhooks, expected) in [
         (Endpoint::new(idle()), 3 * SECOND),
         (
@@ -77,7 +77,7 @@ async fn a_body_that_stalls_is_answered_408_after_ack_within() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_layer_has_the_same_clock() {
+async fn the_layer_has_the_same_deadline() {
     let start = tokio::time::Instant::now();
     let webhooks = WebhookLayer::new(PATH, idle())
         .response_timeout(SECOND)
@@ -87,7 +87,7 @@ async fn the_layer_has_the_same_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_runs_from_the_call_not_from_the_first_poll() {
+async fn the_deadline_starts_at_the_call_and_not_at_the_first_poll() {
     let webhooks = Endpoint::new(idle());
     let mut request = start(&webhooks, scripted([Step::Stall]));
     advance(2 * SECOND).await;
@@ -108,7 +108,7 @@ async fn a_first_poll_after_the_deadline_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_stalls_is_answered_503_after_ack_within() {
+async fn an_inbox_that_stalls_is_answered_503_after_the_response_timeout() {
     let inbox = Scripted::new(|_, _| std::future::pending());
     let webhooks = WebhookLayer::new("/", inbox)
         .response_timeout(2 * SECOND)
@@ -120,7 +120,7 @@ async fn an_inbox_that_stalls_is_answered_503_after_ack_within() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_and_inbox_share_the_clock() {
+async fn the_body_and_the_inbox_share_one_deadline() {
     let inbox = Scripted::new(|_, _| async {
         sleep(2 * SECOND).await;
         Ok(Accepted::New)
@@ -143,7 +143,7 @@ async fn body_and_inbox_share_the_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_inbox_that_is_given_up_is_told_by_the_drop() {
+async fn the_accept_of_a_slow_inbox_is_dropped_at_the_deadline() {
     let dropped = Arc::new(Notify::new());
     struct Tell(Arc<Notify>);
     impl Drop for Tell {
@@ -169,7 +169,7 @@ async fn a_slow_inbox_that_is_given_up_is_told_by_the_drop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_ack_within_is_no_deadline() {
+async fn the_longest_response_timeout_means_no_deadline() {
     let webhooks = WebhookLayer::new("/", idle())
         .response_timeout(Duration::MAX)
         .endpoint();
@@ -294,7 +294,7 @@ async fn a_drain_that_stalls_ends_with_the_early_answer_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_shares_the_clock_of_what_came_before() {
+async fn a_drain_shares_the_deadline_of_its_request() {
     let webhooks = WebhookLayer::new("/", idle()).max_body_bytes(1).endpoint();
     let body = futures_util::stream::once(async {
         sleep(2 * SECOND).await;
@@ -309,7 +309,7 @@ async fn a_drain_shares_the_clock_of_what_came_before() {
 }
 
 #[tokio::test]
-async fn who_expects_a_100_is_answered_at_once_and_nothing_is_drained() {
+async fn a_client_that_expects_a_100_is_answered_at_once_without_a_drain() {
     for expect in ["100-continue", "100-Continue"] {
         let request = good().header("expect", expect).build::<Script>();
         let request = request.map(|_| Script::new([Step::Panic]));
@@ -406,7 +406,7 @@ async fn the_budget_is_given_back_by_bodies_that_are_complete() {
 }
 
 #[tokio::test]
-async fn the_budget_is_held_while_the_inbox_is_about_to_answer() {
+async fn the_budget_is_held_until_the_inbox_answers() {
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
     let inbox = Scripted::new(move |_, _| {
@@ -453,7 +453,7 @@ async fn a_declared_length_alone_takes_nothing_of_the_budget() {
 }
 
 #[tokio::test]
-async fn what_is_refused_takes_nothing_of_the_budget_while_it_is_drained() {
+async fn a_rejected_body_takes_nothing_of_the_budget_while_it_is_drained() {
     // For want of room: its rest is still to come.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)

@@ -172,7 +172,7 @@ fn body(id: &str) -> Vec<u8> {
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_1_clients_cost_nobody_else_an_answer() {
+async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
     let mut server = Server::start().await;
     let own = body("own");
     let short = |lie: usize| framed(&format!("content-length: {}\r\n", own.len() + lie), &own);
@@ -351,7 +351,7 @@ async fn http_1_clients_cost_nobody_else_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_never_ends_is_given_up_by_a_server_with_a_timer() {
+async fn a_server_with_a_timer_closes_the_connection_of_a_head_that_never_ends() {
     let mut server = Server::start().await;
     let (mut read, mut write) = server.connect().await.into_split();
     let writing = tokio::spawn(async move {
@@ -391,7 +391,7 @@ async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_1_clients_that_leave_or_stay_cost_nobody_else_an_answer() {
+async fn http_1_clients_that_leave_or_stay_cost_no_other_client_an_answer() {
     let mut server = Server::start().await;
     let event = MockRequest::event("a").padded(LIMIT).body_bytes();
     let request = post("", &event);
@@ -497,7 +497,7 @@ mod http_2 {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn clients_cost_nobody_else_an_answer() {
+    async fn hostile_http_2_clients_cost_no_other_client_an_answer() {
         let mut server = Server::start().await;
         let part = vec![b' '; 10_000];
         let reset = 8_u32.to_be_bytes();
@@ -575,7 +575,7 @@ mod http_2 {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_window_of_0_keeps_no_status_back() {
+    async fn a_window_of_0_delays_no_status() {
         let server = Server::start().await;
         let frames = streams(3).flat_map(|s| {
             let data = [body("1"), b"{}".to_vec(), vec![b' '; 10_000]][s as usize / 2].clone();

@@ -35,7 +35,7 @@ async fn finish(mut client: DuplexStream, headers: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hyper_with_a_timer_closes_the_connection_of_a_head_that_takes_over_30_s() {
+async fn hyper_with_a_timer_closes_a_connection_whose_head_takes_over_30_s() {
     for (takes, status) in [(29, "HTTP/1.1 400"), (31, "")] {
         let mut client = served(http1::Builder::new().timer(TokioTimer::new()));
         client.write_all(START).await.unwrap();
@@ -46,7 +46,7 @@ async fn hyper_with_a_timer_closes_the_connection_of_a_head_that_takes_over_30_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn hyper_without_a_timer_waits_for_a_head_as_long_as_it_takes() {
+async fn hyper_without_a_timer_waits_for_a_head_without_limit() {
     let mut client = served(&http1::Builder::new());
     client.write_all(START).await.unwrap();
     tokio::time::sleep(HOUR).await;
@@ -73,7 +73,7 @@ impl axum::serve::Listener for Listener {
 }
 
 #[tokio::test(start_paused = true)]
-async fn axum_serve_waits_for_a_head_as_long_as_it_takes() {
+async fn axum_serve_waits_for_a_head_without_limit() {
     let (connect, connections) = mpsc::channel(1);
     let app = axum::Router::new().route_service("/", endpoint());
     tokio::spawn(axum::serve(Listener(connections), app).into_future());
@@ -86,7 +86,7 @@ async fn axum_serve_waits_for_a_head_as_long_as_it_takes() {
 }
 
 #[tokio::test]
-async fn hyper_answers_431_to_more_headers_than_it_takes() {
+async fn hyper_answers_431_to_too_many_headers() {
     let headers = |count: usize| {
         (0..count)
             .map(|i| format!("x-{i}: y\r\n"))

@@ -46,7 +46,7 @@ fn mocked() -> Mocked {
 // Readiness and capacity
 
 #[tokio::test]
-async fn it_is_ready_when_the_inner_service_is() {
+async fn the_service_is_ready_when_the_inner_service_is_ready() {
     let (mut service, mut handle) = mocked();
     handle.allow(0);
     assert_pending!(service.poll_ready());
@@ -111,7 +111,7 @@ async fn a_webhook_holds_no_capacity_of_the_inner_service_once_its_service_is_us
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_webhook_in_flight_holds_up_no_other_request() {
+async fn a_webhook_in_flight_delays_no_other_request() {
     let mut service = layer().layer(echo());
     let stalled = good()
         .build::<Script>()
@@ -200,7 +200,7 @@ async fn every_part_of_requests_and_responses_is_untouched() {
 }
 
 #[tokio::test]
-async fn connect_with_an_authority_passes_whatever_our_path() {
+async fn connect_with_an_authority_passes_with_any_path() {
     for path in [PATH, "/"] {
         let service = WebhookLayer::new(path, idle()).layer(echo());
         for (method, uri) in [(Method::CONNECT, "example.com:443"), (Method::OPTIONS, "*")] {
@@ -269,7 +269,7 @@ async fn an_upgrade_goes_through() {
 struct Opaque(Rc<str>);
 
 #[tokio::test]
-async fn inner_errors_pass_as_they_are() {
+async fn errors_of_the_inner_service_pass_unchanged() {
     let error = Rc::<str>::from("of the inner service");
     let thrown = Rc::clone(&error);
     let inner = tower::service_fn(move |_: Request<Script>| {
@@ -291,7 +291,7 @@ async fn inner_errors_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_inner_body_passes_as_it_is() {
+async fn an_error_of_the_inner_body_passes_unchanged() {
     let service = layer().layer(echo());
     let request = other().map(|_| Script::new([Step::Data(Bytes::from_static(b"a")), Step::Fail]));
     let response = service.oneshot(request).await.expect("a response");
@@ -426,7 +426,7 @@ async fn frames_and_trailers_of_any_body_pass_one_by_one() {
 }
 
 #[tokio::test]
-async fn the_inner_body_says_its_own_size_and_end() {
+async fn size_hint_and_end_of_the_inner_body_pass_unchanged() {
     for ended in [false, true] {
         let response = odd_service(ended)
             .oneshot(other())
@@ -452,7 +452,7 @@ async fn a_pending_inner_body_is_pending_and_wakes() {
 }
 
 #[tokio::test]
-async fn our_own_text_comes_as_the_data_of_the_inner_body() {
+async fn the_text_of_an_answer_has_the_data_type_of_the_inner_body() {
     let request = good().truncated().build::<Script>();
     let response = odd_service(false)
         .oneshot(request)
@@ -478,7 +478,7 @@ async fn our_own_text_comes_as_the_data_of_the_inner_body() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_request_that_is_not_ours_is_never_polled() {
+async fn the_body_of_a_request_for_another_path_is_never_polled() {
     let service = layer().layer(echo());
     let request = other().map(|_| Script::new([Step::Panic]));
     let seen = request.body().seen();

@@ -16,7 +16,7 @@ fn json(mock: &MockRequest) -> Value {
 }
 
 #[test]
-fn a_mock_is_a_request_as_the_sender_makes_it() {
+fn a_mock_is_a_request_like_the_senders() {
     let mock = MockRequest::event("account.updated")
         .message_id("m-1")
         .data(json!({"name": "ada"}));
@@ -37,7 +37,7 @@ fn a_mock_is_a_request_as_the_sender_makes_it() {
 }
 
 #[test]
-fn no_two_mocks_have_the_same_id_unless_told_so() {
+fn no_two_mocks_have_the_same_id_by_default() {
     let (one, two) = (MockRequest::event("a"), MockRequest::event("a"));
     assert_ne!(one.to_event().id(), two.to_event().id());
     assert_eq!(one.to_event().id(), one.clone().to_event().id());
@@ -143,7 +143,7 @@ fn a_mock_can_be_wrong_on_purpose() {
 }
 
 #[test]
-fn a_member_of_a_body_that_is_set_as_a_whole_is_a_mistake_that_is_told() {
+fn setting_a_member_of_a_body_that_was_set_as_a_whole_panics() {
     let message = panic_of(|| drop(MockRequest::event("a").body("{}").message_id("m-1")));
     assert!(message.contains("set its members before"), "{message}");
 }
@@ -196,7 +196,7 @@ async fn deliver(mock: MockRequest) -> DeliveryResult {
 }
 
 #[tokio::test]
-async fn what_holds_is_asserted_in_silence() {
+async fn an_assertion_that_holds_prints_nothing() {
     let delivered = deliver(MockRequest::event("account.updated").data(7)).await;
     delivered.assert_accepted();
     delivered.assert_status(200);
@@ -211,7 +211,7 @@ async fn what_holds_is_asserted_in_silence() {
 }
 
 #[tokio::test]
-async fn a_failed_assertion_says_what_happened_instead() {
+async fn a_failed_assertion_names_the_actual_result() {
     let delivered = deliver(MockRequest::event("account.updated").data("text")).await;
     let story = "the answer was 200 OK and this ran: account.updated handled, \
         account[.*] failed: no such account, * mismatched: `data` doesn't fit";
@@ -257,7 +257,7 @@ async fn a_failed_assertion_says_what_happened_instead() {
 }
 
 #[tokio::test]
-async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_says_so() {
+async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_names_it() {
     let harness = Harness::new(EventRouter::new().on_any(|_: Event| async {}));
     let mock = MockRequest::event("account.updated");
     harness.deliver(mock.clone()).await.assert_handled("*");
@@ -270,7 +270,7 @@ async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_says_so
 }
 
 #[tokio::test]
-async fn deliveries_of_a_harness_dont_mix() {
+async fn events_of_one_harness_dont_mix() {
     let harness = Harness::new(EventRouter::new().on("account.*", |_: Event| async {
         tokio::task::yield_now().await;
     }));

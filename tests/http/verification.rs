@@ -27,7 +27,7 @@ async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
 }
 
 #[tokio::test]
-async fn a_secret_in_the_query_lets_in_and_no_other() {
+async fn only_the_right_secret_in_the_query_is_accepted() {
     let secret = || SharedSecret::in_query("token", "s3 cret&=%/é");
     for (query, expected) in [
         // Encoded as browsers, as `encodeURIComponent` and as the careless do it.
@@ -55,7 +55,7 @@ async fn a_secret_in_the_query_lets_in_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_header_lets_in_and_no_other() {
+async fn only_the_right_secret_in_a_header_is_accepted() {
     let secret = || SharedSecret::in_header("X-Secret", "s3cret");
     assert_eq!(
         status(secret(), good().header("x-secret", "s3cret")).await,
@@ -87,7 +87,7 @@ async fn a_secret_in_a_header_lets_in_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_secret_may_be_bytes_that_are_no_text() {
+async fn a_secret_may_be_bytes_that_arent_text() {
     let secret = SharedSecret::in_header("x-secret", b"\xff\xfe");
     assert_eq!(
         status(secret.clone(), good().header("x-secret", &b"\xff\xfe"[..])).await,
@@ -100,7 +100,7 @@ async fn a_secret_may_be_bytes_that_are_no_text() {
 }
 
 #[tokio::test]
-async fn several_secrets_let_in_while_they_rotate() {
+async fn several_secrets_are_accepted_during_a_rotation() {
     let secret = SharedSecret::in_query("token", "new").or("old").or("older");
     for (given, expected) in [("new", 200), ("old", 200), ("older", 200), ("oldest", 401)] {
         assert_eq!(
@@ -186,7 +186,7 @@ impl Verify for Length {
 }
 
 #[tokio::test]
-async fn a_verifier_of_ones_own_sees_the_head_and_the_whole_body() {
+async fn a_custom_verifier_sees_the_head_and_the_whole_body() {
     let webhooks = WebhookLayer::new("/", idle()).verify(Length).endpoint();
     let body = good().body_bytes();
     let (all, less) = (body.len().to_string(), (body.len() - 1).to_string());
@@ -433,7 +433,7 @@ async fn nothing_warns_with_verify() {
 
 #[cfg(feature = "tracing")]
 #[tokio::test]
-async fn a_strangers_refusals_are_warned_of_ever_more_seldom_and_every_malformed_body_is() {
+async fn warnings_of_unverified_requests_become_rarer_and_every_malformed_body_is_logged() {
     let (log, _guard) = capture("trace");
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", SECRET))
@@ -485,7 +485,7 @@ async fn a_duplicate_is_logged_as_a_duplicate_and_not_as_accepted() {
 
 #[cfg(feature = "tracing")]
 #[tokio::test]
-async fn line_breaks_in_ids_and_event_types_make_no_lines_in_the_log() {
+async fn line_breaks_in_ids_and_event_types_add_no_lines_to_the_log() {
     let (log, _guard) = capture("trace");
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", SECRET))
@@ -528,7 +528,7 @@ async fn a_plus_in_the_query_is_itself_or_a_space() {
 }
 
 #[tokio::test]
-async fn a_secret_neednt_be_utf_8() {
+async fn a_secret_need_not_be_utf_8() {
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", b"\xff\x00"))
         .endpoint();

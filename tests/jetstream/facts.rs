@@ -108,7 +108,7 @@ async fn a_full_stream_acknowledges_and_drops_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn an_existing_consumer_is_changed_without_a_word() {
+async fn an_existing_consumer_is_changed_silently() {
     let server = Server::start().await;
     let context = server.context().await;
     let stream = stream(&context, Config::default()).await;
@@ -141,7 +141,7 @@ async fn a_subject_of_four_kilobytes_disconnects_its_publisher() {
 }
 
 #[tokio::test]
-async fn what_a_client_that_is_not_connected_is_given_it_keeps() {
+async fn a_client_without_a_connection_keeps_its_messages() {
     let mut server = Server::start().await;
     let context = server.context().await;
     stream(&context, Config::default()).await;
@@ -169,7 +169,7 @@ async fn what_a_client_that_is_not_connected_is_given_it_keeps() {
 }
 
 #[tokio::test]
-async fn a_space_of_unicode_in_a_stored_subject_drops_its_consumers_connection() {
+async fn a_unicode_space_in_a_stored_subject_closes_its_consumers_connection() {
     let server = Server::start().await;
     let context = server.context().await;
     stream(&context, Config::default()).await;
@@ -191,7 +191,7 @@ async fn a_space_of_unicode_in_a_stored_subject_drops_its_consumers_connection()
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_that_is_dropped_leaves_those_that_it_had_fetched_stuck() {
+async fn a_dropped_stream_of_messages_leaves_its_fetched_messages_unacknowledged() {
     let server = Server::start().await;
     let context = server.context().await;
     let stream = stream(&context, Config::default()).await;

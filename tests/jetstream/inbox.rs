@@ -52,7 +52,7 @@ async fn an_event_is_in_the_stream_when_it_is_answered() {
 }
 
 #[tokio::test]
-async fn a_copy_is_a_copy_whichever_receiver_it_reaches() {
+async fn a_copy_is_a_duplicate_at_any_receiver() {
     let server = Server::start().await;
     let context = server.context().await;
     let one = open(&context).await;
@@ -65,7 +65,7 @@ async fn a_copy_is_a_copy_whichever_receiver_it_reaches() {
 }
 
 #[tokio::test]
-async fn a_copy_is_a_copy_after_a_restart_of_the_server() {
+async fn a_copy_is_a_duplicate_after_a_restart_of_the_server() {
     let mut server = Server::start().await;
     let inbox = open(&server.context().await).await;
     assert_eq!(inbox.accept(event("m-1")).await, Ok(Accepted::New));
@@ -76,7 +76,7 @@ async fn a_copy_is_a_copy_after_a_restart_of_the_server() {
 }
 
 #[tokio::test]
-async fn of_a_thousand_copies_through_two_receivers_one_is_taken() {
+async fn of_a_thousand_copies_through_two_receivers_one_is_accepted() {
     let server = Server::start().await;
     let context = server.context().await;
     let inboxes = [open(&context).await, open(&server.context().await).await];
@@ -94,7 +94,7 @@ async fn of_a_thousand_copies_through_two_receivers_one_is_taken() {
 }
 
 #[tokio::test]
-async fn while_the_server_is_away_events_are_refused_at_once_and_then_taken_again() {
+async fn while_the_server_is_away_events_are_refused_and_then_accepted_again() {
     let mut server = Server::start().await;
     let context = server.context().await;
     let inbox = open(&context).await;
@@ -113,7 +113,7 @@ async fn while_the_server_is_away_events_are_refused_at_once_and_then_taken_agai
 }
 
 #[tokio::test]
-async fn without_an_acknowledgement_in_time_it_is_503_and_the_bytes_count_until_there_is_one() {
+async fn an_event_without_an_acknowledgement_in_time_is_503_and_its_bytes_count_until_it_comes() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = JetStreamInbox::builder(context.clone())
@@ -196,7 +196,7 @@ async fn a_body_over_the_servers_limit_is_413() {
 }
 
 #[tokio::test]
-async fn a_drain_refuses_and_waits_for_what_is_on_its_way() {
+async fn a_drain_refuses_new_events_and_waits_for_publishes_in_flight() {
     let server = Server::start().await;
     let mut context = server.context().await;
     context.set_timeout(nats::TIMEOUT);
@@ -229,7 +229,7 @@ async fn refusal(context: &Context, settings: StreamSettings) -> Error {
 }
 
 #[tokio::test]
-async fn a_stream_must_exist_unless_it_is_to_be_created() {
+async fn a_stream_must_exist_without_create_if_missing() {
     let server = Server::start().await;
     let context = server.context().await;
     let error = refusal(&context, StreamSettings::new()).await;
@@ -261,7 +261,7 @@ async fn names_that_would_have_to_be_encoded_are_refused() {
 }
 
 #[tokio::test]
-async fn a_setting_of_a_stream_that_doesnt_fit_is_named() {
+async fn the_error_names_the_setting_of_a_stream_that_doesnt_fit() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let server = Server::start().await;
     let context = server.context().await;
@@ -333,7 +333,7 @@ async fn a_setting_of_a_stream_that_doesnt_fit_is_named() {
 }
 
 #[tokio::test]
-async fn an_existing_stream_is_left_as_it_is() {
+async fn an_existing_stream_is_left_unchanged() {
     let server = Server::start().await;
     let context = server.context().await;
     open(&context).await;

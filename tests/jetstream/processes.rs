@@ -338,7 +338,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_of_a_killed_worker_are_run_by_the_other() {
+async fn another_worker_runs_the_events_of_a_killed_worker() {
     let _one = ONE_AT_A_TIME.lock().await;
     let server = Server::start().await;
     let (url, log, sender) = (server.url(), Log::new(), Sender::new());

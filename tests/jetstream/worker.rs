@@ -217,7 +217,7 @@ async fn of_a_thousand_copies_through_two_receivers_one_is_handled() {
 }
 
 #[tokio::test]
-async fn that_events_wait_for_long_is_warned_of() {
+async fn events_that_wait_long_are_warned_of() {
     let log = Log::capture();
     let server = Server::start().await;
     let context = server.context().await;
@@ -274,7 +274,7 @@ async fn only_the_route_that_failed_runs_again() {
 }
 
 #[tokio::test]
-async fn a_panic_a_hang_and_a_misfit_are_failures_of_their_own_route() {
+async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
     let server = Server::start().await;
     let context = server.context().await;
     let runs = Runs::default();
@@ -310,7 +310,7 @@ async fn a_panic_a_hang_and_a_misfit_are_failures_of_their_own_route() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_kept_and_can_be_listed_replayed_and_deleted() {
+async fn dead_letters_can_be_listed_replayed_and_deleted() {
     let server = Server::start().await;
     let context = server.context().await;
     let runs = Runs::default();
@@ -485,7 +485,7 @@ async fn letters_are_pruned_by_age() {
 }
 
 #[tokio::test]
-async fn the_letters_of_one_group_are_not_those_of_another() {
+async fn each_group_has_its_own_letters() {
     let server = Server::start().await;
     let context = server.context().await;
     let router = EventRouter::new().on_any(|_: Event| async { Err(HandlerError::permanent("no")) });
@@ -511,7 +511,7 @@ async fn the_letters_of_one_group_are_not_those_of_another() {
 }
 
 #[tokio::test]
-async fn a_route_that_stalls_stalls_no_other() {
+async fn a_route_that_stalls_affects_no_other_route() {
     let server = Server::start().await;
     let context = server.context().await;
     let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
@@ -541,7 +541,7 @@ async fn a_route_that_stalls_stalls_no_other() {
 }
 
 #[tokio::test]
-async fn a_handler_may_take_longer_than_the_server_waits_for_a_sign_of_life() {
+async fn a_handler_may_take_longer_than_ack_wait() {
     let server = Server::start().await;
     let context = server.context().await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
@@ -579,7 +579,7 @@ async fn a_handler_may_take_longer_than_the_server_waits_for_a_sign_of_life() {
 }
 
 #[tokio::test]
-async fn a_drain_hands_back_at_once_what_another_worker_then_runs() {
+async fn a_drain_returns_events_at_once_to_another_worker() {
     let server = Server::start().await;
     let context = server.context().await;
     let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
@@ -616,7 +616,7 @@ async fn a_drain_hands_back_at_once_what_another_worker_then_runs() {
 }
 
 #[tokio::test]
-async fn what_arrives_during_a_drain_is_handed_back_without_an_attempt() {
+async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
     let server = Server::start().await;
     let context = server.context().await;
     let runs = Runs::default();
@@ -728,7 +728,7 @@ async fn workers_that_start_a_group_at_the_same_time_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_differs_is_an_error_and_stays_as_it_is() {
+async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
     let server = Server::start().await;
     let context = server.context().await;
     inbox(&context).await;
@@ -793,7 +793,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_fallback_gets_nothing_unless_it_is_asked_for() {
+async fn the_fallback_gets_nothing_without_deliver_fallback() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -816,7 +816,7 @@ async fn the_fallback_gets_nothing_unless_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn names_and_settings_that_fit_no_route_are_refused() {
+async fn names_and_settings_without_a_route_are_errors() {
     let server = Server::start().await;
     let context = server.context().await;
     let router = EventRouter::new().on("a", |_: Event| async {});
@@ -900,7 +900,7 @@ async fn a_body_that_cant_be_decoded_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
+async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -941,7 +941,7 @@ async fn an_event_whose_deliveries_never_end_is_dead_at_last() {
 }
 
 #[tokio::test]
-async fn layers_of_tower_fit_around_the_router() {
+async fn layers_of_tower_wrap_the_router() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -967,7 +967,7 @@ async fn layers_of_tower_fit_around_the_router() {
 }
 
 #[tokio::test]
-async fn hooks_are_told_of_each_attempt() {
+async fn hooks_run_after_each_attempt() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -997,7 +997,7 @@ async fn hooks_are_told_of_each_attempt() {
 }
 
 #[tokio::test]
-async fn a_retry_is_handed_back_with_its_delay() {
+async fn a_retry_is_returned_with_its_delay() {
     let server = Server::start().await;
     let context = server.context().await;
     let router = EventRouter::new().on("a", |_: Event| async {
@@ -1023,7 +1023,7 @@ async fn a_retry_is_handed_back_with_its_delay() {
 
 /// The client's own double acknowledgement took it for an answer that nobody is there to answer.
 #[tokio::test]
-async fn an_acknowledgement_that_nobody_answers_is_none() {
+async fn an_acknowledgement_without_a_reply_doesnt_count() {
     let server = Server::start().await;
     let context = server.context().await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
@@ -1056,7 +1056,7 @@ async fn an_acknowledgement_that_nobody_answers_is_none() {
 
 /// It never returned: each letter that it sent round came back as another one.
 #[tokio::test]
-async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
+async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     let server = Server::start().await;
     let context = server.context().await;
     let router = EventRouter::new().on("a", |_: Event| async {

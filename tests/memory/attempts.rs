@@ -88,7 +88,7 @@ async fn only_the_routes_that_failed_run_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_routes_all_come_to_it_in_the_end_is_handled() {
+async fn an_event_whose_routes_all_succeed_in_the_end_is_handled() {
     let inbox = MemoryInbox::new(EventRouter::new().on("a", fails_before(5)));
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -104,7 +104,7 @@ async fn an_event_that_only_observers_saw_is_unhandled_also_after_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_event_dies_after_the_last_attempt_and_not_before() {
+async fn an_event_is_dead_lettered_after_the_last_attempt_and_not_before() {
     for attempts in [1, 2, 7] {
         let (builder, log) =
             logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(attempts)));
@@ -126,7 +126,7 @@ async fn the_event_dies_after_the_last_attempt_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
+async fn delays_are_jittered_grow_and_never_exceed_the_maximum() {
     let retry = RetryPolicy::new()
         .max_attempts(12)
         .initial_delay(seconds(1))
@@ -166,7 +166,7 @@ async fn waits_are_jittered_grow_and_never_exceed_the_ceiling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_is_made_when_its_wait_is_over() {
+async fn an_attempt_starts_when_its_delay_is_over() {
     let (builder, log) = logged(MemoryInbox::builder());
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     inbox.accept(event("1")).await.unwrap();
@@ -183,7 +183,7 @@ async fn an_attempt_is_made_when_its_wait_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_gives_the_same_waits() {
+async fn the_same_seed_gives_the_same_delays() {
     let mut runs = Vec::new();
     for seed in [7, 7, 8] {
         let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().seed(seed)));
@@ -203,7 +203,7 @@ async fn the_same_seed_gives_the_same_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_can_ask_for_a_wait_up_to_the_ceiling() {
+async fn a_handler_can_ask_for_a_delay_up_to_the_maximum() {
     for (asked, ceiling, waits) in [(60, 300, 60), (900, 300, 300)] {
         let (builder, log) =
             logged(MemoryInbox::builder().retry(RetryPolicy::new().max_delay(seconds(ceiling))));
@@ -226,7 +226,7 @@ async fn a_handler_can_ask_for_a_wait_up_to_the_ceiling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permanent_error_and_a_payload_that_doesnt_fit_stop_at_once() {
+async fn a_permanent_error_and_a_payload_that_doesnt_fit_are_not_retried() {
     let (builder, log) = logged(MemoryInbox::builder());
     let router = EventRouter::new()
         .on("a", |_: Event| async {
@@ -254,7 +254,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_stop_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_gets_a_fresh_deadline() {
+async fn each_attempt_gets_a_new_deadline() {
     let (builder, log) = logged(MemoryInbox::builder().attempt_timeout(seconds(10)));
     let router = EventRouter::new().on("a", |event: Event| async move {
         tokio::time::sleep(seconds(if event.attempt() == 1 { 11 } else { 9 })).await;
@@ -266,7 +266,7 @@ async fn each_attempt_gets_a_fresh_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_retry_holds_no_place_in_delivery_but_counts_against_the_bounds() {
+async fn a_retrying_event_counts_against_max_events_but_not_against_the_concurrency() {
     let retry = RetryPolicy::new()
         .initial_delay(seconds(1000))
         .max_delay(seconds(1000))
@@ -319,7 +319,7 @@ async fn the_bounds_refuse_while_retries_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_makes_due_what_waits_for_its_next_attempt() {
+async fn a_drain_makes_waiting_retries_due() {
     let retry = RetryPolicy::new()
         .initial_delay(seconds(1000))
         .max_delay(seconds(1000));
@@ -340,7 +340,7 @@ async fn drain_makes_due_what_waits_for_its_next_attempt() {
 }
 
 #[test]
-fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
+fn a_retrying_event_that_its_runtime_drops_is_dead() {
     let (builder, log) = {
         let log = Log::default();
         let write = Arc::clone(&log);
@@ -381,7 +381,7 @@ fn an_event_between_two_attempts_that_its_runtime_drops_is_dead() {
 
 /// The bug: a layer that kept a later attempt from the router made the event count as handled.
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_that_wait() {
+async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
     let router = EventRouter::new()
         .on("a", fails_before(2))
         .on_any(fails_before(1));
@@ -431,7 +431,7 @@ async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stat
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_that_is_renamed_between_attempts_may_run_twice_a_removed_one_ends_none_is_lost() {
+async fn a_route_renamed_between_attempts_may_run_twice_and_a_removed_one_ends() {
     let first = EventRouter::new()
         .on("a", fails_before(1))
         .named("old name")
@@ -479,7 +479,7 @@ async fn an_event_whose_waiting_routes_are_all_removed_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
+async fn a_service_without_a_router_is_retried_until_it_succeeds() {
     let runs = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&runs);
     let service = tower::service_fn(move |_: Event| {
@@ -500,7 +500,7 @@ async fn a_service_without_a_router_is_tried_again_until_it_does_its_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_is_reached_only_by_a_later_attempt_runs_its_routes_then() {
+async fn a_router_that_only_a_later_attempt_reaches_runs_its_routes() {
     let router = EventRouter::new()
         .on("a", fails_before(2))
         .on_any(fails_before(1));

@@ -161,7 +161,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_events_that_died_leave_a_letter() {
+async fn only_dead_events_leave_a_letter() {
     let outage = Outage::now();
     let late = outage.clone();
     let router = EventRouter::new()
@@ -221,7 +221,7 @@ fn an_event_that_its_runtime_dropped_leaves_a_letter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
+async fn beyond_the_count_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -241,7 +241,7 @@ async fn past_the_count_the_oldest_letters_are_dropped_and_counted() {
 
 /// An old event that is replayed and dies again was the first to go, for its low number.
 #[tokio::test(start_paused = true)]
-async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
+async fn the_oldest_letter_was_dead_lettered_first() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -260,7 +260,7 @@ async fn the_oldest_letter_is_the_one_that_is_dead_for_the_longest_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() {
+async fn a_long_reason_is_cut_and_never_within_a_character() {
     let router = EventRouter::new().on("a", |_: Event| async {
         Err::<(), HandlerError>(HandlerError::permanent("é".repeat(1_000)))
     });
@@ -274,7 +274,7 @@ async fn a_reason_is_cut_where_it_grows_too_long_and_never_within_a_character() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
+async fn beyond_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -308,7 +308,7 @@ async fn past_the_bytes_the_oldest_letters_are_dropped_and_counted() {
 
 /// The bug: it drove all others out, and then was dropped itself.
 #[tokio::test(start_paused = true)]
-async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
+async fn a_letter_that_could_never_fit_displaces_no_other() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -325,7 +325,7 @@ async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_room_for_none_none_is_kept_and_the_hook_is_told() {
+async fn with_a_limit_of_0_no_letter_is_kept_and_the_hook_is_called() {
     let outage = Outage::now();
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
@@ -396,7 +396,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
+async fn a_letter_is_found_by_its_id_until_it_is_deleted() {
     let outage = Outage::now();
     let inbox = single(&outage);
     for id in ["1", "2"] {
@@ -421,7 +421,7 @@ async fn a_letter_is_known_by_its_id_until_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more() {
+async fn a_replayed_event_is_no_duplicate_and_its_letter_is_gone() {
     let gate = Arc::new(Semaphore::new(0));
     let pass = Arc::clone(&gate);
     let outage = Outage::now();
@@ -470,7 +470,7 @@ async fn a_replayed_event_is_no_copy_counts_as_replayed_and_is_a_letter_no_more(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attempts_begin_anew() {
+async fn a_replay_runs_only_unfinished_routes_and_starts_at_attempt_1() {
     let (sender, mut runs) = mpsc::unbounded_channel();
     let outage = Outage::now();
     let run = |name: &'static str| {
@@ -522,7 +522,7 @@ async fn a_replay_runs_only_the_routes_that_hadnt_done_their_work_and_its_attemp
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_runs_the_routes_that_match_now() {
+async fn a_replay_runs_the_routes_that_match_at_that_time() {
     let fails = |_: Event| async { Err::<(), _>("failed") };
     let first = EventRouter::new()
         .on("a", |_: Event| async {})
@@ -598,7 +598,7 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
+async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     let outage = Outage::now();
     let inbox = single(&outage);
     for id in ["1", "2", "3"] {
@@ -614,7 +614,7 @@ async fn each_letter_of_a_pattern_is_replayed_once_though_it_dies_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
+async fn a_replay_into_a_full_inbox_is_refused_and_the_letter_stays() {
     let outage = Outage::now();
     let router = EventRouter::new()
         .on_prefix("a", outage.handler())
@@ -643,7 +643,7 @@ async fn a_replay_is_refused_while_there_is_no_room_and_the_letter_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_the_rest_stay() {
+async fn a_replay_by_pattern_replays_the_oldest_letters_that_fit() {
     let outage = Outage::now();
     let router = EventRouter::new()
         .on_prefix("a", outage.handler())
@@ -673,7 +673,7 @@ async fn where_there_is_room_for_some_the_oldest_of_a_pattern_are_replayed_and_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_refused_for_want_of_bytes() {
+async fn a_replay_beyond_the_byte_limit_is_refused() {
     let outage = Outage::now();
     let router = EventRouter::new()
         .on_prefix("a", outage.handler())
@@ -698,7 +698,7 @@ async fn a_replay_is_refused_for_want_of_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_is_refused_while_the_inbox_is_drained_and_the_letter_stays() {
+async fn a_replay_during_a_drain_is_refused_and_the_letter_stays() {
     let outage = Outage::now();
     let inbox = single(&outage);
     accept(&inbox, "a", "1").await;
@@ -738,7 +738,7 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn letters_are_pruned_by_the_time_of_their_death() {
+async fn letters_are_pruned_by_the_time_they_were_dead_lettered() {
     let system_time = Dated::at(0);
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
@@ -771,7 +771,7 @@ async fn letters_are_pruned_by_the_time_of_their_death() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
+async fn the_hook_runs_for_each_dead_letter_and_its_panic_changes_nothing() {
     let (first, mut told) = mpsc::unbounded_channel();
     let second = first.clone();
     let outage = Outage::now();
@@ -808,7 +808,7 @@ async fn the_hook_is_told_of_each_death_and_one_that_panics_hurts_nothing() {
 
 /// The bug: it was told before the letter was kept, and found none.
 #[tokio::test(start_paused = true)]
-async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
+async fn the_hook_runs_after_the_letter_is_stored_and_before_its_event_is_counted() {
     let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
     let (mine, outage) = (Arc::clone(&slot), Outage::now());
     let (sender, mut seen) = mpsc::unbounded_channel();
@@ -831,7 +831,7 @@ async fn the_hook_finds_the_letter_kept_and_its_event_not_yet_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
+async fn a_hook_can_replay_and_delete_its_letter() {
     for hold in [false, true] {
         let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
         let (mine, outage) = (Arc::clone(&slot), Outage::now());
@@ -865,7 +865,7 @@ async fn a_hook_can_replay_and_delete_what_it_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_handle_of_a_layer_and_of_an_endpoint_has_the_letters_and_takes_hooks() {
+async fn the_handles_of_layers_and_endpoints_have_letters_and_hooks() {
     let router = || EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let inbox = || {
         MemoryInbox::builder()
@@ -930,7 +930,7 @@ impl<I: Inbox> Inbox for Wrapper<I> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_around_another_one_passes_the_letters_on() {
+async fn an_inbox_that_wraps_another_has_its_letters() {
     let outage = Outage::now();
     let inbox = Wrapper(Wrapper(single(&outage)));
     let (sender, mut told) = mpsc::unbounded_channel();
@@ -953,7 +953,7 @@ async fn an_inbox_around_another_one_passes_the_letters_on() {
 
 /// The bug: a route's end wrote its reason.
 #[tokio::test(start_paused = true)]
-async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
+async fn no_debug_output_shows_a_body_or_a_reason() {
     let router = EventRouter::new()
         .on("a", |_: Event| async { Err::<(), _>("s3cret reason") })
         .on_any(|_: Event| async { panic!("s3cret panic") });
@@ -990,7 +990,7 @@ async fn what_came_and_what_handlers_said_is_in_no_debug_output() {
 
 /// The bug: both wrote the sender's texts as they came, line breaks and all.
 #[tokio::test]
-async fn a_delivery_and_a_letter_are_written_in_one_line_whatever_the_sender_named() {
+async fn attempts_and_letters_display_in_one_line_with_any_name() {
     let written = Arc::new(Mutex::new(Vec::new()));
     let write = Arc::clone(&written);
     let inbox = MemoryInbox::builder()
@@ -1057,7 +1057,7 @@ impl std::fmt::Display for Unspeakable {
 impl std::error::Error for Unspeakable {}
 
 #[tokio::test(start_paused = true)]
-async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
+async fn a_reason_whose_display_fails_is_named_after_its_kind() {
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
@@ -1069,7 +1069,7 @@ async fn a_reason_that_can_t_be_written_is_named_after_its_kind() {
 /// The bug: the reason of a route that no attempt reached any more was that the layer before it had
 /// done its work, which was written once an attempt.
 #[tokio::test(start_paused = true)]
-async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
+async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
     let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let attempts = Arc::new(AtomicU32::new(0));
     let service = tower::service_fn(move |event: Event| {
@@ -1093,7 +1093,7 @@ async fn a_route_that_a_layer_kept_the_event_from_was_dropped() {
 }
 
 #[test]
-fn the_counts_balance_whenever_they_are_read_while_letters_come_and_go() {
+fn the_counts_balance_at_every_read_while_letters_come_and_go() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -52,7 +52,7 @@ async fn a_copy_is_answered_200_and_not_run_again() {
 
 /// Nothing but the secret keeps strangers from doing so: see SECURITY.md.
 #[tokio::test]
-async fn who_sends_an_id_first_takes_it_from_the_event_that_it_belongs_to() {
+async fn a_foreign_event_with_the_id_of_a_later_one_makes_it_a_duplicate() {
     let (router, runs) = counting();
     let inbox = MemoryInbox::new(router);
     let event =
@@ -70,7 +70,7 @@ async fn who_sends_an_id_first_takes_it_from_the_event_that_it_belongs_to() {
 }
 
 #[tokio::test]
-async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
+async fn a_copy_of_a_waiting_or_failed_event_is_a_duplicate() {
     let router = EventRouter::new().on("account.updated", |_: Event| async {
         Err::<(), _>("failed")
     });
@@ -85,7 +85,7 @@ async fn a_copy_of_an_event_that_waits_or_failed_is_a_copy_too() {
 }
 
 #[test]
-fn of_concurrent_copies_one_is_run() {
+fn of_concurrent_copies_one_runs() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .build()
@@ -128,7 +128,7 @@ async fn an_id_expires_after_its_window_and_not_before() {
 }
 
 #[tokio::test]
-async fn past_the_count_the_oldest_ids_are_forgotten() {
+async fn beyond_the_count_the_oldest_ids_are_forgotten() {
     let (router, _) = counting();
     let inbox = MemoryInbox::builder().max_remembered_ids(3).build(router);
     for id in ["1", "2", "3", "4"] {
@@ -141,7 +141,7 @@ async fn past_the_count_the_oldest_ids_are_forgotten() {
 }
 
 #[tokio::test]
-async fn nothing_is_remembered_where_the_window_or_the_count_is_zero() {
+async fn no_id_is_remembered_if_the_window_or_the_count_is_zero() {
     let none: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
         |builder| builder.duplicate_window(Duration::ZERO),
         |builder| builder.max_remembered_ids(0),
@@ -172,7 +172,7 @@ async fn a_refused_event_leaves_its_id_free() {
 }
 
 #[test]
-fn an_event_that_no_runtime_could_take_leaves_its_id_free() {
+fn an_event_without_a_runtime_leaves_its_id_free() {
     let (router, runs) = counting();
     let inbox = MemoryInbox::new(router);
     for _ in 0..2 {
@@ -201,7 +201,7 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
 /// The bug: a copy that came while the first was being taken was answered 200, and then the first
 /// was refused.
 #[tokio::test]
-async fn a_copy_is_not_answered_200_before_the_event_is_owned() {
+async fn a_copy_is_not_answered_200_before_the_event_is_stored() {
     let inbox = Arc::new(OnceLock::<MemoryInbox>::new());
     let answer = Arc::new(Mutex::new(None));
     let (interrupted, answered) = (Arc::clone(&inbox), Arc::clone(&answer));

@@ -77,7 +77,7 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
 
 /// The bug: a timer of tokio's panics if its runtime shuts down.
 #[tokio::test]
-async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down() {
+async fn a_drain_returns_the_remaining_events_when_their_runtime_shuts_down() {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -104,7 +104,7 @@ async fn a_drain_says_what_is_left_when_the_runtime_of_the_deliveries_shuts_down
 
 /// The bug: only a drain put workers to what a runtime that had shut down left behind.
 #[test]
-fn who_waits_until_all_is_settled_gets_delivered_what_a_runtime_left_behind() {
+fn wait_idle_runs_the_events_that_a_runtime_left_behind() {
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
     let router = EventRouter::new().on("a", move |_: Event| async move {
@@ -256,7 +256,7 @@ async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
 
 /// The bug: what a timer of the wait for an attempt panics with got into the task, and so into whoever runs it.
 #[tokio::test]
-async fn a_retry_whose_timer_panics_is_made_at_once() {
+async fn a_retry_whose_timer_panics_runs_at_once() {
     for spawns in [Spawns::Inline, Spawns::OnceInline, Spawns::Elsewhere] {
         let runtime = odd(spawns, Sleeps::PanicsWhenPolled);
         let inbox = MemoryInbox::builder()
@@ -387,7 +387,7 @@ mod subscribers {
     /// The bugs: the warning of a hook that panicked kept its event from being counted, and a span that couldn't be
     /// entered kept what it was around from being dropped.
     #[tokio::test]
-    async fn a_subscriber_that_panics_costs_no_event_its_count() {
+    async fn every_event_is_counted_though_the_subscriber_panics() {
         for panics in [
             "new_span",
             "enter",
@@ -434,7 +434,7 @@ mod subscribers {
     }
 
     #[tokio::test]
-    async fn a_subscriber_that_panics_costs_no_request_its_answer() {
+    async fn every_request_is_answered_though_the_subscriber_panics() {
         let inbox = MemoryInbox::new(EventRouter::new());
         let webhooks = WebhookLayer::new("/", inbox)
             .on_rejection(|_| panic!("a hook that panics"))

@@ -36,7 +36,7 @@ fn gated(gate: &Arc<Semaphore>) -> EventRouter {
 async fn noop(_: Event) {}
 
 #[tokio::test]
-async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
+async fn exactly_n_running_and_q_waiting_events_are_accepted() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -72,7 +72,7 @@ async fn with_n_running_and_q_waiting_exactly_n_and_q_are_admitted() {
 }
 
 #[tokio::test]
-async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
+async fn a_burst_is_accepted_up_to_the_bound_before_any_worker_runs() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -88,7 +88,7 @@ async fn a_burst_is_admitted_up_to_the_bound_before_any_worker_has_run() {
 }
 
 #[tokio::test]
-async fn it_is_bounded_by_bytes_too() {
+async fn the_inbox_is_bounded_by_bytes_too() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -120,14 +120,14 @@ async fn accepting_doesnt_wait_for_handlers() {
 }
 
 #[tokio::test]
-async fn an_accept_that_was_never_polled_takes_nothing() {
+async fn an_accept_that_was_never_polled_stores_nothing() {
     let inbox = MemoryInbox::new(EventRouter::new());
     drop(inbox.accept(event("a")));
     assert_eq!(inbox.handle().stats(), Stats::default());
 }
 
 #[test]
-fn deliveries_run_in_parallel_over_the_runtimes_threads() {
+fn attempts_run_in_parallel_on_the_runtimes_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -171,7 +171,7 @@ async fn events_start_in_the_order_of_their_acceptance() {
 }
 
 #[tokio::test]
-async fn a_queue_that_never_empties_leaves_the_thread_to_others() {
+async fn a_queue_that_never_empties_yields_to_other_tasks() {
     // Handlers that are never pending, and an inbox that one of them fills again and again.
     let stop = Arc::new(AtomicBool::new(false));
     let slot: Arc<Mutex<Option<MemoryInbox>>> = Arc::default();
@@ -197,7 +197,7 @@ async fn a_queue_that_never_empties_leaves_the_thread_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempts_timeout_costs_only_the_routes_that_still_run() {
+async fn the_attempt_timeout_affects_only_the_routes_that_still_run() {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&reports);
     let router = EventRouter::new()
@@ -239,7 +239,7 @@ async fn a_single_route_that_hangs_is_timed_out_and_dropped() {
 }
 
 #[tokio::test]
-async fn hooks_see_every_delivery_and_one_that_panics_hurts_nothing() {
+async fn hooks_see_every_attempt_and_their_panics_change_nothing() {
     let seen = Arc::new(AtomicUsize::new(0));
     let (first, second) = (Arc::clone(&seen), Arc::clone(&seen));
     let router = EventRouter::new()
@@ -265,7 +265,7 @@ async fn hooks_see_every_delivery_and_one_that_panics_hurts_nothing() {
 }
 
 #[tokio::test]
-async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
+async fn a_hook_has_run_before_its_event_is_counted() {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
@@ -278,7 +278,7 @@ async fn a_hook_has_run_before_the_event_is_counted_as_settled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
+async fn a_drain_refuses_new_events_and_waits_for_the_others() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -300,7 +300,7 @@ async fn drain_refuses_first_then_waits_for_what_waits_and_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_gives_up_at_its_deadline_says_what_is_left_and_cancels_nothing() {
+async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_none() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -340,7 +340,7 @@ async fn dropping_a_drain_leaves_the_inbox_refusing() {
 }
 
 #[tokio::test]
-async fn settled_is_ready_at_once_where_nothing_is_in_flight_and_for_all_who_wait() {
+async fn wait_idle_resolves_at_once_in_an_idle_inbox_and_for_every_caller() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::new(gated(&gate));
     inbox.handle().wait_idle().await;
@@ -357,7 +357,7 @@ async fn settled_is_ready_at_once_where_nothing_is_in_flight_and_for_all_who_wai
 }
 
 #[test]
-fn an_event_is_refused_where_no_runtime_can_take_it() {
+fn an_event_without_a_runtime_is_refused() {
     let inbox = MemoryInbox::new(EventRouter::new());
     let answer = futures_util::FutureExt::now_or_never(inbox.accept(event("a"))).unwrap();
     assert_eq!(answer, Err(AcceptError::unavailable()));
@@ -369,7 +369,7 @@ fn an_event_is_refused_where_no_runtime_can_take_it() {
 }
 
 #[test]
-fn a_delivery_dropped_by_its_runtime_is_dead() {
+fn an_attempt_that_its_runtime_drops_is_dead() {
     let ended = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&ended);
     let router = EventRouter::new()
@@ -404,7 +404,7 @@ fn a_delivery_dropped_by_its_runtime_is_dead() {
 }
 
 #[test]
-fn events_left_behind_by_a_runtime_are_delivered_by_the_next() {
+fn events_left_behind_by_a_runtime_run_on_the_next() {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let hang = Arc::new(AtomicBool::new(true));
     let first = Arc::clone(&hang);
@@ -446,7 +446,7 @@ fn without_timers() -> TestRuntime {
 }
 
 #[tokio::test]
-async fn a_runtime_without_timers_costs_the_deliveries_that_wait_and_nothing_else() {
+async fn a_runtime_without_timers_affects_only_the_attempts_that_wait() {
     let inbox = MemoryInbox::builder().build_with(
         without_timers(),
         EventRouter::new()
@@ -482,7 +482,7 @@ async fn the_handlers_see_the_event_as_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn what_is_accepted_while_a_handler_drops_the_last_inbox_is_delivered() {
+async fn an_event_accepted_while_a_handler_drops_the_last_inbox_runs() {
     let done = Arc::new(Notify::new());
     let tell = Arc::clone(&done);
     let inbox = MemoryInbox::new(
@@ -627,7 +627,7 @@ proptest! {
 }
 
 #[test]
-fn the_counts_balance_whenever_they_are_read_under_concurrent_load() {
+fn the_counts_balance_at_every_read_under_concurrent_load() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -698,7 +698,7 @@ fn the_counts_balance_whenever_they_are_read_under_concurrent_load() {
 }
 
 #[test]
-fn outcomes_have_names_that_hold_nothing_of_the_users() {
+fn outcomes_have_names_without_the_users_texts() {
     let outcome = Outcome::Failed(HandlerError::new("s3cret"));
     assert_eq!(outcome.as_str(), "failed");
     assert_eq!(outcome.to_string(), "failed: s3cret");
@@ -707,7 +707,7 @@ fn outcomes_have_names_that_hold_nothing_of_the_users() {
 /// The bug: a worker that had found nothing left its place a moment later, and an event that came
 /// in between was left without one.
 #[test]
-fn an_event_that_comes_as_a_worker_leaves_gets_another_one() {
+fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -753,7 +753,7 @@ impl Drop for Unspeakable {
 
 /// The bug: such an error unwound the worker after its event had left the guard that counts it.
 #[tokio::test]
-async fn an_error_that_panics_when_it_is_written_or_dropped_costs_its_own_event() {
+async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
     let router = EventRouter::new()
         .on("a", |_: Event| async { Err::<(), _>(Unspeakable) })
         .on("b", noop);
@@ -775,7 +775,7 @@ async fn an_error_that_panics_when_it_is_written_or_dropped_costs_its_own_event(
 }
 
 #[test]
-fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
+fn a_runtime_given_by_handle_uses_its_own_timers() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -802,7 +802,7 @@ fn the_timers_of_a_runtime_by_its_handle_are_its_own() {
 }
 
 #[tokio::test]
-async fn a_drain_that_can_t_be_timed_doesnt_wait() {
+async fn a_drain_without_a_timer_doesnt_wait() {
     let inbox = MemoryInbox::builder().build_with(
         without_timers(),
         EventRouter::new().on("a", |_: Event| async {

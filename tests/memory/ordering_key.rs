@@ -146,7 +146,7 @@ async fn different_keys_and_events_without_one_run_in_parallel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_key_closure_nothing_is_put_in_order() {
+async fn without_a_key_closure_events_run_in_parallel() {
     let meet = Arc::new(Barrier::new(3));
     let router = EventRouter::new().on("a", move |_: Event| async move {
         meet.wait().await;
@@ -159,7 +159,7 @@ async fn without_a_key_closure_nothing_is_put_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody_else() {
+async fn a_retrying_event_blocks_its_own_key_and_no_other() {
     let starts = Starts::default();
     let log = starts.clone();
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -186,7 +186,7 @@ async fn an_event_between_two_attempts_holds_back_the_next_of_its_key_and_nobody
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_is_dead_or_unhandled_lets_the_next_of_its_key_pass() {
+async fn a_dead_or_unhandled_event_unblocks_its_key() {
     let starts = Starts::default();
     let inbox = builder().build(router(&starts, &bad(&["1", "2"])));
     for id in ["1", "2", "3"] {
@@ -220,7 +220,7 @@ async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInb
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_with_success() {
+async fn with_block_key_on_dead_letter_a_dead_event_blocks_its_key_until_a_successful_replay() {
     let (starts, bad) = (Starts::default(), bad(&["1"]));
     let inbox = held(&starts, &bad).await;
     // Dead again.
@@ -240,7 +240,7 @@ async fn with_hold_on_dead_a_dead_event_holds_back_its_key_until_it_is_replayed_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_too() {
+async fn a_replayed_event_blocks_its_key_between_its_attempts_too() {
     let starts = Starts::default();
     let (log, runs) = (starts.clone(), Arc::new(AtomicU32::new(0)));
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -267,7 +267,7 @@ async fn a_replayed_event_that_held_back_its_key_does_so_between_its_attempts_to
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pass() {
+async fn with_block_key_on_dead_letter_a_deleted_letter_unblocks_its_key() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1", "2"])).await;
     assert!(
@@ -294,7 +294,7 @@ async fn with_hold_on_dead_a_letter_that_is_deleted_lets_the_next_of_its_key_pas
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pass() {
+async fn with_block_key_on_dead_letter_pruned_letters_unblock_their_keys() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
     // The clock may not have gone on yet.
@@ -307,7 +307,7 @@ async fn with_hold_on_dead_letters_that_are_pruned_let_the_next_of_their_keys_pa
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_their_keys_pass() {
+async fn with_block_key_on_dead_letter_dropped_letters_unblock_their_keys() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
         |builder| builder.max_dead_letters(1),
         |builder| builder.max_dead_letter_bytes(100),
@@ -342,7 +342,7 @@ async fn with_hold_on_dead_letters_that_are_dropped_for_room_let_the_next_of_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn hold_on_dead_does_nothing_for_events_without_a_key() {
+async fn block_key_on_dead_letter_ignores_events_without_a_key() {
     let starts = Starts::default();
     let inbox = builder()
         .block_key_on_dead_letter()
@@ -363,7 +363,7 @@ async fn hold_on_dead_does_nothing_for_events_without_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
+async fn without_block_key_on_dead_letter_a_replayed_event_runs_last_of_its_key() {
     let (starts, bad, gate) = (Starts::default(), bad(&["1"]), Arc::new(Semaphore::new(0)));
     let (log, fails, pass) = (starts.clone(), Arc::clone(&bad), Arc::clone(&gate));
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -397,7 +397,7 @@ async fn without_hold_on_dead_a_replayed_event_goes_behind_those_of_its_key() {
 
 /// The bug: the only way out was to lose the event by deleting it.
 #[tokio::test(start_paused = true)]
-async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
+async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
         |builder| builder.max_events(3),
         |builder| builder.max_bytes(250),
@@ -480,7 +480,7 @@ async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
+async fn a_blocked_key_with_any_number_of_events_blocks_no_other_key() {
     let gate = Arc::new(Semaphore::new(0));
     let pass = Arc::clone(&gate);
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -508,7 +508,7 @@ async fn a_stuck_key_with_any_number_of_followers_never_stops_other_keys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_key_that_is_tried_again_or_dead_needs_no_place_at_all() {
+async fn a_blocked_key_uses_no_concurrency() {
     for hold in [false, true] {
         let builder = builder()
             .retry(
@@ -604,7 +604,7 @@ fn idle_keys_leave_no_trace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_and_settled_wait_for_what_a_dead_event_holds_back() {
+async fn drain_and_wait_idle_count_the_events_that_a_dead_event_blocks() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
     let wait_idle = tokio::spawn(inbox.handle().wait_idle());
@@ -657,7 +657,7 @@ async fn a_drain_that_makes_retries_due_keeps_the_order() {
 }
 
 #[test]
-fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
+fn events_left_behind_by_a_runtime_run_in_order_on_the_next() {
     for hold in [false, true] {
         let (starts, hang) = (Starts::default(), Arc::new(AtomicBool::new(true)));
         let (log, first) = (starts.clone(), Arc::clone(&hang));
@@ -726,7 +726,7 @@ fn what_a_runtime_left_behind_is_delivered_in_order_by_the_next() {
 }
 
 #[test]
-fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
+fn events_left_behind_by_a_runtime_of_many_threads_run_on_the_next() {
     let (hang, starts) = (Arc::new(AtomicBool::new(true)), Starts::default());
     let (first, log) = (Arc::clone(&hang), starts.clone());
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -764,7 +764,7 @@ fn what_a_runtime_of_many_threads_left_behind_is_delivered_by_the_next() {
 /// The bug: it counted on the worker of the one before it, which was refused because its worker
 /// couldn't be spawned, and was left without one.
 #[tokio::test(start_paused = true)]
-async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
+async fn an_event_behind_a_refused_event_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
         let (slot, starts) = (Arc::new(OnceLock::<MemoryInbox>::new()), Starts::default());
         let (inbox, asked) = (Arc::clone(&slot), AtomicBool::new(false));
@@ -791,7 +791,7 @@ async fn an_event_behind_one_that_is_refused_after_all_gets_a_worker() {
 
 /// The bug: what waited behind it, for its key or for its place, had no worker any more.
 #[tokio::test(start_paused = true)]
-async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
+async fn an_event_behind_an_aborted_attempt_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (None, 1)] {
         let starts = Starts::default();
         let log = starts.clone();
@@ -823,7 +823,7 @@ async fn what_waits_behind_a_delivery_that_is_aborted_gets_a_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_keys_that_are_let_pass_at_once_get_workers() {
+async fn all_keys_that_are_unblocked_at_once_get_workers() {
     // One large letter drives out those that hold x and y; both run at once then, and those whose
     // letters are deleted, and those that are pruned.
     let meet = Arc::new(Barrier::new(2));
@@ -856,7 +856,7 @@ async fn all_keys_that_are_let_pass_at_once_get_workers() {
 }
 
 #[test]
-fn no_line_is_too_long_for_the_stack() {
+fn a_key_with_many_events_doesnt_overflow_the_stack() {
     for drops in [false, true] {
         let thread = std::thread::Builder::new().stack_size(256 << 10);
         let deliver = move || {
@@ -892,7 +892,7 @@ fn no_line_is_too_long_for_the_stack() {
 }
 
 #[test]
-fn the_order_holds_for_events_that_come_from_many_threads() {
+fn the_order_holds_for_events_from_many_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
@@ -1368,7 +1368,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn order_deaths_and_replays_are_those_of_the_model(
+    fn order_dead_letters_and_replays_equal_the_model(
         steps in steps(),
         hold in any::<bool>(),
         attempts in 1_u32..4,

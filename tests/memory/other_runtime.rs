@@ -70,7 +70,7 @@ fn a_handler_sleeps_on_the_timers_of_its_own_runtime() {
 }
 
 #[test]
-fn a_layer_goes_around_a_service_of_any_make() {
+fn a_layer_wraps_any_service() {
     #[derive(Clone)]
     struct Site;
 
@@ -153,7 +153,7 @@ fn a_body_that_stalls_is_answered_408() {
 }
 
 #[test]
-fn a_body_that_comes_slowly_is_in_time() {
+fn a_slow_body_is_read_in_time() {
     smol::block_on(async {
         let endpoint = WebhookLayer::new(
             "/",
@@ -176,7 +176,7 @@ fn a_body_that_comes_slowly_is_in_time() {
 }
 
 #[test]
-fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
+fn a_drain_refuses_new_events_and_waits_for_running_handlers() {
     smol::block_on(async {
         let (router, starts, end) = held();
         let endpoint =
@@ -200,7 +200,7 @@ fn a_drain_refuses_what_comes_and_waits_for_what_runs() {
 }
 
 #[test]
-fn settled_waits_for_the_last_handler() {
+fn wait_idle_waits_for_the_last_handler() {
     smol::block_on(async {
         let (router, starts, end) = held();
         let inbox = MemoryInbox::builder().build_with(TestRuntime::smol(), router);
@@ -225,7 +225,7 @@ fn settled_waits_for_the_last_handler() {
 
 /// What an executor drops with itself is counted, and so is what comes after.
 #[test]
-fn an_executor_that_ends_leaves_no_event_uncounted() {
+fn every_event_is_counted_when_the_executor_ends() {
     let executor = Arc::new(smol::Executor::new());
     let (router, starts, _end) = held();
     let weak = Arc::downgrade(&executor);

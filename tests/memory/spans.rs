@@ -35,7 +35,7 @@ async fn a_handler_logs_in_the_span_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_filter_that_drops_our_span_keeps_that_of_the_request() {
+async fn a_filter_that_drops_the_attempts_span_keeps_the_requests_span() {
     let (log, _guard) = capture("warn,memory=info");
     deliver(
         &MemoryInbox::new(talkative()),
@@ -99,7 +99,7 @@ fn failing() -> EventRouter {
 }
 
 #[tokio::test]
-async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
+async fn the_warning_of_a_failed_route_has_no_payload_and_no_error_text() {
     let (log, _guard) = capture("trace");
     let mock = MockRequest::event("account.updated")
         .message_id("m-1")
@@ -132,7 +132,7 @@ async fn a_route_that_failed_is_warned_of_without_what_is_the_users() {
 }
 
 #[tokio::test]
-async fn the_users_texts_are_logged_if_asked_for_and_the_payload_still_isnt() {
+async fn error_texts_are_logged_on_request_and_the_payload_never_is() {
     let (log, _guard) = capture("trace");
     let mock =
         MockRequest::event("account.updated").data(serde_json::json!({"name": "of the payload"}));
@@ -157,7 +157,7 @@ async fn the_users_texts_are_logged_if_asked_for_and_the_payload_still_isnt() {
 }
 
 #[test]
-fn a_route_that_no_documented_event_type_reaches_is_warned_of_once_when_it_is_registered() {
+fn a_route_without_a_documented_event_type_is_warned_of_once_at_registration() {
     let (log, _guard) = capture("warn");
     let router = EventRouter::new()
         .on("acount.updated", |_: Event| async {})

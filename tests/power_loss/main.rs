@@ -151,7 +151,7 @@ fn check_ran(place: &Place, server: Server, ids: &HashSet<String>) {
 }
 
 #[test]
-fn an_event_whose_sync_fails_is_answered_503_and_taken_when_it_comes_again() {
+fn an_event_whose_sync_fails_is_answered_503_and_accepted_when_sent_again() {
     let place = Place::new();
     let fault = "inject=fsync,fdatasync:error=EIO:when=20..40";
     let server = traced(&place, &["-e", fault]).listening();
@@ -166,7 +166,7 @@ fn an_event_whose_sync_fails_is_answered_503_and_taken_when_it_comes_again() {
 }
 
 #[test]
-fn an_event_whose_sync_takes_too_long_is_answered_503_and_recognised_when_it_comes_again() {
+fn an_event_whose_sync_takes_too_long_is_answered_503_and_is_a_duplicate_when_sent_again() {
     let place = Place::new();
     // Longer than the 3 s of the front door.
     let fault = "inject=fsync,fdatasync:delay_enter=5000000:when=20";
@@ -181,7 +181,7 @@ fn an_event_whose_sync_takes_too_long_is_answered_503_and_recognised_when_it_com
 }
 
 #[test]
-fn a_disk_that_keeps_only_what_was_synced_has_every_event_that_was_answered_200() {
+fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     let place = Place::new();
     let server = traced(&place, &[]).listening();
     let mut taken = load(&server, "a", 75);

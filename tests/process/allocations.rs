@@ -63,7 +63,7 @@ where
 }
 
 #[test]
-fn the_pass_through_arm_allocates_nothing() {
+fn a_request_for_another_path_allocates_nothing() {
     let router = EventRouter::new().on_any(|_: Event| async {});
     let layer = WebhookLayer::new("/webhooks/botisimo", router)
         .verify(SharedSecret::in_query("token", "s3cret"));

@@ -17,7 +17,7 @@ use crate::support::server::{Client, Line, Place, Server, Starting, body, texts,
 const SENDERS: usize = 8;
 
 #[test]
-fn whatever_was_answered_200_runs_and_nothing_runs_again_whose_end_was_committed() {
+fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     let rounds = number("CRASH_ROUNDS").unwrap_or(8);
     let seed = number("CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}");

@@ -161,7 +161,7 @@ async fn status(client: &mut TcpStream) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn idle_connections_cost_a_few_kilobytes_each_and_nobody_an_answer() {
+async fn idle_connections_cost_a_few_kilobytes_each_and_no_client_an_answer() {
     let (room, server) = (room(), Server::start());
     server.good().await;
     let before = server.peak();
@@ -175,7 +175,7 @@ async fn idle_connections_cost_a_few_kilobytes_each_and_nobody_an_answer() {
 }
 
 #[tokio::test]
-async fn ten_thousand_unfinished_bodies_are_bounded_refused_and_let_go_at_the_deadline() {
+async fn ten_thousand_unfinished_bodies_are_bounded_and_released_at_the_deadline() {
     let (room, server) = (room(), Server::start());
     server.good().await;
     let before = server.peak();
@@ -200,7 +200,7 @@ async fn ten_thousand_unfinished_bodies_are_bounded_refused_and_let_go_at_the_de
 }
 
 #[tokio::test]
-async fn chunked_bodies_without_end_are_answered_413_or_503_and_kept_nowhere() {
+async fn endless_chunked_bodies_are_answered_413_or_503_and_not_kept() {
     let server = Server::start();
     server.good().await;
     let before = server.peak();

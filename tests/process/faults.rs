@@ -82,7 +82,7 @@ const FAILING: &str = "the inbox is failing";
 const RECOVERED: &str = "the inbox has recovered";
 
 #[test]
-fn on_a_full_disk_events_are_answered_503_and_are_taken_once_there_is_room() {
+fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
     let place = Place::new();
     let server = bounded(&place);
     let running = send(&server, "running", 4, r#"{"held":true}"#, 200);
@@ -118,7 +118,7 @@ fn on_a_full_disk_events_are_answered_503_and_are_taken_once_there_is_room() {
 /// The same on a real disk: `SMALL_DISK` is a folder on an empty file system of 16 MiB.
 #[test]
 #[ignore = "it needs a small file system"]
-fn on_a_small_disk_that_is_full_events_are_taken_once_there_is_room() {
+fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
     let disk = PathBuf::from(std::env::var_os("SMALL_DISK").expect("SMALL_DISK isn't set"));
     let mut place = Place::new();
     place.inbox = disk.join("inbox.db");
@@ -164,7 +164,7 @@ fn on_a_small_disk_that_is_full_events_are_taken_once_there_is_room() {
 }
 
 #[test]
-fn what_is_refused_takes_no_memory() {
+fn a_refused_event_takes_no_memory() {
     let place = Place::new();
     let server = bounded(&place);
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(64 << 10));
@@ -181,7 +181,7 @@ fn what_is_refused_takes_no_memory() {
 
 /// The bug: a log that couldn't grow began anew only in a pause.
 #[test]
-fn a_log_that_has_no_more_room_begins_anew_under_load() {
+fn a_full_wal_restarts_under_load() {
     let place = Place::new();
     let server = bounded(&place);
     limit(&server, Some(MIB));
@@ -205,7 +205,7 @@ fn a_log_that_has_no_more_room_begins_anew_under_load() {
 }
 
 #[test]
-fn an_inbox_says_that_it_can_t_be_opened_on_a_full_disk() {
+fn on_a_full_disk_open_fails_with_the_cause() {
     let place = Place::new();
     let error = place.start_by(within("ulimit -f 0")).failing();
     let path = place.inbox.to_str().unwrap();
@@ -219,7 +219,7 @@ fn an_inbox_says_that_it_can_t_be_opened_on_a_full_disk() {
 }
 
 #[test]
-fn events_are_answered_503_while_somebody_else_writes_to_the_file() {
+fn events_are_answered_503_while_another_process_writes_to_the_file() {
     let place = Place::new();
     let server = place.serving();
     let running = send(&server, "running", 4, r#"{"held":true}"#, 200);
@@ -274,7 +274,7 @@ fn allow(path: &std::path::Path, mode: u32) {
 }
 
 #[test]
-fn an_inbox_says_that_its_folder_can_t_be_written() {
+fn a_folder_that_cant_be_written_is_named_in_the_error() {
     let mut place = Place::new();
     let folder = place.folder().join("closed");
     fs::create_dir(&folder).unwrap();
@@ -291,7 +291,7 @@ fn an_inbox_says_that_its_folder_can_t_be_written() {
 }
 
 #[test]
-fn an_inbox_whose_file_can_t_be_written_is_left_as_it_is() {
+fn an_inbox_whose_file_cant_be_written_is_left_unchanged() {
     let place = Place::new();
     let mut server = place.start_by(as_nobody(&place)).listening();
     let ids = send(&server, "event", 5, r#"{"held":true}"#, 200);
@@ -381,7 +381,7 @@ fn leaf_with(file: &[u8], id: &str) -> (u64, String) {
 }
 
 #[test]
-fn an_inbox_whose_file_is_deleted_delivers_what_it_has_and_takes_nothing_more() {
+fn an_inbox_whose_file_is_deleted_runs_its_events_and_refuses_new_ones() {
     let place = Place::new();
     let mut server = place.serving();
     let ids = send(&server, "event", 12, r#"{"held":true}"#, 200);
@@ -405,7 +405,7 @@ fn an_inbox_whose_file_is_deleted_delivers_what_it_has_and_takes_nothing_more() 
 
 /// The bug: the log of the old file stayed there, and was applied to the new one at the next start.
 #[test]
-fn an_inbox_whose_file_is_replaced_leaves_the_new_one_sound() {
+fn an_inbox_whose_file_is_replaced_leaves_the_new_file_intact() {
     let place = Place::new();
     let server = place.serving();
     let restored = send(&server, "restored", 3, r#"{"held":true}"#, 200);
@@ -443,7 +443,7 @@ fn an_inbox_whose_file_is_replaced_leaves_the_new_one_sound() {
 
 /// The bug: what was in the log only was lost with a process that was killed before a pause.
 #[test]
-fn what_was_in_a_log_that_is_deleted_is_on_disk_once_events_are_refused() {
+fn events_of_a_deleted_wal_are_on_disk_when_new_events_are_refused() {
     let place = Place::new();
     let mut server = place.serving();
     let ids = send(&server, "event", 50, r#"{"held":true}"#, 200);

@@ -11,7 +11,7 @@ use crate::support::sqlite::Place;
 use crate::support::{event, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_inbox_and_one_that_waits_for_an_attempt_have_their_thread_sleep() {
+async fn the_writer_thread_of_an_idle_or_waiting_inbox_sleeps() {
     let (place, clock) = (Place::new(), ManualClock::new());
     let router = EventRouter::new().on("a", |_: botisimo_webhooks::Event| async {
         Err::<(), _>(botisimo_webhooks::HandlerError::retry_after(

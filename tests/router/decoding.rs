@@ -77,7 +77,7 @@ fn the_specifications_example_is_decoded() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_refused() {
+fn a_body_that_isnt_json_is_an_error() {
     for body in [
         "",
         " ",
@@ -105,7 +105,7 @@ fn a_body_that_is_no_json_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_no_utf8_is_refused_wherever_it_isnt() {
+fn a_body_that_isnt_utf8_at_any_place_is_an_error() {
     for place in ["messageId", "data", "other"] {
         let mut members = GOOD.to_vec();
         members.push(("other", "\"x\""));
@@ -136,14 +136,14 @@ fn one_leading_byte_order_mark_is_skipped() {
 }
 
 #[test]
-fn json_that_is_no_object_is_refused() {
+fn json_that_isnt_an_object_is_an_error() {
     for body in ["[]", "null", "1", "\"text\"", "true", " [1, 2] ", "-1.5e3"] {
         refused(body, "the body is not a JSON object");
     }
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn the_error_names_a_missing_member() {
     refused("{}", "`messageId` is missing");
     refused(&without("messageId"), "`messageId` is missing");
     refused(&without("timestamp"), "`timestamp` is missing");
@@ -151,7 +151,7 @@ fn a_missing_member_is_named() {
 }
 
 #[test]
-fn a_member_given_twice_is_refused_and_named() {
+fn the_error_names_a_member_that_is_given_twice() {
     for name in ["messageId", "timestamp", "eventType", "data", "id"] {
         let mut members = GOOD.to_vec();
         members.extend([("id", "1"), (name, "\"again\"")]);
@@ -164,7 +164,7 @@ fn a_member_given_twice_is_refused_and_named() {
 }
 
 #[test]
-fn any_other_member_is_ignored_also_when_it_is_given_twice() {
+fn other_members_are_ignored_also_if_given_twice() {
     let mut members = GOOD.to_vec();
     members.extend([
         ("version", "1"),
@@ -204,7 +204,7 @@ fn message_id_is_a_string_of_1_to_255_bytes() {
 }
 
 #[test]
-fn id_stands_in_for_a_message_id_that_is_absent() {
+fn id_replaces_an_absent_message_id() {
     let body = without("messageId").replacen('{', "{\"id\": \"i-1\", ", 1);
     assert_eq!(decode(&body).unwrap().id(), "i-1");
     let body = without("messageId").replacen('{', "{\"id\": 7, ", 1);
@@ -212,7 +212,7 @@ fn id_stands_in_for_a_message_id_that_is_absent() {
 }
 
 #[test]
-fn id_is_not_looked_at_where_there_is_a_message_id() {
+fn id_is_ignored_if_there_is_a_message_id() {
     for id in ["\"i-1\"", "7", "null", "{\"a\": 1}"] {
         let body = envelope(&GOOD).replacen('{', &format!("{{\"id\": {id}, "), 1);
         assert_eq!(decode(&body).unwrap().id(), "m-1");
@@ -287,7 +287,7 @@ fn event_type_is_a_string_of_1_to_255_bytes() {
 }
 
 #[test]
-fn escapes_are_legal_in_every_string() {
+fn escapes_are_decoded_in_every_string() {
     let body = r#"{"message\u0049d": "\u006d-1", "time\u0073tamp": 1, "eventT\u0079pe": "account\u002eupdated"}"#;
     let event = decode(body).unwrap();
     assert_eq!(event.id(), "m-1");
@@ -295,7 +295,7 @@ fn escapes_are_legal_in_every_string() {
 }
 
 #[test]
-fn data_is_any_json_value_and_stays_as_it_came() {
+fn data_is_any_json_value_and_stays_unchanged() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     for value in [
         "null",
@@ -319,7 +319,7 @@ fn absent_data_is_null() {
 }
 
 #[test]
-fn data_that_a_type_cant_hold_is_an_error_and_never_a_panic() {
+fn data_that_doesnt_fit_the_type_is_an_error_and_never_a_panic() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let error = decode(&with("data", &deep))
         .unwrap()
@@ -334,7 +334,7 @@ fn data_that_a_type_cant_hold_is_an_error_and_never_a_panic() {
 }
 
 #[test]
-fn data_is_decoded_also_as_a_type_that_borrows() {
+fn data_can_be_decoded_as_a_type_that_borrows() {
     #[derive(serde::Deserialize)]
     struct Name<'a> {
         name: &'a str,
@@ -353,7 +353,7 @@ fn clones_share_the_body() {
 }
 
 #[test]
-fn no_error_and_no_debug_holds_the_payload() {
+fn no_error_and_no_debug_output_shows_the_payload() {
     #[derive(Debug, serde::Deserialize)]
     #[allow(dead_code)] // only ever printed
     struct Account {
@@ -384,14 +384,14 @@ fn listed() -> Vec<&'static str> {
 }
 
 #[test]
-fn the_table_of_event_types_is_the_specifications_list() {
+fn the_event_types_equal_the_list_of_the_specification() {
     let names: Vec<_> = EventType::ALL.iter().map(EventType::as_str).collect();
     assert_eq!(names, listed());
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), 91);
 }
 
 #[test]
-fn documented_names_parse_to_their_variants_and_others_stay_as_they_came() {
+fn documented_names_parse_to_their_variants_and_others_are_kept() {
     for (event_type, name) in EventType::ALL.into_iter().zip(listed()) {
         assert!(event_type.is_documented());
         assert_eq!(EventType::from(name), event_type);
@@ -424,7 +424,7 @@ fn event_types_are_ordered_and_hashed_by_name() {
 }
 
 #[test]
-fn event_types_go_through_serde_as_their_names() {
+fn event_types_serialize_as_their_names() {
     for name in ["poll.created", "planet.discovered"] {
         let text = serde_json::to_string(&EventType::from(name)).unwrap();
         assert_eq!(text, format!("\"{name}\""));
@@ -527,7 +527,7 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn an_envelope_of_any_values_is_decoded_as_a_tree_of_values_would_be(
+    fn any_envelope_is_decoded_like_a_tree_of_json_values(
         members in prop::collection::btree_map(
             prop_oneof![
                 4 => prop::sample::select(vec!["messageId", "id", "eventType", "timestamp", "data"]).prop_map(str::to_owned),
@@ -561,12 +561,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_bytes_make_decoding_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = Event::from_bytes(body);
     }
 
     #[test]
-    fn no_damage_to_a_good_body_makes_it_panic(at in 0_usize..100, byte in any::<u8>()) {
+    fn no_damage_to_a_valid_body_makes_decoding_panic(at in 0_usize..100, byte in any::<u8>()) {
         let mut body = envelope(&GOOD).into_bytes();
         if let Some(damaged) = body.get_mut(at) {
             *damaged = byte;

@@ -35,7 +35,7 @@ async fn run(router: EventRouter) -> Report {
 }
 
 #[tokio::test]
-async fn functions_and_closures_of_every_kind() {
+async fn handlers_are_functions_and_closures_of_every_kind() {
     async fn function(_: Event) {}
 
     async fn generic<T: Send>(event: Event<T>) {
@@ -88,7 +88,7 @@ async fn functions_and_closures_of_every_kind() {
 }
 
 #[tokio::test]
-async fn a_clone_of_the_state_is_used_up_by_each_run() {
+async fn each_run_consumes_a_clone_of_the_state() {
     let titles = Titles::default();
     let state = (
         vec![String::from("one"), String::from("two")],
@@ -107,7 +107,7 @@ async fn a_clone_of_the_state_is_used_up_by_each_run() {
 }
 
 #[tokio::test]
-async fn errors_of_every_kind() {
+async fn handlers_may_return_errors_of_every_kind() {
     #[derive(Debug)]
     struct Own(std::num::ParseIntError);
 
@@ -220,7 +220,7 @@ async fn errors_of_every_kind() {
 }
 
 #[tokio::test]
-async fn a_handler_that_is_yet_to_be_written() {
+async fn a_handler_may_be_a_todo() {
     let router = EventRouter::new()
         .on_any(|_: Event| async { todo!() })
         .named("todo")

@@ -41,7 +41,7 @@ fn names(router: &EventRouter, event_type: &str) -> Vec<String> {
 }
 
 #[test]
-fn on_takes_that_event_type_and_no_other() {
+fn on_matches_that_event_type_and_no_other() {
     let router = EventRouter::new().on("a.b", noop);
     assert_eq!(names(&router, "a.b"), ["a.b"]);
     for other in ["a", "a.b.c", "a.bc", "a.b.", "A.B", " a.b"] {
@@ -50,7 +50,7 @@ fn on_takes_that_event_type_and_no_other() {
 }
 
 #[test]
-fn a_star_takes_what_is_below_and_never_the_name_itself() {
+fn a_star_matches_event_types_below_a_name_and_never_the_name_itself() {
     let router = EventRouter::new().on("a.b.*", noop);
     for below in ["a.b.c", "a.b.c.d", "a.b.", "a.b.."] {
         assert_eq!(names(&router, below), ["a.b.*"], "{below}");
@@ -61,7 +61,7 @@ fn a_star_takes_what_is_below_and_never_the_name_itself() {
 }
 
 #[test]
-fn a_prefix_takes_the_name_and_what_is_below() {
+fn a_prefix_matches_the_name_and_event_types_below() {
     let router = EventRouter::new().on_prefix("a.b", noop);
     for taken in ["a.b", "a.b.c", "a.b.c.d", "a.b."] {
         assert_eq!(names(&router, taken), ["a.b[.*]"], "{taken}");
@@ -72,7 +72,7 @@ fn a_prefix_takes_the_name_and_what_is_below() {
 }
 
 #[test]
-fn segments_are_compared_whole_also_among_documented_names() {
+fn segments_are_compared_whole_also_in_documented_names() {
     let router = EventRouter::new()
         .on_prefix("stream", noop)
         .on("stream.*", noop)
@@ -96,7 +96,7 @@ fn an_empty_segment_is_a_literal() {
 }
 
 #[test]
-fn a_typed_event_type_is_taken_literally() {
+fn a_typed_event_type_is_matched_literally() {
     let router = EventRouter::new()
         .on(EventType::PollCreated, noop)
         .on(EventType::from("a.*"), noop);
@@ -164,7 +164,7 @@ fn a_router_prints_its_table() {
 }
 
 #[test]
-fn a_malformed_pattern_is_refused_with_the_reason() {
+fn a_malformed_pattern_is_an_error_with_the_reason() {
     let long = "x".repeat(256);
     for (pattern, reason) in [
         ("", "is empty"),
@@ -190,7 +190,7 @@ fn a_malformed_pattern_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_pattern_reads_what_it_writes() {
+fn a_pattern_parses_its_own_display() {
     for written in ["a.b", "a.b.*", "a.b[.*]", "a..*"] {
         assert_eq!(Pattern::new(written).unwrap().to_string(), written);
     }
@@ -316,7 +316,7 @@ fn a_pattern_that_looks_like_a_typo_gets_a_suggestion() {
 }
 
 #[test]
-fn try_on_refuses_a_second_route_of_the_same_name() {
+fn try_on_returns_an_error_for_a_second_route_of_the_same_name() {
     let error = EventRouter::new()
         .on("a", noop)
         .try_on("a", noop)
@@ -468,7 +468,7 @@ async fn each_run_gets_a_clone_of_what_the_closure_captured() {
 }
 
 #[tokio::test]
-async fn a_payload_that_doesnt_fit_costs_that_route_only() {
+async fn a_payload_that_doesnt_fit_affects_only_its_own_route() {
     #[derive(serde::Deserialize)]
     struct Stream {
         title: String,
@@ -493,7 +493,7 @@ async fn a_payload_that_doesnt_fit_costs_that_route_only() {
 }
 
 #[tokio::test]
-async fn an_error_says_whether_and_when_to_try_again() {
+async fn an_error_tells_whether_and_when_to_retry() {
     let delay = Duration::from_secs(7);
     let router = EventRouter::new()
         .on("a", |_: Event| async {
@@ -596,7 +596,7 @@ impl<'de> serde::Deserialize<'de> for Undecodable {
 }
 
 #[tokio::test]
-async fn a_panic_is_that_routes_outcome_wherever_it_happens() {
+async fn a_panic_at_any_place_is_the_outcome_of_its_route() {
     let clone = Bomb("clone");
     let drop = Bomb("drop");
     let fuse = |armed| move |_: Event| Fuse { polls: 0, armed };
@@ -658,7 +658,7 @@ async fn a_panic_is_that_routes_outcome_wherever_it_happens() {
 }
 
 #[tokio::test]
-async fn dropping_the_future_of_a_call_contains_the_panics_of_its_handlers() {
+async fn dropping_the_future_of_a_call_catches_the_panics_of_its_handlers() {
     let fuse = |_: Event| Fuse {
         polls: 0,
         armed: "future's drop",
@@ -760,7 +760,7 @@ fn any_pattern() -> impl Strategy<Value = (String, bool)> {
 
 proptest! {
     #[test]
-    fn the_table_finds_what_a_naive_matcher_finds(
+    fn the_table_finds_the_same_routes_as_a_naive_matcher(
         patterns in prop::collection::vec(any_pattern(), 0..24),
         observers in prop::collection::vec(any::<bool>(), 24),
         fallback in any::<bool>(),

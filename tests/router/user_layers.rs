@@ -50,7 +50,7 @@ fn quick_and_stuck() -> EventRouter {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_costs_only_the_routes_that_hadnt_finished() {
+async fn a_timeout_affects_only_the_routes_that_hadnt_finished() {
     let service = ServiceBuilder::new()
         .timeout(Duration::from_secs(2))
         .service(quick_and_stuck());
@@ -60,7 +60,7 @@ async fn a_timeout_costs_only_the_routes_that_hadnt_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_after_all_routes_have_finished_costs_nothing() {
+async fn a_timeout_after_all_routes_have_finished_changes_nothing() {
     // The router is done at once; the layer between loses its report.
     let service = ServiceBuilder::new()
         .timeout(Duration::from_secs(2))
@@ -72,7 +72,7 @@ async fn a_timeout_after_all_routes_have_finished_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_limit_holds_deliveries_back_and_loses_none() {
+async fn a_concurrency_limit_delays_attempts_and_loses_none() {
     let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let peak = Arc::clone(&most);
     let router = EventRouter::new().on("a", move |_: Event| async move {
@@ -87,7 +87,7 @@ async fn a_concurrency_limit_holds_deliveries_back_and_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_readiness_counts_towards_the_attempts_time() {
+async fn waiting_for_readiness_counts_towards_the_attempt_timeout() {
     let router = EventRouter::new().on("a", |_: Event| async {
         tokio::time::sleep(Duration::from_secs(20)).await;
     });
@@ -113,14 +113,14 @@ async fn a_buffer_and_a_rate_limit_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_attempts_time_reaches_the_router_through_a_buffer() {
+async fn the_attempt_timeout_reaches_the_router_through_a_buffer() {
     let service = ServiceBuilder::new().buffer(4).service(quick_and_stuck());
     let (reports, _) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, a[.*] timed out"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_attempts_time_reaches_a_router_on_a_task_of_its_own() {
+async fn the_attempt_timeout_reaches_a_router_in_another_task() {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let router = quick_and_stuck();
     let service = service_fn(move |event: Event| {
@@ -136,7 +136,7 @@ async fn the_end_of_the_attempts_time_reaches_a_router_on_a_task_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_is_called_after_the_attempts_time_runs_nothing() {
+async fn a_router_that_is_called_after_the_attempt_timeout_runs_nothing() {
     let runs = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&runs);
     let router = EventRouter::new().on("a", move |_: Event| async move {
@@ -285,7 +285,7 @@ impl Service<Event> for Panics {
 }
 
 #[tokio::test]
-async fn a_layer_that_panics_costs_only_the_routes_that_hadnt_finished() {
+async fn a_layer_that_panics_affects_only_the_routes_that_hadnt_finished() {
     for step in ["clone", "poll_ready", "call"] {
         let (reports, stats) = deliver(Panics(step), &["a", "a"]).await;
         assert_eq!(
@@ -303,7 +303,7 @@ async fn a_layer_that_panics_costs_only_the_routes_that_hadnt_finished() {
 }
 
 #[tokio::test]
-async fn a_service_neednt_be_sync() {
+async fn a_service_need_not_be_sync() {
     let cell = std::cell::Cell::new(0);
     let mut router = EventRouter::new().on("a", noop);
     let service = service_fn(move |event: Event| {

@@ -45,13 +45,13 @@ fn soak(name: &str, mut round: impl FnMut(u64)) {
 }
 
 #[test]
-fn every_event_that_is_taken_runs_and_ends_once_whatever_happens() {
+fn every_accepted_event_runs_and_ends_once_through_all_faults() {
     let main = runtime(4);
     soak("in memory", |seed| memory::round(seed, &main));
 }
 
 #[test]
-fn every_event_that_is_answered_200_ends_through_drains_and_restarts() {
+fn every_event_answered_200_ends_through_drains_and_restarts() {
     let main = runtime(2);
     let mut soaked = disk::Soak::new();
     soak("on disk", |seed| soaked.round(seed, &main));

@@ -62,7 +62,7 @@ async fn of_a_thousand_concurrent_copies_one_is_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_remembered_within_its_window_and_not_after_also_across_processes() {
+async fn an_id_is_remembered_for_its_window_also_across_processes() {
     let place = Place::new();
     let clock = ManualClock::new();
     let open = || {
@@ -92,7 +92,7 @@ async fn an_id_is_remembered_within_its_window_and_not_after_also_across_process
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_count_the_oldest_ids_are_forgotten_here_and_on_disk() {
+async fn beyond_the_count_the_oldest_ids_are_forgotten_in_memory_and_on_disk() {
     let place = Place::new();
     let open = || {
         let builder = place.inbox().max_remembered_ids(3);
@@ -115,7 +115,7 @@ async fn past_the_count_the_oldest_ids_are_forgotten_here_and_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_remembered_where_the_window_or_the_count_is_zero() {
+async fn no_id_is_remembered_if_the_window_or_the_count_is_zero() {
     let none: [fn(SqliteInboxBuilder) -> SqliteInboxBuilder; 2] = [
         |builder| builder.duplicate_window(Duration::ZERO),
         |builder| builder.max_remembered_ids(0),
@@ -132,7 +132,7 @@ async fn nothing_is_remembered_where_the_window_or_the_count_is_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ids_are_back_before_the_first_event_is_taken() {
+async fn the_ids_are_loaded_before_the_first_event_is_accepted() {
     let place = Place::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     let mut connection = place.closed().await;
@@ -157,7 +157,7 @@ async fn the_ids_are_back_before_the_first_event_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_full_by_count_and_what_ends_makes_room() {
+async fn the_inbox_is_full_by_count_until_an_event_ends() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_events(3).concurrency(1);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
@@ -187,7 +187,7 @@ async fn it_is_full_by_count_and_what_ends_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_full_by_bytes_and_one_event_is_always_taken() {
+async fn the_inbox_is_full_by_bytes_but_always_accepts_one_event() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_bytes(1000);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
@@ -210,7 +210,7 @@ async fn it_is_full_by_bytes_and_one_event_is_always_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_answered_while_it_drains_and_others_refused() {
+async fn during_a_drain_copies_are_duplicates_and_other_events_are_refused() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
@@ -228,7 +228,7 @@ async fn copies_are_answered_while_it_drains_and_others_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accept_that_is_dropped_is_committed_counted_and_delivered_all_the_same() {
+async fn a_dropped_accept_is_committed_counted_and_run() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
@@ -248,7 +248,7 @@ async fn an_accept_that_is_dropped_is_committed_counted_and_delivered_all_the_sa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accept_that_was_never_polled_takes_nothing() {
+async fn an_accept_that_was_never_polled_stores_nothing() {
     let place = Place::new();
     let inbox = place.inbox().open(logging(&Log::default())).await.unwrap();
     drop(inbox.accept(event("1")));
@@ -257,7 +257,7 @@ async fn an_accept_that_was_never_polled_takes_nothing() {
 
 /// An event whose acceptor hears of it late is delivered all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_acceptance_nobody_looks_at_is_delivered() {
+async fn an_event_whose_accept_is_never_awaited_runs() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let mut accepting = Box::pin(inbox.accept(event("1")));
@@ -273,7 +273,7 @@ async fn an_event_whose_acceptance_nobody_looks_at_is_delivered() {
 
 /// Law 2, and everything in it at once: failures, deaths, replays, a full inbox.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_counts_balance_whenever_they_are_read() {
+async fn the_counts_balance_at_every_read() {
     let place = Place::new();
     let router = || {
         EventRouter::new().on("a", |event: Event| async move {

@@ -53,7 +53,7 @@ async fn reopened(place: &Place, clock: &ManualClock, router: EventRouter) -> Sq
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_process_goes_on_with_the_attempts_where_the_last_one_was() {
+async fn the_next_process_continues_at_the_next_attempt() {
     let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new()
@@ -117,7 +117,7 @@ async fn the_next_process_goes_on_with_the_attempts_where_the_last_one_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_isnt_made_before_it_is_due_nor_after_for_long() {
+async fn an_attempt_starts_when_it_is_due() {
     let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new().on(
@@ -172,7 +172,7 @@ async fn a_renamed_route_may_run_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_is_gone_ends_and_a_new_one_runs() {
+async fn a_removed_route_ends_and_a_new_route_runs() {
     let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
@@ -186,7 +186,7 @@ async fn a_route_that_is_gone_ends_and_a_new_one_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_routes_are_all_gone_ends_as_unhandled() {
+async fn an_event_whose_routes_are_all_removed_is_unhandled() {
     let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
@@ -200,7 +200,7 @@ async fn an_event_whose_routes_are_all_gone_ends_as_unhandled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_at_once() {
+async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_their_event_at_once() {
     let (place, log) = (Place::new(), Log::default());
     let router = EventRouter::new()
         .on(
@@ -223,7 +223,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_between_two_attempts_holds_no_place_but_counts_as_held() {
+async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
     let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "a", failed));
     let builder = place
@@ -249,7 +249,7 @@ async fn an_event_between_two_attempts_holds_no_place_but_counts_as_held() {
 /// The bug: the writer took an alarm that had rung too early for one that was yet to ring, and the
 /// attempt came a minute late.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timer_that_is_early_doesnt_cost_the_next_attempt() {
+async fn an_early_timer_loses_no_attempt() {
     struct Early;
 
     impl botisimo_webhooks::Runtime for Early {
@@ -291,7 +291,7 @@ async fn a_timer_that_is_early_doesnt_cost_the_next_attempt() {
 
 /// What a handler logs is there, whichever process it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_handled_doesnt_run_again() {
+async fn a_handled_route_doesnt_run_again() {
     let (place, log) = (Place::new(), Log::default());
     for _ in 0..3 {
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
@@ -305,7 +305,7 @@ async fn what_was_handled_doesnt_run_again() {
 
 /// What waited was known in memory only: the event counted as handled, and its route never ran again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layer_that_keeps_a_retry_from_the_router_does_nothing_for_the_routes_that_wait() {
+async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
     let (place, log) = (Place::new(), Log::default());
     let ran = log.clone();
     let router = EventRouter::new().on("a", move |event: Event| async move {

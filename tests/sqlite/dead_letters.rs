@@ -41,7 +41,7 @@ fn events(ids: std::ops::Range<u32>) -> impl Iterator<Item = Event> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_are_listed_by_pages_with_all_there_is_to_know_also_by_the_next_process() {
+async fn letters_are_listed_by_page_with_all_their_fields_also_by_the_next_process() {
     let place = Place::new();
     let first = killed(&place, events(0..5)).await;
     let before = letters(&first).list(None, 9).await.unwrap();
@@ -96,7 +96,7 @@ async fn they_are_listed_by_pages_with_all_there_is_to_know_also_by_the_next_pro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_runs_the_routes_that_hadnt_done_their_work_though_the_id_is_known() {
+async fn a_replay_runs_the_unfinished_routes_of_a_known_id() {
     let (place, log) = (Place::new(), Log::default());
     let healed = Arc::new(AtomicBool::new(false));
     let router = || {
@@ -139,7 +139,7 @@ async fn a_replay_runs_the_routes_that_hadnt_done_their_work_though_the_id_is_kn
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_the_process_didnt_get_to_is_recovered() {
+async fn a_replay_that_didnt_run_before_the_process_ended_is_recovered() {
     let (place, log) = (Place::new(), Log::default());
     drop(killed(&place, events(0..1)).await);
     let gate = Arc::new(Semaphore::new(0));
@@ -163,7 +163,7 @@ async fn a_replay_that_the_process_didnt_get_to_is_recovered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_match_a_pattern_are_replayed() {
+async fn all_letters_of_a_pattern_are_replayed() {
     let place = Place::new();
     let typed = |i: u32| {
         let event_type = if i.is_multiple_of(3) {
@@ -203,7 +203,7 @@ async fn all_that_match_a_pattern_are_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_are_deleted_one_by_one_and_by_age() {
+async fn letters_are_deleted_by_id_and_pruned_by_age() {
     let (place, clock) = (Place::new(), ManualClock::new());
     let inbox = place
         .inbox()
@@ -228,7 +228,7 @@ async fn they_are_deleted_one_by_one_and_by_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_are_pruned_in_steps() {
+async fn many_letters_are_pruned_in_steps() {
     let (place, clock) = (Place::new(), ManualClock::new());
     let inbox = place
         .inbox()
@@ -246,7 +246,7 @@ async fn many_are_pruned_in_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_that_are_older_than_they_are_kept_go_by_themselves() {
+async fn letters_older_than_the_retention_are_deleted() {
     let (place, clock) = (Place::new(), ManualClock::new());
     let builder = place
         .inbox()
@@ -270,7 +270,7 @@ async fn those_that_are_older_than_they_are_kept_go_by_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_count_the_oldest_are_dropped_and_counted() {
+async fn beyond_the_count_the_oldest_are_dropped_and_counted() {
     let place = Place::new();
     let builder = place.inbox().max_dead_letters(3);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
@@ -288,7 +288,7 @@ async fn past_the_count_the_oldest_are_dropped_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is() {
+async fn beyond_the_bytes_the_oldest_are_dropped_and_with_a_limit_of_0_none_is_kept() {
     let place = Place::new();
     let builder = place.inbox().max_dead_letter_bytes(1000);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
@@ -318,7 +318,7 @@ async fn past_their_bytes_the_oldest_are_dropped_and_where_none_is_kept_none_is(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hooks_are_told_before_the_event_is_counted_and_one_that_panics_hurts_nothing() {
+async fn hooks_run_before_the_event_is_counted_and_their_panics_change_nothing() {
     let place = Place::new();
     let (builder, seen) = (place.inbox(), Arc::new(Mutex::new(Vec::new())));
     let inbox = builder
@@ -343,7 +343,7 @@ async fn hooks_are_told_before_the_event_is_counted_and_one_that_panics_hurts_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_cant_be_decoded_becomes_one_with_a_cause_and_stops_nobody() {
+async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
     let (place, log) = (Place::new(), Log::default());
     let gate = Arc::new(Semaphore::new(0));
     let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
@@ -416,7 +416,7 @@ async fn a_body_that_cant_be_decoded_becomes_one_with_a_cause_and_stops_nobody()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_stays_where_it_cant_be_replayed_now() {
+async fn a_letter_that_cant_be_replayed_now_stays() {
     let place = Place::new();
     drop(killed(&place, events(0..2)).await);
     let gate = Arc::new(Semaphore::new(0));
@@ -478,7 +478,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
 
 /// It was the first to go, for its low number.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
+async fn the_oldest_letter_is_the_first_dead_lettered() {
     let place = Place::new();
     let runtime = ManualClock::new();
     let builder = place.inbox().max_dead_letters(2);
@@ -501,7 +501,7 @@ async fn the_oldest_is_the_one_that_is_dead_for_the_longest_time() {
 
 /// It had all others dropped, and then was itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
+async fn a_letter_that_could_never_fit_displaces_no_other() {
     let place = Place::new();
     let builder = place.inbox().max_dead_letter_bytes(500);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
@@ -517,7 +517,7 @@ async fn a_letter_that_could_never_fit_takes_no_other_with_it() {
 
 /// Nothing but its deletion let the others pass.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inbox_full_of_what_a_dead_event_holds_back_takes_its_replay() {
+async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let (place, log) = (Place::new(), Log::default());
     let healed = Arc::new(AtomicBool::new(false));
     let (well, ran) = (Arc::clone(&healed), log.clone());

@@ -18,7 +18,7 @@ use crate::support::sqlite::{Log, Place, gated, logging};
 use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
 #[test]
-fn it_runs_where_there_is_no_tokio() {
+fn the_inbox_runs_without_tokio() {
     let (place, log) = (Place::new(), Log::default());
     smol::block_on(async {
         for round in 0..2 {
@@ -58,7 +58,7 @@ fn it_runs_where_there_is_no_tokio() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_closed_once_nobody_has_it_any_more() {
+async fn the_file_is_closed_after_the_last_handle_is_dropped() {
     let place = Place::new();
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
     let others: (SqliteInbox, Handle, _) =
@@ -76,7 +76,7 @@ async fn it_is_closed_once_nobody_has_it_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_taken_though_the_inbox_is_dropped_meanwhile() {
+async fn an_event_is_accepted_though_the_inbox_is_dropped_meanwhile() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let accepting: Vec<_> = (0..20)
@@ -137,7 +137,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
 
 /// The bug: a route that had done its work ran again after its runtime dropped the attempt.
 #[test]
-fn what_had_done_its_work_in_an_attempt_that_the_runtime_dropped_runs_no_more() {
+fn a_route_that_finished_in_a_dropped_attempt_doesnt_run_again() {
     let (place, log) = (Place::new(), Log::default());
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
@@ -187,7 +187,7 @@ impl Wake for Panics {
 
 /// The bug: a waker that panicked ended the inbox's thread, and with it the inbox.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waker_that_panics_hurts_nobody_else() {
+async fn a_waker_that_panics_affects_no_other_event() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
@@ -236,7 +236,7 @@ impl<S: tracing::Subscriber> Layer<S> for Curious {
 
 /// The bug: a copy's span ended under the lock of the counts, on the inbox's thread.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_span_that_ends_on_the_inboxs_thread_can_do_no_harm() {
+async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let (handle, closed) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU32::new(0)));
@@ -279,7 +279,7 @@ async fn a_span_that_ends_on_the_inboxs_thread_can_do_no_harm() {
 
 /// Hooks that panic, ask for counts and add other hooks, on whichever thread.
 #[tokio::test(flavor = "multi_thread")]
-async fn hooks_may_do_what_they_like_but_block() {
+async fn hooks_may_call_everything_that_doesnt_block() {
     let place = Place::new();
     let router = EventRouter::new().on("a", |event: Event| async move {
         if event.id().ends_with('1') {
@@ -320,7 +320,7 @@ async fn hooks_may_do_what_they_like_but_block() {
 
 /// An inbox whose handlers run on a runtime that isn't the one which accepts.
 #[test]
-fn accepting_and_delivering_may_have_runtimes_of_their_own() {
+fn accepting_and_running_may_use_different_runtimes() {
     let (place, log) = (Place::new(), Log::default());
     let workers = tokio::runtime::Runtime::new().unwrap();
     let inbox = smol::block_on(async {

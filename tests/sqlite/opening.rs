@@ -36,7 +36,7 @@ async fn refused(path: &Path) -> Error {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_folder_is_not_made() {
+async fn a_missing_folder_is_not_created() {
     let place = Place::new();
     let folder = place.folder().join("none");
     let error = refused(&folder.join("inbox.db")).await;
@@ -48,7 +48,7 @@ async fn a_missing_folder_is_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_is_no_inbox() {
+async fn a_folder_cant_be_opened() {
     let place = Place::new();
     let error = refused(place.folder()).await;
     assert!(error.to_string().ends_with("it is a folder"), "{error}");
@@ -61,7 +61,7 @@ async fn a_folder_is_no_inbox() {
 /// Whoever runs this: neither can be opened to be written.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_may_not_be_written_is_said_to_be_one() {
+async fn a_read_only_file_is_named_in_the_error() {
     let place = Place::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     drop(place.closed().await);
@@ -80,7 +80,7 @@ async fn a_file_that_may_not_be_written_is_said_to_be_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_is_no_database() {
+async fn a_text_file_cant_be_opened() {
     let place = Place::new();
     for text in [
         "hello",
@@ -98,7 +98,7 @@ async fn a_text_is_no_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_something_else_is_left_alone() {
+async fn a_foreign_database_is_left_unchanged() {
     let foreign: [&str; 4] = [
         "CREATE TABLE users (name TEXT)",
         "PRAGMA journal_mode = WAL; CREATE TABLE users (name TEXT)",
@@ -123,7 +123,7 @@ async fn a_database_of_something_else_is_left_alone() {
 
 /// The bug: a log that a crashed process had left was taken into a database that isn't ours.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_something_else_keeps_the_log_that_its_process_left() {
+async fn a_foreign_database_keeps_its_wal() {
     let (place, other) = (Place::new(), Place::new());
     let connection = Connection::open(other.path()).unwrap();
     let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
@@ -145,7 +145,7 @@ async fn a_database_of_something_else_keeps_the_log_that_its_process_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_of_a_newer_version_is_said_to_be_one() {
+async fn a_newer_schema_is_named_in_the_error() {
     let place = Place::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     let connection = place.closed().await;
@@ -178,7 +178,7 @@ async fn a_corrupt_page_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_made_where_there_is_none_or_an_empty_one() {
+async fn a_missing_or_empty_file_becomes_an_inbox() {
     let place = Place::new();
     fs::write(place.path(), "").unwrap();
     for id in ["1", "2"] {
@@ -218,7 +218,7 @@ async fn a_file_has_one_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gives_up_waiting_for_a_file_leaves_it_to_others() {
+async fn an_open_that_times_out_leaves_the_file_to_others() {
     let place = Place::new();
     let first = place.inbox().open(EventRouter::new()).await.unwrap();
     let waits = tokio::spawn(place.inbox().open(EventRouter::new()));
@@ -230,7 +230,7 @@ async fn who_gives_up_waiting_for_a_file_leaves_it_to_others() {
 }
 
 #[test]
-fn a_runtime_of_tokio_has_to_be_there() {
+fn without_a_runtime_of_tokio_open_fails() {
     let place = Place::new();
     let error = smol::block_on(place.inbox().open(EventRouter::new())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Inbox);

@@ -55,7 +55,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_waits_for_its_next_attempt_holds_back_its_key_and_nobody_else() {
+async fn a_retrying_event_blocks_only_its_own_key() {
     let (place, log, clock) = (Place::new(), Log::default(), ManualClock::new());
     let router = || {
         let write = log.clone();
@@ -98,7 +98,7 @@ async fn an_event_that_waits_for_its_next_attempt_holds_back_its_key_and_nobody_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_event_lets_the_next_pass() {
+async fn a_dead_event_unblocks_its_key() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = ordered(&place).open(failing(&log)).await.unwrap();
     for id in ["1", "2", "3"] {
@@ -122,7 +122,7 @@ fn killing(log: &Log, ids: &'static [&'static str]) -> EventRouter {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_event_holds_its_key_until_it_is_replayed_or_deleted_also_across_processes() {
+async fn a_dead_event_blocks_its_key_until_replayed_or_deleted_also_across_processes() {
     for (delete, reopen) in [(false, false), (false, true), (true, false), (true, true)] {
         let (place, log) = (Place::new(), Log::default());
         let open = |ids| {
@@ -161,7 +161,7 @@ async fn a_dead_event_holds_its_key_until_it_is_replayed_or_deleted_also_across_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_holds_and_has_to_go_for_another_lets_its_key_pass() {
+async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
     let (place, log) = (Place::new(), Log::default());
     let builder = ordered(&place)
         .block_key_on_dead_letter()
@@ -189,7 +189,7 @@ async fn a_letter_that_holds_and_has_to_go_for_another_lets_its_key_pass() {
 /// The bug: what held under `block_key_on_dead_letter` was taken to hold by a process without it, and its replay
 /// ran beside the next of its key.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_of_a_process_that_held_holds_nothing_where_dead_events_let_pass() {
+async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
     let (place, log) = (Place::new(), Log::default());
     let inbox = ordered(&place)
         .block_key_on_dead_letter()
@@ -221,7 +221,7 @@ async fn a_letter_of_a_process_that_held_holds_nothing_where_dead_events_let_pas
 /// The bug: what waited behind a letter that held was lost until the next start, if the letter was
 /// replayed before it had been looked at.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
+async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
     let place = Place::new();
     drop(ordered(&place).open(EventRouter::new()).await.unwrap());
     // Event 1 waits behind letter 400 though it is older: it was a letter itself and was replayed.
@@ -278,7 +278,7 @@ async fn the_replay_of_a_letter_that_wasnt_looked_at_yet_loses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_key_with_thousands_of_followers_never_stops_the_others() {
+async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     let (place, gate, log) = (Place::new(), Arc::new(Semaphore::new(0)), Log::default());
     let router = || {
         let (gate, log) = (Arc::clone(&gate), log.clone());
@@ -339,7 +339,7 @@ async fn a_stuck_key_with_thousands_of_followers_never_stops_the_others() {
 
 /// A closure that panics gives no key; an empty key is one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panicking_order_closure_costs_only_the_order_and_an_empty_key_is_a_key() {
+async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
     let builder = place
         .inbox()
@@ -518,7 +518,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn whatever_arrives_and_fails_and_however_often_it_is_reopened_keys_stay_in_order(
+    fn keys_stay_in_order_through_random_events_failures_and_reopenings(
         steps in steps(),
         holds in any::<bool>(),
         memory in 1_usize..8,

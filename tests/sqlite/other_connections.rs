@@ -16,7 +16,7 @@ use crate::support::sqlite::{Log, Place, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_is_read_by_others_while_it_works() {
+async fn other_connections_can_read_the_file_while_the_inbox_works() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
@@ -80,7 +80,7 @@ async fn the_file_is_read_by_others_while_it_works() {
 
 /// The bug: one event, which the sender chooses, made the view fail as a whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_sqlite_doesnt_take_for_json_leaves_the_view_readable() {
+async fn an_event_that_sqlite_cant_parse_as_json_leaves_the_view_readable() {
     let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
@@ -136,7 +136,7 @@ async fn fill(inbox: &SqliteInbox, name: &str) -> AcceptError {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by_itself() {
+async fn during_a_long_read_the_wal_is_bounded_and_the_inbox_recovers_afterwards() {
     const BOUND: u64 = 1 << 20;
     let (place, log) = (Place::new(), Log::default());
     let inbox = place
@@ -176,7 +176,7 @@ async fn while_somebody_reads_for_long_the_log_is_bounded_and_then_it_goes_on_by
 /// The bug: what waited when the log was full went on a minute after it was emptied, or with the next
 /// that came.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_goes_on_after_a_long_read_though_nothing_comes() {
+async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_wal_bytes(1 << 20).concurrency(1);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
@@ -198,7 +198,7 @@ async fn what_waits_goes_on_after_a_long_read_though_nothing_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
+async fn a_wal_limit_of_0_refuses_no_event_without_a_long_read() {
     let place = Place::new();
     let inbox = place
         .inbox()
@@ -213,7 +213,7 @@ async fn a_log_of_no_bytes_doesnt_refuse_what_nobody_holds_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself() {
+async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterwards() {
     let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
@@ -257,7 +257,7 @@ async fn while_somebody_writes_events_are_refused_and_then_it_goes_on_by_itself(
 
 /// Only what arrived was counted: with deaths and replays alone the log grew without a bound.
 #[tokio::test(flavor = "multi_thread")]
-async fn deaths_and_replays_count_against_the_log() {
+async fn dead_letters_and_replays_count_against_the_wal_limit() {
     let place = Place::new();
     let builder = place.inbox().max_wal_bytes(2 << 20);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();

@@ -44,7 +44,7 @@ fn numbers(log: &Log) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at_once() {
+async fn unfinished_events_run_in_order_and_count_as_recovered_at_once() {
     let (place, log, gate) = (
         place(2000, 0).await,
         Log::default(),
@@ -68,7 +68,7 @@ async fn everything_unfinished_is_delivered_in_order_and_counted_as_recovered_at
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_larger_than_memory_is_loaded_by_a_window_while_others_come() {
+async fn a_backlog_larger_than_memory_is_loaded_by_window_beside_new_events() {
     let (place, log) = (place(3000, 0).await, Log::default());
     let builder = place.inbox().max_events_in_memory(8).concurrency(3);
     let inbox = builder.open(logging(&log)).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_backlog_larger_than_memory_is_loaded_by_a_window_while_others_come() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_larger_than_the_window_are_delivered_one_by_one() {
+async fn bodies_larger_than_the_window_run_one_by_one() {
     let (place, log) = (Place::new(), Log::default());
     let gate = Arc::new(Semaphore::new(0));
     let small = || place.inbox().max_bytes_in_memory(1000).max_bytes(u64::MAX);
@@ -103,7 +103,7 @@ async fn bodies_larger_than_the_window_are_delivered_one_by_one() {
 
 /// Memory is bounded by the window, whatever waits on disk: 50,000 events of 2 KB each.
 #[test]
-fn the_memory_of_a_large_backlog_is_that_of_its_window() {
+fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -134,7 +134,7 @@ fn the_memory_of_a_large_backlog_is_that_of_its_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmarked() {
+async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_unmarked() {
     let (place, log, gate) = (
         place(100, 0).await,
         Log::default(),
@@ -168,7 +168,7 @@ async fn a_drain_starts_nothing_new_finishes_what_runs_and_leaves_the_rest_unmar
 
 /// Also where a handler ends at that moment, whose worker would go on to the next event.
 #[tokio::test]
-async fn nothing_is_started_from_when_a_drain_begins() {
+async fn no_attempt_starts_after_a_drain_has_begun() {
     for _ in 0..20 {
         let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
         let builder = place.inbox().concurrency(1);
@@ -184,7 +184,7 @@ async fn nothing_is_started_from_when_a_drain_begins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
+async fn a_drain_unmarks_events_that_found_no_worker() {
     let place = place(20, 0).await;
     let builder = place.inbox().concurrency(4);
     let inbox = builder
@@ -201,7 +201,7 @@ async fn what_was_marked_and_found_no_worker_is_unmarked_by_a_drain() {
 /// A deployment whose drain takes too long, three times, made a dead letter of an event that only runs
 /// for long.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_outlasts_a_drain_isnt_suspected_of_a_crash() {
+async fn an_event_that_outlasts_a_drain_is_no_poison_candidate() {
     let (place, log, gate) = (
         place(3, 0).await,
         Log::default(),
@@ -219,7 +219,7 @@ async fn what_outlasts_a_drain_isnt_suspected_of_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked() {
+async fn an_inbox_dropped_without_a_drain_leaves_unstarted_events_unmarked() {
     let (place, log, gate) = (
         place(100, 0).await,
         Log::default(),
@@ -241,7 +241,7 @@ async fn an_inbox_that_is_dropped_undrained_leaves_what_hasnt_started_unmarked()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_marked_before_they_run_only_where_an_earlier_process_left_them() {
+async fn only_events_of_an_earlier_process_are_marked_before_they_run() {
     let (place, log, gate) = (
         place(3, 0).await,
         Log::default(),
@@ -267,7 +267,7 @@ async fn crashed(place: &Place, log: &Log, gate: &Arc<Semaphore>, crashes: u32) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() {
+async fn poison_candidates_run_one_at_a_time_beside_other_events() {
     let (place, log, gate) = (
         place(10, 0).await,
         Log::default(),
@@ -301,7 +301,7 @@ async fn what_ran_when_the_process_ended_runs_one_at_a_time_beside_the_others() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspect_that_fails_is_none_any_more_and_lets_the_next_pass() {
+async fn a_poison_candidate_that_fails_is_none_any_more() {
     let (place, log) = (place(3, 0).await, Log::default());
     assert_eq!(place.edit("UPDATE events SET running = 1").await, 3);
     let write = log.clone();
@@ -320,7 +320,7 @@ async fn a_suspect_that_fails_is_none_any_more_and_lets_the_next_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_limit_of_crashes_an_event_is_dead_with_a_cause_and_never_runs() {
+async fn at_the_limit_of_crashes_an_event_is_dead_lettered_and_never_runs() {
     let (place, log, gate) = (
         place(5, 0).await,
         Log::default(),
@@ -365,7 +365,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_with_a_cause_and_never_runs() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_was_handed_back_to_disk_is_no_suspect() {
+async fn an_event_returned_to_disk_is_no_poison_candidate() {
     let (place, log, gate) = (
         place(3, 0).await,
         Log::default(),
@@ -388,7 +388,7 @@ async fn an_event_that_was_handed_back_to_disk_is_no_suspect() {
 
 /// The bug: all of a backlog that couldn't be decoded was loaded at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_that_cant_be_decoded_is_given_up_by_steps() {
+async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let place = place(3000, 0).await;
     assert_eq!(place.edit("UPDATE events SET body = '{}'").await, 3000);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -417,7 +417,7 @@ async fn a_backlog_that_cant_be_decoded_is_given_up_by_steps() {
 
 /// To be run by hand: the time from opening to the first delivery of a large backlog.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_of_a_backlog_is_delivered_before_the_ids_of_all_are_read() {
+async fn a_backlog_starts_to_run_before_all_its_ids_are_read() {
     let events = std::env::var("BACKLOG").map_or(20_000, |events| events.parse().unwrap());
     let (place, log) = (place(events, 100).await, Log::default());
     let gate = Arc::new(Semaphore::new(0));
