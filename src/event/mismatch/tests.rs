@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// Returns what is said of `data`, without "`data` doesn't fit: " and, if it is serde_json's own,
-/// the position.
+/// Returns the text for `data`, without "`data` doesn't fit: " and without a position that comes from
+/// serde_json.
 fn said<'a, U: Deserialize<'a>>(data: &'a str) -> String {
     let error = serde_json::from_str::<U>(data)
         .err()
@@ -112,7 +112,7 @@ struct StrictFlat {
 #[allow(dead_code)]
 struct Pair(u32, u32);
 
-/// A type that quotes what it refuses, in the way that `HOW` says.
+/// A type that quotes the values that it refuses. `HOW` is the way it quotes.
 #[derive(Debug)]
 struct Quoting<const HOW: u8>;
 
@@ -198,7 +198,7 @@ impl<'de, const HOW: u8> Visitor<'de> for QuotingVisitor<HOW> {
 }
 
 #[test]
-fn the_path_is_that_of_the_declared_names() {
+fn the_path_has_the_declared_names() {
     assert_eq!(
         said::<Data>(r#"{"streams":[{"title":"a"},{"title":"b"},{"viewers":1}]}"#),
         "missing field `title` at `streams[2]`"
@@ -237,7 +237,7 @@ fn the_whole_text_is_a_fragment_with_the_position() {
 }
 
 #[test]
-fn the_class_of_what_was_found_is_named() {
+fn the_text_names_the_class_of_the_value() {
     for (data, class) in [
         ("true", "a boolean"),
         ("1", "an integer"),
@@ -269,7 +269,7 @@ fn the_class_of_what_was_found_is_named() {
 }
 
 #[test]
-fn values_and_lengths_are_told_without_the_value() {
+fn invalid_values_and_lengths_are_reported_without_the_value() {
     assert_eq!(said::<u8>("300"), "invalid value, expected u8");
     assert_eq!(
         said::<char>(r#""ab""#),
@@ -298,7 +298,7 @@ fn values_and_lengths_are_told_without_the_value() {
 }
 
 #[test]
-fn names_are_told_if_the_type_declares_them() {
+fn names_are_reported_if_the_type_declares_them() {
     assert_eq!(
         said::<Vec<Stream>>(r#"[{"title":"a","x":1}]"#),
         "unknown field, expected `title` or `viewers` at `[0]`"
@@ -320,7 +320,7 @@ fn names_are_told_if_the_type_declares_them() {
 }
 
 #[test]
-fn each_form_of_enum_is_followed() {
+fn the_path_leads_into_each_form_of_enum() {
     let newtype = "invalid type: found a unit variant, expected a newtype variant at `Newtype`";
     let count = "invalid length 1, expected tuple variant External::Tuple at `[0].Tuple`";
     let not_one = "not a variant, expected a string or a map with one key";
@@ -374,7 +374,7 @@ fn each_form_of_enum_is_followed() {
 }
 
 #[test]
-fn keys_are_told_from_values() {
+fn keys_are_distinguished_from_values() {
     let key = "not a number in quotes in a key of `[0]`";
     assert_eq!(said::<Vec<BTreeMap<u32, u32>>>(r#"[{"a":1}]"#), key);
     assert_eq!(said::<Vec<BTreeMap<u32, u32>>>(r#"[{"1a":1}]"#), key);
@@ -393,7 +393,7 @@ fn keys_are_told_from_values() {
 }
 
 #[test]
-fn limits_of_serde_json_are_told() {
+fn limits_of_serde_json_are_reported() {
     #[derive(Debug, Deserialize)]
     #[allow(dead_code)]
     struct Deep {
@@ -439,7 +439,7 @@ fn limits_of_serde_json_are_told() {
 }
 
 #[test]
-fn what_the_type_swallows_is_not_told() {
+fn problems_that_the_type_ignores_are_not_reported() {
     #[derive(Debug, Deserialize)]
     #[allow(dead_code)]
     struct Lenient {
@@ -471,7 +471,7 @@ fn what_the_type_swallows_is_not_told() {
 }
 
 #[test]
-fn the_types_own_refusals_are_told_by_what_it_expects() {
+fn refusals_by_the_type_are_reported_with_its_expectation() {
     let refused = "the type refused it, expected a time at `[0]`";
     assert_eq!(said::<Vec<Quoting<CUSTOM>>>(r#"["a"]"#), refused);
     assert_eq!(
@@ -511,7 +511,7 @@ fn the_types_own_refusals_are_told_by_what_it_expects() {
 }
 
 #[test]
-fn a_second_decode_that_succeeds_is_told_by_the_position_that_is_known() {
+fn if_the_second_decode_succeeds_the_known_position_is_reported() {
     thread_local!(static FAILS: RefCell<bool> = const { RefCell::new(true) });
     #[derive(Debug)]
     struct Impure;
@@ -539,7 +539,7 @@ fn a_second_decode_that_succeeds_is_told_by_the_position_that_is_known() {
 }
 
 #[test]
-fn all_that_fits_goes_through_the_wrappers() {
+fn every_value_that_fits_passes_through_the_wrappers() {
     #[derive(Debug, Deserialize)]
     struct Borrowing<'a> {
         text: &'a str,
@@ -626,8 +626,8 @@ fn all_that_fits_goes_through_the_wrappers() {
 }
 
 #[test]
-fn nothing_of_a_hostile_payload_is_told() {
-    /// Every shape of value that holds a secret.
+fn nothing_of_a_hostile_payload_is_reported() {
+    /// Values of every shape that contain a secret.
     const SECRETS: &[&str] = &[
         r#""s3cr3t""#,
         r#""\u00733cr3t\n""#,
