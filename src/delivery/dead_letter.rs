@@ -46,8 +46,9 @@ impl DeadLetter {
             routes: progress.ends().to_vec(),
             attempts: progress.attempts(),
             received_at: event.received_at(),
+            // The system time may have been set back since.
+            dead_lettered_at: dead_lettered_at.max(event.received_at()),
             content: Content::Event(event),
-            dead_lettered_at,
         }
     }
 
@@ -76,7 +77,7 @@ impl DeadLetter {
             routes,
             attempts,
             received_at,
-            dead_lettered_at,
+            dead_lettered_at: dead_lettered_at.max(received_at),
         }
     }
 

@@ -79,6 +79,11 @@ impl RetryPolicy {
         self.max_attempts.get()
     }
 
+    /// Returns the longest delay before an attempt.
+    pub(crate) fn longest_delay(&self) -> Duration {
+        self.max_delay
+    }
+
     /// Returns whether `attempt` is the last one.
     pub(super) fn is_last(&self, attempt: NonZeroU32) -> bool {
         attempt >= self.max_attempts

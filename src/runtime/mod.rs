@@ -8,7 +8,7 @@ mod clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-pub(crate) use self::clock::{Clock, millis, to_millis};
+pub(crate) use self::clock::{Clock, ClockReading, millis, to_millis};
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 

@@ -4,6 +4,8 @@
 #[cfg(feature = "tokio")]
 mod attempts;
 #[cfg(feature = "tokio")]
+mod clock;
+#[cfg(feature = "tokio")]
 mod contract;
 #[cfg(feature = "tokio")]
 mod dead_letters;

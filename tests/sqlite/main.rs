@@ -4,6 +4,7 @@
 
 mod accept;
 mod attempts;
+mod clock;
 mod contract;
 mod dead_letters;
 mod hostile_code;

@@ -111,6 +111,8 @@ pub(crate) struct ManualClock {
 struct Time {
     start: Instant,
     since: Duration,
+    /// How far the system's clock was moved ahead of the monotonic one, in seconds.
+    ahead: i64,
     timers: Vec<(Duration, tokio::sync::oneshot::Sender<()>)>,
 }
 
@@ -119,6 +121,7 @@ impl ManualClock {
         let time = Time {
             start: Instant::now(),
             since: Duration::ZERO,
+            ahead: 0,
             timers: Vec::new(),
         };
         Self {
@@ -136,6 +139,11 @@ impl ManualClock {
         for (_, timer) in due {
             let _ = timer.send(());
         }
+    }
+
+    /// Moves the system's clock only, by seconds: somebody sets it, or the machine sleeps.
+    pub(crate) fn step(&self, by: i64) {
+        self.time.lock().unwrap().ahead += by;
     }
 
     /// Moves the clock on until a condition holds.
@@ -176,7 +184,8 @@ impl Runtime for ManualClock {
     }
 
     fn system_time(&self) -> SystemTime {
-        let since = self.time.lock().unwrap().since;
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + since
+        let time = self.time.lock().unwrap();
+        let shown = 1_700_000_000_u64.saturating_add_signed(time.ahead);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(shown) + time.since
     }
 }

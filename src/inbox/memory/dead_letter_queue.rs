@@ -26,6 +26,8 @@ pub(super) struct DeadLetterQueue {
 
 struct Entry {
     pushed: u64,
+    /// When it was pushed, by the inbox's clock.
+    since: u64,
     letter: DeadLetter,
     /// The ordering key of the event.
     key: Option<OrderKey>,
@@ -45,7 +47,12 @@ impl DeadLetterQueue {
     }
 
     /// Keeps a letter and drops the oldest letters beyond the limits. Returns the keys that are no longer blocked.
-    pub(super) fn push(&mut self, letter: DeadLetter, key: Option<OrderKey>) -> Vec<OrderKey> {
+    pub(super) fn push(
+        &mut self,
+        letter: DeadLetter,
+        key: Option<OrderKey>,
+        since: u64,
+    ) -> Vec<OrderKey> {
         let mut unblocked = Vec::new();
         let size = letter.body().len();
         if size > self.limits.bytes {
@@ -62,6 +69,7 @@ impl DeadLetterQueue {
             id,
             Entry {
                 pushed,
+                since,
                 letter,
                 key,
             },
@@ -75,6 +83,12 @@ impl DeadLetterQueue {
             unblocked.extend(key.filter(|_| self.blocks_keys));
         }
         unblocked
+    }
+
+    /// Returns the ids of the letters that are older than `time`, by the inbox's clock.
+    pub(super) fn older_than(&self, time: u64) -> Vec<u64> {
+        let old = self.letters.values().filter(|entry| entry.since < time);
+        old.map(|entry| entry.letter.id()).collect()
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&DeadLetter> {

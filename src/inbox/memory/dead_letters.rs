@@ -6,7 +6,7 @@ use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{AcceptError, DeadLetterStore};
 use crate::router::Pattern;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, millis};
 
 /// Each future does its work in its first poll, under the queue's lock.
 impl DeadLetterStore for Inner {
@@ -55,11 +55,9 @@ impl DeadLetterStore for Inner {
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            let now = self.executor.time_of_day();
-            let old = self.ids(|letter| {
-                let age = now.duration_since(letter.dead_lettered_at());
-                age.is_ok_and(|age| age > older_than)
-            });
+            // By the inbox's clock, so that a change of the system time deletes nothing early.
+            let before = self.clock.now().saturating_sub(millis(older_than));
+            let old = self.queue().dead_letters.older_than(before);
             let delete = |id| self.change_and_spawn(|queue| queue.delete(id));
             Ok(old.into_iter().map(|id| u64::from(delete(id))).sum())
         })

@@ -55,8 +55,8 @@ impl Inner {
     pub(super) fn push_dead_letter(self: &Arc<Self>, job: &Job) {
         let (event, dead_lettered_at) = (job.event.clone(), self.executor.time_of_day());
         let letter = DeadLetter::new(job.number, event, &job.progress, dead_lettered_at);
-        let copy = letter.clone();
-        self.change_and_spawn(|queue| queue.push_dead_letter(copy, job.key.clone()));
+        let (copy, key, since) = (letter.clone(), job.key.clone(), self.clock.now());
+        self.change_and_spawn(|queue| queue.push_dead_letter(copy, key, since));
         self.executor.dead_lettered(&letter);
     }
 }

@@ -180,8 +180,13 @@ impl Queue {
     }
 
     /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the letters that were dropped.
-    pub(super) fn push_dead_letter(&mut self, letter: DeadLetter, key: Option<OrderKey>) {
-        for key in self.dead_letters.push(letter, key) {
+    pub(super) fn push_dead_letter(
+        &mut self,
+        letter: DeadLetter,
+        key: Option<OrderKey>,
+        since: u64,
+    ) {
+        for key in self.dead_letters.push(letter, key, since) {
             self.jobs.release(Some(&key));
         }
     }

@@ -1,7 +1,9 @@
+use std::time::SystemTime;
+
 use super::command::{Accept, Command, Complete, CopyPending, Query};
 use super::database::Database;
 use super::error::is_corrupt;
-use super::store::{DeadLetterLimits, Dropped, Store, time};
+use super::store::{DeadLetterLimits, Dropped, Store};
 use crate::delivery::{DeadLetter, EventOutcome, Next};
 
 /// How many message ids are forgotten in one transaction at least.
@@ -69,28 +71,28 @@ impl BatchWriter {
         !self.unwritten.is_empty()
     }
 
-    /// Writes events and results. If that fails, tries the results alone: they may find space where events don't.
+    /// Writes events and results, at a system time. If that fails, tries the results alone: they may find space where events don't.
     pub(super) fn write(
         &mut self,
         database: &mut Database,
         accepts: &[Accept],
         completes: Vec<Complete>,
-        now: u64,
+        at: SystemTime,
     ) -> Written {
         self.unwritten.extend(completes);
         let mut written = Written::default();
         if !accepts.is_empty() {
-            match self.commit(database, accepts, now) {
+            match self.commit(database, accepts, at) {
                 Ok(both) => written = both,
                 Err(error) => database.failed(error),
             }
         }
         if !written.accepted && self.has_unwritten() {
-            match self.commit(database, &[], now) {
+            match self.commit(database, &[], at) {
                 Ok(results) => written = results,
                 Err(error) if is_corrupt(&error) => {
                     database.failed(error);
-                    self.commit_each(database, &mut written);
+                    self.commit_each(database, &mut written, at);
                 }
                 Err(error) => database.failed(error),
             }
@@ -104,18 +106,18 @@ impl BatchWriter {
         &mut self,
         database: &mut Database,
         accepts: &[Accept],
-        now: u64,
+        at: SystemTime,
     ) -> rusqlite::Result<Written> {
         let (limits, completes) = (self.limits, &self.unwritten);
         let forget = accepts.last().map_or(0, |last| last.forgotten);
         let (remembers, forgets) = (self.remembers, forget > self.forgotten);
         let (mut written, all_forgotten) = database.transaction(|store| {
-            let written = write_results(store, completes, limits)?;
+            let written = write_results(store, completes, limits, at)?;
             let events = accepts.iter();
             store.insert(events.map(|one| (one.number, &one.event, one.key.as_ref())))?;
             if remembers {
                 let ids = accepts.iter().map(|one| (one.number, one.event.id()));
-                store.remember(now, ids)?;
+                store.remember(ids)?;
             }
             let limit = MIN_FORGET.max(2 * accepts.len());
             Ok((written, forgets && store.forget(forget, limit)?))
@@ -130,11 +132,11 @@ impl BatchWriter {
 
     /// Writes the results one by one. A result on a corrupt page is skipped: this process counts the event as ended, and
     /// the next one may run it again.
-    fn commit_each(&mut self, database: &mut Database, written: &mut Written) {
+    fn commit_each(&mut self, database: &mut Database, written: &mut Written, at: SystemTime) {
         let limits = self.limits;
         for complete in std::mem::take(&mut self.unwritten) {
             let one = std::slice::from_ref(&complete);
-            match database.transaction(|store| write_results(store, one, limits)) {
+            match database.transaction(|store| write_results(store, one, limits, at)) {
                 Ok(result) => {
                     written.letters.extend(result.letters);
                     written.dropped.count += result.dropped.count;
@@ -175,6 +177,7 @@ fn write_results(
     store: &mut Store,
     completes: &[Complete],
     limits: DeadLetterLimits,
+    at: SystemTime,
 ) -> rusqlite::Result<Written> {
     let mut written = Written::default();
     let mut ended = Vec::with_capacity(completes.len());
@@ -187,7 +190,7 @@ fn write_results(
             }
             Next::End(EventOutcome::Dead) => {
                 let event = job.event.clone();
-                let letter = DeadLetter::new(job.number, event, &job.progress, time(complete.at));
+                let letter = DeadLetter::new(job.number, event, &job.progress, at);
                 store.dead_letter(&letter, job.key.as_ref(), limits, &mut written.dropped)?;
                 written.letters.push(letter);
             }

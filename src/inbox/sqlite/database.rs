@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -7,15 +8,20 @@ use super::file_identity::FileIdentity;
 use super::file_lock::FileLock;
 use super::store::{Store, Wal};
 use crate::error::Error;
+use crate::runtime::Clock;
 use crate::telemetry;
 
 /// How many bytes are written between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 
+/// How often the inbox's clock is stored at least: an hour, in milliseconds.
+const CLOCK_PERIOD: u64 = 60 * 60 * 1000;
+
 /// The store, its files, and whether it works.
 pub(super) struct Database {
     path: PathBuf,
     pub(super) store: Store,
+    clock: Arc<Clock>,
     files: FileIdentity,
     /// Whether a file was deleted, moved or replaced.
     moved: bool,
@@ -37,12 +43,20 @@ impl Database {
         path: &Path,
         connection: Connection,
         max_wal_bytes: u64,
+        clock: Arc<Clock>,
         lock: FileLock,
     ) -> Result<Self, Error> {
+        let mut store = Store::new(connection).map_err(|e| error::failing(path, e))?;
+        let totals = store.totals();
+        // In an inbox that never accepted an event, nothing goes by the clock.
+        if totals.next_id > 1 {
+            store.resume(clock.resume(totals.clock));
+        }
         Ok(Self {
             files: FileIdentity::new(path),
             path: path.to_owned(),
-            store: Store::new(connection).map_err(|e| error::failing(path, e))?,
+            store,
+            clock,
             moved: false,
             max_wal_bytes,
             written: 0,
@@ -58,7 +72,8 @@ impl Database {
         &mut self,
         change: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let changed = self.store.transaction(change);
+        let last = self.store.totals().clock;
+        let changed = self.store.transaction(self.clock.read(last), change);
         match &changed {
             Ok(_) if self.fault.is_some() && !self.moved && !self.is_blocked() => {
                 self.fault = None;
@@ -71,6 +86,16 @@ impl Database {
             }
         }
         changed
+    }
+
+    /// Keeps the reading of the inbox's clock up to date while nothing is written.
+    pub(super) fn keep_time(&mut self) {
+        let last = self.store.totals().clock.now;
+        if self.clock.now().saturating_sub(last) >= CLOCK_PERIOD
+            && let Err(error) = self.transaction(|_| Ok(()))
+        {
+            self.failed(error);
+        }
     }
 
     /// Checks whether events can be stored now. Called once a turn.

@@ -128,9 +128,9 @@ impl Writer {
         let store = &self.database.store;
         let letters = store.dead_letter_types(after, STEP).map_err(query_failed)?;
         let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
-        for (id, event_type, dead_lettered_at) in letters {
+        for (id, event_type, kept_since) in letters {
             last = Some(id);
-            if dead_lettered_at <= until && pattern.matches(&event_type) {
+            if kept_since <= until && pattern.matches(&event_type) {
                 let letter = store.find_dead_letter(id).map_err(query_failed)?;
                 bytes += letter.as_ref().map_or(0, |letter| letter.body().len());
                 chosen.extend(letter);

@@ -23,7 +23,7 @@ use crate::runtime::{BoxFuture, Clock};
 use crate::telemetry::{self, ParentSpan};
 
 /// How long an event waits whose attempt the runtime dropped.
-const DROPPED_DELAY: Duration = Duration::from_secs(1);
+pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
 /// What the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
 pub(super) struct Inner {

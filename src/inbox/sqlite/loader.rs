@@ -1,9 +1,10 @@
 use super::database::Database;
 use super::error::is_corrupt;
 use super::schedule::Schedule;
-use super::store::{DeadLetterLimits, Dropped, StoredEvent, time};
+use super::store::{DeadLetterLimits, Dropped, StoredEvent};
 use super::window::Capacity;
 use crate::delivery::{DeadLetter, Job, OrderKey};
+use crate::runtime::Clock;
 
 /// How many heads are read at once.
 const HEADS: usize = 256;
@@ -66,8 +67,9 @@ impl Loader {
         &mut self,
         database: &mut Database,
         mut capacity: Capacity,
-        now: u64,
+        clock: &Clock,
     ) -> Loaded {
+        let now = clock.now();
         let mut loaded = Loaded::default();
         let mut reads = 0;
         loop {
@@ -112,7 +114,7 @@ impl Loader {
                 }
             }
         }
-        self.write(database, &mut loaded, now);
+        self.write(database, &mut loaded, clock);
         loaded
     }
 
@@ -171,14 +173,14 @@ impl Loader {
     }
 
     /// Marks recovered events as running and writes dead letters, before anything runs. If that fails, nothing is loaded.
-    fn write(&mut self, database: &mut Database, loaded: &mut Loaded, now: u64) {
+    fn write(&mut self, database: &mut Database, loaded: &mut Loaded, clock: &Clock) {
         let undeliverable = std::mem::take(&mut loaded.undeliverable);
         if loaded.recovered.is_empty() && undeliverable.is_empty() {
             return;
         }
         let letter = |(stored, cause): (StoredEvent, String)| {
             let key = stored.key.clone();
-            (stored.into_dead_letter(&cause, time(now)), key)
+            (stored.into_dead_letter(&cause, clock.system_time()), key)
         };
         let letters: Vec<(DeadLetter, Option<OrderKey>)> =
             undeliverable.into_iter().map(letter).collect();

@@ -45,7 +45,7 @@ impl MessageIds {
         }
         let (mut ids, now) = (SeenIds::new(self.max_ids, self.window), clock.now());
         let read = database.store.message_ids(|number, at, id| {
-            ids.recall(self.fingerprints.of(id), number, at, now);
+            ids.recall(self.fingerprints.of(id), number, at.min(now), now);
         });
         match read {
             Ok(()) => {

@@ -11,6 +11,8 @@ use crate::delivery::OrderKey;
 /// others may run.
 #[derive(Default)]
 pub(super) struct Schedule {
+    /// The longest time in milliseconds until an attempt is due.
+    max_delay: u64,
     /// The last event that the schedule has seen.
     cursor: u64,
     /// The last event on disk.
@@ -29,9 +31,10 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Returns the schedule of a store whose last event is `last`. It has seen none.
-    pub(super) fn new(last: u64) -> Self {
+    pub(super) fn new(last: u64, max_delay: u64) -> Self {
         Self {
             last,
+            max_delay,
             ..Self::default()
         }
     }
@@ -58,7 +61,10 @@ impl Schedule {
             return false;
         }
         match head.due_at {
-            Some(due) if due > now => self.retrying.insert((due, head.id)),
+            Some(due) if due > now => {
+                let due = due.min(now.saturating_add(self.max_delay));
+                self.retrying.insert((due, head.id))
+            }
             _ => {
                 self.next.push_back(head.id);
                 false

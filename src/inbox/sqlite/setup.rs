@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::database::Database;
 use super::error;
 use super::file_lock::FileLock;
-use super::inner::Inner;
+use super::inner::{DROPPED_DELAY, Inner};
 use super::loader::Loader;
 use super::message_ids::MessageIds;
 use super::schedule::Schedule;
@@ -13,7 +13,7 @@ use super::store::{self, DeadLetterLimits, Store};
 use super::writer::Writer;
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, millis};
 
 /// The settings of the writer.
 #[derive(Clone, Debug)]
@@ -54,14 +54,17 @@ impl Setup {
         let lock = FileLock::acquire(&path, self.lock_timeout, wanted)?;
         let inner = alive()?;
         let connection = store::open(&path)?;
-        let mut database = Database::new(&path, connection, self.max_wal_bytes, lock)?;
+        let clock = Arc::clone(&inner.clock);
+        let mut database = Database::new(&path, connection, self.max_wal_bytes, clock, lock)?;
         let limits = DeadLetterLimits {
             letters: self.max_dead_letters,
             bytes: self.max_dead_letter_bytes,
             block_key: inner.executor.settings.block_key_on_dead_letter,
         };
-        let schedule =
-            schedule(&mut database.store, limits).map_err(|e| error::failing(&path, e))?;
+        let policy = &inner.executor.settings.retry;
+        let max_delay = millis(policy.longest_delay().max(DROPPED_DELAY));
+        let schedule = schedule(&mut database, limits, max_delay);
+        let schedule = schedule.map_err(|e| error::failing(&path, e))?;
         let totals = database.store.totals();
         inner.shared.update(|state| {
             state.stats.waiting = totals.events;
@@ -87,15 +90,19 @@ impl Setup {
 }
 
 /// Counts the crashes of earlier processes, and returns the schedule of the events that they left.
-fn schedule(store: &mut Store, limits: DeadLetterLimits) -> rusqlite::Result<Schedule> {
-    store.transaction(Store::count_crashes)?;
-    let last = store.totals().next_id.saturating_sub(1);
-    let mut schedule = Schedule::new(last);
+fn schedule(
+    database: &mut Database,
+    limits: DeadLetterLimits,
+    max_delay: u64,
+) -> rusqlite::Result<Schedule> {
+    database.transaction(Store::count_crashes)?;
+    let last = database.store.totals().next_id.saturating_sub(1);
+    let mut schedule = Schedule::new(last, max_delay);
     if limits.block_key {
-        let blocked = store.blocked_keys()?;
+        let blocked = database.store.blocked_keys()?;
         blocked.into_iter().for_each(|key| schedule.block(key));
     } else {
-        store.transaction(Store::unblock_keys)?;
+        database.transaction(Store::unblock_keys)?;
     }
     Ok(schedule)
 }

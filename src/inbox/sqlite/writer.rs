@@ -152,6 +152,7 @@ impl Writer {
             self.prune(turn.forgotten);
             self.database.count_written();
             self.database.tidy();
+            self.database.keep_time();
         }
         self.set_timer();
         if turn.ready > 0 || loaded {
@@ -174,11 +175,12 @@ impl Writer {
         completes: Vec<Complete>,
         idle: bool,
     ) -> Turn {
-        let (available, now) = (self.is_available(), self.clock.now());
+        let available = self.is_available();
+        let (now, at) = (self.clock.now(), self.clock.system_time());
         let storable = if available { &accepts[..] } else { &[] };
         let mut written = self
             .batch_writer
-            .write(&mut self.database, storable, completes, now);
+            .write(&mut self.database, storable, completes, at);
         written.accepted &= available;
         self.report_dead_letters(&written.letters, &written.dropped);
         for complete in &written.completes {
@@ -321,9 +323,7 @@ impl Writer {
         let Some(capacity) = capacity else {
             return false;
         };
-        let mut loaded = self
-            .loader
-            .load(&mut self.database, capacity, self.clock.now());
+        let mut loaded = self.loader.load(&mut self.database, capacity, &self.clock);
         self.more |= loaded.more;
         self.report_dead_letters(&loaded.letters, &loaded.dropped);
         let jobs = std::mem::take(&mut loaded.jobs);

@@ -71,7 +71,7 @@ impl Store {
     ) -> rusqlite::Result<()> {
         let event = letter.event();
         let event_type = event.map_or("", |event| event.event_type().as_str());
-        let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, cause, order_key, blocks_key, body) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, kept_since, attempts, routes, cause, order_key, blocks_key, body) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.run(
             sql,
             params![
@@ -80,6 +80,7 @@ impl Store {
                 event_type,
                 signed(to_millis(letter.received_at())),
                 signed(to_millis(letter.dead_lettered_at())),
+                signed(self.totals.clock.now),
                 letter.attempts(),
                 row::routes(letter.routes()),
                 letter.cause(),
@@ -95,7 +96,7 @@ impl Store {
     }
 
     fn oldest_dead_letter(&self) -> rusqlite::Result<Option<u64>> {
-        let sql = "SELECT id FROM dead_letters ORDER BY dead_lettered_at, id LIMIT 1";
+        let sql = "SELECT id FROM dead_letters ORDER BY kept_since, id LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let id = statement.query_row([], |row| row::number(row, 0));
         id.optional()
@@ -177,13 +178,13 @@ impl Store {
         statement.query_row([signed(id)], letter).optional()
     }
 
-    /// Returns the id, the event type and the time of up to `limit` dead letters with ids above `after`.
+    /// Returns the id, the event type and the time, by the inbox's clock, of up to `limit` dead letters with ids above `after`.
     pub(crate) fn dead_letter_types(
         &self,
         after: Option<u64>,
         limit: usize,
     ) -> rusqlite::Result<Vec<(u64, String, u64)>> {
-        let sql = "SELECT id, event_type, dead_lettered_at FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let sql = "SELECT id, event_type, kept_since FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(page(after, limit), |row| {
             Ok((row::number(row, 0)?, row.get(1)?, row::number(row, 2)?))
@@ -191,13 +192,13 @@ impl Store {
         rows.collect()
     }
 
-    /// Returns the ids of up to `limit` dead letters that are older than `time`.
+    /// Returns the ids of up to `limit` dead letters that are older than `time`, by the inbox's clock.
     pub(crate) fn dead_letters_before(
         &self,
         time: u64,
         limit: usize,
     ) -> rusqlite::Result<Vec<u64>> {
-        let sql = "SELECT id FROM dead_letters WHERE dead_lettered_at < ?1 ORDER BY dead_lettered_at LIMIT ?2";
+        let sql = "SELECT id FROM dead_letters WHERE kept_since < ?1 ORDER BY kept_since LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let params = [signed(time), signed(limit as u64)];
         let ids = statement.query_map(params, |row| row::number(row, 0))?;

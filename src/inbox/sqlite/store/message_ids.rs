@@ -8,13 +8,13 @@ impl Store {
     /// Remembers message ids, given with the ids of their events.
     pub(crate) fn remember<'a>(
         &mut self,
-        accepted_at: u64,
         message_ids: impl Iterator<Item = (u64, &'a str)>,
     ) -> rusqlite::Result<()> {
         let sql = "INSERT INTO message_ids (id, accepted_at, message_id) VALUES (?1, ?2, ?3)";
+        let accepted_at = signed(self.totals.clock.now);
         let mut statement = self.connection.prepare_cached(sql)?;
         for (id, message_id) in message_ids {
-            statement.execute(params![signed(id), signed(accepted_at), message_id])?;
+            statement.execute(params![signed(id), accepted_at, message_id])?;
         }
         Ok(())
     }

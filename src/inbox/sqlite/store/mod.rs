@@ -9,8 +9,11 @@ mod row;
 mod schema;
 mod wal;
 
+use self::row::signed;
+use crate::runtime::ClockReading;
+
 pub(super) use self::dead_letters::{DeadLetterLimits, Dropped, Requeued};
-pub(super) use self::row::{Head, StoredEvent, time};
+pub(super) use self::row::{Head, StoredEvent};
 pub(super) use self::schema::open;
 pub(super) use self::wal::Wal;
 
@@ -32,12 +35,13 @@ pub(super) struct Totals {
     pub(super) event_bytes: u64,
     pub(super) dead_letters: u64,
     pub(super) dead_letter_bytes: u64,
+    /// The inbox's clock at the last transaction.
+    pub(super) clock: ClockReading,
 }
 
 impl Store {
     pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
-        let sql =
-            "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes FROM totals";
+        let sql = "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes, clock, clock_skew FROM totals";
         let totals = connection.query_row(sql, [], |row| {
             Ok(Totals {
                 next_id: row::number(row, 0)?,
@@ -45,6 +49,10 @@ impl Store {
                 event_bytes: row::number(row, 2)?,
                 dead_letters: row::number(row, 3)?,
                 dead_letter_bytes: row::number(row, 4)?,
+                clock: ClockReading {
+                    now: row::number(row, 5)?,
+                    skew: row.get(6)?,
+                },
             })
         })?;
         Ok(Self {
@@ -58,6 +66,11 @@ impl Store {
         self.totals
     }
 
+    /// Continues the inbox's clock.
+    pub(super) fn resume(&mut self, clock: ClockReading) {
+        self.totals.clock = clock;
+    }
+
     pub(super) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
@@ -67,15 +80,17 @@ impl Store {
         self.written += size as u64 * 3 / 2;
     }
 
-    /// Runs `change` in a transaction. When it returns `Ok`, the change has been synced to disk; otherwise nothing has
-    /// changed, neither in the database nor in the totals.
+    /// Runs `change` in a transaction, at the time that `clock` shows. When this returns `Ok`, the change has been synced to
+    /// disk; otherwise nothing has changed, neither in the database nor in the totals.
     pub(super) fn transaction<T>(
         &mut self,
+        clock: ClockReading,
         change: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let before = self.totals;
-        self.run("BEGIN IMMEDIATE", [])?;
-        let changed = change(self).and_then(|changed| {
+        self.totals.clock = clock;
+        let begun = self.run("BEGIN IMMEDIATE", []);
+        let changed = begun.and_then(|_| change(self)).and_then(|changed| {
             self.write_totals(before)?;
             self.run("COMMIT", [])?;
             // A commit writes a few pages besides the pages of the bodies.
@@ -95,15 +110,17 @@ impl Store {
     fn write_totals(&self, before: Totals) -> rusqlite::Result<()> {
         let now = self.totals;
         if now != before {
-            let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5";
+            let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5, clock = ?6, clock_skew = ?7";
             let counts = [
-                now.next_id,
-                now.events,
-                now.event_bytes,
-                now.dead_letters,
-                now.dead_letter_bytes,
+                signed(now.next_id),
+                signed(now.events),
+                signed(now.event_bytes),
+                signed(now.dead_letters),
+                signed(now.dead_letter_bytes),
+                signed(now.clock.now),
+                now.clock.skew,
             ];
-            self.run(sql, counts.map(row::signed))?;
+            self.run(sql, counts)?;
         }
         Ok(())
     }

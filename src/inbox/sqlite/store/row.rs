@@ -138,7 +138,7 @@ pub(super) fn signed(number: u64) -> i64 {
 }
 
 /// Returns a stored time. A time that the platform can't represent is the epoch.
-pub(crate) fn time(millis: u64) -> SystemTime {
+fn time(millis: u64) -> SystemTime {
     let since = Duration::from_millis(millis);
     let time = SystemTime::UNIX_EPOCH.checked_add(since);
     time.unwrap_or(SystemTime::UNIX_EPOCH)

@@ -1,13 +1,13 @@
 -- Accepted events that haven't ended, in the order of acceptance.
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
-    -- Milliseconds since the Unix epoch, like all times.
+    -- By the system's clock, in milliseconds since the Unix epoch.
     received_at INTEGER NOT NULL,
     -- Events with the same key run one after another.
     order_key BLOB,
     -- The number of the next attempt, from 1.
     attempt INTEGER NOT NULL DEFAULT 1,
-    -- When the next attempt is due. NULL: now.
+    -- When the next attempt is due, by the inbox's clock (see totals). NULL: now.
     due_at INTEGER,
     -- The routes that don't run again, as JSON: [{"route": "a"}, {"route": "b", "failed": "why"}].
     routes TEXT,
@@ -27,6 +27,7 @@ CREATE INDEX events_running ON events (id) WHERE running = 1;
 CREATE TABLE message_ids (
     -- The id of the event.
     id INTEGER PRIMARY KEY,
+    -- By the inbox's clock.
     accepted_at INTEGER NOT NULL,
     message_id TEXT NOT NULL
 ) STRICT;
@@ -39,6 +40,8 @@ CREATE TABLE dead_letters (
     event_type TEXT NOT NULL,
     received_at INTEGER NOT NULL,
     dead_lettered_at INTEGER NOT NULL,
+    -- The same time by the inbox's clock, by which dead letters are pruned.
+    kept_since INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL,
     -- How each route ended, as JSON like events.routes.
     routes TEXT NOT NULL,
@@ -52,7 +55,7 @@ CREATE TABLE dead_letters (
 
 CREATE INDEX dead_letters_blocking ON dead_letters (id) WHERE blocks_key = 1;
 
-CREATE INDEX dead_letters_by_time ON dead_letters (dead_lettered_at);
+CREATE INDEX dead_letters_by_time ON dead_letters (kept_since);
 
 -- One row: counts that would take too long to compute.
 CREATE TABLE totals (
@@ -62,10 +65,15 @@ CREATE TABLE totals (
     events INTEGER NOT NULL,
     event_bytes INTEGER NOT NULL,
     dead_letters INTEGER NOT NULL,
-    dead_letter_bytes INTEGER NOT NULL
+    dead_letter_bytes INTEGER NOT NULL,
+    -- The inbox's clock at the last transaction, in milliseconds: it begins at the system time, and counts the time that
+    -- really passes, whatever the system's clock is set to.
+    clock INTEGER NOT NULL,
+    -- How far the system's clock is ahead of it.
+    clock_skew INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0);
+INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0, 0, 0);
 
 -- Readable events. SQLite can't parse JSON that is nested too deeply; such a body leaves the other rows readable.
 CREATE VIEW pending AS
