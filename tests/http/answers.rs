@@ -226,7 +226,8 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
-    // By the header. Who expects a 100 hasn't sent the body, so there is nothing to drain.
+    // The declared length decides. A client that expects a 100 hasn't sent the body, so there is nothing to
+    // drain.
     let waiting = good().header("expect", "100-continue");
     let request = waiting
         .clone()

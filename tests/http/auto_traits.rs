@@ -1,4 +1,4 @@
-//! What may be sent, shared and cloned: the union of what axum, hyper and tonic ask for.
+//! Types are `Send`, `Sync` and `Clone` as axum, hyper and tonic require together.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -19,7 +19,7 @@ fn shared<T: Clone + Debug + Send + Sync + 'static>() {}
 
 fn sent<T: Send + 'static>(_: &T) {}
 
-/// A service like those of axum: not `Sync` where nobody asks for it, and cloned for each request.
+/// A service like axum's services: cloned for each request, and `Sync` only where a bound requires it.
 #[derive(Clone, Debug)]
 struct Inner;
 

@@ -1,5 +1,5 @@
-//! The client leaves at every await point: nothing that was accepted is lost, and nothing half
-//! accepted runs.
+//! The client leaves at every await point. No accepted event is lost, and no event runs that was only partly
+//! accepted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,7 +152,7 @@ async fn an_inbox_that_commits_in_its_own_task_keeps_the_event_of_a_client_that_
             let (answer, answered) = oneshot::channel();
             tokio::spawn(async move {
                 yield_now().await;
-                // Who is gone needn't be told.
+                // A client that has left gets no answer.
                 let _ = answer.send(inner.accept(event).await);
             });
             answered.await.expect("the task answers")

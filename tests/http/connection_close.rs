@@ -1,4 +1,4 @@
-//! An answer says so when its connection ends with it.
+//! If the receiver closes the connection after an answer, the answer has `connection: close`.
 
 use std::convert::Infallible;
 

@@ -1,5 +1,4 @@
-//! The one clock of a request, the drain before an early answer, and the budget of bodies in
-//! flight.
+//! The deadline of a request, the drain before an early answer, and the budget of bodies in flight.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -240,7 +239,7 @@ async fn an_early_answer_first_reads_an_unread_body_to_its_end() {
         let request = scripted(vec![Step::Data(Bytes::from(vec![b' '; 1024])); frames]);
         let seen = request.body().seen();
         assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
-        // The last poll is that of the end.
+        // The last poll returns the end of the body.
         assert_eq!((seen.bytes(), seen.polls()), (frames * 1024, frames + 1));
     }
 }
@@ -454,7 +453,7 @@ async fn a_declared_length_alone_takes_nothing_of_the_budget() {
 
 #[tokio::test]
 async fn a_rejected_body_takes_nothing_of_the_budget_while_it_is_drained() {
-    // For want of room: its rest is still to come.
+    // The budget is full. The rest of the body is still to come.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
         .endpoint();

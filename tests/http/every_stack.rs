@@ -1,7 +1,7 @@
-//! One suite of checks, run over real sockets through every stack that the crate is made for.
+//! One suite of checks, over real sockets, on every stack that the crate supports.
 //!
-//! A check is written once, in `checks`, and a stack once, in `stacks`; the macro at the end runs
-//! each check on each stack. HTTP/1.1 is written by hand where its framing is what matters.
+//! The module `checks` has each check once, and `stacks` each stack once. The macro at the end runs each check
+//! on each stack. Checks of HTTP/1.1 framing write the bytes by hand.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -57,7 +57,7 @@ struct Stack {
     _server: JoinSet<()>,
 }
 
-/// What happens to a request in the server.
+/// Signals of the server about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
     /// Its head has arrived.
@@ -79,7 +79,7 @@ enum Mood {
     Panics,
 }
 
-/// What a stack is made of.
+/// The parts of a stack.
 struct Parts {
     webhooks: WebhookLayer<Moody>,
     signals: UnboundedSender<Signal>,
@@ -620,7 +620,7 @@ mod checks {
         assert_eq!(stack.ran().await, ["by bytes"]);
     }
 
-    /// What is drained before the answer leaves the connection as it was.
+    /// An early answer that drains the body keeps the connection open.
     pub(super) async fn an_early_answer_keeps_the_connection(mut stack: Stack) {
         let mut client = stack.connect().await;
         for _ in 0..3 {
@@ -734,7 +734,7 @@ mod checks {
     }
 }
 
-/// What only HTTP/1.1 has.
+/// Checks of HTTP/1.1 only.
 mod http1_checks {
     use super::*;
 
@@ -753,7 +753,7 @@ mod http1_checks {
         assert_eq!(read_raw(&mut socket).await, 200);
         assert_eq!(stack.ran().await, ["continued"]);
 
-        // Who isn't let in isn't asked for the body either.
+        // The server doesn't ask an unverified client for the body.
         let mut socket = stack.connect_raw().await;
         socket
             .write_all(&raw(&stranger(), &headers, b""))
@@ -845,7 +845,7 @@ conformance! {
     http2: hyper_http2 tonic_http2;
 }
 
-/// What a stack does of its own that users run into.
+/// Behaviour of the stacks themselves that surprises users.
 mod traps {
     use axum::Router;
     use axum::body::Body;

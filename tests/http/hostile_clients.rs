@@ -1,5 +1,5 @@
-//! Clients at their worst, over real sockets: the next good event gets its 200 in time and is delivered, and no part of
-//! the budget of bodies stays taken.
+//! Hostile clients over real sockets. The next valid event gets its 200 in time and runs, and the budget of
+//! bodies is free again.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ impl Server {
             self.good += 1;
             let id = format!("good {}", self.good);
             let start = Instant::now();
-            // What the last client held is given back when the server sees that it left.
+            // The server releases the budget of the last client when it sees that the client has left.
             loop {
                 let event = MockRequest::event("a").message_id(&id).padded(LIMIT);
                 let request = post("connection: close\r\n", &event.body_bytes());
@@ -168,7 +168,7 @@ fn body(id: &str) -> Vec<u8> {
     MockRequest::event("a").message_id(id).body_bytes().to_vec()
 }
 
-/// What is sent, and the statuses that may come, none where the server may just close.
+/// The bytes to send, and the statuses that may come. Without a status, the server may just close.
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! What the docs of the layer say of the server in front of it, hyper's or axum's.
+//! The docs of the layer describe the server around it, hyper or axum. These tests show that they are right.
 
 use std::io;
 use std::time::Duration;

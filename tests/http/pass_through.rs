@@ -1,4 +1,4 @@
-//! What isn't ours passes through untouched.
+//! Requests for other paths pass through untouched.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -73,7 +73,7 @@ async fn a_webhook_never_reaches_the_inner_service_and_leaves_its_readiness() {
         assert_eq!(response.status(), 200);
     }
     assert_pending!(handle.poll_request());
-    // What was readied is still there, for a request that isn't ours.
+    // The inner service is still ready, for a request to another path.
     let mut response = spawn(service.call(other()));
     let (request, send) = assert_ready!(handle.poll_request()).expect("the request");
     assert_eq!(request.uri(), "/other");
@@ -124,7 +124,7 @@ async fn a_webhook_in_flight_delays_no_other_request() {
 
 // Requests and responses
 
-/// Gives every part of the request back as that of the response.
+/// Returns every part of the request in the response.
 fn echo<B>()
 -> impl Service<Request<B>, Response = Response<B>, Error = Infallible, Future: Send> + Clone
 where

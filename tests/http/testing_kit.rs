@@ -1,4 +1,4 @@
-//! The mock kit: what a mock request is, and what a failed assertion says.
+//! The mock kit: the request that a mock builds, and the text of a failed assertion.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

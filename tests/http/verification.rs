@@ -1,4 +1,4 @@
-//! Who is let in, and that a secret never shows.
+//! Verified requests are accepted, others are answered 401, and a secret is never shown.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -128,11 +128,11 @@ async fn a_missing_secret_is_answered_401_before_the_body_is_read() {
     let webhooks = WebhookLayer::new("/", idle())
         .verify(SharedSecret::in_query("token", SECRET))
         .endpoint();
-    // Nothing is drained for who expects a 100, so nothing may poll the body.
+    // If a client expects a 100, the receiver drains nothing, so nothing may poll the body.
     let request = good().header("expect", "100-continue").build::<Script>();
     let request = request.map(|_| Script::new([Step::Panic]));
     assert_eq!(ask(&webhooks, request).await.status(), 401);
-    // What the body would be answered for doesn't show.
+    // The answer doesn't depend on the body.
     let request = good()
         .truncated()
         .header("content-type", "text/plain")

@@ -1,5 +1,5 @@
-//! What the inbox on JetStream has precautions against: facts of the server and of its client. If one of these tests fails,
-//! the precaution may have become needless.
+//! Facts of the NATS server and its client, against which the inbox on JetStream takes precautions. If one of
+//! these tests fails, its precaution may be needless.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The inbox on JetStream: what it answers, what the stream has then, and what it does when the server doesn't answer.
+//! The inbox on JetStream: its answers, the content of the stream, and a server that doesn't answer.
 
 use std::time::Duration;
 

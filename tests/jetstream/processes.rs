@@ -1,5 +1,5 @@
-//! Receivers, workers and servers, each a process of its own, some of which are killed. The test `role`, started again with
-//! a role in its environment, is a receiver or a worker.
+//! Receivers, workers and servers in processes of their own, some of which are killed. A receiver or a worker
+//! is this binary, started again as the test `role`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ use tempfile::TempDir;
 /// After which time the server gives the event of a dead worker to another one.
 const ACK_WAIT: Duration = Duration::from_secs(2);
 
-/// What a receiver may hold while the server is away.
+/// The bytes that a receiver may hold while the server is away.
 const IN_FLIGHT: usize = 4 << 20;
 
 /// Names the role of this process, and the arguments of the role.
@@ -91,7 +91,7 @@ async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: 
         tokio::time::sleep(takes).await;
         note(&log, "end", &event);
     });
-    let worker = JetStreamWorker::builder(context(url).await, "shop")
+    let worker = JetStreamWorker::builder(context(url).await, "group")
         .stream(settings(replicas))
         .concurrency(places)
         .ack_wait(ACK_WAIT)
@@ -189,7 +189,7 @@ impl Drop for Role {
     }
 }
 
-/// What the workers of a test have noted.
+/// The file in which the workers of a test record their runs.
 struct Log {
     path: PathBuf,
     _directory: TempDir,

@@ -1,4 +1,4 @@
-//! The workers on JetStream: which events come to which route, how often, and what becomes of them.
+//! The workers on JetStream: which route runs which event, how often, and how the event ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -284,7 +284,7 @@ async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
         .on("account.updated", |_: Event| std::future::pending::<()>())
         .named("hangs")
         .on("account.updated", |_: Event<u32>| async {})
-        .named("misfits")
+        .named("mismatches")
         .on("account.updated", runs.noting("good"))
         .named("good");
     let inbox = inbox(&context).await;
@@ -305,7 +305,7 @@ async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
         .collect();
     assert_eq!(ends["panics"], "panicked: oh");
     assert_eq!(ends["hangs"], "timed out");
-    assert!(ends["misfits"].starts_with("mismatched: "), "{ends:?}");
+    assert!(ends["mismatches"].starts_with("mismatched: "), "{ends:?}");
     assert_eq!(ends.len(), 3);
 }
 
@@ -910,7 +910,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
     let idle = build().start(router.clone()).await.unwrap();
     assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
     send(&inbox, "a", "1").await;
-    // What a worker looks like that dies each time.
+    // To the server, this looks like a worker that crashes each time.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -934,7 +934,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
         letters[0].cause(),
         Some("it was delivered 7 times and never came to an end")
     );
-    // Nothing of it is its own fault if it is sent round again.
+    // A replay is a new message, and starts at attempt 1.
     assert!(worker.dead_letters().replay(letters[0].id()).await.unwrap());
     wait_idle(&worker, 2).await;
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 1)]);

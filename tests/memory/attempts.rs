@@ -1,5 +1,4 @@
-//! Attempts: which routes run again, when, how often, and what becomes of an event between two of
-//! them.
+//! Attempts: which routes are retried, when and how often, and the state of an event between two attempts.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -20,7 +19,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What the hook saw, and when.
+/// The attempts that the hook saw, with their times.
 type Log = Arc<Mutex<Vec<(Duration, Attempt)>>>;
 
 fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
@@ -533,7 +532,7 @@ async fn a_router_that_only_a_later_attempt_reaches_runs_its_routes() {
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
-/// What a route does in each attempt.
+/// The behaviour of a route in each attempt.
 #[derive(Clone, Debug)]
 enum Deed {
     Handle,
@@ -554,8 +553,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 4)
 }
 
-/// What a route of these deeds comes to in `attempts`: how often it runs, and whether it does its
-/// work.
+/// Returns how often a route with this behaviour runs in `attempts`, and whether it succeeds.
 fn model(deeds: &[Deed], attempts: usize) -> (usize, bool) {
     for (run, deed) in deeds[..attempts].iter().enumerate() {
         match deed {

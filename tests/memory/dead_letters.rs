@@ -1,5 +1,4 @@
-//! Dead letters: what is kept of an event that was given up, for how long, and how it is sent round
-//! again.
+//! Dead letters: their content, their retention and their replay.
 
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -292,7 +291,7 @@ async fn beyond_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     die("4", 301).await;
     assert_eq!(names(&inbox).await, ["3", "4"]);
     assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
-    // What is deleted and what is replayed makes room.
+    // A deleted or replayed letter makes room.
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
     assert!(letters(&inbox).delete(ids[0]).await.unwrap());
     outage.end();
@@ -413,7 +412,7 @@ async fn a_letter_is_found_by_its_id_until_it_is_deleted() {
     assert!(!dead.delete(ids[0]).await.unwrap());
     assert!(!dead.replay(ids[0]).await.unwrap());
     assert_eq!(names(&inbox).await, ["2"]);
-    // The event stays one that died, and its letter wasn't dropped for want of room.
+    // The event stays dead, and its letter doesn't count as dropped.
     let stats = inbox.handle().stats();
     assert_eq!((stats.dead, stats.dead_letters, stats.replayed), (2, 1, 0));
     assert_eq!(stats.dead_letters_dropped, 0);
@@ -798,7 +797,7 @@ async fn the_hook_runs_for_each_dead_letter_and_its_panic_changes_nothing() {
     wait_idle(&inbox.handle()).await;
     let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
-    // That of the handle came after the first.
+    // The hook of the handle runs after the first hook.
     assert_eq!(ids, ["1", "4", "4", "1", "1"]);
     assert_eq!(told[0].id(), kept[0].id());
     assert_eq!(ends(&told[0]), [("a", Some("failed: an outage"))]);
@@ -979,7 +978,7 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
     for text in &written {
         assert!(!text.contains("s3cret"), "{text}");
     }
-    // What helps to find the event is there, and who asks for the reasons gets them.
+    // The output identifies the event, and `reason` returns the reasons on request.
     assert!(written[0].contains("\"1\"") && written[0].contains("\"a\""));
     assert!(written[1].contains("\"a\""), "{}", written[1]);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Copies of an event: taken once in a window, and never an id without its event.
+//! Copies of an event are accepted once in a window, and no id is remembered without its event.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};

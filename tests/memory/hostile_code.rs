@@ -1,4 +1,4 @@
-//! The user's code and runtimes at their worst: no event is lost or miscounted, and nothing hangs.
+//! Hostile handlers, hooks, subscribers and runtimes. No event is lost or counted wrongly, and nothing hangs.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,7 +39,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
     assert_eq!(wait_empty(&inbox.handle()).await.dead, 1);
 }
 
-/// The same bug, at the front door.
+/// The same bug, in the receiver.
 #[tokio::test]
 async fn an_inbox_that_is_always_busy_is_answered_503() {
     #[derive(Clone)]
@@ -254,7 +254,7 @@ async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
     }
 }
 
-/// The bug: what a timer of the wait for an attempt panics with got into the task, and so into whoever runs it.
+/// The bug: if the timer of a retry panicked, the panic reached the executor.
 #[tokio::test]
 async fn a_retry_whose_timer_panics_runs_at_once() {
     for spawns in [Spawns::Inline, Spawns::OnceInline, Spawns::Elsewhere] {
@@ -380,7 +380,7 @@ mod subscribers {
         }
     }
 
-    fn tell(told: impl Fn(&'static str) + Send + Sync + 'static) -> DefaultGuard {
+    fn subscribe(told: impl Fn(&'static str) + Send + Sync + 'static) -> DefaultGuard {
         crate::support::subscriber::set(Told(told))
     }
 
@@ -407,7 +407,7 @@ mod subscribers {
                 .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
             // A second panic would end the process, whatever is done here.
             let guard =
-                tell(move |callback| assert!(callback != panics || std::thread::panicking()));
+                subscribe(move |callback| assert!(callback != panics || std::thread::panicking()));
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
@@ -423,7 +423,7 @@ mod subscribers {
         for panics in ["new_span", "clone_span", "try_close", "event"] {
             let inbox = MemoryInbox::new(EventRouter::new().on("a", |_: Event| async {}));
             let guard =
-                tell(move |callback| assert!(callback != panics || std::thread::panicking()));
+                subscribe(move |callback| assert!(callback != panics || std::thread::panicking()));
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
@@ -439,7 +439,7 @@ mod subscribers {
         let webhooks = WebhookLayer::new("/", inbox)
             .on_rejection(|_| panic!("a hook that panics"))
             .endpoint();
-        let _guard = tell(|callback| assert_ne!(callback, "event"));
+        let _guard = subscribe(|callback| assert_ne!(callback, "event"));
         for (method, status) in [("POST", 200), ("GET", 405)] {
             let request = MockRequest::event("a").method(method.parse().unwrap());
             let request = request.build::<http_body_util::Full<bytes::Bytes>>();
@@ -455,7 +455,7 @@ mod subscribers {
         let slot: Arc<Mutex<Option<Handle>>> = Arc::default();
         let (asked, asks) = (Arc::new(AtomicU32::new(0)), Arc::clone(&slot));
         let count = Arc::clone(&asked);
-        let _guard = tell(move |_| {
+        let _guard = subscribe(move |_| {
             if let Some(handle) = &*asks.lock().unwrap() {
                 balanced(&handle.stats());
                 count.fetch_add(1, Ordering::SeqCst);

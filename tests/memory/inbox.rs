@@ -1,4 +1,4 @@
-//! The in-memory inbox: its bounds, its deliveries, its counts, its drain.
+//! The inbox in memory: its bounds, its attempts, its counts and its drain.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -493,7 +493,7 @@ async fn an_event_accepted_while_a_handler_drops_the_last_inbox_runs() {
     done.notified().await;
 }
 
-/// What a handler of the property test does.
+/// The behaviour of a handler in the property test.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Handle,
@@ -531,12 +531,12 @@ fn perform(deed: Deed) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> 
 
 /// An arrival: whether the event has a route, what its two routes do, and how long the sender waits
 /// before the next.
-type Arrival = (bool, Deed, Deed, u64);
+type Arriving = (bool, Deed, Deed, u64);
 
 /// Law 2, read at every turn, under random deeds and load.
-async fn law_2(arrivals: Vec<Arrival>, running: usize, events: usize) {
+async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
     std::panic::set_hook(Box::new(|_| {}));
-    let script: HashMap<String, Arrival> = arrivals
+    let script: HashMap<String, Arriving> = arrivals
         .iter()
         .enumerate()
         .map(|(id, arrival)| (id.to_string(), *arrival))

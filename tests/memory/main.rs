@@ -1,4 +1,4 @@
-//! The inbox in memory, and delivery, of which every inbox has the same.
+//! The inbox in memory, and delivery, which all inboxes share.
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 #[cfg(feature = "tokio")]

@@ -1,5 +1,4 @@
-//! Order by key: one after another within a key, in parallel across keys, and nothing left of a key
-//! that is idle.
+//! Events of one key run one after another, and different keys run in parallel. An idle key takes no memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{pending, ready};
@@ -416,7 +415,7 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
         assert_eq!(refused, Err(AcceptError::full()));
         starts.take();
         bad.lock().unwrap().clear();
-        // That of one that holds nothing back is refused as ever.
+        // A replay that blocks no event is refused as before.
         let (first, none) = (letter(&inbox, "1").await, letter(&inbox, "none").await);
         assert!(letters(&inbox).replay(none).await.is_err());
         assert!(letters(&inbox).replay(first).await.unwrap());
@@ -595,7 +594,7 @@ fn idle_keys_leave_no_trace() {
                 });
             })
         };
-        // What grows with the most events at a time has grown.
+        // The tables have grown to the largest number of events at once.
         run(2_000);
         let grown = run(20_000).bytes_current;
         // Ten bytes a key: less than the key alone.
@@ -616,7 +615,7 @@ async fn drain_and_wait_idle_count_the_events_that_a_dead_event_blocks() {
         2
     );
     assert!(letters(&inbox).replay(id).await.is_err());
-    // What lets them pass ends both.
+    // Both end once the key is unblocked.
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(5)));
     run_ready_tasks().await;
     assert!(letters(&inbox).delete(id).await.unwrap());
@@ -950,7 +949,7 @@ fn the_order_holds_for_events_from_many_threads() {
     assert_eq!((stats.handled, stats.retried), (2_000, 400));
 }
 
-/// What an attempt at an event does.
+/// The behaviour of an attempt.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Handle,
@@ -961,7 +960,7 @@ enum Deed {
     Hang,
 }
 
-/// What happens to the inbox.
+/// A step of the property test.
 #[derive(Clone, Debug)]
 enum Step {
     /// An event comes, of this key, whose attempts do this, and the first again after the last.
@@ -1008,7 +1007,7 @@ struct Rules {
     letters: usize,
 }
 
-/// A key as it should be: who is at work on it or holds it, and who comes after.
+/// The expected state of a key: the event that runs or blocks it, and the events behind.
 #[derive(Default)]
 struct Lane {
     first: Option<usize>,
@@ -1170,7 +1169,7 @@ impl Model {
         self.let_go(event);
     }
 
-    /// What is left once everything that can has run: those that a letter holds back.
+    /// Returns the number of events that a letter blocks after all others have run.
     fn held_back(&self) -> u64 {
         self.lanes.values().map(|lane| lane.next.len() as u64).sum()
     }

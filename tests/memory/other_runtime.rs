@@ -1,4 +1,4 @@
-//! Everything runs on an executor that isn't tokio, also where the feature `tokio` is off.
+//! The crate runs on an executor other than tokio, also without the feature `tokio`.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -223,7 +223,7 @@ fn wait_idle_waits_for_the_last_handler() {
     });
 }
 
-/// What an executor drops with itself is counted, and so is what comes after.
+/// The inbox counts the events that an executor drops at its end, and the events that arrive afterwards.
 #[test]
 fn every_event_is_counted_when_the_executor_ends() {
     let executor = Arc::new(smol::Executor::new());

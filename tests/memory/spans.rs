@@ -1,4 +1,4 @@
-//! Logs and spans: a request's span goes with its event, and nothing that is secret is logged.
+//! Logs and spans: a request's span follows its event, and no secret is logged.
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};

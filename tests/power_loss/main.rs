@@ -1,7 +1,8 @@
-//! Laws 1 and 10 through a power failure: what an event needs is synced before its 200 is written. Shown by the system calls of a
-//! server under load, as strace sees them, and by opening what a disk would hold that keeps nothing but what was synced.
+//! Laws 1 and 10 through a power failure: an event is synced before its 200 is written. strace records the
+//! system calls of a server under load. Other tests open the file that a disk would hold that keeps only
+//! synced data.
 //!
-//! It needs strace, so it isn't run by a plain `cargo test`: `cargo test --test power_loss`.
+//! The tests need strace, so a plain `cargo test` leaves them out. Run `cargo test --test power_loss`.
 #![cfg(all(target_os = "linux", feature = "sqlite", feature = "tokio"))]
 #![allow(clippy::unwrap_used)]
 
@@ -168,7 +169,7 @@ fn an_event_whose_sync_fails_is_answered_503_and_accepted_when_sent_again() {
 #[test]
 fn an_event_whose_sync_takes_too_long_is_answered_503_and_is_a_duplicate_when_sent_again() {
     let place = Place::new();
-    // Longer than the 3 s of the front door.
+    // Longer than the receiver's timeout of 3 s.
     let fault = "inject=fsync,fdatasync:delay_enter=5000000:when=20";
     let server = traced(&place, &["-e", fault]).listening();
     let ids = load_until_taken(&server);
@@ -287,11 +288,11 @@ impl Disk {
 #[derive(Debug)]
 struct Call {
     name: String,
-    /// What the file's number stands for.
+    /// The file of the descriptor.
     file: String,
     begun: usize,
     ended: usize,
-    /// What was read or written.
+    /// The bytes that were read or written.
     data: Vec<u8>,
     /// The offset of a `pwrite64`, and the length of an `ftruncate`.
     number: usize,

@@ -1,7 +1,8 @@
-//! What costs no allocation: requests that pass through, and the way to a documented event type's
-//! routes. And what an event costs, on its way and while it waits.
+//! A request for another path and the lookup of a documented event type allocate nothing. The allocations and
+//! the memory of an event are bounded.
 //!
-//! Allocations are counted for each thread on its own. No test of this binary sets a subscriber of `tracing`, which allocates too.
+//! Allocations are counted per thread. No test of this binary sets a subscriber of `tracing`, because a
+//! subscriber allocates too.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -158,7 +159,7 @@ fn an_event_that_waits_costs_less_than_300_bytes_beyond_its_body() {
     let each = held / EVENTS - body.len();
     println!("{each} bytes each beyond the body");
     assert!(each < 300, "{each}");
-    // What is counted is what is there: an id, an event and its place in the line have a size.
+    // An id, an event and its entry in the queue take memory, so the count isn't 0.
     assert!(each > 100, "{each}");
 }
 

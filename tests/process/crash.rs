@@ -1,7 +1,8 @@
-//! Law 10, with a real process under load that is killed at random moments and started again on the same file: nothing that was
-//! answered 200 is lost, and nothing whose end was committed runs again.
+//! Law 10, with a process that is killed under load at random moments and started again on the same file. No
+//! event answered 200 is lost, and no event runs again after its end was committed.
 //!
-//! `CRASH_ROUNDS=100` has more of it, and `CRASH_SEED` the moments of an earlier run, as far as the scheduler lets it.
+//! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, as far as the
+//! scheduler allows.
 
 use std::collections::{HashMap, HashSet};
 use std::env;
@@ -218,7 +219,7 @@ fn taken(senders: &[Sender]) -> impl Iterator<Item = &String> {
     taken.map(|sent| &sent.id)
 }
 
-/// What is known from outside.
+/// The state that the test knows from outside.
 #[derive(Default)]
 struct Truth {
     /// How many lines of the journal have been read.
@@ -306,8 +307,8 @@ impl Truth {
         }
     }
 
-    /// Checks that no event of a key comes before the last one has ended: each sender sends those of its own one after
-    /// another.
+    /// Checks that no event of a key runs before the previous event has ended. Each sender sends the events of its key one
+    /// after another.
     fn check_order(&mut self, line: &Line) {
         let Some(numbers) = line.id.strip_prefix("keyed-") else {
             return;
@@ -324,7 +325,7 @@ impl Truth {
     }
 }
 
-/// Checks that the file is sound, and that the sums in it are those of its rows.
+/// Checks that the file is intact, and that its totals equal the sums of its rows.
 fn check_sums(inbox: &rusqlite::Connection) {
     assert_eq!(texts(inbox, "PRAGMA integrity_check"), ["ok"]);
     let sums = |query| {

@@ -1,5 +1,6 @@
-//! Ten thousand connections that are idle, and more unfinished and endless bodies than the budget has room for, over real
-//! sockets, against a server in a process of its own: its memory stays bounded, and the next good event gets its 200.
+//! Ten thousand idle connections, and more unfinished and endless bodies than the budget allows, over real
+//! sockets. The server runs in a process of its own. Its memory stays bounded, and the next valid event gets
+//! its 200.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -139,7 +140,7 @@ impl Server {
             client.write_all(&request).await.unwrap();
             match status(&mut client).await {
                 Some(200) => return,
-                // What the last client held is given back when the server sees that it left.
+                // The server releases the budget of the last client when it sees that the client has left.
                 other => assert!(start.elapsed() < LATE, "answered {other:?}"),
             }
         }

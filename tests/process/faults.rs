@@ -1,5 +1,5 @@
-//! What an inbox on disk does when the disk, its file or somebody else's process fails it: every event is answered, none that was
-//! answered 200 is lost, and it goes on by itself or says clearly why not.
+//! The inbox on disk while the disk fails, its file changes, or another process uses it. Every event is
+//! answered, and none answered 200 is lost. The inbox recovers by itself, or its log says why it can't.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
@@ -19,7 +19,7 @@ use crate::support::server::{Place, Server, body, own_binary, texts, until};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// Starts a server that is told of a file too large by an error, and not killed for it.
+/// Starts a server that gets an error for a file that is too large, instead of a signal.
 fn bounded(place: &Place) -> Server {
     place.start_by(within("")).listening()
 }
@@ -91,7 +91,7 @@ fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
     limit(&server, Some(4 * KIB));
     let refused = send(&server, "refused", 20, "{}", 503);
     assert_eq!(server.stats().of("accepted"), 4);
-    // What ran has ended, and that can't be written.
+    // The running events have ended, and their ends can't be written.
     server.get("/release");
     until("their work is done", || place.journal().len() == 4);
     send(&server, "later", 20, "{}", 503);
@@ -168,7 +168,7 @@ fn a_refused_event_takes_no_memory() {
     let place = Place::new();
     let server = bounded(&place);
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(64 << 10));
-    // What a connection and a first large body take.
+    // Accounts for the memory of a connection and of a first large body.
     send(&server, "first", 20, &data, 200);
     limit(&server, Some(4 * KIB));
     send(&server, "refused", 20, &data, 503);
@@ -357,7 +357,7 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     assert!(log.contains("the inbox is corrupt: /"), "{log}");
     server.kill();
 
-    // Whoever has the page still has all events.
+    // A copy of the page still has all events.
     let page = &whole[usize::try_from(at).unwrap()..][..4096];
     file.write_all_at(page, at).unwrap();
     let server = place.serving();

@@ -1,5 +1,5 @@
-//! The thread of an inbox on disk sleeps where there is nothing to do. The other tests of this
-//! binary have their inboxes in other processes, so the CPU of all such threads of this process is counted.
+//! The writer thread of an idle inbox sleeps. The other tests of this binary have their inboxes in other
+//! processes, so this test counts the CPU time of all such threads of this process.
 
 use std::fs;
 use std::time::Duration;

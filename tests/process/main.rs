@@ -1,4 +1,4 @@
-//! What a process costs, and receivers that run in processes of their own, which are loaded, starved and killed.
+//! Costs of a process, and receivers in processes of their own, which are loaded, starved and killed.
 #![cfg(all(unix, feature = "sqlite", feature = "tokio"))]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 

@@ -1,7 +1,7 @@
-//! A service in a process of its own, with faulty handlers, faulty clients, a full inbox and restarts: law 2 holds all the
-//! time, every event that was answered 200 ends, and memory stays flat.
+//! A service in a process of its own, with faulty handlers, faulty clients, a full inbox and restarts. Law 2
+//! holds at any moment, every event answered 200 ends, and memory stays flat.
 //!
-//! `SOAK_SECONDS=1800 cargo test --test process -- --nocapture soak::` takes longer over it, and tells how it goes.
+//! `SOAK_SECONDS=1800 cargo test --test process -- --nocapture soak::` runs longer and prints its progress.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -53,14 +53,14 @@ async fn misbehave(event: Event) -> HandlerResult {
     }
 }
 
-/// Tells the test of an end that counts.
-fn tell(delivery: &Attempt) {
-    if delivery.event_outcome().is_some() {
-        say(&format!("end {}", delivery.event().id()));
+/// Reports the end of an event to the test.
+fn report(attempt: &Attempt) {
+    if attempt.event_outcome().is_some() {
+        say(&format!("end {}", attempt.event().id()));
     }
 }
 
-/// One write for each line.
+/// Prints a line with a single write.
 fn say(line: &str) {
     let line = format!("{line}\n");
     io::stdout().lock().write_all(line.as_bytes()).unwrap();
@@ -94,7 +94,7 @@ impl Door {
                 .max_dead_letters(100)
                 .attempt_timeout(timeout)
                 .retry(retry())
-                .on_attempt(tell);
+                .on_attempt(report);
             return Self::Sqlite(Endpoint::new(inbox.open(router()).await.unwrap()));
         }
         let inbox = MemoryInbox::builder()
@@ -104,7 +104,7 @@ impl Door {
             .max_dead_letters(100)
             .attempt_timeout(timeout)
             .retry(retry())
-            .on_attempt(tell);
+            .on_attempt(report);
         Self::Memory(Endpoint::new(inbox.build(router())))
     }
 
@@ -123,7 +123,7 @@ impl Door {
     }
 }
 
-/// What the process serves: an inbox, or none between two.
+/// The receiver of the process. None while one inbox closes and the next opens.
 struct Service {
     file: Option<String>,
     door: RwLock<Option<Door>>,
@@ -169,7 +169,7 @@ impl Service {
         *self.door.write().unwrap() = Some(door);
     }
 
-    /// Sends some dead letters round again.
+    /// Replays some dead letters.
     async fn replay(&self) {
         let Some(letters) = self.door().unwrap().handle().dead_letters() else {
             return;
@@ -274,7 +274,7 @@ async fn serve(file: String) {
     axum::serve(listener, app).await.unwrap();
 }
 
-/// What is known of an event, by its number.
+/// The answers and ends of an event.
 #[derive(Default)]
 struct Known {
     fates: Vec<Fate>,
@@ -344,7 +344,7 @@ impl Server {
         let wait_idle = Arc::<AtomicU32>::default();
         let (tell, told) = std::sync::mpsc::channel();
         let stdout = child.stdout.take().unwrap();
-        let (known_to, broken_to, settled_to) = (
+        let (known_to, broken_to, idle_to) = (
             Arc::clone(&known),
             Arc::clone(&broken),
             Arc::clone(&wait_idle),
@@ -358,7 +358,7 @@ impl Server {
                     }
                     ("listening", addr) => tell.send(addr.parse().unwrap()).unwrap(),
                     ("breach", of) => *broken_to.lock().unwrap() = Some(of.to_owned()),
-                    ("wait_idle", _) => drop(settled_to.fetch_add(1, Ordering::SeqCst)),
+                    ("wait_idle", _) => drop(idle_to.fetch_add(1, Ordering::SeqCst)),
                     _ => {}
                 }
             }
@@ -554,10 +554,10 @@ fn soak(name: &str, file: Option<&Path>) {
         sender.join().unwrap();
     }
     let sums = server.get("/wait_idle");
-    // What was told before is read by then.
+    // The test has read all earlier lines by then.
     let until = Instant::now() + BOUND;
     while server.wait_idle.load(Ordering::SeqCst) == 0 {
-        assert!(Instant::now() < until, "it doesn't settle");
+        assert!(Instant::now() < until, "the inbox isn't idle");
         thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(*server.broken.lock().unwrap(), None, "law 2");

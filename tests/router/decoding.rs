@@ -1,5 +1,4 @@
-//! Decoding: every rule of the envelope, the event types against the specification's list, and what
-//! an event tells.
+//! Decoding: every rule of the envelope, the event types of the specification, and the accessors of an event.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! Every form that a handler may have compiles, and does what it says.
+//! Every form of handler compiles and runs.
 #![allow(clippy::todo)] // a test is of it
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The event router: which routes an event reaches, and that no route can hurt another.
+//! The event router: which routes an event reaches. No route affects another.
 
 use std::cell::RefCell;
 use std::future::{Future, pending};
@@ -539,7 +539,7 @@ impl Clone for Bomb {
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // Two panics at once would abort the process, which nobody can contain.
+        // Two panics at once would abort the process.
         if self.0 == "drop" && !std::thread::panicking() {
             panic!("a panic in drop");
         }

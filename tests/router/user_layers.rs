@@ -1,5 +1,4 @@
-//! The user's own layers around the router: what they do to an event costs only the routes that
-//! they keep from finishing.
+//! The user's layers around the router affect only the routes that they keep from finishing.
 
 use std::convert::Infallible;
 use std::future::{Ready, pending, ready};
@@ -130,7 +129,7 @@ async fn the_attempt_timeout_reaches_a_router_in_another_task() {
     });
     let (reports, _) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, a[.*] timed out"]);
-    // The router comes to it after the delivery has ended, and writes into a ledger that nobody
+    // The router runs after the attempt has ended, and records into a state that nothing
     // reads any more.
     assert_eq!(receiver.recv().await.unwrap(), "a handled, a[.*] timed out");
 }
@@ -206,9 +205,9 @@ async fn a_service_without_a_router_counts_as_one_route() {
 }
 
 #[derive(Clone, Debug)]
-struct Again;
+struct RetryFailed;
 
-impl tower::retry::Policy<Event, Report, Infallible> for Again {
+impl tower::retry::Policy<Event, Report, Infallible> for RetryFailed {
     type Future = Ready<()>;
 
     fn retry(
@@ -242,7 +241,7 @@ async fn a_layer_that_calls_the_router_again_runs_only_what_isnt_handled() {
         .on_any(move |_: Event| async move {
             count.fetch_add(1, Ordering::Relaxed);
         });
-    let service = ServiceBuilder::new().retry(Again).service(router);
+    let service = ServiceBuilder::new().retry(RetryFailed).service(router);
     let (reports, stats) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, * handled"]);
     assert_eq!((stats.handled, runs.load(Ordering::Relaxed)), (1, 1));

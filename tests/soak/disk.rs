@@ -1,4 +1,4 @@
-//! An inbox on disk behind the front door, which is drained, closed and opened again in every round.
+//! An inbox on disk behind a receiver. Every round drains it, closes it and opens it again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,7 +25,7 @@ const PATH: &str = "/webhooks/botisimo";
 /// How many rounds go by before all that was taken must have ended.
 const ROUNDS: u64 = 4;
 
-/// What is known of each id that was sent since all had ended.
+/// The answers and ends of each id since the inbox was last idle.
 #[derive(Default)]
 struct Seen {
     /// Whether it was answered 200, and how often it ended.
@@ -89,7 +89,7 @@ impl Soak {
         sampling.stop();
         drop((inbox, handle));
         if self.rounds.is_multiple_of(ROUNDS) {
-            main.block_on(self.settle());
+            main.block_on(self.finish());
         }
     }
 
@@ -134,7 +134,7 @@ impl Soak {
     }
 
     /// Opens it with handlers that do their work, and asserts that nothing is left and nothing lost.
-    async fn settle(&mut self) {
+    async fn finish(&mut self) {
         let router = EventRouter::new().on_any(|_: Event| async {});
         let inbox = self.builder().open(router).await.unwrap();
         let handle = inbox.handle();
@@ -184,14 +184,14 @@ impl Sender {
                     _ => request,
                 };
                 let answer = service.clone().oneshot(request.build::<Full<Bytes>>());
-                let patience = match self.dice.roll(10) {
+                let timeout = match self.dice.roll(10) {
                     0 => Duration::from_micros(self.dice.roll(500)),
                     _ => BOUND,
                 };
-                let answer = tokio::time::timeout(patience, answer).await;
+                let answer = tokio::time::timeout(timeout, answer).await;
                 let mut seen = self.seen.lock().unwrap();
                 let Ok(answer) = answer else {
-                    assert_ne!(patience, BOUND, "{id} got no answer");
+                    assert_ne!(timeout, BOUND, "{id} got no answer");
                     seen.left += 1;
                     continue;
                 };

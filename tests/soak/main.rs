@@ -1,8 +1,8 @@
-//! Everything at once, again and again: handlers that panic, hang and fail, clients that leave, copies, a
-//! full inbox, drains and restarts. Every event that is taken ends, the counts are right all the time,
-//! and memory stays as it is.
+//! All faults at once, in rounds: handlers that panic, hang and fail, clients that leave, copies, a full
+//! inbox, drains and restarts. Every accepted event ends, the counts balance at any moment, and memory stays
+//! flat.
 //!
-//! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` takes longer over it.
+//! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` runs longer.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! An inbox in memory, of a round's own: over several threads and runtimes each accepted event runs,
-//! and ends once.
+//! An inbox in memory for each round. Each accepted event runs and ends once, over several threads and
+//! runtimes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
 use crate::support::{balanced, wait_empty};
 
-/// What became of each id.
+/// The answers and ends of each id.
 #[derive(Default)]
 struct Fates(Mutex<HashMap<String, Fate>>);
 
@@ -24,7 +24,7 @@ struct Fate {
     taken: u32,
     /// Runs of its handler.
     runs: u32,
-    /// Final verdicts.
+    /// Final outcomes.
     ends: u32,
     /// Of these, without a run: the runtime dropped the event.
     dropped: u32,
@@ -73,7 +73,7 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
         .build(router)
 }
 
-/// Sends events to the inbox, some twice, some given up.
+/// Sends events to the inbox. Some are sent twice, and for some the client leaves.
 async fn send(inbox: MemoryInbox, fates: Arc<Fates>, mut dice: Dice, end: Instant) {
     while Instant::now() < end {
         for _ in 0..dice.roll(20) {

@@ -1,4 +1,4 @@
-//! What an inbox on disk answers: not before the commit, copies once, within its bounds.
+//! The inbox on disk answers after the commit, accepts a copy once, and keeps its bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +86,7 @@ async fn an_id_is_remembered_for_its_window_also_across_processes() {
     let inbox = open().await.unwrap();
     assert_eq!(accept(&inbox, "2").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
-    // What is over leaves the table too, with the next that comes.
+    // The next event also removes expired ids from the table.
     assert_eq!(accept(&inbox, "3").await, Ok(Accepted::New));
     assert_eq!(place.count("SELECT count(*) FROM message_ids"), 3);
 }
@@ -175,7 +175,7 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
     until(|| handle.stats().handled == 1).await;
     assert_eq!(accept(&inbox, "4").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "5").await, Err(AcceptError::full()));
-    // What is on disk counts, whoever brought it.
+    // Events of an earlier process count too.
     let _ = handle.drain(Duration::ZERO).await;
     drop((inbox, handle));
     gate.add_permits(1);

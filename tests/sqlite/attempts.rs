@@ -1,4 +1,4 @@
-//! Attempts of an inbox on disk: what is kept of them from one process to the next.
+//! Attempts of an inbox on disk continue from one process to the next.
 
 use std::time::Duration;
 
@@ -246,8 +246,7 @@ async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
     assert!(inbox.accept(event("5")).await.is_err());
 }
 
-/// The bug: the writer took an alarm that had rung too early for one that was yet to ring, and the
-/// attempt came a minute late.
+/// The bug: the writer took a timer that had fired too early for a pending one. The attempt started a minute late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_timer_loses_no_attempt() {
     struct Early;
@@ -289,7 +288,7 @@ async fn an_early_timer_loses_no_attempt() {
     wait_idle(&inbox.handle()).await;
 }
 
-/// What a handler logs is there, whichever process it was.
+/// The log has the lines of handlers in both processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handled_route_doesnt_run_again() {
     let (place, log) = (Place::new(), Log::default());
@@ -303,7 +302,7 @@ async fn a_handled_route_doesnt_run_again() {
     }
 }
 
-/// What waited was known in memory only: the event counted as handled, and its route never ran again.
+/// The bug: only memory had the waiting routes. The event counted as handled, and its route never ran again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
     let (place, log) = (Place::new(), Log::default());

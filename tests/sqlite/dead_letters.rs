@@ -1,4 +1,4 @@
-//! The dead letters of an inbox on disk: kept, listed, replayed, deleted, within their bounds.
+//! The dead letters of an inbox on disk: stored, listed, replayed and deleted, within their bounds.
 
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -442,8 +442,7 @@ async fn a_letter_that_cant_be_replayed_now_stays() {
     gate.add_permits(1);
 }
 
-/// The bug: for a moment an event counted as dead, and whoever waited for it was told, before its
-/// letter counted.
+/// The bug: an event counted as dead, and `wait_idle` resolved, before its letter counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_counts_once_its_event_counts_as_dead() {
     struct Looks(botisimo_webhooks::Handle, Mutex<Option<(u64, u64)>>);
@@ -465,15 +464,15 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     inbox.accept(event("1")).await.unwrap();
     let looks = Arc::new(Looks(inbox.handle(), Mutex::default()));
     let waker = std::task::Waker::from(Arc::clone(&looks));
-    let mut settling = Box::pin(inbox.handle().wait_idle());
-    let polled = settling
+    let mut idle = Box::pin(inbox.handle().wait_idle());
+    let polled = idle
         .as_mut()
         .poll(&mut std::task::Context::from_waker(&waker));
     assert!(polled.is_pending());
     gate.add_permits(1);
     until(|| looks.1.lock().unwrap().is_some()).await;
     assert_eq!(*looks.1.lock().unwrap(), Some((1, 1)));
-    assert!(settling.now_or_never().is_some());
+    assert!(idle.now_or_never().is_some());
 }
 
 /// It was the first to go, for its low number.

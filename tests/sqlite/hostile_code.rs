@@ -1,5 +1,5 @@
-//! Odd runtimes, wakers, subscribers and ends of the inbox on disk: nothing is lost, and nobody is
-//! stopped by another one's panic.
+//! Unusual runtimes, wakers, subscribers and shutdowns of the inbox on disk. No event is lost, and no panic
+//! stops another event.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -69,7 +69,7 @@ async fn the_file_is_closed_after_the_last_handle_is_dropped() {
     drop((others.0, others.1));
     assert!(owned().await.is_err(), "the dead letters have it");
     drop(others.2);
-    // Whoever comes next finds one file, and no log. The bug: the lock was let go before that.
+    // The next process finds one file and no WAL. The bug: the inbox released the lock too early.
     place.free().await;
     assert!(!place.folder().join("inbox.db-wal").exists());
     assert!(owned().await.is_ok());

@@ -1,4 +1,4 @@
-//! Opening an inbox on disk that can't be: what is said of it, and that nothing is touched.
+//! If the inbox on disk can't be opened, the error says why, and the file stays unchanged.
 
 use std::error::Error as _;
 use std::fs;
@@ -23,7 +23,7 @@ async fn refused(path: &Path) -> Error {
     assert_eq!(error.kind(), ErrorKind::Inbox);
     let text = error.to_string();
     assert!(text.contains(path.to_str().unwrap()), "{text}");
-    // What lies below is told by the source, and not twice.
+    // The source has the cause, and the error's own text doesn't repeat it.
     if let Some(source) = error.source() {
         assert!(!text.contains(&source.to_string()), "{text}: {source}");
     }
@@ -58,7 +58,7 @@ async fn a_folder_cant_be_opened() {
     refused(&file.join("inbox.db")).await;
 }
 
-/// Whoever runs this: neither can be opened to be written.
+/// Neither file can be opened for writing, not even by root.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_file_is_named_in_the_error() {
@@ -207,7 +207,7 @@ async fn a_file_has_one_owner() {
     let waits = SqliteInbox::builder(place.path()).lock_timeout(wait);
     let error = waits.open(EventRouter::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
-    // Who waits has it once the first is gone.
+    // The waiting open succeeds after the first inbox is closed.
     let waits = SqliteInbox::builder(place.path()).lock_timeout(LONG);
     let second = tokio::spawn(waits.open(EventRouter::new()));
     tokio::task::yield_now().await;

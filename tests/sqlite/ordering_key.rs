@@ -1,4 +1,4 @@
-//! The order of an inbox on disk: one key's events one after another, the others in parallel.
+//! Events of one key run one after another from disk, and other keys run in parallel.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -302,7 +302,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
         .iter()
         .filter(|answer| **answer == Ok(Accepted::New))
         .count() as u64;
-    // As many as the writer's mailbox has room for at once, at least.
+    // At least as many as the writer's command channel holds.
     assert!(taken >= 4096, "{taken}");
     let others = async |inbox: &SqliteInbox, name: &str| {
         for i in 0..100 {
@@ -368,14 +368,14 @@ async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
 
 /// An event of the model: its key, how often it fails, and whether it dies of that.
 #[derive(Clone, Debug)]
-struct Arrival {
+struct Arriving {
     key: Option<u8>,
     failures: u32,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive(Vec<Arrival>),
+    Arrive(Vec<Arriving>),
     Reopen,
 }
 
@@ -383,7 +383,7 @@ const ATTEMPTS: u32 = 3;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let arrival = (prop::option::weighted(0.8, 0..4_u8), 0..=ATTEMPTS)
-        .prop_map(|(key, failures)| Arrival { key, failures });
+        .prop_map(|(key, failures)| Arriving { key, failures });
     let step = prop_oneof![
         4 => prop::collection::vec(arrival, 1..12).prop_map(Step::Arrive),
         1 => Just(Step::Reopen),
@@ -395,10 +395,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// their own.
 async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec<String>> {
     let place = Place::new();
-    let arrivals: Arc<Mutex<Vec<Arrival>>> = Arc::default();
+    let arrivals: Arc<Mutex<Vec<Arriving>>> = Arc::default();
     let ran: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
     let running: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
-    let name = |number: usize, arrival: &Arrival| match arrival.key {
+    let name = |number: usize, arrival: &Arriving| match arrival.key {
         Some(key) => format!("key {key}"),
         None => format!("number {number}"),
     };
@@ -477,7 +477,7 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
     }
     let handle = inbox.handle();
     let letters = handle.dead_letters().unwrap();
-    // What is held passes once what holds it is deleted.
+    // The blocked events run after the letter is deleted.
     for _ in 0..20_000 {
         if handle.stats().in_flight() == 0 {
             break;
@@ -495,7 +495,7 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
     ran.clone()
 }
 
-/// What runs by key, in the order of arrival, each event to its end.
+/// The expected runs by key: in the order of arrival, each event to its end.
 fn model(steps: &[Step]) -> BTreeMap<String, Vec<String>> {
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let batches = steps.iter().filter_map(|step| match step {

@@ -1,5 +1,5 @@
-//! Others that have the file open while the inbox works: they see all, and what they hold up is
-//! refused until they are done.
+//! Other connections to the file while the inbox works. They can read everything. While one blocks the inbox,
+//! the inbox refuses events.
 
 use std::fs;
 use std::sync::Arc;
@@ -186,7 +186,7 @@ async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
     inbox.accept(event("2")).await.unwrap();
     let reader = reader(&place);
     inbox.accept(sized("3", 2 << 20)).await.unwrap();
-    // What runs ends all the same, and nothing new is started.
+    // Running attempts end, and no new attempt starts.
     gate.add_permits(9);
     until(|| handle.stats().handled >= 1).await;
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));

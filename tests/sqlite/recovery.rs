@@ -1,4 +1,4 @@
-//! What an earlier process left: delivered in order, by a window, and none of it can crash for ever.
+//! Events that an earlier process left run in order and by window, and none can crash the process for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let builder = place.inbox().max_events_in_memory(100).concurrency(10);
     let inbox = runtime();
     // Workers run on this thread and the window is loaded by another one, so it is the bodies that
-    // handlers get that are counted here: those of the window, and no more.
+    // handlers get that are counted here: the events of the window, and no more.
     let held = inbox.block_on(async {
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         until(|| log.len() == 10).await;
@@ -124,7 +124,7 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
             (stats.recovered, stats.running, stats.waiting),
             (50_000, 10, 49_990)
         );
-        // What is marked is what was loaded.
+        // The marked events are the loaded events.
         let marked = place.count("SELECT count(*) FROM events WHERE running = 1");
         gate.add_permits(30);
         until(|| log.len() == 40).await;
@@ -282,7 +282,7 @@ async fn poison_candidates_run_one_at_a_time_beside_other_events() {
     let inbox = crashed(&place, &log, &gate, 3).await;
     until(|| log.len() == 8).await;
     let handle = inbox.handle();
-    // A suspect and all that aren't.
+    // One poison candidate, and all other events.
     let mut running = numbers(&log);
     running.sort_unstable();
     assert_eq!(running, [1, 2, 5, 6, 7, 8, 9, 10]);
@@ -409,7 +409,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let inbox = builder.open(EventRouter::new()).await.unwrap();
     wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().dead, 3000);
-    // What is on disk when each is told of: no more than a window ahead.
+    // At each hook, the disk is at most one window ahead.
     for (told, letters) in seen.lock().unwrap().iter().enumerate() {
         assert!(*letters <= told as i64 + 50, "{letters} at {told}");
     }

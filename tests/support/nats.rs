@@ -1,4 +1,5 @@
-//! Servers of NATS, each a process of its own on free ports of the loopback interface, stopped when it is dropped.
+//! Servers of NATS in processes of their own, on free ports of the loopback interface. A server stops when its
+//! handle is dropped.
 
 use std::fs;
 use std::net::TcpListener;
@@ -78,7 +79,8 @@ impl Server {
         fs::remove_dir_all(self.store()).expect("the store can be deleted");
     }
 
-    /// Starts the process and waits until it answers; `None` if it ends, for want of its port say.
+    /// Starts the process and waits until it answers. Returns `None` if the process ends, because its port is
+    /// taken.
     async fn spawned(mut self) -> Option<Self> {
         self.spawn();
         let begun = Instant::now();

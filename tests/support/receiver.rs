@@ -1,4 +1,4 @@
-//! What the tests of the front door share: bodies and inboxes that do as they are told.
+//! Bodies and inboxes that follow a script, for the tests of the receiver.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -61,8 +61,7 @@ pub(crate) async fn read<R: Body<Error: fmt::Debug>>(response: Response<R>) -> R
     Response::from_parts(parts, body.to_bytes())
 }
 
-/// Asserts status, body and all headers but the content type, which is that of plain text wherever
-/// there is text.
+/// Asserts status, body and all headers. An answer with a text also has the content type of plain text.
 #[track_caller]
 pub(crate) fn assert_answer(
     answer: &Response<Bytes>,
@@ -90,7 +89,7 @@ pub(crate) fn assert_answer(
     assert_eq!(*answer.headers(), expected);
 }
 
-/// What a body does when it is polled.
+/// A reaction of a body to a poll.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Data(Bytes),
@@ -275,7 +274,7 @@ impl Inbox for Scripted {
     }
 }
 
-/// The reasons that a hook of `on_rejection` was told of.
+/// The reasons that a hook of `on_rejection` received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reasons(Arc<Mutex<Vec<RejectionReason>>>);
 

@@ -1,5 +1,5 @@
-//! A process of its own that serves webhooks over an inbox on disk: the test's binary, started again. And the client that
-//! talks to it.
+//! A server of webhooks over an inbox on disk, in a process of its own: the test's binary, started again. And
+//! its client.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 const PATH: &str = "/webhooks/botisimo";
 
-/// What the sender told of an event. All of it may be absent.
+/// The behaviour of the handler, set in the event's data. All members are optional.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Told {
@@ -49,7 +49,7 @@ pub(crate) fn serve() {
     let Some(inbox) = env::var_os("SERVER_INBOX") else {
         return;
     };
-    // The pipe ends with whoever started this, however that ends.
+    // The pipe closes when the parent process ends in any way.
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         process::abort();
@@ -89,7 +89,7 @@ async fn run(inbox: PathBuf) {
     let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
     let opened = SqliteInbox::builder(&inbox)
         .concurrency(8)
-        // Whoever is killed again and again has crashed nothing.
+        // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
         .retry(retry)
         .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)

@@ -50,23 +50,23 @@ pub(crate) async fn attempts_end_after_the_maximum(factory: &impl InboxFactory) 
 /// A permanent error and a payload that can't be decoded aren't retried.
 pub(crate) async fn a_permanent_failure_is_not_retried(factory: &impl InboxFactory) {
     let runs = Runs::default();
-    let (failing, misfit) = (runs.clone(), runs.clone());
+    let (failing, mismatch) = (runs.clone(), runs.clone());
     let router = EventRouter::new()
         .on("a", |event: Event| async move {
             failing.add("permanent", &event);
             Err::<(), _>(HandlerError::permanent("no"))
         })
         .on_prefix("a", |event: Event| async move {
-            misfit.add("misfit", &event);
+            mismatch.add("mismatch", &event);
             event.decode::<u64>()?;
             Ok::<_, HandlerError>(())
         });
     let opened = factory.open(router, DeliverySettings::new(5)).await;
     opened.accept(event("a", "1")).await;
-    let tried = || runs.count("permanent") >= 1 && runs.count("misfit") >= 1;
+    let tried = || runs.count("permanent") >= 1 && runs.count("mismatch") >= 1;
     opened.until("both routes have run", tried).await;
     assert_eq!(runs.attempts("permanent"), [1]);
-    assert_eq!(runs.attempts("misfit"), [1]);
+    assert_eq!(runs.attempts("mismatch"), [1]);
 }
 
 /// A handler that panics, hangs or can't decode its payload affects no other route, of this event or of the next.
@@ -83,7 +83,7 @@ pub(crate) async fn a_handler_affects_only_its_own_route(factory: &impl InboxFac
         .on("a", |_: Event| std::future::pending::<()>())
         .named("hangs")
         .on("a", |_: Event<u64>| async {})
-        .named("misfits")
+        .named("mismatches")
         .on_prefix("a", runs.noting("good"));
     let mut settings = DeliverySettings::new(1);
     settings.attempt_timeout = Duration::from_millis(200);
