@@ -188,8 +188,11 @@ impl fmt::Display for DeadLetter {
     }
 }
 
-/// Serializes every member but the body, which may be large: `id`, `message_id`, `event_type` (null if the event can't be
-/// decoded), `routes`, `cause`, `attempts`, and `received_at` and `dead_lettered_at` in milliseconds since the Unix epoch.
+/// Serializes everything except the body: `id`, `message_id`, `event_type` (null if the event can't be decoded), `routes`,
+/// `cause`, `attempts`, and `received_at` and `dead_lettered_at` in milliseconds since the Unix epoch.
+///
+/// Without the body, a letter that is serialized into a log or a status page discloses no payload. An API that shows payloads
+/// adds [`body`](DeadLetter::body). The reasons in `routes` contain the texts of handlers' errors.
 impl Serialize for DeadLetter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.event().ok();

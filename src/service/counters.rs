@@ -41,7 +41,7 @@ impl Counters {
         count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Adds the counts to those of the inbox.
+    /// Adds these counts to the counts of the inbox.
     pub(super) fn add_to(&self, stats: &mut Stats) {
         stats.malformed += self.malformed.load(Ordering::Relaxed);
         stats.unverified += self.unverified.load(Ordering::Relaxed);

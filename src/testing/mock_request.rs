@@ -71,7 +71,7 @@ impl MockRequest {
         };
         // The timestamp of the specification's example.
         mock.message_id(id)
-            .timestamp(1_674_489_999_154)
+            .member("timestamp", 1_674_489_999_154_i64)
             .member("eventType", event_type.into())
             .data(())
     }
@@ -79,11 +79,6 @@ impl MockRequest {
     /// Sets the `messageId`.
     pub fn message_id(self, id: impl AsRef<str>) -> Self {
         self.member("messageId", id.as_ref())
-    }
-
-    /// Sets the `timestamp`, in milliseconds since the Unix epoch.
-    pub fn timestamp(self, millis: i64) -> Self {
-        self.member("timestamp", millis)
     }
 
     /// Sets the `data`, for example to `json!({…})`.

@@ -394,7 +394,7 @@ async fn an_envelope_within_the_rules_is_answered_200() {
         // The stand-in isn't looked at where `messageId` is.
         good().member("id", 7),
         good().twice("other", "1").twice("other", "2"),
-        good().timestamp(i64::MIN),
+        good().member("timestamp", i64::MIN),
         good().body(escaped),
         // Data isn't looked into, so its depth costs no stack.
         good().without("data").twice(

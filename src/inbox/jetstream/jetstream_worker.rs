@@ -9,10 +9,9 @@ use futures_util::future::{Either, select};
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
-use crate::delivery::{Attempt, DeadLetter};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 
-/// RouteSelection the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
+/// Runs the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
 /// another one. Its clones are the same worker, which goes on until it is [drained](JetStreamWorker::drain)
 /// or its runtime ends.
 ///
@@ -125,22 +124,6 @@ impl JetStreamWorker {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetterStore>)
-    }
-
-    /// Adds a hook that is told of every attempt that ends from now on, before it is counted. See
-    /// [`JetStreamWorkerBuilder::on_attempt`].
-    pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
-        self.inner.executor.settings.on_attempt.add(Arc::new(hook));
-    }
-
-    /// Adds a hook that is told of every event that is given up from now on. See
-    /// [`JetStreamWorkerBuilder::on_dead_letter`].
-    pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
-        self.inner
-            .executor
-            .settings
-            .on_dead_letter
-            .add(Arc::new(hook));
     }
 }
 
