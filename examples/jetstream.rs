@@ -1,5 +1,4 @@
-//! Webhooks over several processes: some receive them, some run their handlers, and a stream of NATS JetStream is between
-//! them.
+//! Receives webhooks in some processes and runs their handlers in others, over a NATS JetStream stream.
 //!
 //! ```text
 //! nats-server -js -sd /tmp/botisimo-nats
@@ -9,9 +8,9 @@
 //!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "poll.created", "data": {"question": "cats or dogs?", "seconds": 20}}'
 //! ```
 //!
-//! Start as many of both as you like, each receiver with an `ADDR` of its own. Kill the worker within these 20 s: another one
-//! runs the poll's handler, 30 s after the last sign of life. `NATS_URL` is where the servers are, with commas between
-//! them, and `REPLICAS` on how many of them an event is before it is answered.
+//! Start any number of receivers and workers, each receiver with its own `ADDR`. Kill the worker within 20 s: another worker
+//! runs the handler of the poll, 30 s after the last heartbeat. `NATS_URL` lists the servers, separated by commas. `REPLICAS` is
+//! the number of servers that store an event before the receiver answers.
 
 mod common;
 
@@ -34,19 +33,19 @@ async fn main() -> Outcome {
     match env::args().nth(1).as_deref() {
         Some("receive") => receive().await,
         Some("work") => work().await,
-        _ => Err("say `receive` or `work`".into()),
+        _ => Err("the argument is `receive` or `work`".into()),
     }
 }
 
 async fn connect() -> Result<Context, Box<dyn Error + Send + Sync>> {
     let urls = env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".to_owned());
-    // Credentials, TLS and the like are set here.
+    // Set credentials and TLS here.
     let client = async_nats::connect(urls.split(',').collect::<Vec<_>>()).await;
     let client = client.map_err(|error| format!("no server at {urls}: {error}; set NATS_URL"))?;
     Ok(jetstream::new(client))
 }
 
-/// Both roles have to agree on this.
+/// The settings of the stream, which are the same for receivers and workers.
 fn stream() -> Result<StreamSettings, Box<dyn Error + Send + Sync>> {
     let replicas = env::var("REPLICAS").unwrap_or_else(|_| "1".to_owned());
     let settings = StreamSettings::new().replicas(replicas.parse()?);
