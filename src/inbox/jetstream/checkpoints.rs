@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{self, DeliverPolicy};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
 };
-use async_nats::jetstream::{Context, consumer};
 use tokio::sync::Notify;
 
 use super::StreamSettings;
@@ -135,7 +136,7 @@ impl Checkpoints {
     /// Takes in what the server says of a consumer. Its acknowledgements are the whole group's.
     pub(super) fn observe(&self, info: &consumer::Info) {
         let created = nanos(SystemTime::from(info.created));
-        let floor = info.ack_floor.stream_sequence;
+        let floor = info.ack_floor.stream_sequence.max(begin(&info.config) - 1);
         let known = self.position(&info.name);
         if known.is_some_and(|known| known.created == created && known.finished.floor() >= floor) {
             return;
@@ -260,6 +261,14 @@ impl Checkpoints {
             // One that has been replaced in between is gone already.
             let _ = stream.delete_message(sequence).await;
         }
+    }
+}
+
+/// Returns the first sequence that a consumer delivers, as far as its configuration says it.
+pub(super) fn begin(config: &consumer::Config) -> u64 {
+    match config.deliver_policy {
+        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.max(1),
+        _ => 1,
     }
 }
 

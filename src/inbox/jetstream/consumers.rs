@@ -9,9 +9,9 @@ use async_nats::jetstream::consumer::{
     self, AckPolicy, DeliverPolicy, FromConsumer, Info, PullConsumer, pull,
 };
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
-use async_nats::jetstream::stream::{ConsumerCreateStrictErrorKind, Stream};
+use async_nats::jetstream::stream::Stream;
 
-use super::checkpoints::{Checkpoints, created_at};
+use super::checkpoints::{Checkpoints, begin, created_at};
 use super::plan::{Plan, RouteSelection, digest};
 use super::stalls::{Operation, Stalls};
 use super::stream::{self, describe, failed};
@@ -144,8 +144,10 @@ impl Consumers {
         self.checkpoints.identify(&info);
         let position = self.checkpoints.position(name);
         let policy = match &position {
-            None if start == StartAt::Now => DeliverPolicy::New,
-            None => DeliverPolicy::All,
+            None if start == StartAt::Beginning => DeliverPolicy::All,
+            None => DeliverPolicy::ByStartSequence {
+                start_sequence: info.state.last_sequence + 1,
+            },
             Some(position) => {
                 let floor = position.finished.floor();
                 // A stream that is behind was restored from a backup: its next events get sequences that were finished.
@@ -166,13 +168,16 @@ impl Consumers {
                 let created: PullConsumer = created;
                 self.checkpoints.observe(created.cached_info());
                 if position.is_some() {
-                    let floor = created.cached_info().ack_floor.stream_sequence;
-                    telemetry::consumer_recreated(&plan.name, name, floor + 1, reason);
+                    let sequence = begin(&created.cached_info().config);
+                    telemetry::consumer_recreated(&plan.name, name, sequence, reason);
                 }
                 Ok(Some(created))
             }
-            Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(cannot(error)),
+            // The kind of the error that there is one already depends on the server's version.
+            Err(error) => match look_up(stream, name).await {
+                Ok(Some(_)) => Ok(None),
+                _ => Err(cannot(error)),
+            },
         }
     }
 
