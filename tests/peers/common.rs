@@ -1,4 +1,4 @@
-//! What each peer's program shares: an inbox on disk that accepts events, and the ids that a handler stored through the peer.
+//! Shared by the programs of the peers: an inbox on disk that accepts events, and the ids that a handler stored through the peer.
 
 use std::sync::Arc;
 
