@@ -786,6 +786,198 @@ async fn a_full_stream_is_503_with_its_cause_and_recovers_when_there_is_room() {
     assert_eq!(log.count("the inbox has recovered"), 1);
 }
 
+/// An account whose streams may take so many bytes.
+fn account(max_file: &str) -> String {
+    format!(
+        "accounts {{ A: {{ jetstream: {{ max_file: {max_file} }}, users: [ {{ user: worker, password: w }} ] }} }}\n\
+         no_auth_user: worker"
+    )
+}
+
+#[tokio::test]
+async fn a_full_account_is_503_with_its_cause_and_recovers_when_there_is_room() {
+    let log = Log::capture();
+    let server = Server::start_with(&account("64MB")).await;
+    let context = server.context().await;
+    let inbox = JetStreamInbox::builder(context.clone());
+    let inbox = inbox.stream(StreamSettings::new().max_bytes(1 << 20).create_if_missing());
+    let inbox = inbox.open().await.unwrap();
+    send(&inbox, "a", "1").await;
+    server.reconfigure(&account("1KB")).await;
+    let sized = || MockRequest::event("a").padded(2000).to_event();
+    until("it is full", async || {
+        inbox.accept(sized()).await == Err(AcceptError::full())
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
+    }
+    let cause = "the stream BOTISIMO doesn't accept events";
+    assert_eq!(log.count(cause), 1, "{}", log.text());
+    server.reconfigure(&account("64MB")).await;
+    until("there is room", async || {
+        inbox.accept(sized()).await.is_ok()
+    })
+    .await;
+    assert_eq!(log.count("the inbox has recovered"), 1, "{}", log.text());
+}
+
+/// `SMALL_DISK` is a folder on an empty file system of 16 MiB. A server that can't write turns JetStream off.
+#[tokio::test]
+#[ignore = "it needs a small file system"]
+async fn on_a_small_disk_that_is_full_events_are_refused_until_the_server_has_room_and_runs_again()
+{
+    let log = Log::capture();
+    let disk = std::env::var_os("SMALL_DISK").expect("SMALL_DISK isn't set");
+    let mut server = Server::start_on(disk.as_ref()).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    send(&inbox, "a", "first").await;
+    let filler = std::path::Path::new(&disk).join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+    let mut accepted = vec!["first".to_owned()];
+    for id in 0.. {
+        let id = id.to_string();
+        let large = MockRequest::event("a").message_id(&id).padded(64 << 10);
+        if inbox.accept(large.to_event()).await.is_err() {
+            break;
+        }
+        accepted.push(id);
+    }
+    assert!(log.count("the inbox is failing") > 0, "{}", log.text());
+    std::fs::remove_file(&filler).unwrap();
+    server.kill();
+    server.restart().await;
+    until("it is accepted", async || {
+        inbox.accept(event("a", "last")).await.is_ok()
+    })
+    .await;
+    accepted.push("last".to_owned());
+    until("all have run", async || {
+        let ran = [runs.ids("first"), runs.ids("second")];
+        ran.iter()
+            .all(|ran| accepted.iter().all(|id| ran.contains(id)))
+    })
+    .await;
+    recovered(&worker).await;
+    for mut ran in [runs.ids("first"), runs.ids("second")] {
+        ran.sort();
+        let count = ran.len();
+        ran.dedup();
+        assert_eq!(ran.len(), count, "an event ran twice");
+    }
+}
+
+#[tokio::test]
+async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequences() {
+    let mut server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    let accept = async |id: &'static str| {
+        until("it is accepted", async || {
+            inbox.accept(event("a", id)).await == Ok(Accepted::New)
+        })
+        .await;
+    };
+    accept("1").await;
+    wait_idle(&worker, 2).await;
+    server.kill();
+    let backup = server.back_up();
+    server.restart().await;
+    for id in ["2", "3"] {
+        accept(id).await;
+    }
+    until("they have run", async || worker.stats().acked == 6).await;
+    server.kill();
+    server.restore(&backup);
+    server.restart().await;
+    for id in ["4", "5"] {
+        accept(id).await;
+    }
+    until("they have run", async || runs.count() >= 10).await;
+    recovered(&worker).await;
+    delete_consumers(&context, &["team-first"]).await;
+    accept("6").await;
+    until("it has run", async || runs.count() >= 12).await;
+    drain(&worker).await;
+    for route in ["first", "second"] {
+        assert_eq!(runs.ids(route), ["1", "2", "3", "4", "5", "6"]);
+    }
+}
+
+#[tokio::test]
+async fn what_one_worker_finished_no_other_worker_repeats_from_a_consumer_created_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let (runs, stuck) = (Runs::default(), Arc::new(Notify::new()));
+    let (noted, waiting) = (runs.clone(), Arc::clone(&stuck));
+    // The first event holds the position of the consumer back.
+    let router = EventRouter::new()
+        .on("a", |event: Event| async move {
+            noted.add("a", &event);
+            if event.id() == "stuck" {
+                waiting.notified().await;
+            }
+        })
+        .named("route");
+    let start = || worker(&context).start(router.clone());
+    let (one, other) = (start().await.unwrap(), start().await.unwrap());
+    send(&inbox, "a", "stuck").await;
+    until("it has begun", async || runs.count() == 1).await;
+    for id in 0..40 {
+        send(&inbox, "a", &id.to_string()).await;
+    }
+    until("the others have ended", async || {
+        one.stats().acked + other.stats().acked == 40
+    })
+    .await;
+    assert!(one.stats().acked > 0 && other.stats().acked > 0);
+    delete_consumers(&context, &["team-route"]).await;
+    send(&inbox, "a", "new").await;
+    until("the new event has run", async || {
+        runs.ids("a").contains(&"new".to_owned())
+    })
+    .await;
+    stuck.notify_waiters();
+    drain(&one).await;
+    drain(&other).await;
+    let mut ran = runs.ids("a");
+    ran.retain(|id| id != "stuck");
+    ran.sort();
+    let count = ran.len();
+    ran.dedup();
+    assert_eq!((count, ran.len()), (41, 41));
+}
+
+/// Servers from 2.11 on can pause a consumer.
+#[tokio::test]
+async fn a_paused_consumer_is_a_stall_with_its_cause() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    let pause = async |until: &str| {
+        let subject = "CONSUMER.PAUSE.BOTISIMO.team-first";
+        let request = serde_json::json!({ "pause_until": until });
+        let answer = context.request::<_, _, serde_json::Value>(subject, &request);
+        assert!(answer.await.unwrap()["error"].is_null());
+    };
+    pause("2999-01-01T00:00:00Z").await;
+    stalled(&worker, Some("first"), "the consumer team-first is paused").await;
+    send(&inbox, "a", "1").await;
+    until("the other route runs", async || runs.ids("second") == ["1"]).await;
+    pause("2000-01-01T00:00:00Z").await;
+    until("the route runs", async || runs.ids("first") == ["1"]).await;
+    recovered(&worker).await;
+}
+
 #[tokio::test]
 async fn letters_are_pruned_by_the_servers_clock() {
     let server = Server::start().await;

@@ -37,9 +37,20 @@ impl Server {
         Self::start_with("").await
     }
 
+    /// Starts a server that stores everything on a file system of its own.
+    pub(crate) async fn start_on(disk: &Path) -> Self {
+        let directory = tempfile::tempdir_in(disk).expect("a temporary directory");
+        let server = Self::prepare_in(directory, free_port(), "");
+        server.spawned().await.expect("the server starts")
+    }
+
     /// Writes the configuration of a server that isn't started.
     pub(crate) fn prepare(port: u16, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::prepare_in(directory, port, more)
+    }
+
+    fn prepare_in(directory: TempDir, port: u16, more: &str) -> Self {
         let server = Self {
             process: None,
             port,
@@ -77,6 +88,19 @@ impl Server {
     /// Deletes everything that a killed server had stored.
     pub(crate) fn wipe(&self) {
         fs::remove_dir_all(self.store()).expect("the store can be deleted");
+    }
+
+    /// Copies everything that a killed server had stored, and returns where to.
+    pub(crate) fn back_up(&self) -> TempDir {
+        let backup = tempfile::tempdir().expect("a temporary directory");
+        copy(&self.store(), backup.path());
+        backup
+    }
+
+    /// Replaces everything that a killed server had stored by a copy.
+    pub(crate) fn restore(&self, backup: &TempDir) {
+        self.wipe();
+        copy(backup.path(), &self.store());
     }
 
     /// Starts the process and waits until it answers. Returns `None` if the process ends, because its port is
@@ -190,6 +214,19 @@ impl Drop for Server {
             // A process that has ended can't be killed, and needn't be.
             let _ = process.kill();
             let _ = process.wait();
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be created");
+    for entry in fs::read_dir(from).expect("a directory can be read") {
+        let entry = entry.expect("a directory can be read");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("a file can be copied");
         }
     }
 }

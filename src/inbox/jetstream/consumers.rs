@@ -17,6 +17,7 @@ use super::stalls::{Operation, Stalls};
 use super::stream::{self, describe, failed};
 use super::{StartAt, StreamSettings};
 use crate::error::{Error, ErrorKind};
+use crate::runtime::Runtime;
 use crate::telemetry;
 
 /// The description of a group's last consumer if its initial routes are too many to be listed.
@@ -27,6 +28,9 @@ const MAX_DESCRIPTION: usize = 4096;
 
 /// How often a worker looks for a consumer and creates it while others delete or create it.
 const MAX_ROUNDS: usize = 4;
+
+/// How long a worker waits before it creates a consumer again, so that the others have stored what they finished.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What the user sets for the consumers of a group.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,7 @@ pub(super) struct Consumers {
     pub(super) options: ConsumerOptions,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) stalls: Arc<Stalls>,
+    pub(super) runtime: Arc<dyn Runtime>,
     /// The names of the consumers that this worker has.
     pub(super) names: Vec<String>,
 }
@@ -138,6 +143,9 @@ impl Consumers {
     ) -> Result<Option<PullConsumer>, Error> {
         let name = &plan.consumer;
         let cannot = |error| failed(format!("the consumer {name} can't be created"), error);
+        if self.checkpoints.position(name).is_some() {
+            self.runtime.sleep(GRACE).await;
+        }
         self.load_checkpoints().await;
         let info = stream.get_info().await;
         let info = info.map_err(|error| failed("the stream can't be looked up", error))?;
@@ -217,12 +225,18 @@ impl Consumers {
             restored.err().map(|error| describe(&error))
         } else {
             self.checkpoints.observe(&info);
-            match info.paused {
-                true => Some(format!(
+            let full = i64::try_from(info.num_ack_pending).unwrap_or(i64::MAX);
+            if info.paused {
+                Some(format!(
                     "the consumer {0} is paused: resume it with `nats consumer resume`",
                     plan.consumer
-                )),
-                false => differences.describe(&plan.consumer),
+                ))
+            } else if full >= info.config.max_ack_pending && info.num_pending > 0 {
+                Some(format!(
+                    "events wait, because {full} run or wait for their retry: see `max_ack_pending`"
+                ))
+            } else {
+                differences.describe(&plan.consumer)
             }
         };
         match cause {

@@ -9,6 +9,8 @@ use super::checkpoints::nanos;
 pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,
+    /// Counts the consumer's deliveries.
+    pub(super) consumer_sequence: u64,
     pub(super) published: SystemTime,
 }
 
@@ -20,6 +22,7 @@ impl DeliveryInfo {
         Some(Self {
             attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
             sequence: info.stream_sequence,
+            consumer_sequence: info.consumer_sequence,
             published: SystemTime::from(info.published),
         })
     }

@@ -206,7 +206,9 @@ impl Publisher {
         };
         let stream = self.settings.stream_name();
         let cause = match error.kind() {
-            PublishErrorKind::StreamNotFound => format!("there is no stream {stream}"),
+            PublishErrorKind::StreamNotFound => {
+                format!("there is no stream {stream}, or the server has turned JetStream off")
+            }
             PublishErrorKind::TimedOut => return Err(self.overdue()),
             _ => format!("the stream {stream} doesn't accept events: {error}"),
         };

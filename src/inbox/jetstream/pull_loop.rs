@@ -10,6 +10,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
+use super::delivery_info::DeliveryInfo;
 use super::message_task::MessageTask;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
@@ -124,6 +125,11 @@ async fn fetch(
         match message {
             Ok(message) => {
                 count += 1;
+                let info = DeliveryInfo::of(&message);
+                if info.is_some_and(|info| route.is_recreated(info.consumer_sequence)) {
+                    // Another worker created the consumer again, and knows what it finished before.
+                    let _ = worker.consumers.restore(&route.plan).await;
+                }
                 let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
                 let task = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
                 let runtime = &worker.executor.runtime;

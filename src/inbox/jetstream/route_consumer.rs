@@ -18,6 +18,8 @@ pub(super) struct RouteConsumer {
     pub(super) permits: Arc<Semaphore>,
     /// The consumer's `ack_wait` in milliseconds, which an operator can change.
     ack_wait: AtomicU64,
+    /// The consumer's latest delivery.
+    delivered: AtomicU64,
     /// The stream sequences of the events that run.
     running: Mutex<HashSet<u64>>,
     warned: Mutex<Option<Instant>>,
@@ -29,6 +31,7 @@ impl RouteConsumer {
             plan,
             permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             ack_wait: AtomicU64::new(millis(ack_wait)),
+            delivered: AtomicU64::new(0),
             running: Mutex::default(),
             warned: Mutex::default(),
         }
@@ -41,6 +44,12 @@ impl RouteConsumer {
 
     pub(super) fn ack_wait(&self) -> Duration {
         Duration::from_millis(self.ack_wait.load(Ordering::Relaxed))
+    }
+
+    /// Notes a delivery. Returns whether the consumer counts anew, because it was created again.
+    pub(super) fn is_recreated(&self, consumer_sequence: u64) -> bool {
+        // Only the pull loop calls this.
+        self.delivered.swap(consumer_sequence, Ordering::Relaxed) > consumer_sequence
     }
 
     /// Notes that an event runs, until the guard is dropped. Returns `None` if it runs already: the server delivers an event

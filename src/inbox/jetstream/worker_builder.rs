@@ -267,6 +267,7 @@ impl JetStreamWorkerBuilder {
             options: self.consumers,
             checkpoints: Arc::clone(&checkpoints),
             stalls: Arc::clone(&stalls),
+            runtime: Arc::clone(&runtime),
             names: names.clone(),
         };
         let stream = stream::open(context, settings).await?;
