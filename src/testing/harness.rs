@@ -123,7 +123,11 @@ impl Harness {
         let harness = self.clone();
         let sent = request.build();
         async move {
+            #[cfg(feature = "tokio")]
+            let hold = super::clock_hold::ClockHold::new();
             let answer = (harness.send)(sent).await;
+            #[cfg(feature = "tokio")]
+            drop(hold);
             let answer =
                 answer.unwrap_or_else(|error| panic!("the service failed, at {caller}: {error}"));
             harness.handle.wait_idle().await;

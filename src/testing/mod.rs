@@ -83,10 +83,18 @@
 //!
 //! The [`Runtime`](crate::Runtime) of the inbox tells the time. On tokio,
 //! `#[tokio::test(start_paused = true)]` skips every wait, and a handler that hangs times out at once.
+//! It needs tokio's feature `test-util`.
+//!
+//! The threads of `SqliteInbox` work in real time. [`deliver`](Harness::deliver) holds a paused clock
+//! until the answer arrives, for at most 2 s of real time. If a test sends a request without a harness
+//! or calls [`drain`](crate::Handle::drain), the paused clock reaches the timeout first: don't pause it
+//! there.
 //!
 //! [`named`]: crate::EventRouter::named
 //! [`WebhookLayer`]: crate::WebhookLayer
 
+#[cfg(feature = "tokio")]
+mod clock_hold;
 mod delivery_result;
 mod harness;
 mod mock_request;

@@ -11,6 +11,7 @@ mod hostile_code;
 mod opening;
 mod ordering_key;
 mod other_connections;
+mod paused_time;
 mod recovery;
 #[path = "../support/mod.rs"]
 mod support;
