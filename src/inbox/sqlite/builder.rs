@@ -146,9 +146,9 @@ impl SqliteInboxBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Locked`] if another process, or another inbox of this one, has the file and
+    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this one, has the file and
     /// keeps it for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
-    /// [`ErrorKind::Inbox`] if the folder is missing, there is no permission, the file is no
+    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the folder is missing, there is no permission, the file is no
     /// database or that of something else, or corrupt, or was written by a newer version of this
     /// crate, or if there is no runtime of tokio. The text names the path. No file is ever
     /// overwritten or made anew.
@@ -176,7 +176,7 @@ impl SqliteInboxBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`] if the runtime panics
+    /// Those of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the runtime panics
     /// when it is to spawn from that thread.
     pub async fn open_with<S>(self, runtime: impl Runtime, service: S) -> Result<SqliteInbox, Error>
     where
