@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{DeadLetterStore, DeadLetters};
 use crate::delivery::{Attempt, DeadLetter, Stats};
+use crate::error::Error;
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
@@ -59,6 +60,10 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
     fn router(&self) -> Option<EventRouter> {
         None
     }
+
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// The result of [`Handle::drain`].
@@ -88,6 +93,17 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.control.stats()
+    }
+
+    /// Returns why the inbox can't store events or read some of them now, for a health check.
+    ///
+    /// A full inbox, or an inbox that drains, is healthy: see [`stats`](Handle::stats).
+    ///
+    /// # Errors
+    ///
+    /// The error that the inbox logs every minute while it lasts.
+    pub fn health(&self) -> Result<(), Error> {
+        self.control.health()
     }
 
     /// Refuses new events with 503, and waits until the accepted events have ended, for at most

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use crate::delivery::{Attempt, DeadLetter, Stats};
+use crate::error::Error;
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl};
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
@@ -42,5 +43,9 @@ impl InboxControl for ReceiverControl {
 
     fn router(&self) -> Option<EventRouter> {
         self.inbox.router()
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.inbox.health()
     }
 }

@@ -42,3 +42,13 @@ pub(crate) fn inbox_corrupt(error: &(dyn StdError + 'static)) {
 pub(crate) fn inbox_recovered() {
     log!(info, "the inbox has recovered");
 }
+
+/// The inbox's file wasn't closed, and its write-ahead log is missing.
+pub(crate) fn inbox_wal_missing(path: &std::path::Path) {
+    log!(
+        warn,
+        path = %path.display(),
+        "the inbox wasn't closed and has no write-ahead log: if the file was copied or moved without it, the events that \
+         were accepted last are missing"
+    );
+}

@@ -22,7 +22,7 @@ pub(crate) use self::delivery::{
 };
 pub(crate) use self::inbox::{
     event_accepted, event_duplicate, ids_forgotten_early, inbox_corrupt, inbox_failing,
-    inbox_recovered,
+    inbox_recovered, inbox_wal_missing,
 };
 pub(crate) use self::jetstream::{
     consumer_recreated, events_delayed, fallback_without_events, worker_recovered, worker_stalled,

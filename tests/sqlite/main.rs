@@ -7,6 +7,8 @@ mod attempts;
 mod clock;
 mod contract;
 mod dead_letters;
+#[cfg(unix)]
+mod files;
 mod hostile_code;
 mod opening;
 mod ordering_key;

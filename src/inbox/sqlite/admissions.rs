@@ -72,6 +72,11 @@ impl Admissions {
         self.ids = ids;
     }
 
+    /// Numbers the next events from `next_id` on, because another process has taken the numbers below.
+    pub(super) fn skip_to(&mut self, next_id: u64) {
+        self.next_id = self.next_id.max(next_id);
+    }
+
     /// Decides about an event with a body of `size` bytes, while the store holds `stored`.
     pub(super) fn admit(
         &mut self,

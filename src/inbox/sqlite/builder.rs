@@ -199,7 +199,9 @@ impl SqliteInboxBuilder {
             executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
-        let (setup, weak) = (self.setup, Arc::downgrade(&inner));
+        let (mut setup, weak) = (self.setup, Arc::downgrade(&inner));
+        setup.path = std::path::absolute(&setup.path)
+            .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
         let run = move || {
             match setup.open(&weak) {
                 // Whoever waits for this may have dropped the inbox: then `run` returns at once.

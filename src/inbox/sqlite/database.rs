@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::error::{self, Fault};
+use super::error::{self, Fault, is_conflict};
 use super::file_identity::FileIdentity;
 use super::file_lock::FileLock;
-use super::store::{Store, Wal};
+use super::store::{Store, Totals, Wal};
 use crate::error::Error;
 use crate::runtime::Clock;
 use crate::telemetry;
@@ -16,6 +16,20 @@ const CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// How often the inbox's clock is stored at least: an hour, in milliseconds.
 const CLOCK_PERIOD: u64 = 60 * 60 * 1000;
+
+/// How often a fault that lasts is reported again: every minute.
+const REPORT_PERIOD: u64 = 60 * 1000;
+
+/// How often changes by other connections are looked for: every second.
+const CHECK_PERIOD: u64 = 1000;
+
+/// A fault that was reported.
+struct Report {
+    fault: Fault,
+    error: Error,
+    /// By the inbox's clock.
+    at: u64,
+}
 
 /// The store, its files, and whether it works.
 pub(super) struct Database {
@@ -31,9 +45,15 @@ pub(super) struct Database {
     /// The size of a write-ahead log that the last checkpoint couldn't copy, because a process reads it.
     blocked_bytes: u64,
     /// The fault that was reported last and hasn't passed.
-    fault: Option<Fault>,
-    /// Whether damage was reported. Damage doesn't pass.
-    corrupt: bool,
+    fault: Option<Report>,
+    /// The damage that was reported. It doesn't pass.
+    damage: Option<Report>,
+    /// The number by which SQLite tells that another connection has changed the database.
+    data_version: i64,
+    /// When it was read last.
+    checked_at: u64,
+    /// Whether the totals are to be counted anew.
+    recount: bool,
     /// Dropped last: the next owner must find the database closed.
     _lock: FileLock,
 }
@@ -55,14 +75,17 @@ impl Database {
         Ok(Self {
             files: FileIdentity::new(path),
             path: path.to_owned(),
-            store,
             clock,
             moved: false,
             max_wal_bytes,
             written: 0,
             blocked_bytes: 0,
             fault: None,
-            corrupt: false,
+            damage: None,
+            data_version: store.data_version().unwrap_or_default(),
+            checked_at: 0,
+            recount: false,
+            store,
             _lock: lock,
         })
     }
@@ -75,10 +98,7 @@ impl Database {
         let last = self.store.totals().clock;
         let changed = self.store.transaction(self.clock.read(last), change);
         match &changed {
-            Ok(_) if self.fault.is_some() && !self.moved && !self.is_blocked() => {
-                self.fault = None;
-                telemetry::inbox_recovered();
-            }
+            Ok(_) if self.fault.is_some() && !self.moved && !self.is_blocked() => self.recovered(),
             Ok(_) => {}
             Err(_) => {
                 // A log that can't grow starts anew once all of it has been copied.
@@ -88,10 +108,16 @@ impl Database {
         changed
     }
 
-    /// Keeps the reading of the inbox's clock up to date while nothing is written.
+    fn recovered(&mut self) {
+        self.fault = None;
+        telemetry::inbox_recovered();
+    }
+
+    /// Writes the inbox's clock while nothing else is written: once an hour, and to see whether a fault has passed.
     pub(super) fn keep_time(&mut self) {
         let last = self.store.totals().clock.now;
-        if self.clock.now().saturating_sub(last) >= CLOCK_PERIOD
+        let is_old = self.clock.now().saturating_sub(last) >= CLOCK_PERIOD;
+        if (is_old || self.fault.is_some() && !self.moved && !self.is_blocked())
             && let Err(error) = self.transaction(|_| Ok(()))
         {
             self.failed(error);
@@ -105,11 +131,16 @@ impl Database {
         }
         let moved = self.files.moved().map(error::moved);
         self.moved = moved.is_some();
+        self.repeat_reports();
         if let Some(error) = moved {
             self.store.truncate_wal();
-            self.report(&error, Fault::MOVED);
+            self.report(error, Fault::MOVED);
         } else if self.is_blocked() {
-            self.report(&error::wal_full(), Fault::WAL_FULL);
+            self.report(error::wal_full(), Fault::WAL_FULL);
+        } else if let Some(report) = &self.fault
+            && [Fault::MOVED, Fault::WAL_FULL].contains(&report.fault)
+        {
+            self.recovered();
         }
         !self.moved && !self.is_blocked()
     }
@@ -158,24 +189,85 @@ impl Database {
 
     /// Returns whether the writer should look at the database again soon.
     pub(super) fn needs_attention(&self) -> bool {
-        self.blocked_bytes > 0 || self.written > 0 || self.fault.is_some() || self.moved
+        self.blocked_bytes > 0
+            || self.written > 0
+            || self.fault.is_some()
+            || self.moved
+            || self.recount
     }
 
     /// Reports that the database fails.
     pub(super) fn failed(&mut self, error: rusqlite::Error) {
         let fault = Fault::of(&error);
+        self.recount |= is_conflict(&error);
         let error = error::failing(&self.path, error);
-        self.report(&error, fault);
+        self.report(error, fault);
     }
 
-    /// Reports each fault once, until it passes or another one takes its place.
-    fn report(&mut self, error: &Error, fault: Fault) {
+    /// Reports a fault at first, and every minute while it lasts.
+    fn report(&mut self, error: Error, fault: Fault) {
+        let at = self.clock.now();
+        let reported = if fault == Fault::CORRUPT {
+            &mut self.damage
+        } else {
+            &mut self.fault
+        };
+        if let Some(last) = reported
+            && last.fault == fault
+            && at.saturating_sub(last.at) < REPORT_PERIOD
+        {
+            return;
+        }
         if fault == Fault::CORRUPT {
-            if !std::mem::replace(&mut self.corrupt, true) {
-                telemetry::inbox_corrupt(error);
+            telemetry::inbox_corrupt(&error);
+        } else {
+            telemetry::inbox_failing(&error);
+        }
+        *reported = Some(Report { fault, error, at });
+    }
+
+    /// Repeats the reports of faults that last.
+    fn repeat_reports(&mut self) {
+        let reports = [&self.fault, &self.damage].map(|report| {
+            let report = report.as_ref()?;
+            Some((report.error.clone(), report.fault))
+        });
+        for (error, fault) in reports.into_iter().flatten() {
+            self.report(error, fault);
+        }
+    }
+
+    /// Returns why the inbox can't store or read events now.
+    pub(super) fn problem(&self) -> Option<&Error> {
+        let report = self.fault.as_ref().or(self.damage.as_ref());
+        report.map(|report| &report.error)
+    }
+
+    /// Counts the rows again, soon: there are others than this inbox wrote.
+    pub(super) fn needs_recount(&mut self) {
+        self.recount = true;
+    }
+
+    /// Counts the rows again if another connection changed them. Returns the totals before that.
+    pub(super) fn recount(&mut self) -> Option<Totals> {
+        let now = self.clock.now();
+        if now.saturating_sub(self.checked_at) >= CHECK_PERIOD {
+            self.checked_at = now;
+            let version = self.store.data_version().unwrap_or(self.data_version);
+            self.recount |= version != self.data_version;
+            self.data_version = version;
+        }
+        if !std::mem::take(&mut self.recount) {
+            return None;
+        }
+        let before = self.store.totals();
+        match self.transaction(Store::recount) {
+            Ok(()) => Some(before),
+            Err(error) => {
+                self.recount = true;
+                self.failed(error);
+                None
             }
-        } else if self.fault.replace(fault) != Some(fault) {
-            telemetry::inbox_failing(error);
         }
     }
 }

@@ -28,6 +28,9 @@ impl Fault {
                 Self("the inbox can't be written, check the permissions of the file and its folder")
             }
             Some(ErrorCode::SystemIoFailure) => Self("the disk fails"),
+            Some(ErrorCode::ConstraintViolation) => {
+                Self("another process has written to the inbox")
+            }
             _ => Self("the database fails"),
         }
     }
@@ -36,6 +39,11 @@ impl Fault {
 /// Returns whether a part of the database is damaged.
 pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
+/// Returns whether a row is in the way of a new one: another process wrote it.
+pub(super) fn is_conflict(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 /// Returns the error of a database that is in use.

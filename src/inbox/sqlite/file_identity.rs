@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::file_lock::beside;
+use super::path::beside;
 
 /// The coarsest resolution in which file systems stamp the change of a folder.
 const RESOLUTION: Duration = Duration::from_secs(2);

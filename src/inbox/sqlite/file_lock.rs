@@ -1,19 +1,25 @@
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{caused, locked, unusable};
+use super::database_lock::DatabaseLock;
+use super::error::{caused, locked};
+use super::file_identity::file_id;
+use super::path::beside;
 use crate::error::Error;
 
 /// How often a locked file is tried again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The lock that makes this inbox the only owner of its file.
+/// The locks that make this inbox the only owner of its file: one on a file beside the database, which all platforms have,
+/// and one on the database itself, which no other name of it and no deleted lock file can bypass.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    _lock: File,
+    /// Released first.
+    _database: DatabaseLock,
+    _beside: File,
 }
 
 impl FileLock {
@@ -24,39 +30,56 @@ impl FileLock {
         timeout: Duration,
         wanted: impl Fn() -> bool,
     ) -> Result<Self, Error> {
-        let folder = path.parent();
-        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(unusable(path, "its folder doesn't exist"));
-        }
-        if path.is_dir() {
-            return Err(unusable(path, "it is a folder"));
-        }
         let lock_path = beside(path, "-lock");
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true);
-        let lock = lock
-            .open(&lock_path)
-            .map_err(|error| caused(&lock_path, "the lock file can't be opened", error))?;
         let since = Instant::now();
+        let mut file = None;
         loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { _lock: lock }),
-                Err(TryLockError::WouldBlock) if since.elapsed() < timeout && wanted() => {
-                    thread::sleep(POLL);
-                }
-                Err(TryLockError::WouldBlock) => return Err(locked(path)),
-                Err(TryLockError::Error(error)) => {
-                    return Err(caused(&lock_path, "the lock file can't be locked", error));
-                }
+            let lock = Self::try_acquire(path, &lock_path, &mut file);
+            let lock = lock.map_err(|e| caused(&lock_path, "the inbox can't be locked", e))?;
+            match lock {
+                Some(lock) => return Ok(lock),
+                None if since.elapsed() < timeout && wanted() => thread::sleep(POLL),
+                None => return Err(locked(path)),
             }
         }
     }
+
+    /// Returns `None` if another inbox has locked the file. Keeps the descriptor of the lock file in `file`.
+    fn try_acquire(
+        path: &Path,
+        lock_path: &Path,
+        file: &mut Option<File>,
+    ) -> io::Result<Option<Self>> {
+        let beside = match file.take() {
+            Some(beside) => beside,
+            None => {
+                let mut options = OpenOptions::new();
+                let options = options.create(true).truncate(false).write(true);
+                options.open(lock_path)?
+            }
+        };
+        if !try_lock(&beside)? {
+            *file = Some(beside);
+            return Ok(None);
+        }
+        // If the file was deleted in the meantime, other processes lock a new one.
+        let here = lock_path.metadata().ok().map(|file| file_id(&file));
+        if here != Some(file_id(&beside.metadata()?)) {
+            return Ok(None);
+        }
+        let database = DatabaseLock::try_acquire(path)?;
+        Ok(database.map(|database| Self {
+            _database: database,
+            _beside: beside,
+        }))
+    }
 }
 
-/// Returns the path of a file beside the database: `inbox.db-lock`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
+/// Returns whether the file is locked now.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }

@@ -241,6 +241,11 @@ impl InboxControl for Inner {
         Some(self)
     }
 
+    fn health(&self) -> Result<(), Error> {
+        let problem = self.shared.lock().problem.clone();
+        problem.map_or(Ok(()), Err)
+    }
+
     fn router(&self) -> Option<EventRouter> {
         self.executor.router().cloned()
     }

@@ -35,8 +35,6 @@ pub(super) struct Loaded {
     pub(super) dropped: Dropped,
     /// Events whose attempt isn't due.
     pub(super) delayed: u64,
-    /// Events that aren't in the store any more.
-    pub(super) missing: u64,
     /// Whether there is more to load.
     pub(super) more: bool,
 }
@@ -96,10 +94,10 @@ impl Loader {
                         capacity.take(size, runs);
                     }
                 }
-                // Somebody deleted it by hand.
+                // Another process deleted it.
                 Ok(None) => {
-                    loaded.missing += 1;
-                    self.schedule.skip(None);
+                    database.needs_recount();
+                    self.schedule.skip_deleted(id);
                 }
                 Err(error) => {
                     let corrupt = is_corrupt(&error);

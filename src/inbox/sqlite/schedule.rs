@@ -19,7 +19,7 @@ pub(super) struct Schedule {
     last: u64,
     /// Events that may run and aren't in memory.
     next: VecDeque<u64>,
-    /// The events that wait behind the first event of each busy key.
+    /// The queue of each busy key. First comes the event that makes it busy, or 0 if a dead letter does.
     queues: HashMap<OrderKey, VecDeque<u64>>,
     /// Events whose attempt isn't due, by the time when it is.
     retrying: BTreeSet<(u64, u64)>,
@@ -46,7 +46,8 @@ impl Schedule {
 
     /// Makes a key busy that a dead letter blocks.
     pub(super) fn block(&mut self, key: OrderKey) {
-        self.queues.entry(key).or_default();
+        let queue = self.queues.entry(key);
+        queue.or_insert_with(|| VecDeque::from([0]));
     }
 
     /// Returns the id after which to read on, if no event may run and there are more on disk.
@@ -77,6 +78,11 @@ impl Schedule {
         self.cursor += 1;
     }
 
+    /// Reads on up to `last`, because another process wrote events.
+    pub(super) fn extend(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
     /// Ends the reading: there are no more events on disk.
     pub(super) fn seen_all(&mut self) {
         self.cursor = self.last;
@@ -104,7 +110,7 @@ impl Schedule {
         let Some(key) = key else { return true };
         match self.queues.entry(key) {
             Entry::Vacant(idle) => {
-                idle.insert(VecDeque::new());
+                idle.insert(VecDeque::from([id]));
                 true
             }
             Entry::Occupied(mut busy) => {
@@ -133,8 +139,9 @@ impl Schedule {
         let Some(queue) = self.queues.get_mut(key) else {
             return;
         };
-        match queue.pop_front() {
-            Some(next) => self.next.push_back(next),
+        queue.pop_front();
+        match queue.front() {
+            Some(next) => self.next.push_back(*next),
             None => drop(self.queues.remove(key)),
         }
     }
@@ -201,6 +208,14 @@ impl Schedule {
         {
             self.next.push_front(next);
         }
+    }
+
+    /// Skips an event that another process deleted: the events that wait for it go on.
+    pub(super) fn skip_deleted(&mut self, id: u64) {
+        let mut queues = self.queues.iter();
+        let queue = queues.find(|(_, queue)| queue.front() == Some(&id));
+        let key = queue.map(|(key, _)| OrderKey::clone(key));
+        self.skip(key.as_ref());
     }
 
     /// Lets the next poison candidate run, if this one ran.

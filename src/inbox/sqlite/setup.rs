@@ -8,6 +8,7 @@ use super::file_lock::FileLock;
 use super::inner::{DROPPED_DELAY, Inner};
 use super::loader::Loader;
 use super::message_ids::MessageIds;
+use super::path::{self, beside};
 use super::schedule::Schedule;
 use super::store::{self, DeadLetterLimits, Store};
 use super::writer::Writer;
@@ -18,7 +19,8 @@ use crate::runtime::{Runtime, millis};
 /// The settings of the writer.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    path: PathBuf,
+    /// Made absolute when the inbox is opened: the process may change its working directory.
+    pub(super) path: PathBuf,
     pub(super) lock_timeout: Duration,
     pub(super) max_wal_bytes: u64,
     pub(super) max_remembered_ids: usize,
@@ -47,15 +49,22 @@ impl Setup {
 
     /// Opens the database on the thread that will own it, and begins to deliver. Gives up once the inbox is dropped.
     pub(super) fn open(self, inner: &Weak<Inner>) -> Result<Writer, Error> {
-        let path = self.path;
+        let path = path::resolve(&self.path)?;
         let alive = || inner.upgrade().ok_or_else(error::thread_ended);
         check_runtime(&*alive()?.executor.runtime)?;
         let wanted = || inner.strong_count() > 0;
         let lock = FileLock::acquire(&path, self.lock_timeout, wanted)?;
         let inner = alive()?;
+        let has_wal = beside(&path, "-wal").exists();
         let connection = store::open(&path)?;
         let clock = Arc::clone(&inner.clock);
         let mut database = Database::new(&path, connection, self.max_wal_bytes, clock, lock)?;
+        let failing = |e| error::failing(&path, e);
+        if let Some(old_path) = database.store.open_path().map_err(failing)?
+            && !has_wal
+        {
+            path::check_wal(&path, &old_path)?;
+        }
         let limits = DeadLetterLimits {
             letters: self.max_dead_letters,
             bytes: self.max_dead_letter_bytes,
@@ -63,8 +72,7 @@ impl Setup {
         };
         let policy = &inner.executor.settings.retry;
         let max_delay = millis(policy.longest_delay().max(DROPPED_DELAY));
-        let schedule = schedule(&mut database, limits, max_delay);
-        let schedule = schedule.map_err(|e| error::failing(&path, e))?;
+        let schedule = schedule(&mut database, &path, limits, max_delay).map_err(failing)?;
         let totals = database.store.totals();
         inner.shared.update(|state| {
             state.stats.waiting = totals.events;
@@ -92,10 +100,16 @@ impl Setup {
 /// Counts the crashes of earlier processes, and returns the schedule of the events that they left.
 fn schedule(
     database: &mut Database,
+    path: &Path,
     limits: DeadLetterLimits,
     max_delay: u64,
 ) -> rusqlite::Result<Schedule> {
-    database.transaction(Store::count_crashes)?;
+    database.transaction(|store| {
+        store.set_open_path(Some(path))?;
+        store.count_crashes()
+    })?;
+    // A copy of the database file alone must show that its log is missing.
+    database.store.truncate_wal();
     let last = database.store.totals().next_id.saturating_sub(1);
     let mut schedule = Schedule::new(last, max_delay);
     if limits.block_key {

@@ -4,8 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_channel::oneshot;
 
 use super::admissions::{Admissions, Held};
+use super::store::Totals;
 use super::window::Window;
 use crate::delivery::{Admission, EventOutcome, Fingerprint, Job, Next, Stats, WorkerSlot};
+use crate::error::Error;
 use crate::inbox::AcceptError;
 use crate::waiters::Waiters;
 
@@ -31,6 +33,8 @@ pub(super) struct State {
     draining: bool,
     /// Whether results can't be written now: no event starts.
     failing: bool,
+    /// Why the inbox can't store or read events now.
+    pub(super) problem: Option<Error>,
     /// Tasks that wait until no event is in flight.
     idle: Waiters,
     /// Tasks that wait until no event runs.
@@ -46,6 +50,7 @@ impl Shared {
                 stats: Stats::default(),
                 draining: false,
                 failing: false,
+                problem: None,
                 idle: Waiters::default(),
                 at_rest: Waiters::default(),
             }),
@@ -164,6 +169,23 @@ impl State {
         self.stats.waiting = self.stats.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
         self.stats.end(EventOutcome::Dead);
+    }
+
+    /// Counts events that another process added to the store or deleted from it.
+    pub(super) fn recount(&mut self, before: Totals, now: Totals) {
+        let added = now.events.saturating_sub(before.events);
+        self.stats.recovered += added;
+        self.stats.waiting += added;
+        let deleted = before.events.saturating_sub(now.events);
+        let waited = deleted.min(self.stats.waiting);
+        let retried = (deleted - waited).min(self.stats.retrying);
+        self.stats.waiting -= waited;
+        self.stats.retrying -= retried;
+        self.stats.dead += waited + retried;
+        let bytes = self.stats.bytes.saturating_add(now.event_bytes);
+        self.stats.bytes = bytes.saturating_sub(before.event_bytes);
+        self.stats.dead_letters = now.dead_letters;
+        self.admissions.skip_to(now.next_id);
     }
 
     fn may_start(&self) -> bool {

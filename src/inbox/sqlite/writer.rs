@@ -124,6 +124,10 @@ impl Writer {
             self.turn(batch);
         }
         self.unload();
+        let closed = self.database.transaction(|store| store.set_open_path(None));
+        if let Err(error) = closed {
+            self.database.failed(error);
+        }
     }
 
     fn timeout(&mut self) -> Duration {
@@ -176,7 +180,12 @@ impl Writer {
         idle: bool,
     ) -> Turn {
         let available = self.is_available();
+        let unavailable = !available;
         let (now, at) = (self.clock.now(), self.clock.system_time());
+        self.recount();
+        // After a recount, numbers may be taken.
+        let next_id = self.database.store.totals().next_id;
+        let available = available && accepts.first().is_none_or(|first| first.number >= next_id);
         let storable = if available { &accepts[..] } else { &[] };
         let mut written = self
             .batch_writer
@@ -191,10 +200,12 @@ impl Writer {
         let mut spans = Vec::new();
         // An unavailable inbox accepts nothing, but only a failing one starts nothing.
         let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
+        let problem = self.database.problem().cloned();
         let schedule = &mut self.loader.schedule;
         let mut turn = self.shared.update(|state| {
             state.set_failing(failing);
-            state.admissions.unavailable = !available;
+            state.admissions.unavailable = unavailable;
+            state.problem = problem;
             for Complete { job, next, .. } in &written.completes {
                 state.written(job, *next);
             }
@@ -268,6 +279,15 @@ impl Writer {
         turn
     }
 
+    /// Takes note of rows that another process wrote or deleted.
+    fn recount(&mut self) {
+        if let Some(before) = self.database.recount() {
+            let now = self.database.store.totals();
+            self.loader.schedule.extend(now.next_id.saturating_sub(1));
+            self.shared.update(|state| state.recount(before, now));
+        }
+    }
+
     fn reschedule(&mut self, complete: &Complete) {
         let schedule = &mut self.loader.schedule;
         let job = &complete.job;
@@ -333,7 +353,6 @@ impl Writer {
             for letter in &loaded.letters {
                 state.died_waiting(letter.body().len());
             }
-            (0..loaded.missing).for_each(|_| state.died_waiting(0));
             jobs.into_iter()
                 .for_each(|job| state.window.push(Box::new(job)));
         });

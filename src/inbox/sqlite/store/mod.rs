@@ -1,5 +1,7 @@
 //! The inbox's SQL: no other module contains any.
 
+use std::path::{Path, PathBuf};
+
 use rusqlite::{Connection, Params};
 
 mod dead_letters;
@@ -71,6 +73,28 @@ impl Store {
         self.totals.clock = clock;
     }
 
+    /// Returns a number that changes when another connection changes the database.
+    pub(super) fn data_version(&self) -> rusqlite::Result<i64> {
+        let mut statement = self.connection.prepare_cached("PRAGMA data_version")?;
+        statement.query_row([], |row| row.get(0))
+    }
+
+    /// Counts all rows.
+    pub(super) fn recount(&mut self) -> rusqlite::Result<()> {
+        let sql = "SELECT (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters), 1 + max((SELECT ifnull(max(id), 0) FROM events), (SELECT ifnull(max(id), 0) FROM dead_letters), (SELECT ifnull(max(id), 0) FROM message_ids))";
+        self.totals = self.connection.query_row(sql, [], |row| {
+            Ok(Totals {
+                events: row::number(row, 0)?,
+                event_bytes: row::number(row, 1)?,
+                dead_letters: row::number(row, 2)?,
+                dead_letter_bytes: row::number(row, 3)?,
+                next_id: self.totals.next_id.max(row::number(row, 4)?),
+                clock: self.totals.clock,
+            })
+        })?;
+        Ok(())
+    }
+
     pub(super) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
@@ -105,6 +129,20 @@ impl Store {
             }
         }
         changed
+    }
+
+    /// Returns the path under which the inbox was opened last, unless it was closed since.
+    pub(super) fn open_path(&self) -> rusqlite::Result<Option<PathBuf>> {
+        let sql = "SELECT open_path FROM totals";
+        let path: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
+        Ok(path.map(PathBuf::from))
+    }
+
+    /// Writes under which path the inbox is open, or that it is closed.
+    pub(super) fn set_open_path(&mut self, path: Option<&Path>) -> rusqlite::Result<()> {
+        let path = path.map(Path::to_string_lossy);
+        self.run("UPDATE totals SET open_path = ?1", [path])?;
+        Ok(())
     }
 
     fn write_totals(&self, before: Totals) -> rusqlite::Result<()> {

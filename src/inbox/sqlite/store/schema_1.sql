@@ -70,10 +70,12 @@ CREATE TABLE totals (
     -- really passes, whatever the system's clock is set to.
     clock INTEGER NOT NULL,
     -- How far the system's clock is ahead of it.
-    clock_skew INTEGER NOT NULL
+    clock_skew INTEGER NOT NULL,
+    -- The path of the file while an inbox has it open. NULL once the inbox is closed.
+    open_path TEXT
 ) STRICT;
 
-INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0, 0, 0);
+INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0, 0, 0, NULL);
 
 -- Readable events. SQLite can't parse JSON that is nested too deeply; such a body leaves the other rows readable.
 CREATE VIEW pending AS

@@ -1,0 +1,117 @@
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::{caused, unusable};
+use super::file_identity::file_id;
+use crate::error::Error;
+use crate::telemetry;
+
+/// How many symbolic links a path may follow, as on Linux.
+const MAX_LINKS: usize = 40;
+
+/// Returns the path of the file that `path` leads to, without symbolic links. SQLite puts the write-ahead log beside it, so
+/// that every name of the file leads to the same log.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if path.is_dir() {
+            return Err(unusable(&path, "it is a folder"));
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(unusable(&path, "it has no file name"));
+        };
+        if !folder.is_dir() {
+            return Err(unusable(&path, "its folder doesn't exist"));
+        }
+        let folder = folder.canonicalize();
+        let folder = folder.map_err(|e| caused(&path, "the folder can't be opened", e))?;
+        let file = folder.join(name);
+        match fs::read_link(&file) {
+            // Also if the link leads to a file that doesn't exist yet.
+            Ok(target) => path = folder.join(target),
+            Err(_) if is_mount_point(&file) => {
+                let why = "it is a mount point of its own, so its write-ahead log would lie outside the mount and be lost: \
+                           mount its folder instead";
+                return Err(unusable(&file, why));
+            }
+            Err(_) => return Ok(file),
+        }
+    }
+    Err(unusable(&path, "it is a symbolic link to itself"))
+}
+
+/// Checks that a database which wasn't closed still has its write-ahead log. `old_path` is where it was
+/// opened last.
+///
+/// # Errors
+///
+/// If the log lies beside the old name of a database that was renamed or moved, or has several names.
+pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
+    let old_wal = beside(old_path, "-wal");
+    let has_wal = fs::metadata(&old_wal).is_ok_and(|wal| wal.len() > 0);
+    // If another file lies there, the log belongs to that file, and this one is a copy.
+    let old_file = fs::metadata(old_path);
+    let is_ours = old_file.map_or(true, |old| {
+        fs::metadata(path).is_ok_and(|file| file_id(&file) == file_id(&old))
+    });
+    if old_path != path && has_wal && is_ours {
+        let why = format!(
+            "its write-ahead log, which has events that aren't in it, is still at {}: move it beside the file under the \
+             file's new name, or open the inbox by the old one",
+            old_wal.display()
+        );
+        return Err(unusable(path, &why));
+    }
+    telemetry::inbox_wal_missing(path);
+    Ok(())
+}
+
+/// Returns the path of a file beside the database: `inbox.db-lock`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Returns whether a file is mounted on its own, as `docker run -v ./inbox.db:/data/inbox.db` does.
+#[cfg(target_os = "linux")]
+fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+
+    // The fifth field is the mount point. A space, a tab, a newline and a backslash are escaped as `\040`.
+    let Ok(mounts) = fs::read("/proc/self/mountinfo") else {
+        return false;
+    };
+    let mut mounts = mounts.split(|byte| *byte == b'\n');
+    mounts.any(|mount| {
+        let point = mount.split(|byte| *byte == b' ').nth(4);
+        point.is_some_and(|point| unescaped(point) == path.as_os_str().as_bytes())
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = tail.get(..3).filter(|_| *first == b'\\');
+        let octal = octal.and_then(|octal| std::str::from_utf8(octal).ok());
+        match octal.and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
+            Some(byte) => {
+                text.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                text.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    text
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mount_point(_: &Path) -> bool {
+    false
+}
