@@ -156,7 +156,10 @@ impl Writer {
             self.prune(turn.forgotten);
             self.database.count_written();
             self.database.tidy();
+            let failing = self.database.problem().is_some();
             self.database.keep_time();
+            // The next turn shows that the inbox is well again.
+            self.more |= failing && self.database.problem().is_none();
         }
         self.set_timer();
         if turn.ready > 0 || loaded {
