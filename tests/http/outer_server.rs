@@ -35,7 +35,7 @@ async fn finish(mut client: DuplexStream, headers: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hyper_with_a_timer_closes_a_connection_whose_head_takes_over_30_s() {
+async fn hyper_with_a_timer_closes_a_connection_whose_head_takes_more_than_30_s() {
     for (takes, status) in [(29, "HTTP/1.1 400"), (31, "")] {
         let mut client = served(http1::Builder::new().timer(TokioTimer::new()));
         client.write_all(START).await.unwrap();

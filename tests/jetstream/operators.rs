@@ -1,5 +1,4 @@
-//! What operators and servers do to a stream, its consumers and its users while workers run, and how workers and receivers
-//! recover. The guide has a table of these faults that names the tests.
+//! Operators and servers change a stream, its consumers and its users while workers run. The workers and receivers recover. The guide has a table of these faults that names the tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

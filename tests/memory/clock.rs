@@ -45,7 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..24)
 }
 
-async fn settled(inbox: &MemoryInbox) {
+async fn until_nothing_runs(inbox: &MemoryInbox) {
     for _ in 0..20_000 {
         let stats = inbox.handle().stats();
         if stats.running + stats.waiting == 0 {
@@ -53,7 +53,7 @@ async fn settled(inbox: &MemoryInbox) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("it never settles: {inbox:?}");
+    panic!("attempts never end: {inbox:?}");
 }
 
 async fn check(steps: &[Step]) {
@@ -87,7 +87,7 @@ async fn check(steps: &[Step]) {
                 accepted.push((id, passed));
             }
         }
-        settled(&inbox).await;
+        until_nothing_runs(&inbox).await;
         letters.prune(secs(KEEP)).await.unwrap();
         let kept = letters.list(None, 1000).await.unwrap();
         for (id, then) in &accepted {
@@ -106,7 +106,7 @@ async fn check(steps: &[Step]) {
         }
     }
     // No attempt is further away than the longest delay.
-    settled(&inbox).await;
+    until_nothing_runs(&inbox).await;
     clock.advance(secs(MAX_DELAY));
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().in_flight(), 0);

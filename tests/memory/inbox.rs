@@ -16,11 +16,7 @@ use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::support::runtime::TestRuntime;
-use crate::support::{balanced, run_ready_tasks};
-
-fn event(event_type: &str) -> Event {
-    MockRequest::event(event_type).to_event()
-}
+use crate::support::{balanced, run_ready_tasks, typed};
 
 /// A router whose handlers wait for a permit each.
 fn gated(gate: &Arc<Semaphore>) -> EventRouter {
@@ -45,7 +41,7 @@ async fn exactly_n_running_and_q_waiting_events_are_accepted() {
         .build(gated(&gate));
     let mut answers = Vec::new();
     for _ in 0..10 {
-        answers.push(inbox.accept(event("a")).await);
+        answers.push(inbox.accept(typed("a")).await);
         run_ready_tasks().await;
     }
     let admitted = answers
@@ -64,8 +60,8 @@ async fn exactly_n_running_and_q_waiting_events_are_accepted() {
     // One that ends makes room for one.
     gate.add_permits(1);
     run_ready_tasks().await;
-    assert!(inbox.accept(event("a")).await.is_ok());
-    assert!(inbox.accept(event("a")).await.is_err());
+    assert!(inbox.accept(typed("a")).await.is_ok());
+    assert!(inbox.accept(typed("a")).await.is_err());
     gate.add_permits(7);
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().handled, 8);
@@ -79,7 +75,7 @@ async fn a_burst_is_accepted_up_to_the_bound_before_any_worker_runs() {
         .concurrency(2)
         .max_events(5)
         .build(gated(&gate));
-    let answers = futures_util::future::join_all((0..9).map(|_| inbox.accept(event("a")))).await;
+    let answers = futures_util::future::join_all((0..9).map(|_| inbox.accept(typed("a")))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
     run_ready_tasks().await;
     assert_eq!(inbox.handle().stats().running, 2);
@@ -98,13 +94,13 @@ async fn the_inbox_is_bounded_by_bytes_too() {
     assert!(inbox.accept(sized(400)).await.is_ok());
     assert!(inbox.accept(sized(600)).await.is_ok());
     assert_eq!(inbox.handle().stats().bytes, 1000);
-    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::full()));
+    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::full()));
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().bytes, 0);
     // One that could never fit is taken alone, rather than refused for days.
     assert!(inbox.accept(sized(2000)).await.is_ok());
-    assert!(inbox.accept(event("a")).await.is_err());
+    assert!(inbox.accept(typed("a")).await.is_err());
     gate.add_permits(1);
     inbox.handle().wait_idle().await;
 }
@@ -112,7 +108,7 @@ async fn the_inbox_is_bounded_by_bytes_too() {
 #[tokio::test]
 async fn accepting_doesnt_wait_for_handlers() {
     let inbox = MemoryInbox::new(EventRouter::new().on_any(|_: Event| pending::<()>()));
-    let mut accept = std::pin::pin!(inbox.accept(event("a")));
+    let mut accept = std::pin::pin!(inbox.accept(typed("a")));
     assert_eq!(
         futures_util::poll!(&mut accept),
         std::task::Poll::Ready(Ok(Accepted::New))
@@ -122,7 +118,7 @@ async fn accepting_doesnt_wait_for_handlers() {
 #[tokio::test]
 async fn an_accept_that_was_never_polled_stores_nothing() {
     let inbox = MemoryInbox::new(EventRouter::new());
-    drop(inbox.accept(event("a")));
+    drop(inbox.accept(typed("a")));
     assert_eq!(inbox.handle().stats(), Stats::default());
 }
 
@@ -139,8 +135,8 @@ fn attempts_run_in_parallel_on_the_runtimes_threads() {
     });
     let inbox = MemoryInbox::new(router);
     runtime.block_on(async {
-        inbox.accept(event("a")).await.unwrap();
-        inbox.accept(event("b")).await.unwrap();
+        inbox.accept(typed("a")).await.unwrap();
+        inbox.accept(typed("b")).await.unwrap();
         inbox.handle().wait_idle().await;
     });
 }
@@ -179,7 +175,7 @@ async fn a_queue_that_never_empties_yields_to_other_tasks() {
     let router = EventRouter::new().on_any(move |_: Event| async move {
         let inbox = again.lock().unwrap().clone();
         if !stopped.load(Ordering::Relaxed) {
-            let accept = inbox.unwrap().accept(event("a"));
+            let accept = inbox.unwrap().accept(typed("a"));
             let _ = futures_util::FutureExt::now_or_never(accept);
         }
     });
@@ -188,7 +184,7 @@ async fn a_queue_that_never_empties_yields_to_other_tasks() {
         .concurrency(1)
         .build(router);
     *slot.lock().unwrap() = Some(inbox.clone());
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     run_ready_tasks().await;
     stop.store(true, Ordering::Relaxed);
     inbox.handle().wait_idle().await;
@@ -210,7 +206,7 @@ async fn the_attempt_timeout_affects_only_the_routes_that_still_run() {
         .on_attempt(move |delivery| log.lock().unwrap().push(delivery.clone()))
         .build(router);
     let start = tokio::time::Instant::now();
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     inbox.handle().wait_idle().await;
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     let reports = reports.lock().unwrap();
@@ -230,7 +226,7 @@ async fn a_single_route_that_hangs_is_timed_out_and_dropped() {
         let _mine = mine;
         pending::<()>().await;
     }));
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().dead, 1);
     drop(inbox);
@@ -256,7 +252,7 @@ async fn hooks_see_every_attempt_and_their_panics_change_nothing() {
         second.fetch_add(100, Ordering::Relaxed);
     });
     for event_type in ["a", "b", "c"] {
-        inbox.accept(event(event_type)).await.unwrap();
+        inbox.accept(typed(event_type)).await.unwrap();
     }
     inbox.handle().wait_idle().await;
     assert_eq!(seen.load(Ordering::Relaxed), 303);
@@ -272,7 +268,7 @@ async fn a_hook_has_run_before_its_event_is_counted() {
         .retry(RetryPolicy::no_retry())
         .on_attempt(move |_| tell.store(true, Ordering::Relaxed))
         .build(EventRouter::new());
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     inbox.handle().wait_idle().await;
     assert!(told.load(Ordering::Relaxed));
 }
@@ -285,18 +281,18 @@ async fn a_drain_refuses_new_events_and_waits_for_the_others() {
         .concurrency(1)
         .build(gated(&gate));
     for _ in 0..3 {
-        inbox.accept(event("a")).await.unwrap();
+        inbox.accept(typed("a")).await.unwrap();
     }
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(60)));
     run_ready_tasks().await;
-    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
+    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
     assert!(!drain.is_finished());
     gate.add_permits(3);
     assert_eq!(drain.await.unwrap().remaining, 0);
     assert_eq!(inbox.handle().stats().handled, 3);
     // Twice is harmless.
     assert_eq!(inbox.handle().drain(Duration::ZERO).await.remaining, 0);
-    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
+    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +303,7 @@ async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_n
         .concurrency(1)
         .build(gated(&gate));
     for _ in 0..3 {
-        inbox.accept(event("a")).await.unwrap();
+        inbox.accept(typed("a")).await.unwrap();
     }
     let start = tokio::time::Instant::now();
     let (one, two) = tokio::join!(
@@ -328,13 +324,13 @@ async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_n
 async fn dropping_a_drain_leaves_the_inbox_refusing() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::new(gated(&gate));
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     {
         let mut drain = Box::pin(inbox.handle().drain(Duration::from_secs(60)));
-        assert!(inbox.accept(event("a")).await.is_ok(), "not polled yet");
+        assert!(inbox.accept(typed("a")).await.is_ok(), "not polled yet");
         assert!(futures_util::poll!(&mut drain).is_pending());
     }
-    assert_eq!(inbox.accept(event("a")).await, Err(AcceptError::draining()));
+    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
 }
@@ -344,7 +340,7 @@ async fn wait_idle_resolves_at_once_in_an_idle_inbox_and_for_every_caller() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::new(gated(&gate));
     inbox.handle().wait_idle().await;
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     let waiting: Vec<_> = (0..3)
         .map(|_| tokio::spawn(inbox.handle().wait_idle()))
         .collect();
@@ -359,7 +355,7 @@ async fn wait_idle_resolves_at_once_in_an_idle_inbox_and_for_every_caller() {
 #[test]
 fn an_event_without_a_runtime_is_refused() {
     let inbox = MemoryInbox::new(EventRouter::new());
-    let answer = futures_util::FutureExt::now_or_never(inbox.accept(event("a"))).unwrap();
+    let answer = futures_util::FutureExt::now_or_never(inbox.accept(typed("a"))).unwrap();
     assert_eq!(answer, Err(AcceptError::unavailable()));
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -454,7 +450,7 @@ async fn a_runtime_without_timers_affects_only_the_attempts_that_wait() {
             .on("b", |_: Event| pending::<()>()),
     );
     for event_type in ["a", "b", "a"] {
-        inbox.accept(event(event_type)).await.unwrap();
+        inbox.accept(typed(event_type)).await.unwrap();
     }
     inbox.handle().wait_idle().await;
     assert_eq!(
@@ -466,7 +462,7 @@ async fn a_runtime_without_timers_affects_only_the_attempts_that_wait() {
         EventRouter::new(),
     );
     assert_eq!(
-        inbox.accept(event("a")).await,
+        inbox.accept(typed("a")).await,
         Err(AcceptError::unavailable())
     );
 }
@@ -477,7 +473,7 @@ async fn the_handlers_see_the_event_as_the_first_attempt() {
     let inbox = MemoryInbox::new(EventRouter::new().on_any(move |event: Event| async move {
         sender.send(event.attempt()).unwrap();
     }));
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     assert_eq!(receiver.recv().await, Some(1));
 }
 
@@ -488,7 +484,7 @@ async fn an_event_accepted_while_a_handler_drops_the_last_inbox_runs() {
     let inbox = MemoryInbox::new(
         EventRouter::new().on_any(move |_: Event| async move { tell.notify_one() }),
     );
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     drop(inbox);
     done.notified().await;
 }
@@ -665,7 +661,7 @@ fn the_counts_balance_at_every_read_under_concurrent_load() {
             tokio::spawn(async move {
                 let mut accepted = 0;
                 for _ in 0..500 {
-                    accepted += u64::from(inbox.accept(event("a")).await.is_ok());
+                    accepted += u64::from(inbox.accept(typed("a")).await.is_ok());
                     tokio::task::yield_now().await;
                 }
                 accepted
@@ -719,7 +715,7 @@ fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     let (sender, done) = std::sync::mpsc::channel();
     runtime.spawn(async move {
         for _ in 0..20_000 {
-            inbox.accept(event("a")).await.unwrap();
+            inbox.accept(typed("a")).await.unwrap();
             inbox.handle().wait_idle().await;
         }
         sender.send(inbox.handle().stats()).unwrap();
@@ -763,7 +759,7 @@ async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
         .concurrency(1)
         .build(router);
     for event_type in ["a", "b", "a", "b"] {
-        inbox.accept(event(event_type)).await.unwrap();
+        inbox.accept(typed(event_type)).await.unwrap();
     }
     inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
@@ -789,7 +785,7 @@ fn a_runtime_given_by_handle_uses_its_own_timers() {
         EventRouter::new().on("a", |_: Event| pending::<()>()),
     );
     smol::block_on(async {
-        inbox.accept(event("a")).await.unwrap();
+        inbox.accept(typed("a")).await.unwrap();
         assert_eq!(
             inbox
                 .handle()
@@ -809,7 +805,7 @@ async fn a_drain_without_a_timer_doesnt_wait() {
             tokio::task::yield_now().await;
         }),
     );
-    inbox.accept(event("a")).await.unwrap();
+    inbox.accept(typed("a")).await.unwrap();
     assert_eq!(
         inbox.handle().drain(Duration::from_secs(1)).await.remaining,
         1

@@ -17,16 +17,7 @@ use tokio::sync::{Barrier, Semaphore};
 
 use crate::support::runtime::TestRuntime;
 use crate::support::subscriber::capture;
-use crate::support::{letters, run_ready_tasks, wait_idle};
-
-/// The event of this id, whose key is its data.
-fn event(id: &str, key: Option<&str>) -> Event {
-    MockRequest::event("a").message_id(id).data(key).to_event()
-}
-
-fn key(event: &Event) -> Option<String> {
-    event.decode::<Option<String>>().unwrap()
-}
+use crate::support::{key, keyed, letters, run_ready_tasks, wait_idle};
 
 fn builder() -> MemoryInboxBuilder {
     MemoryInbox::builder()
@@ -36,7 +27,7 @@ fn builder() -> MemoryInboxBuilder {
 
 #[track_caller]
 fn accept(inbox: &MemoryInbox, id: &str, key: Option<&str>) {
-    let accepted = inbox.accept(event(id, key)).now_or_never().unwrap();
+    let accepted = inbox.accept(keyed(id, key)).now_or_never().unwrap();
     assert_eq!(accepted, Ok(Accepted::New), "{id}");
 }
 
@@ -296,11 +287,8 @@ async fn with_block_key_on_dead_letter_a_deleted_letter_unblocks_its_key() {
 async fn with_block_key_on_dead_letter_pruned_letters_unblock_their_keys() {
     let starts = Starts::default();
     let inbox = held(&starts, &bad(&["1"])).await;
-    // The clock may not have gone on yet.
-    while letters(&inbox).prune(Duration::ZERO).await.unwrap() == 0 {
-        tokio::task::yield_now().await;
-    }
-    // They need no further push.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(letters(&inbox).prune(Duration::ZERO).await.unwrap(), 1);
     run_ready_tasks().await;
     assert_eq!(starts.take(), ["2", "3"]);
 }
@@ -411,7 +399,7 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
         for id in ["2", "3", "4"] {
             accept(&inbox, id, Some("x"));
         }
-        let refused = inbox.accept(event("5", Some("x"))).await;
+        let refused = inbox.accept(keyed("5", Some("x"))).await;
         assert_eq!(refused, Err(AcceptError::full()));
         starts.take();
         bad.lock().unwrap().clear();
@@ -420,7 +408,7 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
         assert!(letters(&inbox).replay(none).await.is_err());
         assert!(letters(&inbox).replay(first).await.unwrap());
         assert_eq!(inbox.handle().stats().in_flight(), 4);
-        assert!(inbox.accept(event("5", None)).await.is_err());
+        assert!(inbox.accept(keyed("5", None::<&str>)).await.is_err());
         wait_idle(&inbox.handle()).await;
         assert_eq!(starts.take(), ["1", "2", "3", "4"]);
         assert!(is_balanced(&inbox.handle().stats()));
@@ -779,7 +767,7 @@ async fn an_event_behind_a_refused_event_gets_a_worker() {
             .concurrency(running)
             .build_with(runtime, router(&starts, &bad(&[])));
         slot.set(inbox.clone()).unwrap();
-        let refused = inbox.accept(event("1", key)).await;
+        let refused = inbox.accept(keyed("1", key)).await;
         assert_eq!(refused, Err(AcceptError::unavailable()));
         run_ready_tasks().await;
         assert_eq!(starts.take(), ["2"]);

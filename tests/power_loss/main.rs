@@ -17,7 +17,7 @@ use std::thread;
 
 use rusqlite::Connection;
 
-use support::server::{Place, Server, Starting, body, own_binary, texts, until};
+use support::server::{Server, ServerFolder, Starting, body, own_binary, texts, until};
 
 #[test]
 #[ignore = "the process that the others start"]
@@ -26,7 +26,7 @@ fn server() {
 }
 
 /// Starts a server whose calls on files and sockets are written to `trace`.
-fn traced(place: &Place, arguments: &[&str]) -> Starting {
+fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
     let found = Command::new("strace").arg("-V").output();
     assert!(
         found.is_ok_and(|found| found.status.success()),
@@ -64,7 +64,7 @@ fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
 
 #[test]
 fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = traced(&place, &[]).listening();
     let taken = load(&server, "a", 60);
     server.wait_idle();
@@ -84,7 +84,11 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
 
 /// Checks for each event that its page was written, then synced, and then its 200 written. Returns how many events each sync was for.
 #[track_caller]
-fn check_order(place: &Place, calls: &[Call], taken: &HashSet<String>) -> BTreeMap<usize, usize> {
+fn check_order(
+    place: &ServerFolder,
+    calls: &[Call],
+    taken: &HashSet<String>,
+) -> BTreeMap<usize, usize> {
     let on_log = |call: &&Call| call.file.ends_with("inbox.db-wal");
     let mut written = HashMap::new();
     for write in calls
@@ -143,7 +147,7 @@ fn load_until_taken(server: &Server) -> HashSet<String> {
 }
 
 /// Checks that each of these events has run once, and will not again.
-fn check_ran(place: &Place, server: Server, ids: &HashSet<String>) {
+fn check_ran(place: &ServerFolder, server: Server, ids: &HashSet<String>) {
     server.end();
     let ran: Vec<_> = place.journal().into_iter().map(|line| line.id).collect();
     assert_eq!(ran.len(), ids.len());
@@ -153,7 +157,7 @@ fn check_ran(place: &Place, server: Server, ids: &HashSet<String>) {
 
 #[test]
 fn an_event_whose_sync_fails_is_answered_503_and_accepted_when_sent_again() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let fault = "inject=fsync,fdatasync:error=EIO:when=20..40";
     let server = traced(&place, &["-e", fault]).listening();
     let ids = load_until_taken(&server);
@@ -168,7 +172,7 @@ fn an_event_whose_sync_fails_is_answered_503_and_accepted_when_sent_again() {
 
 #[test]
 fn an_event_whose_sync_takes_too_long_is_answered_503_and_is_a_duplicate_when_sent_again() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     // Longer than the receiver's timeout of 3 s.
     let fault = "inject=fsync,fdatasync:delay_enter=5000000:when=20";
     let server = traced(&place, &["-e", fault]).listening();
@@ -183,7 +187,7 @@ fn an_event_whose_sync_takes_too_long_is_answered_503_and_is_a_duplicate_when_se
 
 #[test]
 fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = traced(&place, &[]).listening();
     let mut taken = load(&server, "a", 75);
     let trace = place.folder().join("trace");

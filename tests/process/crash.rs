@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::support::server::{Client, Line, Place, Server, Starting, body, texts, until};
+use crate::support::server::{Client, Line, Server, ServerFolder, Starting, body, texts, until};
 
 const SENDERS: usize = 8;
 
@@ -26,7 +26,7 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     let mut senders: Vec<_> = (0..SENDERS)
         .map(|name| Sender::new(name, rng.fork()))
         .collect();
-    let place = Place::new();
+    let place = ServerFolder::new();
     let mut truth = Truth::default();
     for round in 0..rounds {
         let starting = place.start();
@@ -245,7 +245,7 @@ impl Truth {
     }
 
     /// Checks what a server that is dead now has done, and left.
-    fn check(&mut self, place: &Place, senders: &[Sender]) {
+    fn check(&mut self, place: &ServerFolder, senders: &[Sender]) {
         let journal = place.journal();
         let lines = &journal[self.read..];
         self.read = journal.len();

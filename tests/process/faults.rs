@@ -14,13 +14,13 @@ use std::thread;
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::server::{Place, Server, body, own_binary, texts, until};
+use crate::support::server::{Server, ServerFolder, body, own_binary, texts, until};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
 /// Starts a server that gets an error for a file that is too large, instead of a signal.
-fn bounded(place: &Place) -> Server {
+fn bounded(place: &ServerFolder) -> Server {
     place.start_by(within("")).listening()
 }
 
@@ -64,7 +64,7 @@ fn send(server: &Server, name: &str, count: usize, data: &str, status: u16) -> V
 
 /// Checks that each of these events, and no other, has done its work once.
 #[track_caller]
-fn ran_once(place: &Place, ids: &[Vec<String>]) {
+fn ran_once(place: &ServerFolder, ids: &[Vec<String>]) {
     let mut done = HashMap::new();
     let lines = place.journal().into_iter().filter(|line| line.done);
     lines.for_each(|line| *done.entry(line.id).or_insert(0) += 1);
@@ -74,7 +74,7 @@ fn ran_once(place: &Place, ids: &[Vec<String>]) {
 }
 
 /// Returns how often a text is in the log.
-fn logged(place: &Place, text: &str) -> usize {
+fn logged(place: &ServerFolder, text: &str) -> usize {
     place.log().matches(text).count()
 }
 
@@ -83,7 +83,7 @@ const RECOVERED: &str = "the inbox has recovered";
 
 #[test]
 fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = bounded(&place);
     let running = send(&server, "running", 4, r#"{"held":true}"#, 200);
     until("they run", || server.stats().of("running") == 4);
@@ -120,7 +120,7 @@ fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
 #[ignore = "it needs a small file system"]
 fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
     let disk = PathBuf::from(std::env::var_os("SMALL_DISK").expect("SMALL_DISK isn't set"));
-    let mut place = Place::new();
+    let mut place = ServerFolder::new();
     place.inbox = disk.join("inbox.db");
     let server = place.serving();
     let mut ids = send(&server, "running", 4, r#"{"held":true}"#, 200);
@@ -165,7 +165,7 @@ fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
 
 #[test]
 fn a_refused_event_takes_no_memory() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = bounded(&place);
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(64 << 10));
     // Accounts for the memory of a connection and of a first large body.
@@ -182,7 +182,7 @@ fn a_refused_event_takes_no_memory() {
 /// The bug: a log that couldn't grow began anew only in a pause.
 #[test]
 fn a_full_wal_restarts_under_load() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = bounded(&place);
     limit(&server, Some(MIB));
     let taken = Mutex::new(Vec::new());
@@ -206,7 +206,7 @@ fn a_full_wal_restarts_under_load() {
 
 #[test]
 fn on_a_full_disk_open_fails_with_the_cause() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let error = place.start_by(within("ulimit -f 0")).failing();
     let path = place.inbox.to_str().unwrap();
     assert!(error.contains("can't be opened"), "{error}");
@@ -220,7 +220,7 @@ fn on_a_full_disk_open_fails_with_the_cause() {
 
 #[test]
 fn events_are_answered_503_while_another_process_writes_to_the_file() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = place.serving();
     let running = send(&server, "running", 4, r#"{"held":true}"#, 200);
     until("they run", || server.stats().of("running") == 4);
@@ -255,7 +255,7 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
 }
 
 /// Returns the command that runs a copy of this binary as somebody whom permissions bind, and opens the place to them.
-fn as_nobody(place: &Place) -> Command {
+fn as_nobody(place: &ServerFolder) -> Command {
     let folder = place.folder();
     let copy = folder.join("server");
     if !copy.exists() {
@@ -275,7 +275,7 @@ fn allow(path: &std::path::Path, mode: u32) {
 
 #[test]
 fn a_folder_that_cant_be_written_is_named_in_the_error() {
-    let mut place = Place::new();
+    let mut place = ServerFolder::new();
     let folder = place.folder().join("closed");
     fs::create_dir(&folder).unwrap();
     place.inbox = folder.join("inbox.db");
@@ -292,7 +292,7 @@ fn a_folder_that_cant_be_written_is_named_in_the_error() {
 
 #[test]
 fn an_inbox_whose_file_cant_be_written_is_left_unchanged() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let mut server = place.start_by(as_nobody(&place)).listening();
     let ids = send(&server, "event", 5, r#"{"held":true}"#, 200);
     server.kill();
@@ -316,7 +316,7 @@ fn an_inbox_whose_file_cant_be_written_is_left_unchanged() {
 /// The bug: one page that couldn't be read kept all events from running, those before it too.
 #[test]
 fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let mut server = place.serving();
     let held = send(&server, "held", 8, r#"{"held":true}"#, 200);
     // A larger file isn't checked as a whole when it is opened.
@@ -382,7 +382,7 @@ fn leaf_with(file: &[u8], id: &str) -> (u64, String) {
 
 #[test]
 fn an_inbox_whose_file_is_deleted_runs_its_events_and_refuses_new_ones() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let mut server = place.serving();
     let ids = send(&server, "event", 12, r#"{"held":true}"#, 200);
     fs::remove_file(&place.inbox).unwrap();
@@ -406,7 +406,7 @@ fn an_inbox_whose_file_is_deleted_runs_its_events_and_refuses_new_ones() {
 /// The bug: the log of the old file stayed there, and was applied to the new one at the next start.
 #[test]
 fn an_inbox_whose_file_is_replaced_leaves_the_new_file_intact() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let server = place.serving();
     let restored = send(&server, "restored", 3, r#"{"held":true}"#, 200);
     let backup = place.folder().join("backup.db");
@@ -444,7 +444,7 @@ fn an_inbox_whose_file_is_replaced_leaves_the_new_file_intact() {
 /// The bug: what was in the log only was lost with a process that was killed before a pause.
 #[test]
 fn events_of_a_deleted_wal_are_on_disk_when_new_events_are_refused() {
-    let place = Place::new();
+    let place = ServerFolder::new();
     let mut server = place.serving();
     let ids = send(&server, "event", 50, r#"{"held":true}"#, 200);
     fs::remove_file(place.beside("-wal")).unwrap();

@@ -7,12 +7,12 @@ use std::time::Duration;
 use botisimo_webhooks::{EventRouter, Inbox};
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::Place;
+use crate::support::sqlite::InboxFile;
 use crate::support::{event, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_writer_thread_of_an_idle_or_waiting_inbox_sleeps() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     let router = EventRouter::new().on("a", |_: botisimo_webhooks::Event| async {
         Err::<(), _>(botisimo_webhooks::HandlerError::retry_after(
             Duration::from_secs(60),

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
-use crate::support::sqlite::Place;
+use crate::support::sqlite::InboxFile;
 use crate::support::{balanced, wait_empty};
 
 const PATH: &str = "/webhooks/botisimo";
@@ -35,7 +35,7 @@ struct Seen {
 }
 
 pub(crate) struct Soak {
-    place: Place,
+    place: InboxFile,
     seen: Arc<Mutex<Seen>>,
     rounds: u64,
     next_id: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Soak {
 impl Soak {
     pub(crate) fn new() -> Self {
         Self {
-            place: Place::new(),
+            place: InboxFile::new(),
             seen: Arc::default(),
             rounds: 0,
             next_id: 0,

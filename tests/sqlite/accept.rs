@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{Log, Place, at_once, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, at_once, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> {
@@ -21,7 +21,7 @@ async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_answered_after_its_commit() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let router = gated(&Log::default(), &gate);
     let inbox = place.inbox().concurrency(1).open(router).await.unwrap();
     let look = place.look();
@@ -46,7 +46,7 @@ async fn an_event_is_answered_after_its_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_concurrent_copies_one_is_new() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let copies = (0..1000).map(|_| {
         let inbox = inbox.clone();
@@ -63,7 +63,7 @@ async fn of_a_thousand_concurrent_copies_one_is_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_remembered_for_its_window_also_across_processes() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let clock = ManualClock::new();
     let open = || {
         let window = Duration::from_secs(60);
@@ -93,7 +93,7 @@ async fn an_id_is_remembered_for_its_window_also_across_processes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_count_the_oldest_ids_are_forgotten_in_memory_and_on_disk() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let open = || {
         let builder = place.inbox().max_remembered_ids(3);
         builder.open(logging(&Log::default()))
@@ -121,7 +121,7 @@ async fn no_id_is_remembered_if_the_window_or_the_count_is_zero() {
         |builder| builder.max_remembered_ids(0),
     ];
     for none in none {
-        let place = Place::new();
+        let place = InboxFile::new();
         let inbox = none(place.inbox()).open(logging(&Log::default())).await;
         let inbox = inbox.unwrap();
         for _ in 0..3 {
@@ -133,7 +133,7 @@ async fn no_id_is_remembered_if_the_window_or_the_count_is_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ids_are_loaded_before_the_first_event_is_accepted() {
-    let place = Place::new();
+    let place = InboxFile::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     let mut connection = place.closed().await;
     let fill = connection.transaction().unwrap();
@@ -158,7 +158,7 @@ async fn the_ids_are_loaded_before_the_first_event_is_accepted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_is_full_by_count_until_an_event_ends() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_events(3).concurrency(1);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
     let handle = inbox.handle();
@@ -188,7 +188,7 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_is_full_by_bytes_but_always_accepts_one_event() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_bytes(1000);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
     let handle = inbox.handle();
@@ -211,7 +211,7 @@ async fn the_inbox_is_full_by_bytes_but_always_accepts_one_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_drain_copies_are_duplicates_and_other_events_are_refused() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
         .open(gated(&Log::default(), &gate))
@@ -229,7 +229,7 @@ async fn during_a_drain_copies_are_duplicates_and_other_events_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_accept_is_committed_counted_and_run() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
     for i in 0..100 {
@@ -249,7 +249,7 @@ async fn a_dropped_accept_is_committed_counted_and_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accept_that_was_never_polled_stores_nothing() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let inbox = place.inbox().open(logging(&Log::default())).await.unwrap();
     drop(inbox.accept(event("1")));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
@@ -258,7 +258,7 @@ async fn an_accept_that_was_never_polled_stores_nothing() {
 /// An event whose acceptor hears of it late is delivered all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_accept_is_never_awaited_runs() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let mut accepting = Box::pin(inbox.accept(event("1")));
     assert!(
@@ -274,7 +274,7 @@ async fn an_event_whose_accept_is_never_awaited_runs() {
 /// Law 2, and everything in it at once: failures, deaths, replays, a full inbox.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_counts_balance_at_every_read() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let router = || {
         EventRouter::new().on("a", |event: Event| async move {
             tokio::task::yield_now().await;

@@ -7,7 +7,7 @@ use botisimo_webhooks::{
 };
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{LONG, Log, Place, at_once, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, at_once, logging};
 use crate::support::{balanced, event, until, wait_idle};
 
 /// A handler that logs its runs as `name#attempt`, and ends as `ends` says.
@@ -36,7 +36,7 @@ fn slowly(attempts: u32) -> RetryPolicy {
 }
 
 /// Has an event wait for its second attempt, and closes the inbox.
-async fn waits(place: &Place, clock: &ManualClock, router: EventRouter) {
+async fn waits(place: &InboxFile, clock: &ManualClock, router: EventRouter) {
     let builder = place.inbox().retry(slowly(4));
     let inbox = builder.open_with(clock.clone(), router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
@@ -47,14 +47,14 @@ async fn waits(place: &Place, clock: &ManualClock, router: EventRouter) {
     drop(place.closed().await);
 }
 
-async fn reopened(place: &Place, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
+async fn reopened(place: &InboxFile, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
     let builder = place.inbox().retry(slowly(4));
     builder.open_with(clock.clone(), router).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_continues_at_the_next_attempt() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new()
             .on("a", route(&log, "fails", failed))
@@ -118,7 +118,7 @@ async fn the_next_process_continues_at_the_next_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_starts_when_it_is_due() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = || {
         EventRouter::new().on(
             "a",
@@ -152,7 +152,7 @@ async fn an_attempt_starts_when_it_is_due() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_route_may_run_twice() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new()
         .on("a", route(&log, "fails", failed))
         .on_any(route(&log, "old", |_| ()));
@@ -173,7 +173,7 @@ async fn a_renamed_route_may_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_route_ends_and_a_new_route_runs() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
     let router = EventRouter::new().on_prefix("a", route(&log, "new", |_| ()));
@@ -187,7 +187,7 @@ async fn a_removed_route_ends_and_a_new_route_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_routes_are_all_removed_is_unhandled() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "fails", failed));
     waits(&place, &clock, router).await;
     let inbox = reopened(&place, &clock, EventRouter::new()).await;
@@ -201,7 +201,7 @@ async fn an_event_whose_routes_are_all_removed_is_unhandled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_their_event_at_once() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let router = EventRouter::new()
         .on(
             "a",
@@ -224,7 +224,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_end_their_event_at_once
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let router = EventRouter::new().on("a", route(&log, "a", failed));
     let builder = place
         .inbox()
@@ -263,7 +263,7 @@ async fn an_early_timer_loses_no_attempt() {
         }
     }
 
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let wait = Duration::from_millis(200);
     let router = EventRouter::new().on(
         "a",
@@ -291,7 +291,7 @@ async fn an_early_timer_loses_no_attempt() {
 /// The log has the lines of handlers in both processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handled_route_doesnt_run_again() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     for _ in 0..3 {
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
         for id in 0..20 {
@@ -305,7 +305,7 @@ async fn a_handled_route_doesnt_run_again() {
 /// The bug: only memory had the waiting routes. The event counted as handled, and its route never ran again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let ran = log.clone();
     let router = EventRouter::new().on("a", move |event: Event| async move {
         ran.run(&event);

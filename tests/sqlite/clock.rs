@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{Log, Place, failing};
+use crate::support::sqlite::{InboxFile, Log, failing};
 use crate::support::{event, until, wait_idle};
 
 const HOUR: i64 = 3600;
@@ -26,7 +26,7 @@ fn secs(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-async fn open(place: &Place, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
+async fn open(place: &InboxFile, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
     place
         .inbox()
         .open_with(clock.clone(), router)
@@ -46,7 +46,7 @@ async fn letters(inbox: &SqliteInbox) -> Vec<u64> {
 }
 
 /// Accepts and dead-letters ten events.
-async fn ten_letters(place: &Place, clock: &ManualClock) {
+async fn ten_letters(place: &InboxFile, clock: &ManualClock) {
     let inbox = open(place, clock, failing(&Log::default())).await;
     for id in 0..10 {
         inbox.accept(event(id.to_string())).await.unwrap();
@@ -58,7 +58,7 @@ async fn ten_letters(place: &Place, clock: &ManualClock) {
 }
 
 /// Checks that another start has all ten dead letters and message ids.
-async fn has_ten_letters(place: &Place, clock: &ManualClock) {
+async fn has_ten_letters(place: &InboxFile, clock: &ManualClock) {
     let inbox = open(place, clock, failing(&Log::default())).await;
     assert_eq!(letters(&inbox).await.len(), 10);
     for id in 0..10 {
@@ -72,7 +72,7 @@ async fn has_ten_letters(place: &Place, clock: &ManualClock) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_clock_far_ahead_deletes_nothing_and_the_next_one_goes_on_as_before() {
     for ahead in [2 * DAY, 8 * DAY, 60 * DAY, 30 * YEAR] {
-        let (place, clock) = (Place::new(), ManualClock::new());
+        let (place, clock) = (InboxFile::new(), ManualClock::new());
         ten_letters(&place, &clock).await;
         clock.step(ahead);
         has_ten_letters(&place, &clock).await;
@@ -83,7 +83,7 @@ async fn a_start_with_a_clock_far_ahead_deletes_nothing_and_the_next_one_goes_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_right_start_after_one_in_1970_deletes_nothing() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     clock.step(-1_700_000_000);
     ten_letters(&place, &clock).await;
     clock.step(1_700_000_000);
@@ -99,7 +99,7 @@ async fn the_first_right_start_after_one_in_1970_deletes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_wrong_at_each_start_and_set_right_while_running_deletes_nothing() {
     for wrong in [8 * HOUR, -8 * HOUR, 3 * DAY, -YEAR] {
-        let (place, clock) = (Place::new(), ManualClock::new());
+        let (place, clock) = (InboxFile::new(), ManualClock::new());
         ten_letters(&place, &clock).await;
         for _ in 0..30 {
             clock.step(wrong);
@@ -116,7 +116,7 @@ async fn a_clock_that_is_wrong_at_each_start_and_set_right_while_running_deletes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_while_running_deletes_nothing() {
     for step in [8 * DAY, 60 * DAY, -60 * DAY, 30 * YEAR, -30 * YEAR] {
-        let (place, clock) = (Place::new(), ManualClock::new());
+        let (place, clock) = (InboxFile::new(), ManualClock::new());
         ten_letters(&place, &clock).await;
         let inbox = open(&place, &clock, failing(&Log::default())).await;
         clock.step(step);
@@ -132,7 +132,7 @@ async fn a_clock_that_is_set_while_running_deletes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_passes_while_no_process_runs() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     ten_letters(&place, &clock).await;
     // As far as it is plausible: from Friday to Monday it runs for an hour a day.
     for day in 1..=31 {
@@ -158,7 +158,7 @@ async fn time_passes_while_no_process_runs() {
 /// An idle process doesn't write, and still knows at its end how long it ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_an_idle_process_counts() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     ten_letters(&place, &clock).await;
     let inbox = open(&place, &clock, failing(&Log::default())).await;
     clock.advance(secs(40 * DAY));
@@ -180,7 +180,7 @@ fn later(log: &Log) -> EventRouter {
 async fn no_attempt_is_due_later_than_the_longest_delay_whatever_the_clock_says_at_a_start() {
     let policy = RetryPolicy::new().max_attempts(9).max_delay(secs(300));
     for step in [-HOUR, -2 * DAY, HOUR, -30 * YEAR, 30 * YEAR] {
-        let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+        let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
         for start in 0..4 {
             let builder = place.inbox().retry(policy.clone());
             let inbox = builder.open_with(clock.clone(), later(&log)).await.unwrap();
@@ -205,7 +205,7 @@ async fn no_attempt_is_due_later_than_the_longest_delay_whatever_the_clock_says_
 /// A store that says that an attempt is due in 30 years.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_stored_as_due_in_years_is_made_after_the_longest_delay() {
-    let (place, clock, log) = (Place::new(), ManualClock::new(), Log::default());
+    let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
     let policy = RetryPolicy::new().max_delay(secs(300));
     let open = || {
         place
@@ -230,7 +230,7 @@ async fn an_attempt_that_is_stored_as_due_in_years_is_made_after_the_longest_del
 #[tokio::test(flavor = "multi_thread")]
 async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() {
     let (place, clock, gate) = (
-        Place::new(),
+        InboxFile::new(),
         ManualClock::new(),
         Arc::new(Semaphore::new(0)),
     );
@@ -272,7 +272,7 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
     }
 }
 
-/// What happens to an inbox and its clocks.
+/// A step of the property test, on an inbox and its clocks.
 #[derive(Clone, Debug)]
 enum Step {
     /// Time passes while a process runs.
@@ -321,7 +321,7 @@ struct Passed {
 }
 
 async fn check(steps: &[Step]) {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     let router = || {
         EventRouter::new().on("a", |event: Event| async move {
             match event.attempt() {

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{Log, Place, at_once, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, at_once, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 fn letters(inbox: &SqliteInbox) -> DeadLetters {
@@ -27,7 +27,7 @@ async fn ids(letters: &DeadLetters) -> Vec<u64> {
 }
 
 /// Kills the events of these ids in an inbox of its own.
-async fn killed(place: &Place, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
+async fn killed(place: &InboxFile, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     for event in events {
         inbox.accept(event).await.unwrap();
@@ -42,7 +42,7 @@ fn events(ids: std::ops::Range<u32>) -> impl Iterator<Item = Event> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_listed_by_page_with_all_their_fields_also_by_the_next_process() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let first = killed(&place, events(0..5)).await;
     let before = letters(&first).list(None, 9).await.unwrap();
     assert_eq!(first.handle().stats().dead_letters, 5);
@@ -97,7 +97,7 @@ async fn letters_are_listed_by_page_with_all_their_fields_also_by_the_next_proce
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_runs_the_unfinished_routes_of_a_known_id() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let healed = Arc::new(AtomicBool::new(false));
     let router = || {
         let (works, fails, healed) = (log.clone(), log.clone(), Arc::clone(&healed));
@@ -140,7 +140,7 @@ async fn a_replay_runs_the_unfinished_routes_of_a_known_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_didnt_run_before_the_process_ended_is_recovered() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     drop(killed(&place, events(0..1)).await);
     let gate = Arc::new(Semaphore::new(0));
     let inbox = place
@@ -164,7 +164,7 @@ async fn a_replay_that_didnt_run_before_the_process_ended_is_recovered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_letters_of_a_pattern_are_replayed() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let typed = |i: u32| {
         let event_type = if i.is_multiple_of(3) {
             "account.updated"
@@ -204,7 +204,7 @@ async fn all_letters_of_a_pattern_are_replayed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_deleted_by_id_and_pruned_by_age() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     let inbox = place
         .inbox()
         .open_with(clock.clone(), failing(&Log::default()))
@@ -229,7 +229,7 @@ async fn letters_are_deleted_by_id_and_pruned_by_age() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_letters_are_pruned_in_steps() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     let inbox = place
         .inbox()
         .open_with(clock.clone(), failing(&Log::default()))
@@ -247,7 +247,7 @@ async fn many_letters_are_pruned_in_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_older_than_the_retention_are_deleted() {
-    let (place, clock) = (Place::new(), ManualClock::new());
+    let (place, clock) = (InboxFile::new(), ManualClock::new());
     let builder = place
         .inbox()
         .keep_dead_letters_for(Duration::from_secs(3600));
@@ -271,7 +271,7 @@ async fn letters_older_than_the_retention_are_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_count_the_oldest_are_dropped_and_counted() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let builder = place.inbox().max_dead_letters(3);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for event in events(0..5) {
@@ -289,7 +289,7 @@ async fn beyond_the_count_the_oldest_are_dropped_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_bytes_the_oldest_are_dropped_and_with_a_limit_of_0_none_is_kept() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let builder = place.inbox().max_dead_letter_bytes(1000);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for (id, bytes) in [("1", 400), ("2", 400), ("3", 300), ("4", 600)] {
@@ -319,7 +319,7 @@ async fn beyond_the_bytes_the_oldest_are_dropped_and_with_a_limit_of_0_none_is_k
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_run_before_the_event_is_counted_and_their_panics_change_nothing() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let (builder, seen) = (place.inbox(), Arc::new(Mutex::new(Vec::new())));
     let inbox = builder
         .on_dead_letter(|_| panic!("hook"))
@@ -344,7 +344,7 @@ async fn hooks_run_before_the_event_is_counted_and_their_panics_change_nothing()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let gate = Arc::new(Semaphore::new(0));
     let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
     for event in events(1..6) {
@@ -417,7 +417,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_cant_be_replayed_now_stays() {
-    let place = Place::new();
+    let place = InboxFile::new();
     drop(killed(&place, events(0..2)).await);
     let gate = Arc::new(Semaphore::new(0));
     let builder = place.inbox().max_events(1);
@@ -454,7 +454,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
         }
     }
 
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let open = Arc::clone(&gate);
     let router = EventRouter::new().on("a", move |_: Event| async move {
         open.acquire().await.unwrap().forget();
@@ -478,7 +478,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
 /// It was the first to go, for its low number.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_letter_is_the_first_dead_lettered() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let runtime = ManualClock::new();
     let builder = place.inbox().max_dead_letters(2);
     let inbox = builder
@@ -501,7 +501,7 @@ async fn the_oldest_letter_is_the_first_dead_lettered() {
 /// It had all others dropped, and then was itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_could_never_fit_displaces_no_other() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let builder = place.inbox().max_dead_letter_bytes(500);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     for (id, bytes) in [("1", 200), ("2", 600), ("3", 200)] {
@@ -517,7 +517,7 @@ async fn a_letter_that_could_never_fit_displaces_no_other() {
 /// Nothing but its deletion let the others pass.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let healed = Arc::new(AtomicBool::new(false));
     let (well, ran) = (Arc::clone(&healed), log.clone());
     let router = EventRouter::new().on_any(move |event: Event| async move {

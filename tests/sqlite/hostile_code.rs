@@ -14,12 +14,12 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 use crate::support::runtime::TestRuntime;
-use crate::support::sqlite::{Log, Place, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, gated, logging};
 use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
 #[test]
 fn the_inbox_runs_without_tokio() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     smol::block_on(async {
         for round in 0..2 {
             let write = log.clone();
@@ -59,7 +59,7 @@ fn the_inbox_runs_without_tokio() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_file_is_closed_after_the_last_handle_is_dropped() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
     let others: (SqliteInbox, Handle, _) =
         (inbox.clone(), inbox.handle(), inbox.handle().dead_letters());
@@ -77,7 +77,7 @@ async fn the_file_is_closed_after_the_last_handle_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_accepted_though_the_inbox_is_dropped_meanwhile() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let accepting: Vec<_> = (0..20)
         .map(|i| inbox.accept(event(i.to_string())))
@@ -93,7 +93,7 @@ async fn an_event_is_accepted_though_the_inbox_is_dropped_meanwhile() {
 
 #[test]
 fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -138,7 +138,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
 /// The bug: a route that had done its work ran again after its runtime dropped the attempt.
 #[test]
 fn a_route_that_finished_in_a_dropped_attempt_doesnt_run_again() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -188,7 +188,7 @@ impl Wake for Panics {
 /// The bug: a waker that panicked ended the inbox's thread, and with it the inbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waker_that_panics_affects_no_other_event() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
     let panics = Arc::new(Panics(AtomicU32::new(0)));
@@ -237,7 +237,7 @@ impl<S: tracing::Subscriber> Layer<S> for Curious {
 /// The bug: a copy's span ended under the lock of the counts, on the inbox's thread.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let (handle, closed) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU32::new(0)));
     let curious = Curious {
@@ -280,7 +280,7 @@ async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
 /// Hooks that panic, ask for counts and add other hooks, on whichever thread.
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_may_call_everything_that_doesnt_block() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let router = EventRouter::new().on("a", |event: Event| async move {
         if event.id().ends_with('1') {
             Err(HandlerError::permanent("no"))
@@ -321,7 +321,7 @@ async fn hooks_may_call_everything_that_doesnt_block() {
 /// An inbox whose handlers run on a runtime that isn't the one which accepts.
 #[test]
 fn accepting_and_running_may_use_different_runtimes() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let workers = tokio::runtime::Runtime::new().unwrap();
     let inbox = smol::block_on(async {
         let runtime = TokioRuntime::with_handle(workers.handle().clone());

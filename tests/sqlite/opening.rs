@@ -10,7 +10,7 @@ use botisimo_webhooks::{
 };
 use rusqlite::Connection;
 
-use crate::support::sqlite::{LONG, Place};
+use crate::support::sqlite::{InboxFile, LONG};
 use crate::support::{event, wait_idle};
 
 /// Opens a file that can't be, and sees that it is left as it was.
@@ -37,7 +37,7 @@ async fn refused(path: &Path) -> Error {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_folder_is_not_created() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let folder = place.folder().join("none");
     let error = refused(&folder.join("inbox.db")).await;
     assert!(
@@ -49,7 +49,7 @@ async fn a_missing_folder_is_not_created() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_cant_be_opened() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let error = refused(place.folder()).await;
     assert!(error.to_string().ends_with("it is a folder"), "{error}");
     let file = place.folder().join("file");
@@ -62,7 +62,7 @@ async fn a_folder_cant_be_opened() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_file_is_named_in_the_error() {
-    let place = Place::new();
+    let place = InboxFile::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     drop(place.closed().await);
     fs::create_dir(place.folder().join("inbox.db-wal")).unwrap();
@@ -81,7 +81,7 @@ async fn a_read_only_file_is_named_in_the_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_file_cant_be_opened() {
-    let place = Place::new();
+    let place = InboxFile::new();
     for text in [
         "hello",
         &"no database, but a text of many words. ".repeat(1000),
@@ -106,7 +106,7 @@ async fn a_foreign_database_is_left_unchanged() {
         "PRAGMA application_id = 7",
     ];
     for sql in foreign {
-        let place = Place::new();
+        let place = InboxFile::new();
         Connection::open(place.path())
             .unwrap()
             .execute_batch(sql)
@@ -124,13 +124,13 @@ async fn a_foreign_database_is_left_unchanged() {
 /// The bug: a log that a crashed process had left was taken into a database that isn't ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_database_keeps_its_wal() {
-    let (place, other) = (Place::new(), Place::new());
+    let (place, other) = (InboxFile::new(), InboxFile::new());
     let connection = Connection::open(other.path()).unwrap();
     let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
     connection.execute_batch(sql).unwrap();
     // As it would be had the process ended here.
     for suffix in ["", "-wal"] {
-        let file = |place: &Place| place.folder().join(format!("inbox.db{suffix}"));
+        let file = |place: &InboxFile| place.folder().join(format!("inbox.db{suffix}"));
         fs::copy(file(&other), file(&place)).unwrap();
     }
     let wal = || fs::read(place.folder().join("inbox.db-wal")).unwrap();
@@ -146,7 +146,7 @@ async fn a_foreign_database_keeps_its_wal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_named_in_the_error() {
-    let place = Place::new();
+    let place = InboxFile::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     let connection = place.closed().await;
     connection.pragma_update(None, "user_version", 99).unwrap();
@@ -159,7 +159,7 @@ async fn a_newer_schema_is_named_in_the_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_page_is_found() {
     for page in 1..=6 {
-        let place = Place::new();
+        let place = InboxFile::new();
         let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
         inbox.accept(event("1")).await.unwrap();
         wait_idle(&inbox.handle()).await;
@@ -179,7 +179,7 @@ async fn a_corrupt_page_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_empty_file_becomes_an_inbox() {
-    let place = Place::new();
+    let place = InboxFile::new();
     fs::write(place.path(), "").unwrap();
     for id in ["1", "2"] {
         let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_missing_or_empty_file_becomes_an_inbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_one_owner() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let first = SqliteInbox::open(place.path(), EventRouter::new())
         .await
         .unwrap();
@@ -219,7 +219,7 @@ async fn a_file_has_one_owner() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_that_times_out_leaves_the_file_to_others() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let first = place.inbox().open(EventRouter::new()).await.unwrap();
     let waits = tokio::spawn(place.inbox().open(EventRouter::new()));
     tokio::task::yield_now().await;
@@ -231,7 +231,7 @@ async fn an_open_that_times_out_leaves_the_file_to_others() {
 
 #[test]
 fn without_a_runtime_of_tokio_open_fails() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let error = smol::block_on(place.inbox().open(EventRouter::new())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Inbox);
     assert!(!place.path().exists());
@@ -253,7 +253,7 @@ async fn a_runtime_that_spawns_only_where_it_is_current_is_refused() {
         }
     }
 
-    let place = Place::new();
+    let place = InboxFile::new();
     let error = place
         .inbox()
         .open_with(Unable, EventRouter::new())

@@ -12,16 +12,16 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{LONG, Log, Place, at_once, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, at_once, failing, gated, logging};
 use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
-fn ordered(place: &Place) -> SqliteInboxBuilder {
+fn ordered(place: &InboxFile) -> SqliteInboxBuilder {
     place.inbox().ordering_key(key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let running = Arc::new(Mutex::new(HashSet::new()));
     let write = log.clone();
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -56,7 +56,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retrying_event_blocks_only_its_own_key() {
-    let (place, log, clock) = (Place::new(), Log::default(), ManualClock::new());
+    let (place, log, clock) = (InboxFile::new(), Log::default(), ManualClock::new());
     let router = || {
         let write = log.clone();
         EventRouter::new().on("a", move |event: Event| async move {
@@ -99,7 +99,7 @@ async fn a_retrying_event_blocks_only_its_own_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_event_unblocks_its_key() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = ordered(&place).open(failing(&log)).await.unwrap();
     for id in ["1", "2", "3"] {
         inbox.accept(keyed(id, "k")).await.unwrap();
@@ -124,7 +124,7 @@ fn killing(log: &Log, ids: &'static [&'static str]) -> EventRouter {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_event_blocks_its_key_until_replayed_or_deleted_also_across_processes() {
     for (delete, reopen) in [(false, false), (false, true), (true, false), (true, true)] {
-        let (place, log) = (Place::new(), Log::default());
+        let (place, log) = (InboxFile::new(), Log::default());
         let open = |ids| {
             ordered(&place)
                 .block_key_on_dead_letter()
@@ -162,7 +162,7 @@ async fn a_dead_event_blocks_its_key_until_replayed_or_deleted_also_across_proce
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let builder = ordered(&place)
         .block_key_on_dead_letter()
         .max_dead_letters(1);
@@ -190,7 +190,7 @@ async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
 /// ran beside the next of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = ordered(&place)
         .block_key_on_dead_letter()
         .open(killing(&log, &["1"]))
@@ -222,7 +222,7 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
 /// replayed before it had been looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
-    let place = Place::new();
+    let place = InboxFile::new();
     drop(ordered(&place).open(EventRouter::new()).await.unwrap());
     // Event 1 waits behind letter 400 though it is older: it was a letter itself and was replayed.
     let connection = place.closed().await;
@@ -279,7 +279,11 @@ async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
-    let (place, gate, log) = (Place::new(), Arc::new(Semaphore::new(0)), Log::default());
+    let (place, gate, log) = (
+        InboxFile::new(),
+        Arc::new(Semaphore::new(0)),
+        Log::default(),
+    );
     let router = || {
         let (gate, log) = (Arc::clone(&gate), log.clone());
         EventRouter::new().on("a", move |event: Event| async move {
@@ -340,7 +344,11 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
 /// A closure that panics gives no key; an empty key is one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
-    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let (place, log, gate) = (
+        InboxFile::new(),
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
     let builder = place
         .inbox()
         .ordering_key(|event: &Event| match event.id() {
@@ -394,7 +402,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Runs the steps, and returns what ran by key, as `number#attempt`; those without one are keys of
 /// their own.
 async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec<String>> {
-    let place = Place::new();
+    let place = InboxFile::new();
     let arrivals: Arc<Mutex<Vec<Arriving>>> = Arc::default();
     let ran: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
     let running: Arc<Mutex<HashMap<String, u32>>> = Arc::default();

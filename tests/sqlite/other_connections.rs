@@ -12,12 +12,12 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{Log, Place, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_connections_can_read_the_file_while_the_inbox_works() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
         .open(gated(&Log::default(), &gate))
@@ -81,7 +81,7 @@ async fn other_connections_can_read_the_file_while_the_inbox_works() {
 /// The bug: one event, which the sender chooses, made the view fail as a whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_sqlite_cant_parse_as_json_leaves_the_view_readable() {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let inbox = place
         .inbox()
         .open(gated(&Log::default(), &gate))
@@ -109,14 +109,14 @@ async fn an_event_that_sqlite_cant_parse_as_json_leaves_the_view_readable() {
     gate.add_permits(2);
 }
 
-fn log_bytes(place: &Place) -> u64 {
+fn log_bytes(place: &InboxFile) -> u64 {
     fs::metadata(place.folder().join("inbox.db-wal"))
         .unwrap()
         .len()
 }
 
 /// Reads, and goes on to do so until it is dropped.
-fn reader(place: &Place) -> Connection {
+fn reader(place: &InboxFile) -> Connection {
     let reader = place.look();
     reader.execute_batch("BEGIN").unwrap();
     let _: i64 = reader
@@ -138,7 +138,7 @@ async fn fill(inbox: &SqliteInbox, name: &str) -> AcceptError {
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_long_read_the_wal_is_bounded_and_the_inbox_recovers_afterwards() {
     const BOUND: u64 = 1 << 20;
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place
         .inbox()
         .max_wal_bytes(BOUND)
@@ -177,7 +177,11 @@ async fn during_a_long_read_the_wal_is_bounded_and_the_inbox_recovers_afterwards
 /// that came.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
-    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let (place, log, gate) = (
+        InboxFile::new(),
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
     let builder = place.inbox().max_wal_bytes(1 << 20).concurrency(1);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let handle = inbox.handle();
@@ -199,7 +203,7 @@ async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_limit_of_0_refuses_no_event_without_a_long_read() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let inbox = place
         .inbox()
         .max_wal_bytes(0)
@@ -214,7 +218,11 @@ async fn a_wal_limit_of_0_refuses_no_event_without_a_long_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterwards() {
-    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let (place, log, gate) = (
+        InboxFile::new(),
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
     let inbox = place
         .inbox()
         .concurrency(2)
@@ -258,7 +266,7 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
 /// Only what arrived was counted: with deaths and replays alone the log grew without a bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_and_replays_count_against_the_wal_limit() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let builder = place.inbox().max_wal_bytes(2 << 20);
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     let handle = inbox.handle();

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::TestRuntime;
-use crate::support::sqlite::{LONG, Log, Place, gated, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 /// Puts events on disk, of which none has run.
@@ -31,8 +31,8 @@ fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
 }
 
 /// Returns a place where an earlier process left events.
-async fn place(events: u32, padding: usize) -> Place {
-    let place = Place::new();
+async fn place(events: u32, padding: usize) -> InboxFile {
+    let place = InboxFile::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
     left_behind(&mut place.closed().await, events, padding);
     place
@@ -83,7 +83,7 @@ async fn a_backlog_larger_than_memory_is_loaded_by_window_beside_new_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_larger_than_the_window_run_one_by_one() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let gate = Arc::new(Semaphore::new(0));
     let small = || place.inbox().max_bytes_in_memory(1000).max_bytes(u64::MAX);
     let inbox = small().open(gated(&log, &gate)).await.unwrap();
@@ -170,7 +170,11 @@ async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_un
 #[tokio::test]
 async fn no_attempt_starts_after_a_drain_has_begun() {
     for _ in 0..20 {
-        let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+        let (place, log, gate) = (
+            InboxFile::new(),
+            Log::default(),
+            Arc::new(Semaphore::new(0)),
+        );
         let builder = place.inbox().concurrency(1);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for id in 0..20 {
@@ -261,7 +265,7 @@ async fn only_events_of_an_earlier_process_are_marked_before_they_run() {
     wait_idle(&inbox.handle()).await;
 }
 
-async fn crashed(place: &Place, log: &Log, gate: &Arc<Semaphore>, crashes: u32) -> SqliteInbox {
+async fn crashed(place: &InboxFile, log: &Log, gate: &Arc<Semaphore>, crashes: u32) -> SqliteInbox {
     let builder = place.inbox().max_crashes(crashes).concurrency(8);
     builder.open(gated(log, gate)).await.unwrap()
 }

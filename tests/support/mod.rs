@@ -26,8 +26,13 @@ pub(crate) fn event(id: impl AsRef<str>) -> Event {
     MockRequest::event("a").message_id(id).to_event()
 }
 
+/// Returns an event of this type.
+pub(crate) fn typed(event_type: &str) -> Event {
+    MockRequest::event(event_type).to_event()
+}
+
 /// Returns an event whose data is its ordering key.
-pub(crate) fn keyed(id: &str, key: &str) -> Event {
+pub(crate) fn keyed(id: &str, key: impl serde::Serialize) -> Event {
     MockRequest::event("a").message_id(id).data(key).to_event()
 }
 

@@ -161,13 +161,13 @@ fn counts(handle: &Handle) -> String {
 }
 
 /// A folder with an inbox, the journal of its handlers, and the log of its servers.
-pub(crate) struct Place {
+pub(crate) struct ServerFolder {
     folder: TempDir,
     pub(crate) inbox: PathBuf,
     log: Arc<Mutex<String>>,
 }
 
-impl Place {
+impl ServerFolder {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self {

@@ -18,11 +18,11 @@ use super::until;
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// The file of an inbox, in a folder of its own.
-pub(crate) struct Place {
+pub(crate) struct InboxFile {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl InboxFile {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
