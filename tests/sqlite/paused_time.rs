@@ -6,12 +6,12 @@ use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox};
 
 use crate::support::receiver::Scripted;
-use crate::support::sqlite::Place;
+use crate::support::sqlite::InboxFile;
 
 /// The bug: while the writer committed, the paused clock advanced to the response timeout, and each event got 503.
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_waits_for_commits() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let router = EventRouter::new().on("poll.created", |_: Event| async {});
     let inbox = SqliteInbox::open(place.path(), router).await.unwrap();
     let harness = Harness::inbox(inbox);
@@ -23,7 +23,7 @@ async fn a_paused_clock_waits_for_commits() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_on_disk_take_no_real_time_while_the_clock_is_paused() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let hour = Duration::from_secs(3600);
     let router = EventRouter::new().on("poll.created", move |event: Event| async move {
         match event.attempt() {
