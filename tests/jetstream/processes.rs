@@ -144,7 +144,7 @@ impl Role {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.strip_prefix("ready")?.trim().to_owned()));
-        // The test harness writes to it after a minute, and ends if it is closed.
+        // The test harness writes to the pipe after a minute, and ends if the pipe is closed.
         thread::spawn(move || output.for_each(drop));
         let said = said.unwrap_or_else(|| panic!("{arguments:?} doesn't start"));
         let input = process.stdin.take();

@@ -101,11 +101,13 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let addr = stdout.lines().map_while(Result::ok).find_map(|line| {
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addr = stdout.by_ref().map_while(Result::ok).find_map(|line| {
             let addr = line.strip_prefix("listening ")?;
             Some(addr.parse().unwrap())
         });
+        // The test harness writes to the pipe after a minute, and ends if the pipe is closed.
+        std::thread::spawn(move || stdout.for_each(drop));
         let addr = addr.expect("it listens");
         Self { child, addr }
     }

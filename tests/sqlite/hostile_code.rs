@@ -309,7 +309,7 @@ async fn hooks_may_call_everything_that_doesnt_block() {
     }
     for i in 0..50 {
         inbox
-            .accept(keyed(&i.to_string(), &(i % 3).to_string()))
+            .accept(keyed(&i.to_string(), (i % 3).to_string()))
             .await
             .unwrap();
     }
