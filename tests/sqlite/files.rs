@@ -12,7 +12,7 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{Log, Place, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, gated, logging};
 use crate::support::{balanced, event, keyed, letters, until, wait_idle};
 
 async fn refused(path: impl AsRef<Path>) -> Error {
@@ -37,7 +37,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_one_owner_by_whatever_name_it_is_opened() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let (one, other) = (place.folder().join("1.db"), place.folder().join("2.db"));
     for link in [&one, &other] {
         symlink("inbox.db", link).unwrap();
@@ -81,7 +81,7 @@ async fn a_file_has_one_owner_by_whatever_name_it_is_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_and_the_lock_lie_beside_the_file_that_a_link_leads_to() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let folder = place.folder().join("folder");
     fs::create_dir(&folder).unwrap();
     let link = folder.join("link.db");
@@ -101,7 +101,7 @@ async fn the_log_and_the_lock_lie_beside_the_file_that_a_link_leads_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_leads_nowhere_is_said_to_do_so() {
-    let place = Place::new();
+    let place = InboxFile::new();
     symlink("inbox.db", place.path()).unwrap();
     let error = refused(place.path()).await;
     assert!(error.to_string().contains("symbolic link"), "{error}");
@@ -117,7 +117,7 @@ async fn a_link_that_leads_nowhere_is_said_to_do_so() {
 /// The process may change its working directory while the inbox works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relative_path_leads_to_the_same_file_whatever_the_working_directory_becomes() {
-    let (place, before) = (Place::new(), std::env::current_dir().unwrap());
+    let (place, before) = (InboxFile::new(), std::env::current_dir().unwrap());
     std::env::set_current_dir(place.folder()).unwrap();
     let opening = SqliteInbox::builder("inbox.db").open(EventRouter::new());
     let inbox = opening.await.unwrap();
@@ -144,7 +144,7 @@ fn posix_locks(path: &Path) -> usize {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_fails_to_open_an_inbox_leaves_the_locks_of_others_alone() {
-    let place = Place::new();
+    let place = InboxFile::new();
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
     let hard = place.folder().join("hard.db");
     fs::hard_link(place.path(), &hard).unwrap();
@@ -176,17 +176,17 @@ async fn whoever_fails_to_open_an_inbox_leaves_the_locks_of_others_alone() {
 }
 
 /// Copies the files of an inbox as they are now, as a process that ends now leaves them.
-fn copy(place: &Place, suffixes: &[&str]) -> Place {
-    let copy = Place::new();
+fn copy(place: &InboxFile, suffixes: &[&str]) -> InboxFile {
+    let copy = InboxFile::new();
     for suffix in suffixes {
-        let name = |place: &Place| PathBuf::from(format!("{}{suffix}", place.path().display()));
+        let name = |place: &InboxFile| PathBuf::from(format!("{}{suffix}", place.path().display()));
         fs::copy(name(place), name(&copy)).unwrap();
     }
     copy
 }
 
 /// Opens an inbox, and returns how many events it recovers.
-async fn recovered(place: &Place) -> u64 {
+async fn recovered(place: &InboxFile) -> u64 {
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
     let recovered = inbox.handle().stats().recovered;
     wait_idle(&inbox.handle()).await;
@@ -194,8 +194,8 @@ async fn recovered(place: &Place) -> u64 {
 }
 
 /// Returns an inbox that is open and has three events in its log.
-async fn with_three() -> (Place, SqliteInbox) {
-    let (place, gate) = (Place::new(), Arc::new(Semaphore::new(0)));
+async fn with_three() -> (InboxFile, SqliteInbox) {
+    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let router = gated(&Log::default(), &gate);
     let inbox = place.inbox().open(router).await.unwrap();
     for id in ["1", "2", "3"] {
@@ -271,7 +271,7 @@ async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused(
 async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
     let (place, inbox) = with_three().await;
     // While the inbox works: `VACUUM INTO`, and `.backup` of `sqlite3`, which copies in the same way.
-    let vacuumed = Place::new();
+    let vacuumed = InboxFile::new();
     let into = vacuumed.path();
     place
         .look()
@@ -289,7 +289,7 @@ async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_goes_on() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::New));
@@ -322,7 +322,11 @@ async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_were_deleted_by_hand_take_no_room_and_hold_nobody_back() {
-    let (place, log, gate) = (Place::new(), Log::default(), Arc::new(Semaphore::new(0)));
+    let (place, log, gate) = (
+        InboxFile::new(),
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
     let builder = place
         .inbox()
         .concurrency(1)
@@ -355,7 +359,7 @@ async fn events_that_were_deleted_by_hand_take_no_room_and_hold_nobody_back() {
 /// A dead letter with the number of an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
-    let (place, log) = (Place::new(), Log::default());
+    let (place, log) = (InboxFile::new(), Log::default());
     let router = crate::support::sqlite::failing(&log);
     let inbox = place.inbox().open(router).await.unwrap();
     let other = Connection::open(place.path()).unwrap();
@@ -379,7 +383,7 @@ async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {
-    let (place, runtime) = (Place::new(), logged::Logged::new());
+    let (place, runtime) = (InboxFile::new(), logged::Logged::new());
     let inbox = place
         .inbox()
         .open_with(runtime.clone(), EventRouter::new())
@@ -413,7 +417,7 @@ async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_that_passes_ends_with_a_line_though_nothing_comes() {
-    let (place, runtime) = (Place::new(), logged::Logged::new());
+    let (place, runtime) = (InboxFile::new(), logged::Logged::new());
     let inbox = place
         .inbox()
         .open_with(runtime.clone(), EventRouter::new())
