@@ -15,7 +15,7 @@ const MAX_CLOSED: i64 = 24 * 60 * 60 * 1000;
 pub(crate) struct Clock {
     runtime: Arc<dyn Runtime>,
     created: Instant,
-    /// What the clock showed when it was created.
+    /// The reading of the clock when it was created.
     start: AtomicU64,
 }
 

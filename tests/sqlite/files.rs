@@ -143,7 +143,7 @@ fn posix_locks(path: &Path) -> usize {
 /// To close any descriptor of a file drops the locks that SQLite has on it, in this process.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_fails_to_open_an_inbox_leaves_the_locks_of_others_alone() {
+async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
     let place = InboxFile::new();
     let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
     let hard = place.folder().join("hard.db");
@@ -379,7 +379,7 @@ async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
     assert!(inbox.handle().health().is_ok());
 }
 
-/// Law 11: a file that is gone is reported every minute, and to whoever asks for the inbox's health.
+/// Law 11: a file that is gone is reported every minute, and by the inbox's health.
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {

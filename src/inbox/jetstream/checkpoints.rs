@@ -57,7 +57,7 @@ pub(super) struct Position {
     pub(super) finished: Finished,
 }
 
-/// What is stored, as JSON: when the stream was created, and for each consumer when it was created, the floor, when the newest
+/// The stored record, as JSON: when the stream was created, and for each consumer when it was created, the floor, when the newest
 /// finished event was published, and the ranges.
 type Record = (u64, BTreeMap<String, (u64, (u64, u64, Vec<(u64, u64)>))>);
 

@@ -32,7 +32,7 @@ const MAX_ROUNDS: usize = 4;
 /// How long a worker waits before it creates a consumer again, so that the others have stored what they finished.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What the user sets for the consumers of a group.
+/// The user's settings for the consumers of a group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConsumerOptions {
     pub(super) ack_wait: Duration,
@@ -327,7 +327,7 @@ fn to_pull(context: &Context, info: Info) -> Result<PullConsumer, Error> {
     Ok(PullConsumer::new(config, info, context.clone()))
 }
 
-/// What about a consumer differs from the worker's settings.
+/// The differences between a consumer and the worker's settings.
 #[derive(Default)]
 struct Differences {
     texts: Vec<String>,

@@ -45,7 +45,7 @@ pub(super) struct DeadLetterStream {
     replayed: AtomicU64,
 }
 
-/// What a letter holds of its event.
+/// The part of an event that its letter holds.
 pub(super) enum LetterBody {
     Event(Event),
     /// A body that can't be decoded, and the id that the stream knows it by.

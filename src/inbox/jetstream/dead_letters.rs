@@ -48,7 +48,7 @@ impl DeadLetterStore for DeadLetterStream {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Those of now: one that is dead again in the meantime has had its turn.
+            // Only the current letters: an event that fails again during the replay isn't replayed twice.
             let last = self.last_id().await?;
             let (mut from, mut count) = (1, 0);
             while let Some(letter) = self.next(from).await? {
@@ -57,7 +57,7 @@ impl DeadLetterStore for DeadLetterStream {
                 }
                 from = letter.letter.id().saturating_add(1);
                 let event = letter.letter.event();
-                // Those of routes that other workers have are for these.
+                // A letter of a route that this worker lacks is left to other workers.
                 if self.has_route_of(&letter)
                     && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
                 {

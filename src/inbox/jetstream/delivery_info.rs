@@ -5,7 +5,7 @@ use async_nats::jetstream::Message;
 
 use super::checkpoints::nanos;
 
-/// What the server says about a message that it delivers.
+/// The information of the server about a message that it delivers.
 pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,

@@ -1,4 +1,4 @@
-//! What goes beside a body: in headers, each of whose values is encoded, or digits.
+//! The headers of a message. Each value is encoded, or consists of digits.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::runtime::to_millis;
 
 /// When the event was received, in milliseconds since the Unix epoch.
 const RECEIVED: &str = "Botisimo-Received";
-/// When it was given up, likewise.
+/// When the event became a dead letter, in the same unit.
 const DEAD_LETTERED: &str = "Botisimo-Dead-Lettered";
 /// How many attempts there were.
 const ATTEMPTS: &str = "Botisimo-Attempts";
@@ -25,7 +25,7 @@ const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
 const ROUTES: &str = "Botisimo-Routes";
 /// The names of the routes that a replay needs no run of, with commas between them.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
-/// Why an event was given up, where no route is the reason.
+/// Why the event is a dead letter, if no route is the reason.
 const CAUSE: &str = "Botisimo-Cause";
 /// The `messageId` of a body that can't be decoded.
 const ID: &str = "Botisimo-Id";
@@ -33,7 +33,7 @@ const ID: &str = "Botisimo-Id";
 /// The longest text that goes into a header, in bytes before it is encoded.
 const MAX_TEXT: usize = 1024;
 
-/// What the headers of a dead letter say.
+/// The headers of a dead letter.
 pub(super) struct DeadLetterHeaders<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: Option<&'a str>,
@@ -126,7 +126,7 @@ impl StoredHeaders {
     }
 }
 
-/// Returns the headers of a letter that is sent round again.
+/// Returns the headers of a replayed letter.
 pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(received_at) = letter.received_at {

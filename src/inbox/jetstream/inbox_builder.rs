@@ -47,8 +47,8 @@ impl JetStreamInboxBuilder {
     /// Sets how many bytes of bodies may be on their way to the stream at once, each of which counts 1 KiB
     /// more. The default is 64 MiB. Past it events are refused as if the inbox were full.
     ///
-    /// What isn't acknowledged in time goes on counting for as long as the client holds it: it has no bound
-    /// of its own.
+    /// An event without an acknowledgement in time counts for as long as the client holds it, because the client
+    /// has no limit of its own.
     pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self

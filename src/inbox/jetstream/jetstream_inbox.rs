@@ -17,9 +17,9 @@ use crate::runtime::Runtime;
 /// receivers can stand before one stream: a copy of an event is recognised by whichever of them it reaches.
 /// Its clones are the same inbox.
 ///
-/// Connection, credentials and TLS are those of the user's own `async_nats` client. This crate turns on no
-/// provider of cryptography: a client that needs TLS or credentials needs a dependency on `async-nats` with
-/// its default features, or with those that it wants.
+/// Connection, credentials and TLS belong to your `async_nats` client. This crate enables no provider of
+/// cryptography. If the client needs TLS or credentials, depend on `async-nats` with its default features, or
+/// with the features that you need.
 ///
 /// It runs on tokio, as that client does.
 ///
@@ -34,8 +34,8 @@ use crate::runtime::Runtime;
 /// | the stream is full, or too many bytes are on their way | 503 |
 /// | a body larger than the server's `max_payload` less 1 KiB, or the stream's `max_msg_size` less that | 413 |
 ///
-/// An event that is refused for want of an acknowledgement may be in the stream all the same. The sender's
-/// next try is a copy then, and is answered so.
+/// An event that is refused because its acknowledgement is missing may still be in the stream. Then the
+/// sender's next request is a duplicate.
 ///
 /// # Counts and the drain
 ///

@@ -40,11 +40,10 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 ///
 /// # Dead letters
 ///
-/// What is given up is published to a stream of its own, named as that of the events and `_DEAD`, and is
-/// acknowledged only once that stream has it. One letter is about one route. A stream that is created for
-/// them has a quarter of the [bytes](crate::StreamSettings::max_bytes) of the events', and drops the oldest letters when it
-/// is full.
-/// [`replay`](DeadLetters::replay) runs that route alone, as a new event with an id of its own.
+/// The worker publishes a dead letter to a second stream, whose name is the name of the events' stream and `_DEAD`. It
+/// acknowledges the event once that stream has stored the letter. One letter is about one route. If the worker creates the
+/// stream, it has a quarter of the [bytes](crate::StreamSettings::max_bytes) of the events' stream, and a full one drops the
+/// oldest letters. [`replay`](DeadLetters::replay) runs the route of the letter only, as a new event with a new id.
 ///
 /// # Order
 ///
@@ -103,11 +102,11 @@ impl JetStreamWorker {
         self.inner.stats()
     }
 
-    /// Takes no more events from now on, then waits until those that run have ended, but no longer than
-    /// `within`, and returns how many are left. What the server still sends is handed back to it at once.
+    /// Stops pulling events, waits until the running events have ended, for at most `within`, and returns the
+    /// number of the others. Events that the server still sends are returned to it at once.
     ///
-    /// Nothing is cancelled; it takes up to a second, also if nothing runs. It is idempotent: calling it
-    /// twice, or from two tasks, waits for the same.
+    /// A drain cancels nothing. It takes up to a second, even if nothing runs. It is idempotent: a second call
+    /// waits for the same events.
     ///
     /// # Cancel safety
     ///
@@ -116,8 +115,8 @@ impl JetStreamWorker {
         drain(Arc::clone(&self.inner), within)
     }
 
-    /// Returns the events that were given up by any worker of the group, to list, replay or delete them.
-    /// Their ids are the numbers in the stream of dead letters.
+    /// Returns the dead letters of all workers of the group, to list, replay or delete them. Their ids are the
+    /// sequence numbers in the stream of dead letters.
     ///
     /// A letter of a route that this worker doesn't have can't be replayed by it: `replay` says so, and
     /// `replay_matching` passes it over.

@@ -1,5 +1,5 @@
-//! What a worker does beside its pulls: it stores its checkpoints, and looks whether the stream and the consumers are still as
-//! they must be.
+//! The worker's task beside its pulls: stores checkpoints, and checks that the stream and the consumers are still as they must
+//! be.
 
 use std::sync::Arc;
 use std::time::Duration;

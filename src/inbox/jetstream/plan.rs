@@ -4,7 +4,7 @@ use super::subjects::{Subjects, encoded};
 use crate::outcome::AttemptState;
 use crate::router::EventRouter;
 
-/// What stands for a route whose name makes too long a consumer's, before a hash of it. No encoded name begins so.
+/// The prefix of a hash that replaces a route's name in a consumer's name that would be too long. No encoded name begins with it.
 const HASHED: &str = "=h";
 
 /// The most bytes of a consumer's name: the server takes 255, and makes the name of a directory of it.
@@ -13,7 +13,7 @@ const MAX_NAME: usize = 200;
 /// One consumer of a group, and what it runs.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// The route's name, or that of all events with too long a name.
+    /// The route's name, or the name for all events whose type is too long.
     pub(super) name: Arc<str>,
     pub(super) consumer: String,
     pub(super) filter: String,
@@ -32,8 +32,8 @@ pub(super) enum RouteSelection {
     Rest(Vec<Arc<str>>),
 }
 
-/// Returns the consumers of a router. The last one is that of the events with too long a name, whose subject fits no route's
-/// filter.
+/// Returns the consumers of a router. The last one gets the events whose type is too long, because their subject fits no
+/// route's filter.
 pub(super) fn plans(
     router: &EventRouter,
     group: &str,

@@ -26,7 +26,7 @@ use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
-/// What a message has beside its body, at the most: its subject, its headers and how they are written.
+/// The maximum size of a message beside its body: its subject, its headers and their framing.
 const OVERHEAD: usize = 1024;
 
 /// How often the stream is compared with the settings, while events come.
@@ -40,7 +40,7 @@ pub(super) struct PublishLimits {
     pub(super) bytes: usize,
 }
 
-/// What the clones of an inbox share.
+/// The state that the clones of an inbox share.
 pub(super) struct Publisher {
     context: Context,
     settings: StreamSettings,

@@ -14,7 +14,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// refuses the next.
 const FLAPPING: Duration = Duration::from_secs(5);
 
-/// What a worker or an inbox is kept from.
+/// The operation that fails for a worker or an inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     Publish,

@@ -28,8 +28,8 @@ use crate::error::{Error, ErrorKind};
 /// # What ids cost
 ///
 /// The server keeps the ids of the whole window in memory, at some 258 bytes each: a million events a week
-/// are 258 MB with the default of 7 days. Shorten [`max_age`](StreamSettings::max_age) where that is too
-/// much; the sender gives an event up after some days.
+/// are 258 MB with the default of 7 days. Shorten [`max_age`](StreamSettings::max_age) if that is too
+/// much: the sender drops an event after some days.
 ///
 /// # Examples
 ///
@@ -68,13 +68,13 @@ impl StreamSettings {
         }
     }
 
-    /// Sets the stream's name: 1 to 64 of `A-Z a-z 0-9 _ -`. That of the dead letters is this and `_DEAD`.
+    /// Sets the stream's name: 1 to 64 of `A-Z a-z 0-9 _ -`. The stream of the dead letters has this name and `_DEAD`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets what all subjects begin with: 1 to 64 of `A-Z a-z 0-9 _ -`. Those of dead letters begin with this and
+    /// Sets what all subjects begin with: 1 to 64 of `A-Z a-z 0-9 _ -`. The subjects of dead letters begin with this and
     /// `-dead`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();

@@ -12,7 +12,7 @@ use crate::router::Pattern;
 /// The most bytes that a subject may have.
 const MAX_SUBJECT: usize = 512;
 
-/// What stands for a name that is too long. No encoded segment looks like it.
+/// Replaces a name that is too long. No encoded segment equals it.
 const LONG: &str = "=long";
 
 /// Ends every subject, so that a pattern is one filter: without it `a.b` and what is below it would take two.

@@ -46,7 +46,7 @@ pub struct JetStreamWorkerBuilder {
     max_ack_pending: u32,
     consumers: ConsumerOptions,
     fallback: bool,
-    /// What is otherwise for one route: how many run, and how many are pending.
+    /// The settings of single routes: the limits of running and of pending events.
     running: HashMap<String, usize>,
     pending: HashMap<String, u32>,
 }
@@ -159,7 +159,7 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Adds a hook that is told of every attempt that ends, before it is counted.
+    /// Adds a hook that is called with every finished attempt, before the attempt is counted.
     ///
     /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
     pub fn on_attempt(self, hook: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
@@ -167,7 +167,7 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Adds a hook that is told of every event that is given up by this worker, once it is kept.
+    /// Adds a hook that is called with every dead letter of this worker, once it is stored.
     ///
     /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
     pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {

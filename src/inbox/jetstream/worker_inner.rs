@@ -14,7 +14,7 @@ use crate::delivery::JobExecutor;
 use crate::router::EventRouter;
 use crate::waiters::Waiters;
 
-/// What the clones of a worker and its tasks share.
+/// The state that the clones of a worker and its tasks share.
 pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
     /// Says which events the fallback takes.

@@ -35,7 +35,7 @@ impl Batch {
     }
 }
 
-/// What a turn wrote.
+/// The result of the writes of a turn.
 #[derive(Default)]
 pub(super) struct Written {
     /// Whether the accepted events are stored.

@@ -141,21 +141,21 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Opens the inbox on the current runtime of tokio, and begins to deliver what is in it. A file
-    /// that isn't there is created; its folder isn't.
+    /// Opens the inbox on the current tokio runtime, and starts to run its events. If the file doesn't exist, it is
+    /// created. Its folder must exist.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this one, has the file and
-    /// keeps it for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
-    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the folder is missing, there is no permission, the file is no
-    /// database or that of something else, or corrupt, or was written by a newer version of this
-    /// crate, or if there is no runtime of tokio. The text names the path. No file is ever
-    /// overwritten or made anew.
+    /// Returns [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this process, locks the
+    /// file for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
+    ///
+    /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the folder or a permission is
+    /// missing, or if the file is unusable: it is corrupt, isn't a database, belongs to another program, or was written by a
+    /// newer version of this crate. The text names the path. The inbox never overwrites or recreates a file.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped the inbox is closed again.
+    /// If the future is dropped, the inbox closes again.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub async fn open<S>(self, service: S) -> Result<SqliteInbox, Error>
@@ -165,19 +165,18 @@ impl SqliteInboxBuilder {
             + Send
             + 'static,
     {
-        // Deliveries are also begun from the inbox's own thread.
+        // The inbox's thread starts attempts too.
         let handle = tokio::runtime::Handle::try_current().map_err(error::runtime_missing)?;
         let runtime = crate::runtime::TokioRuntime::with_handle(handle);
         self.open_with(runtime, service).await
     }
 
-    /// Opens the inbox on another runtime, whose methods are called from a thread of the inbox's own
-    /// too.
+    /// Opens the inbox on another runtime. The inbox's thread calls the runtime too.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the runtime panics
-    /// when it is to spawn from that thread.
+    /// Returns the errors of [`open`](SqliteInboxBuilder::open), and [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the
+    /// runtime panics when the inbox's thread spawns a task.
     pub async fn open_with<S>(self, runtime: impl Runtime, service: S) -> Result<SqliteInbox, Error>
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -204,7 +203,7 @@ impl SqliteInboxBuilder {
             .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
         let run = move || {
             match setup.open(&weak) {
-                // Whoever waits for this may have dropped the inbox: then `run` returns at once.
+                // If the future was dropped, the inbox is gone and `run` returns at once.
                 Ok(writer) => {
                     let _ = opened.send(Ok(()));
                     let _ = catch_panic(|| writer.run(&received));

@@ -7,7 +7,7 @@ use crate::inbox::{AcceptError, Accepted};
 use crate::runtime::millis;
 use crate::telemetry::ParentSpan;
 
-/// What is sent to the writer.
+/// A command to the writer.
 pub(super) enum Command {
     Accept(Accept),
     CopyPending(CopyPending),

@@ -117,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Replays those of the next dead letters that match and aren't newer than `until`. Returns how many, and the id after
+    /// Replays the next dead letters that match and aren't newer than `until`. Returns their number, and the id after
     /// which to go on.
     fn replay_step(
         &mut self,

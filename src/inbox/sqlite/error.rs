@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::inbox::AcceptError;
 
-/// What is wrong with the database, in the operator's words.
+/// A fault of the database, in words for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault(&'static str);
 

@@ -22,7 +22,7 @@ pub(super) struct FileIdentity {
 /// The device and the inode of a file.
 pub(super) type FileId = (u64, u64);
 
-/// A folder and the time of its last change: whoever deletes, moves or replaces a file in it changes that.
+/// A folder and the time of its last change. Deleting, moving or replacing a file in it changes the time.
 type Folder = (FileId, SystemTime);
 
 impl FileIdentity {

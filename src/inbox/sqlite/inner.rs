@@ -25,7 +25,7 @@ use crate::telemetry::{self, ParentSpan};
 /// How long an event waits whose attempt the runtime dropped.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
-/// What the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
+/// The state that the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
 pub(super) struct Inner {
     pub(super) commands: Sender<Command>,
     pub(super) shared: Arc<Shared>,

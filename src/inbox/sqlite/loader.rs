@@ -22,7 +22,7 @@ pub(super) struct Loader {
     limits: DeadLetterLimits,
 }
 
-/// What a turn loaded.
+/// The events that a turn loaded.
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) jobs: Vec<Job>,

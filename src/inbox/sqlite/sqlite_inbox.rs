@@ -15,63 +15,58 @@ use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::outcome::Report;
 use crate::runtime::Runtime;
 
-/// The inbox that keeps accepted events on disk, in a SQLite database of its own: an event is
-/// answered 200 once it would survive a crash or a power failure.
+/// An inbox that stores accepted events in a SQLite file. The receiver answers 200 once the event would survive a crash or a
+/// power failure.
 ///
-/// All events that arrive while one transaction is being written go into the next one together, so
-/// the disk is asked once for many. After a start it delivers what was accepted before and hadn't
-/// ended. Only a window of the events is in memory, whatever waits on disk.
+/// Concurrent events share one transaction (group commit). After a start, the inbox runs the events that hadn't ended. Only a
+/// window of the events is in memory.
 ///
-/// # When a handler sees an event twice
+/// # At least once
 ///
-/// Each accepted event runs at least once, and in all but these cases once for each attempt:
+/// Each accepted event runs at least once. An attempt runs more than once only in these cases:
 ///
-/// - The process ended, by a crash or a kill, after the handler ran and before that was on disk. A
-///   [`drain`](Handle::drain) before the end leaves no such event.
-/// - The route was renamed while the event waited for its next attempt.
-/// - The runtime dropped it while the handler ran: the same attempt is made again after 1 s, by this
-///   process or the next one.
-/// - A layer around the router failed or timed out after the handler.
-/// - The sender sent a copy later than [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or
-///   after [more ids](SqliteInboxBuilder::max_remembered_ids) than are remembered.
+/// - The process crashed or was killed after the handler ran and before the result was on disk. A [`drain`](Handle::drain)
+///   before the end prevents this.
+/// - The route was renamed while the event waited for a retry.
+/// - The runtime dropped the attempt while the handler ran. This process or the next one repeats the attempt after 1 s.
+/// - A layer around the router failed or timed out after the handler ran.
+/// - The sender sent a copy after the [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or after
+///   [more ids](SqliteInboxBuilder::max_remembered_ids) than the inbox remembers.
 ///
-/// # At the start
+/// # Start
 ///
-/// What an earlier process left counts as `recovered`, and is delivered in the order in which it was
-/// accepted. An event that runs at that moment when the process ends, again and again, is suspected
-/// of crashing it: such events then run one at a time, and after
-/// [`max_crashes`](SqliteInboxBuilder::max_crashes) they are dead letters.
+/// Events of an earlier process count as `recovered` and run in the order of acceptance. An event that ran when the process
+/// ended is a poison candidate: such events run one at a time. After [`max_crashes`](SqliteInboxBuilder::max_crashes) the event
+/// becomes a dead letter.
 ///
 /// # The file
 ///
-/// It is yours to look into while the inbox works, with `sqlite3`. Don't change what is in it, also
-/// not while it is closed: sums are kept beside the rows.
+/// Read the file with `sqlite3` while the inbox works. Don't write to it, not even while the inbox is closed: the inbox keeps
+/// sums beside the rows.
 ///
-/// | table | a row is | columns |
+/// | table | row | columns |
 /// |---|---|---|
-/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (those that need no run, as JSON), `routed`, `marked` and `crashes`, `body` (as it came) |
-/// | `pending` | the same, to read: a view | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
-/// | `dead_letters` | an event that was given up | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `attempts`, `routes` (with what `failed`), `cause`, `order_key`, `holds`, `body` |
-/// | `message_ids` | an id by which copies are recognised | `id`, `accepted_at`, `message_id` |
-/// | `totals` | one row of sums | `next_id`, `events`, `event_bytes`, `dead_letters`, `dead_letter_bytes` |
+/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (the routes that don't run again, as JSON), `routes_waiting`, `running`, `crashes`, `body` |
+/// | `pending` | a readable view of `events` | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
+/// | `dead_letters` | a dead letter | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `kept_since`, `attempts`, `routes` (with the reasons), `cause`, `order_key`, `blocks_key`, `body` |
+/// | `message_ids` | an id that identifies copies | `id`, `accepted_at`, `message_id` |
+/// | `totals` | the sums, and the state of the inbox's clock | see the schema |
 ///
-/// Times are in milliseconds since the Unix epoch. A long read keeps the log beside the file from
-/// being emptied: when it reaches [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes) events are
-/// answered 503 until the reader is done, and that is logged.
+/// Times are in milliseconds since the Unix epoch. A long read keeps the write-ahead log from being emptied. If the log reaches
+/// [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes), the receiver answers 503 until the reader is done, and the inbox logs
+/// it.
 ///
-/// One inbox owns the file, by a lock on a file beside it whose name ends with `-lock`. It has to
-/// be on a disk of this machine: SQLite's log doesn't work on network file systems.
+/// One inbox owns the file. It locks the file and a file beside it whose name ends with `-lock`. The file must be on a local
+/// disk, because the write-ahead log doesn't work on network file systems.
 ///
-/// # When the disk fails
+/// # Faults of the disk
 ///
-/// When the disk is full or slow, or somebody else writes to the file, events are answered 503,
-/// handlers that run finish and nothing new is started; it goes on by itself when the disk does.
-/// What is wrong is logged.
+/// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers finish, and no
+/// others start. The inbox recovers without a restart, and logs the fault.
 ///
-/// When its file is deleted, moved or replaced under it, or the log, it delivers what it has, and
-/// events are answered 503 until the process is started anew. Where the file is damaged, events that
-/// can't be read stay in it and aren't delivered, while all others are; one whose end can't be
-/// written runs again at the next start. `.recover` of `sqlite3` may read more.
+/// If the file or its log is deleted, moved or replaced, the inbox runs the events that are in memory, and the receiver answers
+/// 503 until the process is restarted. If the file is damaged, the inbox runs all events that it can read. An event whose result
+/// can't be written runs again after the next start. `.recover` of `sqlite3` may restore more.
 ///
 /// # Examples
 ///
@@ -97,7 +92,7 @@ impl SqliteInbox {
     ///
     /// # Errors
     ///
-    /// Those of [`SqliteInboxBuilder::open`].
+    /// Returns the errors of [`SqliteInboxBuilder::open`].
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub async fn open<S>(path: impl AsRef<Path>, service: S) -> Result<Self, Error>

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::inbox::AcceptError;
 use crate::waiters::Waiters;
 
-/// What the inbox, its workers and its writer share, under one lock.
+/// The state that the inbox, its workers and its writer share, under one lock.
 ///
 /// A `std` mutex, because no critical section awaits, blocks or runs the user's code.
 pub(super) struct Shared {

@@ -62,7 +62,7 @@ struct Timer {
     pending: oneshot::Sender<()>,
 }
 
-/// What the rest of a turn needs of the shared state.
+/// The part of the shared state that the rest of a turn needs.
 struct Turn {
     draining: bool,
     /// Events that wait for a worker, less those for which a task spawns one.
