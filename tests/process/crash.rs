@@ -1,5 +1,6 @@
 //! Law 10, with a process that is killed under load at random moments and started again on the same file. No
-//! event answered 200 is lost, and no event runs again after its end was committed.
+//! event answered 200 is lost, and no event runs again after its end was committed. Each process opens the inbox by another of
+//! its names, and has another wrong clock.
 //!
 //! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, as far as the
 //! scheduler allows.
@@ -7,6 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::env;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -26,9 +29,12 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     let mut senders: Vec<_> = (0..SENDERS)
         .map(|name| Sender::new(name, rng.fork()))
         .collect();
-    let place = ServerFolder::new();
+    let mut place = ServerFolder::new();
+    let names = names(&place);
     let mut truth = Truth::default();
     for round in 0..rounds {
+        place.name = rng.choice(&names).cloned();
+        place.ahead = rng.choice(CLOCKS).unwrap_or(0);
         let starting = place.start();
         // Now and then before it serves: while it opens the inbox, or has just begun to recover.
         if rng.u8(..6) == 0 {
@@ -64,6 +70,35 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     assert_eq!(lost, 0);
     let fewest = if rounds > 20 { 1 } else { 0 };
     assert!(truth.killed_in_flight >= fewest, "no kill hit anything");
+}
+
+const HOUR: i64 = 60 * 60;
+const DAY: i64 = 24 * HOUR;
+
+/// How far the clock of a server may be ahead.
+const CLOCKS: [i64; 8] = [
+    0,
+    0,
+    HOUR,
+    -HOUR,
+    8 * HOUR,
+    60 * DAY,
+    -400 * DAY,
+    30 * 365 * DAY,
+];
+
+/// Returns the inbox's name, and others that lead to it.
+fn names(place: &ServerFolder) -> Vec<PathBuf> {
+    let folder = place.folder();
+    let (link, other) = (folder.join("link.db"), folder.join("folder"));
+    symlink("inbox.db", &link).unwrap();
+    symlink(".", &other).unwrap();
+    vec![
+        place.inbox.clone(),
+        link,
+        other.join("inbox.db"),
+        other.join("link.db"),
+    ]
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -8,6 +8,7 @@ mod crash;
 mod crowds;
 #[cfg(target_os = "linux")]
 mod faults;
+mod files;
 #[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]

@@ -9,13 +9,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, process, thread};
 
 use axum::Router;
 use axum::routing::get;
 use botisimo_webhooks::{
-    Event, EventRouter, Handle, HandlerError, RetryPolicy, SqliteInbox, WebhookLayer,
+    BoxFuture, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime, SqliteInbox,
+    TokioRuntime, WebhookLayer,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -87,13 +88,17 @@ async fn run(inbox: PathBuf) {
         Ok(())
     });
     let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
+    let runtime = OffsetClock {
+        tokio: TokioRuntime::with_handle(tokio::runtime::Handle::current()),
+        ahead: env::var("SERVER_CLOCK").map_or(0, |ahead| ahead.parse().unwrap()),
+    };
     let opened = SqliteInbox::builder(&inbox)
         .concurrency(8)
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
         .retry(retry)
         .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
-        .open(router)
+        .open_with(runtime, router)
         .await;
     let inbox = match opened {
         Ok(inbox) => inbox,
@@ -112,6 +117,36 @@ async fn run(inbox: PathBuf) {
         end.notified().await;
     });
     served.await.unwrap();
+}
+
+/// A runtime on a machine whose clock is wrong.
+struct OffsetClock {
+    tokio: TokioRuntime,
+    /// In seconds.
+    ahead: i64,
+}
+
+impl Runtime for OffsetClock {
+    fn spawn(&self, task: BoxFuture<()>) {
+        self.tokio.spawn(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        self.tokio.sleep(duration)
+    }
+
+    fn now(&self) -> Instant {
+        self.tokio.now()
+    }
+
+    fn system_time(&self) -> SystemTime {
+        let ahead = Duration::from_secs(self.ahead.unsigned_abs());
+        if self.ahead < 0 {
+            self.tokio.system_time() - ahead
+        } else {
+            self.tokio.system_time() + ahead
+        }
+    }
 }
 
 fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
@@ -164,6 +199,10 @@ fn counts(handle: &Handle) -> String {
 pub(crate) struct ServerFolder {
     folder: TempDir,
     pub(crate) inbox: PathBuf,
+    /// Another name of the inbox, by which servers open it.
+    pub(crate) name: Option<PathBuf>,
+    /// How far the clocks of servers are ahead, in seconds.
+    pub(crate) ahead: i64,
     log: Arc<Mutex<String>>,
 }
 
@@ -173,6 +212,8 @@ impl ServerFolder {
         Self {
             inbox: folder.path().join("inbox.db"),
             folder,
+            name: None,
+            ahead: 0,
             log: Arc::default(),
         }
     }
@@ -232,7 +273,8 @@ impl ServerFolder {
     pub(crate) fn start_by(&self, mut command: Command) -> Starting {
         let mut child = command
             .args(["--ignored", "--exact", "server", "--nocapture"])
-            .env("SERVER_INBOX", &self.inbox)
+            .env("SERVER_INBOX", self.name.as_ref().unwrap_or(&self.inbox))
+            .env("SERVER_CLOCK", self.ahead.to_string())
             .env("SERVER_JOURNAL", self.folder().join("journal"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

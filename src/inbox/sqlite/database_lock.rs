@@ -68,7 +68,8 @@ mod linux {
             if !descriptor.locked {
                 close(&mut open, id);
             }
-            Ok(locked?.then_some(Self { id }))
+            // `then_some` would make a lock to drop it.
+            Ok(locked?.then(|| Self { id }))
         }
     }
 
