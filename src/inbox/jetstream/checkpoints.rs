@@ -15,28 +15,27 @@ use super::finished::Finished;
 use super::stream::{failed, get_or_create, is_stream_missing};
 use crate::error::Error;
 
-/// The least time between two records, so that a busy worker writes ten a second.
+/// The least time between two records. A busy worker writes ten records a second.
 pub(super) const SPACING: Duration = Duration::from_millis(100);
 
-/// How many bytes a stored range takes, at the most.
+/// The most bytes of a stored range: two numbers with 20 digits, and four signs.
 const RANGE_BYTES: usize = 44;
 
-/// Which events the consumers of a group have finished, kept beside the consumers: a consumer that is deleted takes its
-/// position with it, and without a position its route would run everything again or skip events.
+/// The finished events of a group, stored in a stream of their own. A deleted consumer takes its position with it, and without the
+/// position its route would run every event again or skip events.
 ///
-/// Each worker writes one record, under a subject of its own, which replaces its last one. A record holds everything that its
-/// worker knows. So what a group knows is the union of its records, and a record that has been merged into a newer one can be
-/// deleted.
+/// Each worker writes one record under its own subject, and each record replaces the one before. A record has everything that its
+/// worker knows. The union of all records is what the group knows, so a record that another one contains can be deleted.
 pub(super) struct Checkpoints {
     context: Context,
     config: Config,
     create: bool,
-    /// The subjects of the group's records, and the one of this worker.
+    /// The filter of the group's records, and the subject of this worker's record.
     filter: String,
     subject: String,
     state: Mutex<State>,
     changed: Notify,
-    /// The version that is stored. Locked while a record is written.
+    /// The stored version. Locked while a record is written.
     stored: tokio::sync::Mutex<u64>,
 }
 
@@ -44,21 +43,20 @@ pub(super) struct Checkpoints {
 struct State {
     /// Counts the changes.
     version: u64,
-    /// When the stream of events was created, in nanoseconds since the Unix epoch. Sequences mean nothing in another stream.
+    /// When the stream of events was created, in nanoseconds since the Unix epoch. It identifies the stream; 0 if unknown.
     stream: u64,
-    /// By the consumer's name. A consumer that is in here is known to the group.
+    /// By the name of the consumer. The group has had each of these consumers.
     positions: BTreeMap<String, Position>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Position {
-    /// When the consumer was created, in nanoseconds since the Unix epoch; 0 if that isn't known.
+    /// When the consumer was created, in nanoseconds since the Unix epoch; 0 if unknown.
     pub(super) created: u64,
     pub(super) finished: Finished,
 }
 
-/// The stored record, as JSON: when the stream was created, and for each consumer when it was created, the floor, when the newest
-/// finished event was published, and the ranges.
+/// The stored form, as JSON: `State::stream`, and for each consumer `Position::created` and the finished events.
 type Record = (u64, BTreeMap<String, (u64, (u64, u64, Vec<(u64, u64)>))>);
 
 impl Checkpoints {
@@ -99,12 +97,12 @@ impl Checkpoints {
         self.changed.notify_one();
     }
 
-    /// Waits until there is something to store.
+    /// Waits for the next change.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Takes in which stream there is. In another one than before nothing is finished.
+    /// Notes the identity of the stream. In another stream than before, nothing is finished.
     pub(super) fn identify(&self, info: &Info) {
         let created = nanos(SystemTime::from(info.created));
         if self.stream() == created {
@@ -118,12 +116,12 @@ impl Checkpoints {
         });
     }
 
-    /// Returns which stream there is, by the time of its creation.
+    /// Returns the identity of the stream.
     pub(super) fn stream(&self) -> u64 {
         self.state().stream
     }
 
-    /// Returns what is known of a consumer; `None` if the group never had it.
+    /// Returns the position of a consumer, or `None` if the group never had the consumer.
     pub(super) fn position(&self, consumer: &str) -> Option<Position> {
         self.state().positions.get(consumer).cloned()
     }
@@ -133,7 +131,7 @@ impl Checkpoints {
         self.state().positions.keys().cloned().collect()
     }
 
-    /// Takes in what the server says of a consumer. Its acknowledgements are the whole group's.
+    /// Notes a consumer's position on the server, which includes the acknowledgements of all workers.
     pub(super) fn observe(&self, info: &consumer::Info) {
         let created = nanos(SystemTime::from(info.created));
         let floor = info.ack_floor.stream_sequence.max(begin(&info.config) - 1);
@@ -148,7 +146,7 @@ impl Checkpoints {
         });
     }
 
-    /// Takes in that an event is finished, unless it is an event of another stream than there is now.
+    /// Notes that an event is finished, unless it is from another stream than the present one.
     pub(super) fn finish(&self, consumer: &str, stream: u64, (sequence, published): (u64, u64)) {
         self.change(|state| {
             if state.stream == stream
@@ -172,7 +170,7 @@ impl Checkpoints {
         is_finished
     }
 
-    /// Forgets how far a consumer came, but not that the group has it.
+    /// Forgets the position of a consumer, but not that the group has it.
     pub(super) fn reset(&self, consumer: &str) {
         self.change(|state| {
             state
@@ -181,7 +179,7 @@ impl Checkpoints {
         });
     }
 
-    /// Reads the records of the group, and returns their sequences.
+    /// Reads the records of the other workers, and returns the sequences of the records.
     pub(super) async fn load(&self) -> Result<Vec<u64>, Error> {
         let stream = get_or_create(&self.context, self.config.clone(), self.create).await?;
         let (mut from, mut loaded) = (1, Vec::new());
@@ -195,7 +193,7 @@ impl Checkpoints {
             from = message.sequence.saturating_add(1);
             if *message.subject != *self.subject {
                 loaded.push(message.sequence);
-                // A record that can't be read is one of a later version of this crate.
+                // A record that can't be read is from a later version of this crate.
                 if let Ok(record) = serde_json::from_slice(&message.payload) {
                     self.merge(record);
                 }
@@ -217,7 +215,7 @@ impl Checkpoints {
         });
     }
 
-    /// Stores what changed since the last record.
+    /// Stores a record, unless nothing has changed since the last one. Returns its size.
     pub(super) async fn store(&self) -> Result<usize, Error> {
         let mut stored = self.stored.lock().await;
         let (version, record) = self.record();
@@ -252,13 +250,13 @@ impl Checkpoints {
         (state.version, (state.stream, consumers.collect()))
     }
 
-    /// Deletes records that this worker's own record contains.
+    /// Deletes records that the record of this worker contains.
     pub(super) async fn delete(&self, sequences: Vec<u64>) {
         let Ok(stream) = self.context.get_stream(&self.config.name).await else {
             return;
         };
         for sequence in sequences {
-            // One that has been replaced in between is gone already.
+            // A record that its worker has replaced meanwhile is gone.
             let _ = stream.delete_message(sequence).await;
         }
     }

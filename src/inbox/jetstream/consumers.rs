@@ -1,5 +1,4 @@
-//! The durable consumers of a group: created at the first start, compared from then on, and created again at their position if
-//! they are missing.
+//! The durable consumers of a group. A worker creates missing consumers at their positions and compares existing ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,19 +19,19 @@ use crate::error::{Error, ErrorKind};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
-/// The description of a group's last consumer if its initial routes are too many to be listed.
+/// Stands for the list of initial routes, if the list is too long.
 const ALL: &str = "*";
 
-/// The most bytes of a description that the server accepts.
+/// The most bytes of a consumer's description that the server accepts.
 const MAX_DESCRIPTION: usize = 4096;
 
-/// How often a worker looks for a consumer and creates it while others delete or create it.
+/// How often a worker looks up and creates a consumer while others delete or create it.
 const MAX_ROUNDS: usize = 4;
 
-/// How long a worker waits before it creates a consumer again, so that the others have stored what they finished.
+/// The wait before a worker creates a consumer again, so that other workers can store what they finished.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The user's settings for the consumers of a group.
+/// The user's settings of the consumers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConsumerOptions {
     pub(super) ack_wait: Duration,
@@ -53,7 +52,7 @@ pub(super) struct Consumers {
 }
 
 impl Consumers {
-    /// Opens the consumers of a worker that starts. A consumer that differs from the settings is an error, and stays.
+    /// Opens the consumers of a worker that starts. A consumer that differs from the settings is an error, and stays as it is.
     pub(super) async fn open(
         &self,
         stream: &Stream,
@@ -64,7 +63,7 @@ impl Consumers {
         let (last, rest) = plans
             .split_last()
             .expect("every group has the consumer of long names");
-        // It is created first, atomically on the server: its description says which routes the group began with.
+        // The last consumer is created first. Its description lists the routes that the group began with.
         let first_start = self.options.first_start;
         let last = self.ensure(stream, last, first_start, false).await?;
         let initial = last.cached_info().config.description.clone();
@@ -85,11 +84,11 @@ impl Consumers {
         Ok(opened)
     }
 
-    /// Ensures for a running worker that the stream and a consumer exist and skip nothing.
+    /// Restores the stream and a consumer for a worker that runs.
     pub(super) async fn restore(&self, plan: &Plan) -> Result<(), Error> {
         let stream = stream::find(&self.context, &self.settings).await?;
         self.checkpoints.identify(stream.cached_info());
-        // The group has the consumer, so its position is known and the start doesn't matter.
+        // The start has no effect: the group has had the consumer, so there is a position.
         let start = self.options.first_start;
         self.ensure(&stream, plan, start, true).await.map(drop)
     }
@@ -132,8 +131,8 @@ impl Consumers {
         Err(Error::new(ErrorKind::Inbox, text))
     }
 
-    /// Creates a consumer where its group left off, or as the settings say if the group never had it. Returns `None` if another
-    /// worker was faster.
+    /// Creates a consumer behind the last finished event, or at `start` if the group never had the consumer. Returns `None` if
+    /// another worker was faster.
     async fn create(
         &self,
         stream: &Stream,
@@ -158,7 +157,7 @@ impl Consumers {
             },
             Some(position) => {
                 let floor = position.finished.floor();
-                // A stream that is behind was restored from a backup: its next events get sequences that were finished.
+                // A stream that ends below the floor was restored from a backup, and reuses sequences.
                 let is_behind = floor > info.state.last_sequence;
                 if is_behind {
                     self.checkpoints.reset(name);
@@ -168,7 +167,7 @@ impl Consumers {
                 }
             }
         };
-        // Before others can see the consumer, so that they know why it begins where it does.
+        // Other workers compare the consumer's beginning with the checkpoints.
         self.store_checkpoints().await;
         let config = self.config(plan, policy);
         match stream.create_consumer_strict(config).await {
@@ -181,7 +180,7 @@ impl Consumers {
                 }
                 Ok(Some(created))
             }
-            // The kind of the error that there is one already depends on the server's version.
+            // Servers of different versions report an existing consumer by different errors.
             Err(error) => match look_up(stream, name).await {
                 Ok(Some(_)) => Ok(None),
                 _ => Err(cannot(error)),
@@ -189,7 +188,7 @@ impl Consumers {
         }
     }
 
-    /// Returns whether a consumer that the group didn't create begins behind events that the group hasn't finished.
+    /// Returns whether an operator replaced a consumer by one that skips events of the group.
     async fn skips_events(&self, info: &Info) -> bool {
         let replaced = || {
             let position = self.checkpoints.position(&info.name)?;
@@ -199,7 +198,7 @@ impl Consumers {
         if replaced().is_none() {
             return false;
         }
-        // Another worker of the group may have created it.
+        // Another worker may have created it, and its checkpoint says so.
         self.load_checkpoints().await;
         replaced().is_some_and(|next| match info.config.deliver_policy {
             DeliverPolicy::All => false,
@@ -208,7 +207,7 @@ impl Consumers {
         })
     }
 
-    /// Looks whether a consumer is as it must be, and replaces it if not. Returns its `ack_wait`.
+    /// Reports a consumer that differs from the settings, and replaces one that would skip events. Returns its `ack_wait`.
     pub(super) async fn check(&self, stream: &Stream, plan: &Plan) -> Option<Duration> {
         let (route, operation) = (Some(&plan.name), Operation::CheckConsumer);
         let info = match look_up(stream, &plan.consumer).await {
@@ -246,7 +245,7 @@ impl Consumers {
         Some(info.config.ack_wait)
     }
 
-    /// Reads the checkpoints, and returns their sequences. Without them the worker goes on, and warns.
+    /// Reads the checkpoints. If that fails, the worker warns and goes on.
     async fn load_checkpoints(&self) -> Vec<u64> {
         match self.checkpoints.load().await {
             Ok(loaded) => loaded,
@@ -258,7 +257,7 @@ impl Consumers {
         }
     }
 
-    /// Stores the checkpoints, and returns the bytes that they took. Without them the worker goes on, and warns.
+    /// Stores the checkpoints and returns their size. If that fails, the worker warns and goes on.
     pub(super) async fn store_checkpoints(&self) -> Option<usize> {
         let operation = Operation::StoreCheckpoint;
         match self.checkpoints.store().await {
@@ -283,14 +282,14 @@ impl Consumers {
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.options.ack_wait,
-            // The worker dead-letters events. The server would drop them.
+            // After so many deliveries the server drops an event. The worker dead-letters it instead.
             max_deliver: -1,
             max_ack_pending: plan.max_ack_pending,
             ..pull::Config::default()
         }
     }
 
-    /// Returns the text that says which routes the group began with.
+    /// Returns the list of the routes that the group began with.
     fn initial_routes(&self) -> String {
         let known = self.checkpoints.consumers();
         let names = if known.is_empty() {
@@ -331,12 +330,12 @@ fn to_pull(context: &Context, info: Info) -> Result<PullConsumer, Error> {
 #[derive(Default)]
 struct Differences {
     texts: Vec<String>,
-    /// Whether the server would skip events, refuse them to the worker, or deliver them without their bodies.
+    /// Whether the consumer would skip events, refuse pulls, or deliver events without their bodies.
     are_harmful: bool,
 }
 
 impl Differences {
-    /// Compares everything but the beginning, which is history.
+    /// Compares everything but the beginning of the consumer.
     fn between(found: &consumer::Config, wanted: &pull::Config) -> Self {
         let mut all = Self::default();
         let filters = [&found.filter_subject]
@@ -364,7 +363,7 @@ impl Differences {
             wanted.max_ack_pending,
         );
         all.harmless("mem_storage", found.memory_storage, false);
-        // 0 stands for the replicas of the stream.
+        // 0 stands for the number of the stream.
         all.harmless("num_replicas", found.num_replicas, 0);
         all.harmless("rate_limit", found.rate_limit, 0);
         all

@@ -21,10 +21,10 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::runtime::to_millis;
 
-/// Stands for the type of a body that can't be decoded. No encoded segment equals it.
+/// Stands for the event type of a body that can't be decoded. No encoded segment equals it.
 const UNDECODED: &str = "=undecoded.$";
 
-/// How many bytes the shortest headers of a letter take, besides the id that is one of them.
+/// The room for the shortest headers of a letter, in bytes.
 const MIN_HEADERS: usize = 512;
 
 /// The stream of dead letters, as one group sees it.
@@ -32,27 +32,27 @@ pub(super) struct DeadLetterStream {
     context: Context,
     stream: Stream,
     create: bool,
-    /// How many bytes a message may have in the stream.
+    /// The most bytes of a message in the stream.
     limit: AtomicUsize,
-    /// The subjects of the group's letters, by event type.
+    /// The subjects of the group's letters.
     subjects: Subjects,
     /// The subjects of replays.
     events: Subjects,
     events_stream: String,
     group: String,
-    /// The consumers of this worker. It can't replay a letter of another one.
+    /// The consumers of this worker. It can't replay letters of other consumers.
     consumers: Vec<String>,
     replayed: AtomicU64,
 }
 
-/// The part of an event that its letter holds.
+/// The event of a letter.
 pub(super) enum LetterBody {
     Event(Event),
-    /// A body that can't be decoded, and the id that the stream knows it by.
+    /// A body that can't be decoded, and its `messageId`.
     Undecoded(String, Option<String>),
 }
 
-/// A letter that is to be stored.
+/// A letter to store.
 pub(super) struct NewLetter<'a> {
     body: &'a LetterBody,
     consumer: &'a str,
@@ -81,7 +81,7 @@ impl<'a> NewLetter<'a> {
         }
     }
 
-    /// Sets where the event comes from, and the present. A clock that was set back doesn't put the end before the beginning.
+    /// Sets the origin and the time of the letter. If the clock was set back, the letter isn't dated before its event.
     pub(super) fn of(mut self, consumer: &'a str, sequence: u64, now: SystemTime) -> Self {
         (self.consumer, self.sequence) = (consumer, sequence);
         self.dead_lettered_at = now.max(self.received_at);
@@ -89,7 +89,7 @@ impl<'a> NewLetter<'a> {
     }
 }
 
-/// A stored letter, and what the user doesn't see of it.
+/// A stored letter with its headers.
 pub(super) struct StoredLetter {
     pub(super) letter: DeadLetter,
     /// By the server's clock.
@@ -144,7 +144,7 @@ impl DeadLetterStream {
         Ok(info.state.last_sequence)
     }
 
-    /// Returns the present by the server's clock, which stamps the letters, if the server says it.
+    /// Returns the present time by the server's clock.
     pub(super) async fn server_time(&self) -> Option<SystemTime> {
         server_time(&self.context, &self.stream.cached_info().config.name).await
     }
@@ -159,7 +159,7 @@ impl DeadLetterStream {
         self.replayed.load(Ordering::Relaxed)
     }
 
-    /// Stores a letter, and returns it once the stream has it. A body that is too large is left out, and the cause says so.
+    /// Stores a letter and returns it. If the body is too large, the letter is stored without it, and the cause says so.
     pub(super) async fn store(&self, letter: &NewLetter<'_>) -> Result<DeadLetter, Error> {
         let (subject, body, mut message_id) = match letter.body {
             LetterBody::Event(event) => (self.subjects.of(event.event_type()), event.body(), None),
@@ -180,7 +180,7 @@ impl DeadLetterStream {
         );
         let limit = self.limit.load(Ordering::Relaxed);
         let limit = limit.min(self.context.client().max_payload());
-        // The id is a header, too.
+        // The id goes into a header, too.
         let beside = id.len() + 64;
         let is_too_large = body.len() + beside + MIN_HEADERS > limit;
         let (body, cause) = if is_too_large {
@@ -216,7 +216,7 @@ impl DeadLetterStream {
         if published.is_err()
             && let Ok(info) = self.stream.get_info().await
         {
-            // An operator may have lowered the limit.
+            // An operator may have changed the limits.
             self.limit.store(limit_of(&info.config), Ordering::Relaxed);
         }
         let ack = published.map_err(|error| failed("a dead letter can't be stored", error))?;
@@ -294,7 +294,7 @@ impl DeadLetterStream {
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         let event = letter.event().map_err(Clone::clone)?;
-        // If the letter can't be deleted, its next replay has the same id.
+        // If the letter can't be deleted, its next replay is a copy of this one.
         let died = to_millis(letter.dead_lettered_at());
         let id = format!("=replay.{}.{}.{died}", self.group, letter.id());
         let message = PublishMessage::build()
@@ -315,7 +315,7 @@ impl DeadLetterStream {
     }
 }
 
-/// Returns the stream of dead letters as it is created.
+/// Returns the configuration of the stream.
 fn config(settings: &StreamSettings) -> Config {
     Config {
         name: settings.dead_stream_name(),
@@ -332,7 +332,7 @@ fn config(settings: &StreamSettings) -> Config {
     }
 }
 
-/// Returns how many bytes a message may have in a stream.
+/// Returns the most bytes of a message in a stream.
 fn limit_of(config: &Config) -> usize {
     let limits = [i64::from(config.max_message_size), config.max_bytes];
     let limits = limits.map(|limit| usize::try_from(limit).unwrap_or(0));

@@ -18,11 +18,11 @@ impl DeadLetterStore for DeadLetterStream {
             let mut letters = Vec::new();
             let mut from = after.map_or(Some(1), |after| after.checked_add(1));
             while let Some(id) = from.filter(|_| letters.len() < limit) {
-                let Some(letter) = self.next(id).await? else {
+                let Some(stored) = self.next(id).await? else {
                     break;
                 };
-                from = letter.letter.id().checked_add(1);
-                letters.push(letter.letter);
+                from = stored.letter.id().checked_add(1);
+                letters.push(stored.letter);
             }
             Ok(letters)
         })
@@ -32,36 +32,36 @@ impl DeadLetterStore for DeadLetterStream {
         Box::pin(async move {
             Ok(DeadLetterStream::get(&self, id)
                 .await?
-                .map(|letter| letter.letter))
+                .map(|stored| stored.letter))
         })
     }
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
         Box::pin(async move {
-            let Some(letter) = DeadLetterStream::get(&self, id).await? else {
+            let Some(stored) = DeadLetterStream::get(&self, id).await? else {
                 return Ok(false);
             };
-            DeadLetterStream::replay(&self, &letter).await?;
+            DeadLetterStream::replay(&self, &stored).await?;
             Ok(true)
         })
     }
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Only the current letters: an event that fails again during the replay isn't replayed twice.
+            // A letter whose event fails again meanwhile isn't replayed twice.
             let last = self.last_id().await?;
             let (mut from, mut count) = (1, 0);
-            while let Some(letter) = self.next(from).await? {
-                if letter.letter.id() > last {
+            while let Some(stored) = self.next(from).await? {
+                if stored.letter.id() > last {
                     break;
                 }
-                from = letter.letter.id().saturating_add(1);
-                let event = letter.letter.event();
-                // A letter of a route that this worker lacks is left to other workers.
-                if self.has_route_of(&letter)
+                from = stored.letter.id().saturating_add(1);
+                let event = stored.letter.event();
+                // Other workers have the other routes.
+                if self.has_route_of(&stored)
                     && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
                 {
-                    DeadLetterStream::replay(&self, &letter).await?;
+                    DeadLetterStream::replay(&self, &stored).await?;
                     count += 1;
                 }
             }

@@ -5,11 +5,11 @@ use async_nats::jetstream::Message;
 
 use super::checkpoints::nanos;
 
-/// The information of the server about a message that it delivers.
+/// The server's data about a delivered message.
 pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,
-    /// Counts the consumer's deliveries.
+    /// The number of the consumer's deliveries so far.
     pub(super) consumer_sequence: u64,
     pub(super) published: SystemTime,
 }
@@ -27,7 +27,7 @@ impl DeliveryInfo {
         })
     }
 
-    /// Returns the event's sequence, and when the stream stored it in nanoseconds since the Unix epoch.
+    /// Returns the event's sequence and its time of publication, in nanoseconds since the Unix epoch.
     pub(super) fn position(&self) -> (u64, u64) {
         (self.sequence, nanos(self.published))
     }

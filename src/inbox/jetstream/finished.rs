@@ -1,20 +1,20 @@
 use std::collections::BTreeMap;
 
-/// The most ranges that are remembered of one consumer, at 16 bytes each. Beyond them the newest are forgotten, so that their
-/// events may run again; none is skipped.
+/// The most ranges of one consumer, at 16 bytes each. Beyond that the worker forgets the newest range: its events may run again, but
+/// none is skipped.
 const MAX_RANGES: usize = 50_000;
 
 /// The events of one consumer that its group has finished, as far as this worker knows.
 ///
-/// A consumer that is created again starts behind `floor`, and the worker acknowledges the events of `ranges` without a run.
+/// A consumer that is created again begins behind `floor`. The worker acknowledges the events of `ranges` without running them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Finished {
     /// Every event up to this stream sequence is finished.
     floor: u64,
     /// Finished events above the floor: the first sequence of each range, and its last.
     ranges: BTreeMap<u64, u64>,
-    /// When the stream stored the newest finished event, in nanoseconds since the Unix epoch. A server that is restored from a
-    /// backup gives old sequences to new events; this tells them apart.
+    /// When the newest finished event was published, in nanoseconds since the Unix epoch. A server that is restored from a backup
+    /// gives new events old sequences, but they are published later.
     newest: u64,
 }
 
@@ -23,7 +23,7 @@ impl Finished {
         self.floor
     }
 
-    /// Returns whether the event with this sequence, which was published at this time, is finished.
+    /// Returns whether the event with this sequence and this time of publication is finished.
     pub(super) fn contains(&self, sequence: u64, published: u64) -> bool {
         published <= self.newest && self.covers(sequence)
     }
@@ -38,7 +38,7 @@ impl Finished {
         self.insert_range(sequence, sequence);
     }
 
-    /// Raises the floor to a sequence up to which the server has every event acknowledged.
+    /// Raises the floor to a sequence up to which every event is acknowledged.
     pub(super) fn raise_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
         while let Some(entry) = self.ranges.first_entry() {
@@ -49,12 +49,12 @@ impl Finished {
         }
     }
 
-    /// Forgets that the events from a sequence on are finished, because the stream has given it to another event.
+    /// Lowers the floor below a sequence that the stream has given to another event.
     pub(super) fn lower_floor(&mut self, sequence: u64) {
         self.floor = self.floor.min(sequence.saturating_sub(1));
     }
 
-    /// Adds the knowledge of another worker of the group.
+    /// Adds the finished events that another worker knows.
     pub(super) fn merge(&mut self, other: &Self) {
         self.newest = self.newest.max(other.newest);
         for (first, last) in &other.ranges {
@@ -67,7 +67,7 @@ impl Finished {
         if last <= self.floor {
             return;
         }
-        // Every range that overlaps the new one or touches it becomes a part of it.
+        // The new range absorbs every range that it overlaps or touches.
         while let Some((&start, &end)) = self.ranges.range(..=last.saturating_add(1)).next_back()
             && end.saturating_add(1) >= first
         {
@@ -82,7 +82,7 @@ impl Finished {
         self.raise_floor(self.floor);
     }
 
-    /// Returns what is stored: the floor, the newest time, and at most so many ranges.
+    /// Returns the stored form: the floor, the newest time, and at most so many ranges.
     pub(super) fn to_record(&self, max_ranges: usize) -> (u64, u64, Vec<(u64, u64)>) {
         let ranges = self.ranges.iter().take(max_ranges);
         let ranges = ranges.map(|(first, last)| (*first, *last)).collect();

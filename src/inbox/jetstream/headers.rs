@@ -1,4 +1,4 @@
-//! The headers of a message. Each value is encoded, or consists of digits.
+//! The headers of events and dead letters. Each value is encoded, or consists of digits.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,28 +12,28 @@ use crate::runtime::to_millis;
 
 /// When the event was received, in milliseconds since the Unix epoch.
 const RECEIVED: &str = "Botisimo-Received";
-/// When the event became a dead letter, in the same unit.
+/// When the event was dead-lettered, likewise.
 const DEAD_LETTERED: &str = "Botisimo-Dead-Lettered";
 /// How many attempts there were.
 const ATTEMPTS: &str = "Botisimo-Attempts";
-/// The consumer that a dead letter comes from.
+/// The consumer of a dead letter's route.
 const CONSUMER: &str = "Botisimo-Consumer";
-/// The one consumer that a replay is meant for.
+/// The only consumer that a replay is meant for.
 const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
-/// How the routes ended, with commas between them: each one's name, and after a space the reason if it failed. One header,
-/// since of several of the same name the client reads one where it gets a message by its number.
+/// The results of the routes, separated by commas: each route's name, and after a space the reason if it failed. The client reads
+/// only one of several headers with the same name when it gets a message by its sequence.
 const ROUTES: &str = "Botisimo-Routes";
-/// The names of the routes that a replay needs no run of, with commas between them.
+/// The names of the routes that a replay doesn't run, separated by commas.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
-/// Why the event is a dead letter, if no route is the reason.
+/// Why an event was dead-lettered, if no route is the reason.
 const CAUSE: &str = "Botisimo-Cause";
-/// The `messageId` of a body that can't be decoded.
+/// The `messageId`, if the body doesn't have it.
 const ID: &str = "Botisimo-Id";
 
-/// The longest text that goes into a header, in bytes before it is encoded.
+/// The longest text of a header, in characters before it is encoded.
 const MAX_TEXT: usize = 1024;
 
-/// The headers of a dead letter.
+/// The headers of a dead letter that is stored.
 pub(super) struct DeadLetterHeaders<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(super) struct DeadLetterHeaders<'a> {
     pub(super) routes: &'a [RouteResult],
 }
 
-/// The headers of a dead letter as they are read back.
+/// The headers of a stored dead letter.
 pub(super) struct StoredHeaders {
     pub(super) consumer: String,
     pub(super) message_id: Option<String>,
@@ -56,7 +56,7 @@ pub(super) struct StoredHeaders {
 }
 
 impl DeadLetterHeaders<'_> {
-    /// Returns the headers, of which the texts are cut so that all fit into `room` bytes.
+    /// Returns the headers, with the texts cut so that they fit into `room` bytes.
     pub(super) fn write(&self, room: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         set_received_at(&mut headers, self.received_at);
@@ -77,7 +77,7 @@ impl DeadLetterHeaders<'_> {
         let mut ends = Vec::with_capacity(self.routes.len());
         for (left, end) in (1..=self.routes.len()).rev().zip(self.routes) {
             let mut value = encoded(end.route());
-            // Each of those that are left gets its part, and a comma.
+            // Each remaining route gets an equal part of the room, and a comma.
             let part = (room / left).saturating_sub(1);
             if value.len() > part {
                 continue;
@@ -105,7 +105,7 @@ impl StoredHeaders {
                 Some((route, reason)) => (route, Some(decoded(reason)?)),
                 None => (end, None),
             };
-            // A route without a name is written as `=`.
+            // An empty name is encoded as `=`.
             let named = !route.is_empty();
             Some(RouteResult {
                 route: decoded(route).filter(|_| named)?.into(),
@@ -126,7 +126,7 @@ impl StoredHeaders {
     }
 }
 
-/// Returns the headers of a replayed letter.
+/// Returns the headers of a letter's replay.
 pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(received_at) = letter.received_at {
@@ -141,14 +141,14 @@ pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     headers
 }
 
-/// Returns whether an event is meant for a consumer: always, unless it is a replay for another one.
+/// Returns whether an event is meant for a consumer. Only a replay for another consumer isn't.
 pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
     headers
         .get(TARGET_CONSUMER)
         .is_none_or(|only| only.as_str() == consumer)
 }
 
-/// Returns the routes that a replay needs no run of.
+/// Returns the routes that a replay doesn't run.
 pub(super) fn finished_routes(headers: &HeaderMap) -> Vec<Arc<str>> {
     let done = headers
         .get(FINISHED_ROUTES)
@@ -159,7 +159,7 @@ pub(super) fn finished_routes(headers: &HeaderMap) -> Vec<Arc<str>> {
         .collect()
 }
 
-/// Returns the `messageId` by which the stream knows an event.
+/// Returns the `messageId` in the header for the stream's duplicate detection.
 pub(super) fn message_id(headers: &HeaderMap) -> Option<String> {
     decoded(headers.get(NATS_MESSAGE_ID)?.as_str())
 }
@@ -177,7 +177,7 @@ fn time(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// Returns how many bytes headers take on the wire.
+/// Returns how many bytes headers take in the protocol.
 fn width(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();
@@ -188,7 +188,7 @@ fn width(headers: &HeaderMap) -> usize {
     lines.sum::<usize>() + 16
 }
 
-/// Returns as much of a text, encoded, as fits into so many bytes.
+/// Returns the longest encoded beginning of a text that fits into so many bytes.
 fn fitting(text: &str, bytes: usize) -> String {
     let mut fitting = String::new();
     for each in text.chars().take(MAX_TEXT) {

@@ -28,42 +28,42 @@ impl JetStreamInboxBuilder {
         }
     }
 
-    /// Sets which stream events are kept in. The default is [`StreamSettings::new`].
+    /// Sets the stream of events. The default is [`StreamSettings::new`].
     pub fn stream(mut self, settings: StreamSettings) -> Self {
         self.stream = settings;
         self
     }
 
-    /// Sets how long the stream's acknowledgement is waited for before an event is answered 503. The
-    /// default is 2.5 s, within the 3 s in which the publisher door answers.
+    /// Sets how long the inbox waits for the stream's acknowledgement. After that the receiver answers 503. The default is 2.5 s,
+    /// below the 3 s of [`response_timeout`](crate::WebhookLayer::response_timeout).
     ///
-    /// The [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s unless
-    /// set, bounds how long an acknowledgement is listened for after that.
+    /// A later acknowledgement still counts the event as accepted. The
+    /// [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s by default, limits the wait for it.
     pub fn publish_timeout(mut self, publish_timeout: Duration) -> Self {
         self.limits.publish_timeout = publish_timeout;
         self
     }
 
-    /// Sets how many bytes of bodies may be on their way to the stream at once, each of which counts 1 KiB
-    /// more. The default is 64 MiB. Past it events are refused as if the inbox were full.
+    /// Sets how many bytes may be on their way to the stream at once: the size of each body and 1 KiB. The default is 64 MiB.
+    /// Beyond that the receiver answers 503.
     ///
-    /// An event without an acknowledgement in time counts for as long as the client holds it, because the client
-    /// has no limit of its own.
+    /// An event without an acknowledgement counts for as long as the client holds it, because the client's own buffer has no
+    /// limit.
     pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Opens the inbox: creates the stream if [`StreamSettings::create_if_missing`] says so, and checks it.
+    /// Opens the inbox: creates a missing stream if [`StreamSettings::create_if_missing`] is set, and compares an existing one.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the server can't be asked, if there is no stream, or
-    /// if one of its settings doesn't fit: the text says which.
+    /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the server doesn't answer, if there is no stream, or if the stream doesn't
+    /// fit. The text names each mismatch.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped the stream may have been created.
+    /// If the future is dropped, the stream may have been created.
     pub async fn open(self) -> Result<JetStreamInbox, Error> {
         let stream = stream::open(&self.context, &self.stream).await?;
         let max_message_size = stream.cached_info().config.max_message_size;

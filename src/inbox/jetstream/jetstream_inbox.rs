@@ -9,39 +9,39 @@ use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::runtime::Runtime;
 
-/// The inbox that keeps accepted events in a stream of NATS JetStream, for
-/// [workers](crate::JetStreamWorker) on any machine.
+/// An inbox that stores accepted events in a stream of NATS JetStream, for [workers](crate::JetStreamWorker) on any machine.
 ///
-/// It answers 200 once the stream has acknowledged the event: with three replicas, once a majority of them
-/// has it. There is no router in it; the workers have that, in this process or in others. Any number of
-/// receivers can stand before one stream: a copy of an event is recognised by whichever of them it reaches.
-/// Its clones are the same inbox.
+/// The receiver answers 200 once the stream has acknowledged the event. With three replicas, a majority of them has stored it by
+/// then. The inbox has no router: the workers have it, in this process or in others. Any number of receivers can share a stream,
+/// and each of them recognises the copies of an event. Clones of an inbox are the same inbox.
 ///
-/// Connection, credentials and TLS belong to your `async_nats` client. This crate enables no provider of
-/// cryptography. If the client needs TLS or credentials, depend on `async-nats` with its default features, or
-/// with the features that you need.
+/// Connection, credentials and TLS belong to the user's own `async_nats` client. This crate enables no TLS provider: a client that
+/// needs TLS or credentials needs a dependency on `async-nats` with the features for them.
 ///
-/// It runs on tokio, as that client does.
+/// The inbox runs on tokio, because the client does.
 ///
 /// # Answers
 ///
-/// | what happens | answer |
+/// | condition | answer |
 /// |---|---|
-/// | the stream acknowledges | 200 |
-/// | the stream says that it has the `messageId` | 200, [`Accepted::Duplicate`] |
+/// | the stream acknowledges the event | 200 |
+/// | the stream has the `messageId` already | 200, [`Accepted::Duplicate`] |
 /// | the client isn't connected | 503 at once |
-/// | no acknowledgement in [time](JetStreamInboxBuilder::publish_timeout), or an error | 503 |
-/// | the stream is full, or too many bytes are on their way | 503 |
-/// | a body larger than the server's `max_payload` less 1 KiB, or the stream's `max_msg_size` less that | 413 |
+/// | no acknowledgement within [`publish_timeout`](JetStreamInboxBuilder::publish_timeout), or an error | 503 |
+/// | the stream, the account or the server's disk is full, or too many bytes are in flight | 503 |
+/// | the body is larger than the server's `max_payload`, or the stream's `max_msg_size`, less 1 KiB | 413 |
 ///
-/// An event that is refused because its acknowledgement is missing may still be in the stream. Then the
-/// sender's next request is a duplicate.
+/// If the acknowledgement is missing, the stream may have stored the event all the same. Then the sender's next attempt is a copy,
+/// and the receiver answers 200.
 ///
-/// # Counts and the drain
+/// The inbox logs the cause of a 503 once per change, and once a minute while it lasts. The first accepted event after that is
+/// logged as the recovery.
 ///
-/// The [handle](Inbox::handle) counts what was accepted as `published`: what became of it, the workers
-/// know. [`drain`](Handle::drain) refuses all events from then on, copies too, since only the stream could
-/// tell them, and waits for those that are on their way to it. It has no deliveries to tell hooks of.
+/// # Counts and drain
+///
+/// The [handle](Inbox::handle) counts accepted events as `published`; the workers count their outcomes. A
+/// [`drain`](Handle::drain) refuses all events, copies too, since only the stream recognises copies. It waits for the events that
+/// are on their way to the stream. The inbox runs no handlers, so it calls no `on_attempt` hook.
 ///
 /// # Examples
 ///
@@ -64,7 +64,7 @@ pub struct JetStreamInbox {
 }
 
 impl JetStreamInbox {
-    /// Returns a builder, over the JetStream context of the user's client.
+    /// Returns a builder. `context` is the JetStream context of the user's client.
     pub fn builder(context: Context) -> JetStreamInboxBuilder {
         JetStreamInboxBuilder::new(context)
     }

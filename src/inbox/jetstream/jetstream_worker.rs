@@ -11,44 +11,57 @@ use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 
-/// Runs the handlers of events that a [`JetStreamInbox`](crate::JetStreamInbox) took, in this process or in
-/// another one. Its clones are the same worker, which goes on until it is [drained](JetStreamWorker::drain)
-/// or its runtime ends.
+/// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
+///
+/// A worker runs until it is [drained](JetStreamWorker::drain) or its runtime ends. Clones of a worker are the same worker.
 ///
 /// # Groups and routes
 ///
-/// Workers of one group share its events: each goes to one of them. Each group gets all events. A group has
-/// one durable consumer a route on the server, named `<group>-<route>`, with one filter: the server knows
-/// what each route has done, delivers again only what failed, and a route that is slow or poisoned stalls
-/// itself alone.
+/// Workers of one group share its events: the server delivers each event to one of them. Each group gets all events. A group has
+/// one durable consumer on the server for each route, named `<group>-<route>`, with the route's filter. So the server knows what
+/// each route has finished, delivers an event again only to the route that failed, and a slow route delays no other.
 ///
-/// So routes are known by their names, as in every durable inbox: a route that is renamed is a new one, and
-/// begins [where new ones do](JetStreamWorkerBuilder::new_routes); the consumer of the old name stays, and
-/// with it what it hasn't done, until it is deleted by hand (`nats consumer rm`). All workers of a group
-/// should have the same routes; while a new version is rolled out, events of a new route wait for the
-/// workers that have it.
+/// Routes are known by their names. A renamed route is a new one: it begins
+/// [where new routes do](JetStreamWorkerBuilder::new_routes), and the old consumer keeps its unfinished events until an operator
+/// deletes it with `nats consumer rm`. All workers of a group should have the same routes. While a new version is rolled out,
+/// events of a new route wait for workers that have the route.
 ///
-/// Event types whose subject would be longer than 512 bytes, of which none is documented, go to one more
-/// consumer, `<group>-=long`, which runs all routes that match. When one of them fails, all run again.
+/// Event types with a subject of more than 512 bytes go to one more consumer, `<group>-=long`. No documented event type is that
+/// long. This consumer runs all matching routes, and if one of them fails, all run again.
 ///
 /// # At least once
 ///
-/// An event is acknowledged once its route has done its work. If a worker dies in the middle, or is cut off
-/// from the server for longer than [`ack_wait`](JetStreamWorkerBuilder::ack_wait), it is delivered to
-/// another one, which may run what the first had all but finished: make handlers idempotent by
+/// A worker acknowledges an event once its route has succeeded. If the worker crashes before, or loses the server for longer than
+/// [`ack_wait`](JetStreamWorkerBuilder::ack_wait), the server delivers the event to another worker. So make handlers idempotent by
 /// [`Event::id`](crate::Event::id).
+///
+/// A worker that can't record a result doesn't repeat the handler: it sends the acknowledgement, or stores the dead letter, until
+/// the server accepts it.
+///
+/// # Positions
+///
+/// Each worker stores what its group has finished in the stream of checkpoints. If an operator deletes a consumer, the worker
+/// creates it again behind the last finished event, also if no worker ran in between. If the stream is deleted, or a server comes
+/// back empty, the worker waits for a new stream, or creates it if
+/// [`create_if_missing`](crate::StreamSettings::create_if_missing) is set, and runs all of its events.
+///
+/// # Stalls
+///
+/// While an operation fails, the worker tries again. [`WorkerStats::stalls`] has the route, the beginning and the cause, and the log
+/// has a warning at first and once a minute, and a line at the end.
 ///
 /// # Dead letters
 ///
-/// The worker publishes a dead letter to a second stream, whose name is the name of the events' stream and `_DEAD`. It
-/// acknowledges the event once that stream has stored the letter. One letter is about one route. If the worker creates the
-/// stream, it has a quarter of the [bytes](crate::StreamSettings::max_bytes) of the events' stream, and a full one drops the
-/// oldest letters. [`replay`](DeadLetters::replay) runs the route of the letter only, as a new event with a new id.
+/// If a route fails for good, the worker publishes a dead letter to a stream of its own, named as the stream of events with `_DEAD`
+/// appended, and then acknowledges the event. One letter is about one route. A letter larger than the server accepts is stored
+/// without its body, and its [`cause`](DeadLetter::cause) says so. A stream of dead letters that is created has a quarter of the
+/// [bytes](crate::StreamSettings::max_bytes) of the stream of events, and drops the oldest letters when it is full.
+/// [`replay`](DeadLetters::replay) runs only that route, as a new event with its own id.
 ///
 /// # Order
 ///
-/// Events of one key can't be put in order here: several workers pull from one consumer, and a retry comes
-/// after what followed. Where that matters there is `SqliteInbox`, with `ordering_key`.
+/// Ordering keys aren't supported on JetStream: several workers pull from one consumer, and a retry runs after later events. Use
+/// `SqliteInbox` with `ordering_key` if the order matters.
 ///
 /// # Examples
 ///
@@ -60,11 +73,11 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// let client = async_nats::connect("localhost:4222").await?;
 /// let router = EventRouter::new()
 ///     .on("account.updated", |event: Event| async move { println!("{}", event.id()) });
-/// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "worker")
+/// let worker = JetStreamWorker::builder(async_nats::jetstream::new(client), "board")
 ///     .stream(StreamSettings::new().replicas(3).create_if_missing())
 ///     .start(router)
 ///     .await?;
-/// // … until the process is told to end, then:
+/// // … on SIGTERM:
 /// let drained = worker.drain(Duration::from_secs(25)).await;
 /// # Ok(())
 /// # }
@@ -75,8 +88,8 @@ pub struct JetStreamWorker {
 }
 
 impl JetStreamWorker {
-    /// Returns a builder, over the JetStream context of the user's client, for a worker of a group. A group
-    /// is 1 to 64 of `A-Z a-z 0-9 _`.
+    /// Returns a builder for a worker of a group. `context` is the JetStream context of the user's client. A group is 1 to 64 of
+    /// `A-Z a-z 0-9 _`.
     pub fn builder(context: Context, group: impl Into<String>) -> JetStreamWorkerBuilder {
         JetStreamWorkerBuilder::new(context, group.into())
     }
@@ -96,30 +109,28 @@ impl JetStreamWorker {
         Self { inner }
     }
 
-    /// Returns the counts of this moment.
+    /// Returns the counts and the stalls at this moment.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
         self.inner.stats()
     }
 
-    /// Stops pulling events, waits until the running events have ended, for at most `within`, and returns the
-    /// number of the others. Events that the server still sends are returned to it at once.
+    /// Stops pulling events, then waits until the running ones have ended, but no longer than `within`. Returns how many remain. Events
+    /// that the server still delivers are returned to it at once.
     ///
-    /// A drain cancels nothing. It takes up to a second, even if nothing runs. It is idempotent: a second call
-    /// waits for the same events.
+    /// Nothing is cancelled. A drain takes up to a second even if nothing runs. It is idempotent: a second call waits for the same
+    /// events.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the worker takes no more events also when the future is dropped.
+    /// Once polled, the worker pulls no more events, even if the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
         drain(Arc::clone(&self.inner), within)
     }
 
-    /// Returns the dead letters of all workers of the group, to list, replay or delete them. Their ids are the
-    /// sequence numbers in the stream of dead letters.
+    /// Returns the dead letters of the group, to list, replay or delete them. Their ids are the sequences in the stream of dead letters.
     ///
-    /// A letter of a route that this worker doesn't have can't be replayed by it: `replay` says so, and
-    /// `replay_matching` passes it over.
+    /// A worker can't replay a letter of a route that it doesn't have: `replay` returns an error, and `replay_matching` skips it.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetterStore>)

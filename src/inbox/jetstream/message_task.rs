@@ -23,28 +23,28 @@ use crate::delivery::{Job, Next, Progress};
 use crate::event::Event;
 use crate::telemetry::{self, ParentSpan};
 
-/// How many more deliveries than the policy allows attempts an event gets, if none of them ended: the workers crashed or were
-/// drained. After that the worker dead-letters the event without an attempt.
+/// An event gets so many more deliveries than the policy allows attempts, if its workers crashed or were drained. After that the
+/// worker dead-letters the event without an attempt.
 const CRASHES: u32 = 5;
 
-/// How long the server may take to answer an acknowledgement before the worker sends another one.
+/// If the server doesn't answer an acknowledgement within this time, the worker sends another one.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An event that the server delivered to a worker. It leaves the worker once: with its exit, or as returned when the task is
-/// dropped before.
+/// The task of an event that the server delivered. The event leaves the worker once: with its exit, or as returned if the task is
+/// dropped.
 pub(super) struct MessageTask {
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     message: Message,
-    /// The stream that the event is from, by the time of its creation.
+    /// The identity of the event's stream.
     stream: u64,
     has_left: bool,
 }
 
-/// How the work on an event ended.
+/// The end of the work on an event.
 enum End {
     Exit(Exit),
-    /// The server delivers it again after this time.
+    /// The server delivers the event again after this time.
     Nak(Duration),
 }
 
@@ -71,11 +71,11 @@ impl MessageTask {
 
     async fn exit(&self) -> Exit {
         let Some(info) = DeliveryInfo::of(&self.message) else {
-            // No stream waits for an acknowledgement.
+            // The message isn't from a stream, so nothing waits for an acknowledgement.
             return Exit::Acked;
         };
         let Some(guard) = self.route.begin(info.sequence) else {
-            // The end of the first delivery is the end of this one.
+            // The first delivery's acknowledgement is valid for this one, too.
             return Exit::Returned;
         };
         let (end, exit) = if self.worker.is_draining() {
@@ -83,13 +83,13 @@ impl MessageTask {
         } else {
             (self.process_alive(&info).await, Exit::Retried)
         };
-        // Before the server hears of it: the next delivery can come at once.
+        // Before the server is asked to deliver the event again, which it can do at once.
         drop(guard);
         match end {
             End::Exit(exit) => exit,
             End::Nak(delay) => {
                 let delay = (!delay.is_zero()).then_some(delay);
-                // One that gets lost has its effect after `ack_wait`.
+                // If the message gets lost, the server delivers the event after `ack_wait`.
                 let _ = self.message.ack_with(AckKind::Nak(delay)).await;
                 exit
             }
@@ -102,12 +102,12 @@ impl MessageTask {
         }
     }
 
-    /// Processes the event, and keeps the server from delivering it again meanwhile.
+    /// Processes the event, and meanwhile tells the server that it is in progress.
     async fn process_alive(&self, info: &DeliveryInfo) -> End {
         let process = pin!(CatchPanic::new(self.process(info)));
         let keep_alive = pin!(self.keep_alive());
         match select(process, keep_alive).await {
-            // The user's code is contained where it is called. The server delivers the event again.
+            // Panics of the user's code are caught where it is called. After one of ours the server delivers the event again.
             Either::Left((end, _)) => end.unwrap_or(End::Exit(Exit::Retried)),
             Either::Right((never, _)) => match never {},
         }
@@ -117,7 +117,7 @@ impl MessageTask {
         loop {
             let ack_wait = self.worker.ack_wait.min(self.route.ack_wait());
             self.worker.executor.runtime.sleep(ack_wait / 3).await;
-            // A signal that isn't sent is followed by another one.
+            // If this signal gets lost, the next one follows.
             let _ = self.message.ack_with(AckKind::Progress).await;
         }
     }
@@ -128,7 +128,7 @@ impl MessageTask {
             return self.ack(info, Exit::Acked).await;
         }
         if self.is_finished(info) {
-            // A stream that was deleted and created again counts its events from 1.
+            // A new stream under the same name reuses the sequences.
             let (context, settings) = (
                 &self.worker.consumers.context,
                 &self.worker.consumers.settings,
@@ -208,8 +208,8 @@ impl MessageTask {
         }
     }
 
-    /// Stores a dead letter, and then acknowledges the event. If the letter can't be stored, only the storing is tried again:
-    /// the event keeps its permit, so its route stalls before many letters wait in memory.
+    /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, only the storing is retried. The event keeps
+    /// its permit, so the route stalls before many letters wait in memory.
     async fn dead_letter(&self, info: &DeliveryInfo, letter: NewLetter<'_>) -> End {
         let (executor, name) = (&self.worker.executor, Some(&self.route.plan.name));
         let letter = letter.of(
@@ -235,8 +235,8 @@ impl MessageTask {
         end
     }
 
-    /// Tells the server that the event is finished, until it answers. If it doesn't within `ack_wait`, it delivers the event
-    /// again, and the worker acknowledges it without another attempt.
+    /// Acknowledges the event until the server answers. If the server doesn't answer within `ack_wait`, it delivers the event again,
+    /// and the worker acknowledges it without another attempt.
     async fn ack(&self, info: &DeliveryInfo, exit: Exit) -> End {
         let (worker, name) = (&self.worker, Some(&self.route.plan.name));
         let consumer = &self.route.plan.consumer;
@@ -245,7 +245,7 @@ impl MessageTask {
             .finish(consumer, self.stream, info.position());
         let runtime = &worker.executor.runtime;
         let begun = runtime.now();
-        // In another stream the sequence is another event's.
+        // In another stream the acknowledgement would be for another event.
         while worker.checkpoints.stream() == self.stream {
             match self.send_ack().await {
                 Ok(()) => {
@@ -263,8 +263,8 @@ impl MessageTask {
         End::Exit(exit)
     }
 
-    /// Sends an acknowledgement and waits for the answer. The client's own double acknowledgement mistakes "no responders" for
-    /// an answer, as while a leader is elected.
+    /// Sends an acknowledgement and waits for the answer. The client's own double acknowledgement mistakes "no responders" for an
+    /// answer, for example while a leader is elected.
     async fn send_ack(&self) -> Result<(), String> {
         let reply = self.message.reply.clone();
         let reply = reply.ok_or_else(|| "the event can't be acknowledged".to_owned())?;
@@ -302,7 +302,7 @@ impl MessageTask {
 
 impl Drop for MessageTask {
     fn drop(&mut self) {
-        // The server delivers it again once `ack_wait` is over.
+        // The server delivers the event again after `ack_wait`.
         self.leave(Exit::Returned);
     }
 }

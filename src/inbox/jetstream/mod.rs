@@ -1,8 +1,15 @@
-//! The inbox that stands on NATS JetStream: subjects, filters, acknowledgement, redelivery, duplicate detection, replication
-//! and limits are the server's.
+//! The inbox on NATS JetStream. The server does the filtering, acknowledgement, redelivery, duplicate detection, replication and
+//! limits.
 //!
-//! A receiver publishes each event to a stream, under a subject made of its event type, and workers pull
-//! from one durable consumer a route.
+//! An event goes through these files, from top to bottom:
+//!
+//! 1. `publisher`: the receiver publishes the event to a stream, under a subject made of its event type (`subjects`).
+//! 2. `pull_loop`: a worker pulls the events of each route from a durable consumer (`plan`, `consumers`).
+//! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
+//! 4. `dead_letter_stream`: the worker stores an event whose route failed for good, with its `headers`.
+//!
+//! Beside this way, `checkpoints` remember what a group has finished, `monitor` looks for changes that operators made, and
+//! `stalls` report what fails.
 
 mod backoff;
 mod checkpoints;

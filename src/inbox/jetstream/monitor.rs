@@ -1,5 +1,4 @@
-//! The worker's task beside its pulls: stores checkpoints, and checks that the stream and the consumers are still as they must
-//! be.
+//! The tasks of a worker beside the pull loops: one stores checkpoints, one looks for changes of the stream and the consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +10,10 @@ use super::stalls::Operation;
 use super::stream::{self, describe, mismatch};
 use super::worker_inner::WorkerInner;
 
-/// How often the stream and the consumers are looked at.
+/// The time between two looks at the stream and the consumers.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Stores checkpoints whenever something has changed, until the worker is drained.
+/// Stores a checkpoint after each change, until the worker is drained.
 pub(super) async fn store_checkpoints(worker: Arc<WorkerInner>) {
     loop {
         let changed = Box::pin(worker.checkpoints.changed());
@@ -23,14 +22,14 @@ pub(super) async fn store_checkpoints(worker: Arc<WorkerInner>) {
             return;
         }
         let bytes = worker.consumers.store_checkpoints().await;
-        // A large record is written less often: a megabyte every ten seconds.
+        // Large records are written less often: a megabyte every ten seconds.
         let bytes = u64::try_from(bytes.unwrap_or(0)).unwrap_or(u64::MAX);
         let wait = SPACING + Duration::from_micros(bytes.saturating_mul(10));
         worker.executor.runtime.sleep(wait).await;
     }
 }
 
-/// Looks at the stream and the consumers, until the worker is drained.
+/// Checks the stream and the consumers, until the worker is drained.
 pub(super) async fn watch(worker: Arc<WorkerInner>) {
     let mut draining = worker.draining();
     loop {

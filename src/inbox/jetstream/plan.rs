@@ -4,16 +4,16 @@ use super::subjects::{Subjects, encoded};
 use crate::outcome::AttemptState;
 use crate::router::EventRouter;
 
-/// The prefix of a hash that replaces a route's name in a consumer's name that would be too long. No encoded name begins with it.
+/// Begins the name of a consumer whose route has a long name; a hash follows. No encoded name begins like this.
 const HASHED: &str = "=h";
 
-/// The most bytes of a consumer's name: the server takes 255, and makes the name of a directory of it.
+/// The most bytes of a consumer's name. The server accepts 255, and names a directory after it.
 const MAX_NAME: usize = 200;
 
-/// One consumer of a group, and what it runs.
+/// A consumer of a group, and the routes that it runs.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// The route's name, or the name for all events whose type is too long.
+    /// The route's name, or `long`.
     pub(super) name: Arc<str>,
     pub(super) consumer: String,
     pub(super) filter: String,
@@ -21,19 +21,19 @@ pub(super) struct Plan {
     pub(super) selection: RouteSelection,
 }
 
-/// Which routes a consumer's events run.
+/// The routes that a consumer's events run.
 #[derive(Clone, Debug)]
 pub(super) enum RouteSelection {
-    /// This one.
+    /// This route.
     One(Arc<str>),
     /// The fallback, of this name.
     Fallback(Arc<str>),
-    /// All that match, but these, which have a consumer that takes every event.
+    /// All matching routes except these, whose own consumers get every event.
     Rest(Vec<Arc<str>>),
 }
 
-/// Returns the consumers of a router. The last one gets the events whose type is too long, because their subject fits no
-/// route's filter.
+/// Returns the consumers of a router. The last one gets the events whose type is too long for a subject: no route's filter matches
+/// them.
 pub(super) fn plans(
     router: &EventRouter,
     group: &str,
@@ -60,7 +60,7 @@ pub(super) fn plans(
                 }
             }
         };
-        // Without a filter every event that it takes has too long a name.
+        // Without a filter, the last consumer gets every event of the route.
         if let Some(filter) = filter {
             plans.push(Plan {
                 consumer: consumer(group, &name),
@@ -95,7 +95,7 @@ pub(super) fn digest(consumer: &str) -> String {
     format!("{:08x}", hash(consumer) >> 32)
 }
 
-/// Hashes by FNV-1a, which stays what it is over versions of this crate and of Rust.
+/// Hashes by FNV-1a, which is the same in all versions of this crate and of Rust.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -103,19 +103,19 @@ fn hash(text: &str) -> u64 {
 }
 
 impl Plan {
-    /// Returns the attempt_state of an attempt; the routes of `done` need none.
+    /// Returns the state of an attempt that doesn't run the `finished` routes.
     pub(super) fn attempt_state(
         &self,
         attempt: std::num::NonZeroU32,
-        done: Vec<Arc<str>>,
+        finished: Vec<Arc<str>>,
     ) -> Arc<AttemptState> {
         Arc::new(match &self.selection {
             RouteSelection::One(route) | RouteSelection::Fallback(route) => {
                 AttemptState::only(attempt, Arc::clone(route))
             }
             RouteSelection::Rest(unfiltered) => {
-                let finished = unfiltered.iter().cloned().chain(done);
-                AttemptState::new(attempt, finished.collect())
+                let skipped = unfiltered.iter().cloned().chain(finished);
+                AttemptState::new(attempt, skipped.collect())
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The way of an event into the stream.
+//! Publishes events to the stream.
 
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,10 +26,10 @@ use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
-/// The maximum size of a message beside its body: its subject, its headers and their framing.
+/// The most bytes of a message beside its body: subject, headers and framing.
 const OVERHEAD: usize = 1024;
 
-/// How often the stream is compared with the settings, while events come.
+/// The time between two comparisons of the stream with the settings, while events arrive.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 type Answer = Result<Accepted, AcceptError>;
@@ -53,7 +53,7 @@ pub(super) struct Publisher {
     state: Mutex<InFlight>,
 }
 
-/// The publications under way, and the counts of all.
+/// The publications in flight, and the counts.
 #[derive(Default)]
 struct InFlight {
     publications: u64,
@@ -62,14 +62,14 @@ struct InFlight {
     accepted: u64,
     duplicates: u64,
     refused: u64,
-    /// When the stream was compared with the settings.
+    /// When the stream was last compared with the settings.
     checked: Option<Instant>,
-    /// Notified once nothing is under way.
+    /// Notified when no publication is in flight.
     idle: Waiters,
 }
 
 impl InFlight {
-    /// Returns how many bytes one more publication and those under way count besides their bodies.
+    /// Returns the overhead of all publications, including one more.
     fn overhead(&self) -> usize {
         let publications = usize::try_from(self.publications).unwrap_or(usize::MAX);
         publications.saturating_add(1).saturating_mul(OVERHEAD)
@@ -100,14 +100,14 @@ impl Publisher {
         Arc::clone(&self.runtime) as Arc<dyn Runtime>
     }
 
-    /// Returns how large a body can be. It may change when the client connects to another server.
+    /// Returns the most bytes of a body. The limit may change when the client connects to another server.
     pub(super) fn max_body_bytes(&self) -> usize {
         let payload = self.context.client().max_payload();
         let message = self.max_message_size.unwrap_or(payload);
         payload.min(message).saturating_sub(OVERHEAD)
     }
 
-    /// Publishes an event, in a task of its own: a caller that leaves doesn't keep the event from being counted.
+    /// Publishes an event in its own task, so that the event is counted even if the caller leaves.
     pub(super) async fn publish(self: Arc<Self>, event: Event) -> Answer {
         let permit = self.admit(event.body().len())?;
         let (sender, receiver) = oneshot::channel();
@@ -116,13 +116,13 @@ impl Publisher {
             sender: Some(sender),
         };
         let task = Box::pin(publication.run(event, permit));
-        // Without a runtime the publication is dropped, and so counts itself as refused.
+        // Without a runtime the publication is dropped, which counts the event as refused.
         let _ = catch_panic(|| self.runtime.spawn(task));
         let answer = receiver.await;
         answer.unwrap_or_else(|_| Err(AcceptError::unavailable()))
     }
 
-    /// Lets a publication of so many bytes begin.
+    /// Admits a publication of so many bytes.
     fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
         let is_connected = self.context.client().connection_state() == State::Connected;
         let mut state = self.state();
@@ -131,7 +131,7 @@ impl Publisher {
         let refused = if state.draining {
             Some(AcceptError::draining())
         } else if !is_connected || bytes > self.max_body_bytes() {
-            // The client would buffer an event that it can't send, and never could send one that is too large.
+            // The client would buffer the event, and can never send one that is too large.
             Some(AcceptError::unavailable())
         } else if state.publications > 0 && held > self.limits.bytes {
             Some(AcceptError::full())
@@ -166,7 +166,7 @@ impl Publisher {
         self.context.send_publish(subject, message).await?.await
     }
 
-    /// Sends an event until it is acknowledged. If there is no stream, creates it first, provided that the settings say so.
+    /// Sends an event and waits for the acknowledgement. Creates a missing stream if the settings say so.
     async fn acknowledged(&self, event: &Event) -> Result<PublishAck, PublishError> {
         let acknowledged = self.send(event).await;
         if !self.settings.creates() || !is_stream_missing(&acknowledged) {
@@ -178,7 +178,7 @@ impl Publisher {
         }
     }
 
-    /// Returns the answer that an acknowledgement stands for, or its absence, and notes whether the stream accepts events.
+    /// Returns the answer to the outcome of a publication, and notes whether the stream accepts events.
     fn judge(&self, acknowledged: &Result<PublishAck, PublishError>) -> Answer {
         let error = match acknowledged {
             Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),
@@ -207,7 +207,11 @@ impl Publisher {
         let stream = self.settings.stream_name();
         let cause = match error.kind() {
             PublishErrorKind::StreamNotFound => {
-                format!("there is no stream {stream}, or the server has turned JetStream off")
+                let subjects = self.subjects.all();
+                format!(
+                    "no stream has the subjects `{subjects}`: the stream {stream} is missing or was changed, or the server has \
+                     turned JetStream off"
+                )
             }
             PublishErrorKind::TimedOut => return Err(self.overdue()),
             _ => format!("the stream {stream} doesn't accept events: {error}"),
@@ -216,7 +220,7 @@ impl Publisher {
         Err(refused)
     }
 
-    /// Notes that no acknowledgement came in time. The server doesn't answer a publication that it denies, either.
+    /// Notes that no acknowledgement came in time. The server doesn't answer a publication that it denies.
     fn overdue(&self) -> AcceptError {
         let (stream, timeout) = (self.settings.stream_name(), self.limits.publish_timeout);
         let cause = format!(
@@ -228,7 +232,7 @@ impl Publisher {
         AcceptError::unavailable()
     }
 
-    /// Compares the stream with the settings, once in a while: an operator may have changed it.
+    /// Compares the stream with the settings if a comparison is due. An operator may have changed the stream.
     async fn check_stream(&self) {
         let now = self.runtime.now();
         {
@@ -240,7 +244,7 @@ impl Publisher {
             *checked = now;
         }
         let Ok(stream) = stream::find(&self.context, &self.settings).await else {
-            // The next publication says so.
+            // The next publication fails and reports it.
             return;
         };
         match mismatch(&stream.cached_info().config, &self.settings) {
@@ -263,7 +267,7 @@ impl Publisher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no publication is in flight.
     async fn idle(&self) {
         let idle = {
             let mut state = self.state();
@@ -277,7 +281,7 @@ impl Publisher {
     }
 }
 
-/// An answer that is owed. It is given and counted once, even if the publication is dropped.
+/// A publication in flight. It is answered and counted once, even if it is dropped.
 struct Publication {
     publisher: Arc<Publisher>,
     sender: Option<oneshot::Sender<Answer>>,
@@ -313,7 +317,7 @@ impl Publication {
     fn answer(&mut self, answer: Answer) {
         if let Some(sender) = self.sender.take() {
             self.publisher.count(&answer);
-            // A caller that has left needs no answer.
+            // The caller may have left.
             let _ = sender.send(answer);
         }
     }
@@ -325,7 +329,7 @@ impl Drop for Publication {
     }
 }
 
-/// The permit of one publication and of its bytes, given back when it is dropped.
+/// The permit of a publication, released on drop.
 struct PublishPermit {
     publisher: Arc<Publisher>,
     bytes: usize,
@@ -375,7 +379,7 @@ impl InboxControl for Publisher {
     }
 
     fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
-        // The workers run the events.
+        // The workers make the attempts.
         drop(hook);
     }
 }

@@ -1,4 +1,4 @@
-//! Pulls a route's events: as many as there are free permits.
+//! The loop that pulls a route's events, as many as there are free permits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +21,17 @@ use crate::catch_panic::catch_panic;
 /// How long the server waits for a first event before it answers that there is none. A drain takes up to this long.
 const PULL: Duration = Duration::from_secs(1);
 
-/// After this time the server should have answered. The client waits for 5 s more than the pull itself and then reports the end
-/// of the events.
+/// The server answers a pull within [`PULL`]. If it doesn't, the client waits 5 s more and then reports no events.
 const UNANSWERED: Duration = Duration::from_secs(4);
 
-/// The waits after a pull that ended early without an event, because the server had others to serve.
+/// The waits after a pull that ended early without an event, because the server was serving other pulls.
 const EARLY: Backoff = Backoff {
     first: Duration::from_millis(10),
     longest: Duration::from_millis(250),
 };
 
-/// Pulls until the worker is drained. Each pull is awaited to its end: a stream of messages that is dropped leaves those that
-/// were on their way stuck until `ack_wait` is over.
+/// Pulls until the worker is drained. Each pull is awaited to its end: if the stream of messages is dropped, the messages on their
+/// way are stuck until `ack_wait` is over.
 pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
@@ -79,7 +78,7 @@ pub(super) async fn pull(
     drop(guard);
 }
 
-/// The server answers no request that it forbids, and the client isn't told which one was forbidden.
+/// The server doesn't answer a request that it denies.
 fn unanswered(consumer: &PullConsumer) -> String {
     let info = consumer.cached_info();
     format!(
@@ -127,7 +126,7 @@ async fn fetch(
                 count += 1;
                 let info = DeliveryInfo::of(&message);
                 if info.is_some_and(|info| route.is_recreated(info.consumer_sequence)) {
-                    // Another worker created the consumer again, and knows what it finished before.
+                    // Another worker created the consumer again. Its checkpoint has the events that it finished.
                     let _ = worker.consumers.restore(&route.plan).await;
                 }
                 let permit = Arc::clone(&route.permits).try_acquire_owned().ok();

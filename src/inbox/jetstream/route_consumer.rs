@@ -8,17 +8,17 @@ use tokio::sync::Semaphore;
 use super::plan::Plan;
 use crate::runtime::millis;
 
-/// How often at most a route's delay is warned of.
+/// The time between two warnings of a route's delay.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// A route of a worker: its consumer, and its events that run.
+/// A route of a worker: its consumer and its running events.
 pub(super) struct RouteConsumer {
     pub(super) plan: Plan,
-    /// As many permits as events of the route may run at once.
+    /// One permit for each event that may run at once.
     pub(super) permits: Arc<Semaphore>,
     /// The consumer's `ack_wait` in milliseconds, which an operator can change.
     ack_wait: AtomicU64,
-    /// The consumer's latest delivery.
+    /// The consumer sequence of the latest delivery.
     delivered: AtomicU64,
     /// The stream sequences of the events that run.
     running: Mutex<HashSet<u64>>,
@@ -38,7 +38,7 @@ impl RouteConsumer {
     }
 
     pub(super) fn set_ack_wait(&self, ack_wait: Duration) {
-        // Nothing else depends on it.
+        // Nothing else depends on this value.
         self.ack_wait.store(millis(ack_wait), Ordering::Relaxed);
     }
 
@@ -46,14 +46,14 @@ impl RouteConsumer {
         Duration::from_millis(self.ack_wait.load(Ordering::Relaxed))
     }
 
-    /// Notes a delivery. Returns whether the consumer counts anew, because it was created again.
+    /// Notes a delivery. Returns whether the consumer's sequence has fallen, because the consumer was created again.
     pub(super) fn is_recreated(&self, consumer_sequence: u64) -> bool {
-        // Only the pull loop calls this.
+        // Only the pull loop writes it.
         self.delivered.swap(consumer_sequence, Ordering::Relaxed) > consumer_sequence
     }
 
-    /// Notes that an event runs, until the guard is dropped. Returns `None` if it runs already: the server delivers an event
-    /// again after a pause of this process or from a consumer that was created again.
+    /// Marks an event as running until the guard is dropped. Returns `None` if the event runs already: the server delivers events
+    /// again after this process was suspended, or after the consumer was created again.
     pub(super) fn begin(self: &Arc<Self>, sequence: u64) -> Option<RunGuard> {
         self.running().insert(sequence).then(|| RunGuard {
             route: Arc::clone(self),
@@ -66,7 +66,7 @@ impl RouteConsumer {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether it is time for another warning of a delay.
+    /// Returns whether another warning of a delay is due.
     pub(super) fn may_warn(&self, now: Instant) -> bool {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let due = warned.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);
@@ -77,7 +77,7 @@ impl RouteConsumer {
     }
 }
 
-/// An event that runs.
+/// Marks an event as running.
 pub(super) struct RunGuard {
     route: Arc<RouteConsumer>,
     sequence: u64,

@@ -7,14 +7,14 @@ use crate::error::{Error, ErrorKind};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
-/// How often a stall that lasts is warned of.
+/// The time between two warnings of a lasting stall.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// A stall that comes back within this time, with the same cause, is the same one: a stream at its limit accepts one event and
+/// A stall that comes back within this time with the same cause isn't announced again. A stream at its limit accepts one event and
 /// refuses the next.
 const FLAPPING: Duration = Duration::from_secs(5);
 
-/// The operation that fails for a worker or an inbox.
+/// An operation of a worker or an inbox that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     Publish,
@@ -26,7 +26,7 @@ pub(super) enum Operation {
     CheckStream,
 }
 
-/// The operations that fail at present, each with its cause and its beginning.
+/// The operations that fail at present, each with its cause.
 pub(super) struct Stalls {
     runtime: Arc<dyn Runtime>,
     entries: Mutex<BTreeMap<Key, Entry>>,
@@ -40,9 +40,9 @@ struct Entry {
     since: Instant,
     failed: Instant,
     warned: Instant,
-    /// Whether the log has a line about it that its end has to follow.
+    /// Whether a warning has been logged. Then the end is logged, too.
     is_announced: bool,
-    /// When it ended, if it has.
+    /// When the operation worked again.
     ended: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ impl Stalls {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that an operation fails. Warns at first, when the cause changes, and once a minute.
+    /// Notes that an operation failed. Warns at first, when the cause changes, and once a minute.
     pub(super) fn raise(&self, route: Option<&Arc<str>>, operation: Operation, cause: String) {
         let now = self.runtime.now();
         let since = {
@@ -91,7 +91,7 @@ impl Stalls {
             (entry.warned, entry.is_announced) = (now, true);
             entry.since
         };
-        // The subscriber is the user's code, which runs under no lock of ours.
+        // The subscriber is the user's code, so it runs without the lock.
         if operation == Operation::Publish {
             telemetry::inbox_failing(&Error::new(ErrorKind::Inbox, cause));
         } else {
@@ -105,7 +105,7 @@ impl Stalls {
         let now = self.runtime.now();
         let lasted = {
             let mut entries = self.entries();
-            // Nothing fails, mostly, and then there is no key to build.
+            // Usually nothing fails. Then no key is built.
             if entries.values().all(|entry| entry.ended.is_some()) {
                 return;
             }
@@ -127,8 +127,8 @@ impl Stalls {
         }
     }
 
-    /// Ends the stall of an operation that hasn't failed for a while. An acknowledgement that another worker made is never
-    /// tried again here.
+    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges an event, this worker doesn't
+    /// try again.
     pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
         let now = self.runtime.now();
         let key = (Some(Arc::clone(route)), operation);
@@ -141,9 +141,9 @@ impl Stalls {
         }
     }
 
-    /// Returns what fails at present.
+    /// Returns the operations that fail at present.
     pub(super) fn list(&self) -> Vec<Stall> {
-        // A clock that was set in between doesn't matter: the time is reckoned back from the present.
+        // Reckoned back from the present, so that a step of the clock has no effect.
         let (now, present) = (self.runtime.now(), self.runtime.system_time());
         let entries = self.entries();
         let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());

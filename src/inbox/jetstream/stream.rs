@@ -1,4 +1,4 @@
-//! The stream of events: looked up, created and compared.
+//! Looks up, creates and compares the stream of events.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use super::StreamSettings;
 use crate::error::{Error, ErrorKind};
 
-/// Returns the stream of events, created if the settings say so, whose configuration has to fit.
+/// Returns the stream of events, created if the settings say so. A mismatch is an error.
 pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     settings.check_names()?;
     let stream = find(context, settings).await?;
@@ -22,7 +22,7 @@ pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result
     }
 }
 
-/// Returns the stream of events, created if the settings say so, whatever its configuration.
+/// Returns the stream of events, created if the settings say so, without a comparison.
 pub(super) async fn find(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     get_or_create(context, settings.config(), settings.creates()).await
 }
@@ -50,7 +50,7 @@ pub(super) async fn get_or_create(
     }
     match context.create_stream(config).await {
         Ok(stream) => Ok(stream),
-        // Another process may have created it in between, with other settings.
+        // Another process may have created it meanwhile, with other settings.
         Err(error) => match context.get_stream(&name).await {
             Ok(stream) => Ok(stream),
             Err(_) => Err(failed(format!("the stream {name} can't be created"), error)),
@@ -58,7 +58,7 @@ pub(super) async fn get_or_create(
     }
 }
 
-/// Returns whether nothing answered because no stream has the subject.
+/// Returns whether no stream has the subject of a publication.
 pub(super) fn is_stream_missing(published: &Result<PublishAck, PublishError>) -> bool {
     let kind = published.as_ref().map_err(PublishError::kind);
     kind.is_err_and(|kind| kind == PublishErrorKind::StreamNotFound)
@@ -72,7 +72,7 @@ pub(super) fn failed(
     Error::caused(ErrorKind::Inbox, text.into(), source)
 }
 
-/// Returns an error's text and its source's, for a line that has room for one text.
+/// Returns the texts of an error and of its source in one line.
 pub(super) fn describe(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -80,18 +80,18 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-/// Returns the present by the server's clock; `None` if the server doesn't say, as before 2.10.
+/// Returns the present time by the server's clock. Servers before 2.10 don't send it.
 pub(super) async fn server_time(context: &Context, stream: &str) -> Option<SystemTime> {
     let subject = format!("STREAM.INFO.{stream}");
     let info = context.request::<_, _, serde_json::Value>(subject, &());
     let mut info = info.await.ok()?;
-    // The client has no public parser of times in all of its versions, but it parses this member.
+    // Not all versions of the client have a public parser of times, but all parse this member.
     info["created"] = info["ts"].take();
     let info: Info = serde_json::from_value(info).ok()?;
     Some(SystemTime::from(info.created))
 }
 
-/// Returns a text that names each setting of the stream of events that isn't as it must be.
+/// Returns a text that names each mismatch between a stream and the requirements of [`StreamSettings`].
 pub(super) fn mismatch(found: &Config, settings: &StreamSettings) -> Option<String> {
     let (subjects, replicas) = ([settings.subjects().all()], settings.replica_count());
     let has_sources = found.sources.as_ref().is_some_and(|all| !all.is_empty());

@@ -5,31 +5,36 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use super::subjects::{Subjects, is_plain};
 use crate::error::{Error, ErrorKind};
 
-/// The stream that events are kept in, as [`JetStreamInbox`](crate::JetStreamInbox) and
-/// [`JetStreamWorker`](crate::JetStreamWorker) both have to know it: its name, its subjects, its limits.
+/// The name, the subjects and the limits of the stream of events.
+/// [`JetStreamInbox`](crate::JetStreamInbox) and [`JetStreamWorker`](crate::JetStreamWorker) need the same settings.
 ///
-/// # What the stream must be
+/// # Requirements
 ///
-/// A stream that is [created](StreamSettings::create_if_missing) here is like this, and one that exists is compared
-/// with it; what doesn't fit is named by the error.
+/// A stream that this crate [creates](StreamSettings::create_if_missing) has these settings. An existing stream is compared with
+/// them, and the error names each mismatch.
 ///
 /// | setting | value | why |
 /// |---|---|---|
-/// | subjects | `<prefix>.>`, alone | each route's filter lies below it |
-/// | retention | `limits` | with `interest` nothing is stored while there is no consumer; with `workqueue` acknowledged ids are forgotten at a restart |
+/// | subjects | `<prefix>.>`, alone | the filter of each route lies below it |
+/// | retention | `limits` | `interest` stores nothing while there is no consumer; `workqueue` forgets acknowledged ids at a restart |
 /// | discard | `new` | with `old`, the server's default, a full stream acknowledges an event and drops an older one |
-/// | max_bytes | set | else the disk is the bound |
-/// | max_msgs_per_subject | unlimited | else it drops older events of the same type |
-/// | max_age, duplicate_window | equal, and set | an id is remembered exactly as long as its event |
-/// | storage | `file` | memory is lost with its server |
-/// | replicas | at least those asked for | |
+/// | max_bytes | set | otherwise the disk is the limit |
+/// | max_msgs_per_subject | unlimited | otherwise the stream drops older events of the same type |
+/// | max_age, duplicate_window | equal, and set | the stream remembers an id exactly as long as its event |
+/// | storage | `file` | a server loses its memory |
+/// | replicas | at least [`replicas`](StreamSettings::replicas) | |
 /// | no_ack, sealed, mirror, sources, subject transform | none | |
 ///
-/// # What ids cost
+/// # Other streams
 ///
-/// The server keeps the ids of the whole window in memory, at some 258 bytes each: a million events a week
-/// are 258 MB with the default of 7 days. Shorten [`max_age`](StreamSettings::max_age) if that is too
-/// much: the sender drops an event after some days.
+/// A worker needs two more streams. With the default name they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
+/// for the positions of its group. A worker runs without the checkpoints, but warns, and forgets the position of a consumer that
+/// is deleted.
+///
+/// # Memory for ids
+///
+/// The server keeps the ids of the whole window in memory, at some 258 bytes each. A million events a week take 258 MB with the
+/// default of 7 days. To use less, shorten [`max_age`](StreamSettings::max_age): the sender drops an event after some days.
 ///
 /// # Examples
 ///
@@ -55,8 +60,8 @@ pub struct StreamSettings {
 }
 
 impl StreamSettings {
-    /// Returns the defaults: the stream `BOTISIMO` with the subjects `botisimo.>`, for 7 days and 1 GiB, of
-    /// one replica, which must exist.
+    /// Returns the defaults: the existing stream `BOTISIMO` with the subjects `botisimo.>`. A stream that is created keeps events
+    /// for 7 days, holds 1 GiB, and has one replica.
     pub fn new() -> Self {
         Self {
             name: "BOTISIMO".to_owned(),
@@ -68,48 +73,46 @@ impl StreamSettings {
         }
     }
 
-    /// Sets the stream's name: 1 to 64 of `A-Z a-z 0-9 _ -`. The stream of the dead letters has this name and `_DEAD`.
+    /// Sets the stream's name: 1 to 64 of `A-Z a-z 0-9 _ -`. The other streams append `_DEAD` and `_CHECKPOINTS`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets what all subjects begin with: 1 to 64 of `A-Z a-z 0-9 _ -`. The subjects of dead letters begin with this and
-    /// `-dead`.
+    /// Sets the beginning of all subjects: 1 to 64 of `A-Z a-z 0-9 _ -`. The subjects of the other streams append `-dead` and
+    /// `-checkpoint` to it.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets for how long a stream that is created keeps an event and its id. The default is 7 days: a copy
-    /// that the sender sends within them isn't run again, and workers that are away for longer lose events.
+    /// Sets for how long a created stream keeps an event and its id. The default is 7 days. Within this time a copy of the event
+    /// isn't run again. Workers that are away for longer lose events.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self
     }
 
-    /// Sets how many bytes a stream that is created holds. The default is 1 GiB. A full one refuses, which
-    /// the sender is told by 503.
+    /// Sets how many bytes a created stream holds. The default is 1 GiB. A full stream refuses events, and the receiver answers
+    /// 503.
     ///
-    /// A server sets the bytes aside when it creates a stream, here and for the dead letters a quarter more, and refuses if it
-    /// hasn't as many.
+    /// Handled events count until they reach [`max_age`](StreamSettings::max_age), because the stream recognises copies by them.
     ///
-    /// Handled events count until they are [too old](StreamSettings::max_age): they are what copies are
-    /// recognised by.
+    /// The server reserves the bytes when it creates a stream, and refuses if it has fewer. The stream of dead letters takes a
+    /// quarter of them, and the checkpoints a sixteenth, between 1 and 16 MiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets on how many servers of the cluster an event is before it is acknowledged: 1, 3 or 5. The default
-    /// is 1.
+    /// Sets how many servers of the cluster store an event before the receiver answers 200: 1, 3 or 5. The default is 1.
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Creates the stream if there is none. By default it must exist: where streams are looked after by
-    /// hand or by other tools, a typo should not make a new one.
+    /// Creates missing streams, at the start and later. By default they must exist, so that a typo doesn't create a stream where
+    /// operators or other tools manage them.
     pub fn create_if_missing(mut self) -> Self {
         self.create = true;
         self
@@ -155,18 +158,18 @@ impl StreamSettings {
         i64::try_from(self.max_bytes).unwrap_or(i64::MAX)
     }
 
-    /// Refuses names that would have to be encoded.
+    /// Returns an error if a name would have to be encoded.
     pub(super) fn check_names(&self) -> Result<(), Error> {
         for (what, text) in [("a stream's name", &self.name), ("a prefix", &self.prefix)] {
             if !is_plain(text) {
-                let text = format!("{what} is 1 to 64 of `A-Z a-z 0-9 _ -`, and {text:?} isn't");
+                let text = format!("{what} is 1 to 64 of `A-Z a-z 0-9 _ -`, not {text:?}");
                 return Err(Error::new(ErrorKind::Inbox, text));
             }
         }
         Ok(())
     }
 
-    /// Returns the stream as it is created.
+    /// Returns the configuration of a stream that is created.
     pub(super) fn config(&self) -> Config {
         Config {
             name: self.name.clone(),

@@ -1,21 +1,21 @@
-//! How names that may hold anything become subjects, ids and names that NATS takes.
+//! Encodes names as subjects, ids and headers that NATS accepts.
 //!
-//! Some of what an event type or a `messageId` may hold would be the end of a connection: spaces of Unicode
-//! in a stored subject drop the consumer's at every delivery, a subject of 4 kB the publisher's, and a line
-//! break in a header's value panics. So only `[A-Za-z0-9_-]` goes as it is.
+//! Some event types and message ids would end a connection: a Unicode space in a stored subject disconnects the consumer at every
+//! delivery, a subject of 4 kB disconnects the publisher, and a line break in a header's value panics. So every byte outside
+//! `[A-Za-z0-9_-]` is encoded.
 
 use std::fmt::Write;
 
 use crate::event::EventType;
 use crate::router::Pattern;
 
-/// The most bytes that a subject may have.
+/// The most bytes of a subject.
 const MAX_SUBJECT: usize = 512;
 
-/// Replaces a name that is too long. No encoded segment equals it.
+/// Stands for a name that is too long. No encoded segment equals it.
 const LONG: &str = "=long";
 
-/// Ends every subject, so that a pattern is one filter: without it `a.b` and what is below it would take two.
+/// Ends every subject, so that one filter matches `a.b` and every type below it.
 const END: &str = "$";
 
 /// The subjects below a prefix.
@@ -37,7 +37,7 @@ impl Subjects {
             .unwrap_or_else(|| self.long())
     }
 
-    /// Returns the subject of all event types whose own would be too long. Their true name is in the body.
+    /// Returns the subject of all event types whose own subject would be too long. The body has the type.
     pub(super) fn long(&self) -> String {
         format!("{}.{LONG}.{END}", self.prefix)
     }
@@ -47,7 +47,7 @@ impl Subjects {
         format!("{}.>", self.prefix)
     }
 
-    /// Returns the filter of a pattern, or `None` if every event that it takes has the subject of long names.
+    /// Returns the filter of a pattern, or `None` if every event that matches has the subject of long names.
     pub(super) fn filter(&self, pattern: &Pattern) -> Option<String> {
         let exact = self.fitting(pattern.name())?;
         if pattern.takes_below() {
@@ -72,7 +72,7 @@ impl Subjects {
     }
 }
 
-/// Returns a text that is encoded as one segment.
+/// Returns a text, encoded as one segment.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     encode(text, &mut encoded);
@@ -92,7 +92,7 @@ fn encode(segment: &str, to: &mut String) {
     }
 }
 
-/// Returns what a segment was before it was encoded, or `None` if it isn't an encoded one.
+/// Returns the text that was encoded as this segment, or `None` if none was.
 pub(super) fn decoded(segment: &str) -> Option<String> {
     if segment == "=" {
         return Some(String::new());
@@ -111,8 +111,8 @@ pub(super) fn decoded(segment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Returns whether a text that the user chose can be a prefix of subjects, or the name of a stream or a group: it is never
-/// encoded, so that it is on the server what it is in the program.
+/// Returns whether a text can be the prefix of subjects, or the name of a stream or a group. These are never encoded, so that they
+/// have the same name on the server as in the program.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64

@@ -25,13 +25,13 @@ use crate::router::EventRouter;
 use crate::runtime::{Runtime, TokioRuntime};
 use crate::telemetry;
 
-/// Where in the stream a route begins.
+/// The event of the stream that a route begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// With the oldest event that the stream has.
+    /// The oldest event that the stream has.
     Beginning,
-    /// With the next one that comes.
+    /// The next event that the stream accepts.
     Now,
 }
 
@@ -46,9 +46,9 @@ pub struct JetStreamWorkerBuilder {
     max_ack_pending: u32,
     consumers: ConsumerOptions,
     fallback: bool,
-    /// The settings of single routes: the limits of running and of pending events.
-    running: HashMap<String, usize>,
-    pending: HashMap<String, u32>,
+    /// `concurrency` and `max_ack_pending` of single routes.
+    concurrency: HashMap<String, usize>,
+    route_max_ack_pending: HashMap<String, u32>,
 }
 
 impl JetStreamWorkerBuilder {
@@ -68,21 +68,21 @@ impl JetStreamWorkerBuilder {
                 new_routes: StartAt::Now,
             },
             fallback: false,
-            running: HashMap::new(),
-            pending: HashMap::new(),
+            concurrency: HashMap::new(),
+            route_max_ack_pending: HashMap::new(),
         }
     }
 
-    /// Sets which stream events are in. The default is [`StreamSettings::new`].
+    /// Sets the stream of events. The default is [`StreamSettings::new`].
     pub fn stream(mut self, settings: StreamSettings) -> Self {
         self.stream = settings;
         self
     }
 
-    /// Sets how many events of each route this worker runs at once, unless the route has a number
-    /// [of its own](Self::route_concurrency). The default is 16. 0 counts as 1.
+    /// Sets how many events of each route this worker runs at once, unless [`route_concurrency`](Self::route_concurrency) is set for
+    /// the route. The default is 16. 0 counts as 1.
     ///
-    /// No more than these are taken from the server: what waits, waits there, for any worker.
+    /// The worker pulls no more events than it can run. Further events wait in the stream, for any worker.
     pub fn concurrency(mut self, events: usize) -> Self {
         self.delivery.concurrency = events.max(1);
         self
@@ -90,17 +90,15 @@ impl JetStreamWorkerBuilder {
 
     /// Sets [`concurrency`](Self::concurrency) for the route of this name.
     pub fn route_concurrency(mut self, route: impl Into<String>, events: usize) -> Self {
-        self.running.insert(route.into(), events.max(1));
+        self.concurrency.insert(route.into(), events.max(1));
         self
     }
 
-    /// Sets how many events of each route the server has delivered to the whole group, and not seen
-    /// acknowledged, at the most; unless the route has a number [of its own](Self::route_max_ack_pending). The
-    /// default is 10,000. 0 counts as 1.
+    /// Sets how many events of a route the server delivers to the whole group before it needs an acknowledgement, unless
+    /// [`route_max_ack_pending`](Self::route_max_ack_pending) is set for the route. The default is 10,000. 0 counts as 1.
     ///
-    /// Those that wait for their next attempt count, wherever they failed: when this many do, the route
-    /// stands still until one is due. So it has to be more than all workers run at once, by as many as may
-    /// fail within the longest wait of the [`RetryPolicy`].
+    /// Events that wait for a retry count. If this many wait, the route stalls until one of them is due. So set more than all
+    /// workers run at once, plus the events that may fail within the longest wait of the [`RetryPolicy`].
     pub fn max_ack_pending(mut self, events: u32) -> Self {
         self.max_ack_pending = events.max(1);
         self
@@ -108,87 +106,86 @@ impl JetStreamWorkerBuilder {
 
     /// Sets [`max_ack_pending`](Self::max_ack_pending) for the route of this name.
     pub fn route_max_ack_pending(mut self, route: impl Into<String>, events: u32) -> Self {
-        self.pending.insert(route.into(), events.max(1));
+        self.route_max_ack_pending
+            .insert(route.into(), events.max(1));
         self
     }
 
-    /// Sets after which time without a sign of life an event is delivered to another worker. The default is
-    /// 30 s. A worker gives such a sign three times as often, for as long as its handler runs. Less than
-    /// 100 ms counts as 100 ms.
+    /// Sets after which time the server delivers an event to another worker, if the first worker sends no signal. The default is
+    /// 30 s. A worker sends three signals in that time while its handler runs. Less than 100 ms counts as 100 ms.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.consumers.ack_wait = ack_wait.max(Duration::from_millis(100));
         self
     }
 
-    /// Sets how long a route may take in one attempt. The default is 30 s. One that still runs then is
-    /// dropped as [timed out](crate::Outcome::TimedOut).
+    /// Sets how long a route may take in one attempt. The default is 30 s. A handler that runs longer is dropped and counts as
+    /// [timed out](crate::Outcome::TimedOut).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.delivery.attempt_timeout = timeout;
         self
     }
 
-    /// Sets when a route that failed is tried again. The default is [`RetryPolicy::new`]: an event is dead
-    /// after its fifth delivery.
+    /// Sets when a failed route is tried again. The default is [`RetryPolicy::new`]: the fifth failure makes a dead letter.
     ///
-    /// Attempts count deliveries. One that a worker died of counts, and so does one that was handed back by
-    /// a drain; but an event is always tried before it is dead, unless five more deliveries than that came
-    /// to no end.
+    /// Attempts count deliveries. A delivery counts if its worker crashed or returned the event because of a drain. The worker
+    /// attempts an event at least once before it becomes a dead letter, unless five more deliveries than the policy allows had no
+    /// end. A consumer that is created again counts from 1.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.delivery.retry = policy;
         self
     }
 
-    /// Delivers events to the router's fallback, which by default isn't done: the server can't tell which
-    /// events no other route takes, so all of them come to this worker only to be looked at.
+    /// Delivers events to the router's fallback. By default it gets none: the server doesn't know which events no other route takes,
+    /// so it would deliver every event to the worker.
     pub fn deliver_fallback(mut self) -> Self {
         self.fallback = true;
         self
     }
 
-    /// Sets where the routes of a group begin that is started for the first time. The default is the
-    /// [beginning](StartAt::Beginning), so that nothing is lost that came before it.
+    /// Sets where the routes of a new group begin. The default is the [beginning](StartAt::Beginning), so that earlier events aren't
+    /// lost.
     pub fn first_start(mut self, at: StartAt) -> Self {
         self.consumers.first_start = at;
         self
     }
 
-    /// Sets where a route begins that is added to a group later on. The default is [now](StartAt::Now): a
-    /// new mailing shouldn't go out for the events of last week.
+    /// Sets where a route begins that is added to an existing group. The default is [now](StartAt::Now): a new mailing shouldn't go
+    /// out for last week's events.
     pub fn new_routes(mut self, at: StartAt) -> Self {
         self.consumers.new_routes = at;
         self
     }
 
-    /// Adds a hook that is called with every finished attempt, before the attempt is counted.
+    /// Adds a hook that is called after each attempt, before the attempt is counted.
     ///
-    /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
+    /// It runs in the event's task, so it must not block. If it panics, the panic is logged and nothing else happens.
     pub fn on_attempt(self, hook: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
         self.delivery.on_attempt.add(Arc::new(hook));
         self
     }
 
-    /// Adds a hook that is called with every dead letter of this worker, once it is stored.
+    /// Adds a hook that is called for each event that this worker dead-letters, once the letter is stored.
     ///
-    /// It runs in the event's task, so it must not block. If it panics, that is logged and hurts nothing.
+    /// It runs in the event's task, so it must not block. If it panics, the panic is logged and nothing else happens.
     pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
         self.delivery.on_dead_letter.add(Arc::new(hook));
         self
     }
 
-    /// Writes the texts of handlers' errors and panics to the log. By default only the route and the kind
-    /// of failure are logged: the texts are the user's own and may hold what doesn't belong into a log.
+    /// Logs the texts of handlers' errors and panics. By default the log has only the route and the kind of failure, because the
+    /// texts may quote a payload.
     pub fn log_handler_errors(mut self) -> Self {
         self.delivery.log_errors = true;
         self
     }
 
-    /// Opens the streams and the consumers, creates what isn't there, and begins to work.
+    /// Opens the streams and the consumers, creates missing consumers, and starts the worker.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Inbox`] if the server can't be asked, if a stream isn't there or doesn't fit, or if a
-    /// consumer that exists isn't as this worker would have it: it is left as it is then, and the text says
-    /// where it differs.
+    /// - [`ErrorKind::Inbox`] if the server doesn't answer, if a stream is missing or doesn't fit, or if an existing consumer differs
+    ///   from the settings. The text names each difference, and the consumer stays as it is.
+    /// - [`ErrorKind::Route`] if a setting names a route that the router doesn't have.
     ///
     /// # Panics
     ///
@@ -196,15 +193,15 @@ impl JetStreamWorkerBuilder {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, some of the streams and consumers may have been created; nothing runs.
+    /// If the future is dropped, some streams and consumers may have been created. Nothing runs.
     pub async fn start(self, router: EventRouter) -> Result<JetStreamWorker, Error> {
         self.start_layered(router, |router| router).await
     }
 
-    /// Does as [`start`](Self::start), with layers of tower around the router.
+    /// Starts the worker as [`start`](Self::start) does, with tower layers around the router.
     ///
-    /// The router says which consumers there are, and `layer` is called once with it. An attempt calls the
-    /// service with one route in mind: the router in it runs that route alone.
+    /// The router defines the consumers, and `layer` is called once with it. Each attempt calls the service for one route, and the
+    /// router in it runs only that route.
     ///
     /// # Examples
     ///
@@ -213,7 +210,7 @@ impl JetStreamWorkerBuilder {
     /// use botisimo_webhooks::{Error, EventRouter, JetStreamWorker};
     ///
     /// # async fn work(context: async_nats::jetstream::Context, router: EventRouter) -> Result<(), Error> {
-    /// let worker = JetStreamWorker::builder(context, "worker")
+    /// let worker = JetStreamWorker::builder(context, "board")
     ///     .start_layered(router, |router| {
     ///         tower::ServiceBuilder::new().timeout(Duration::from_secs(5)).service(router)
     ///     })
@@ -224,7 +221,7 @@ impl JetStreamWorkerBuilder {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub async fn start_layered<S>(
         self,
         router: EventRouter,
@@ -252,7 +249,7 @@ impl JetStreamWorkerBuilder {
         }
         let (context, settings) = (&self.context, &self.stream);
         let pending = |route: &str| {
-            let pending = self.pending.get(route).copied();
+            let pending = self.route_max_ack_pending.get(route).copied();
             pending.unwrap_or(self.max_ack_pending)
         };
         let subjects = settings.subjects();
@@ -274,7 +271,7 @@ impl JetStreamWorkerBuilder {
         let opened = consumers.open(&stream, &plans).await?;
         let dead_letters = DeadLetterStream::open(context, settings, &self.group, names).await?;
         let route = |plan: Plan| {
-            let permits = self.running.get(&*plan.name).copied();
+            let permits = self.concurrency.get(&*plan.name).copied();
             let permits = permits.unwrap_or(self.delivery.concurrency);
             Arc::new(RouteConsumer::new(plan, permits, self.consumers.ack_wait))
         };
@@ -295,17 +292,22 @@ impl JetStreamWorkerBuilder {
         Ok(JetStreamWorker::start(Arc::new(inner), opened).await)
     }
 
-    /// Refuses what would be a consumer's name of another group, and settings of routes that there are not.
+    /// Returns an error if a consumer could have the name of another group's, or if a setting is for an unknown route.
     fn check(&self, router: &EventRouter) -> Result<(), Error> {
         let group = &self.group;
-        // The hyphen stands between the group and the route.
+        // A hyphen separates the group from the route.
         if !is_plain(group) || group.contains('-') {
-            let text = format!("a group is 1 to 64 of `A-Z a-z 0-9 _`, and {group:?} isn't");
+            let text = format!("a group is 1 to 64 of `A-Z a-z 0-9 _`, not {group:?}");
             return Err(Error::new(ErrorKind::Inbox, text));
         }
-        for name in self.running.keys().chain(self.pending.keys()) {
+        for name in self
+            .concurrency
+            .keys()
+            .chain(self.route_max_ack_pending.keys())
+        {
             if !router.routes().any(|route| route.name() == name) {
-                let text = format!("there is no route named {name:?} to set something for");
+                let text =
+                    format!("a setting names the route {name:?}, which the router doesn't have");
                 return Err(Error::new(ErrorKind::Route, text));
             }
         }

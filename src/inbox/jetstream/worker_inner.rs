@@ -14,10 +14,10 @@ use crate::delivery::JobExecutor;
 use crate::router::EventRouter;
 use crate::waiters::Waiters;
 
-/// The state that the clones of a worker and its tasks share.
+/// The state that the clones and the tasks of a worker share.
 pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
-    /// Says which events the fallback takes.
+    /// Decides which events the fallback gets.
     pub(super) router: EventRouter,
     pub(super) routes: Vec<Arc<RouteConsumer>>,
     pub(super) consumers: Consumers,
@@ -33,16 +33,16 @@ pub(super) struct WorkerInner {
     pub(super) draining: watch::Sender<bool>,
 }
 
-/// The server's time of day, and when it was read. This machine's clock may be wrong or set while the worker runs.
+/// The server's time of day, and when it was read. This machine's clock may be wrong.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ServerClock(Option<(SystemTime, Instant)>);
 
 #[derive(Default)]
 pub(super) struct Counters {
     stats: WorkerStats,
-    /// Pull loops that haven't ended. The worker returns the events that they still receive.
+    /// Pull loops that haven't ended and may receive events.
     pull_loops: usize,
-    /// Notified once nothing is left to end.
+    /// Notified when the worker becomes idle.
     idle: Waiters,
 }
 
@@ -58,7 +58,7 @@ impl WorkerInner {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the counts, and wakes the drains if nothing is left to end.
+    /// Changes the counts, and wakes the waiters if the worker becomes idle.
     fn change(&self, change: impl FnOnce(&mut Counters)) {
         let idle = {
             let mut counters = self.counters();
@@ -105,7 +105,7 @@ impl WorkerInner {
         *self.draining.borrow()
     }
 
-    /// Waits until no event is left and nothing is pulled any more.
+    /// Waits until no event runs and no pull loop is left.
     pub(super) async fn idle(&self) {
         let idle = {
             let mut counters = self.counters();

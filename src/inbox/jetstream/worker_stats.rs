@@ -5,15 +5,13 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::runtime::to_millis;
 
-/// The counts of a [`JetStreamWorker`](crate::JetStreamWorker) since its start, and what it is kept from at present.
+/// The counts of a [`JetStreamWorker`](crate::JetStreamWorker) since its start, and the operations that fail at present.
 ///
-/// An event counts once for each route that gets it, and once more for each further delivery.
+/// An event counts once for each route that gets it, and once more for each further delivery. At any moment:
 ///
 /// ```text
 /// taken == acked + retried + dead + returned + running
 /// ```
-///
-/// holds at any moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStats {
@@ -21,29 +19,29 @@ pub struct WorkerStats {
     pub taken: u64,
     /// Events whose route succeeded or had nothing to do, and which the server has marked as acknowledged.
     pub acked: u64,
-    /// Events that the server will deliver again, to any worker of the group: their route failed, or their acknowledgement was
-    /// not answered.
+    /// Events that the server will deliver again, to any worker of the group: their route failed, or the server didn't answer their
+    /// acknowledgement.
     pub retried: u64,
     /// Events whose route failed for good, stored as dead letters.
     pub dead: u64,
-    /// Events that were returned to the server without a result: because of a drain or a runtime that shut down, or because
-    /// they were running in this worker already.
+    /// Events that the worker returned without a result: because of a drain, because the runtime shut down, or because the worker
+    /// was running the same event already.
     pub returned: u64,
     /// Events that run at present.
     pub running: u64,
     /// Dead letters that were replayed through this worker.
     pub replayed: u64,
-    /// The routes that stand still at present, and everything else that fails.
+    /// The operations that fail at present.
     pub stalls: Vec<Stall>,
 }
 
-/// A failure that lasts: the worker tries again and again, and warns once a minute.
+/// An operation that fails at present. The worker tries again, and warns once a minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
     /// The route's name; `None` if all routes are affected.
     pub route: Option<String>,
-    /// When it began, by this machine's clock of now.
+    /// When it failed first, by this machine's present clock.
     pub since: SystemTime,
     /// The latest cause. It holds no payload.
     pub cause: String,
