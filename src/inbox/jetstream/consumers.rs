@@ -238,10 +238,7 @@ impl Consumers {
                 differences.describe(&plan.consumer)
             }
         };
-        match cause {
-            Some(cause) => self.stalls.raise(route, operation, cause),
-            None => self.stalls.clear(route, operation),
-        }
+        self.stalls.update(route, operation, cause);
         Some(info.config.ack_wait)
     }
 

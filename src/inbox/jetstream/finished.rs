@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 /// The most ranges of one consumer, at 16 bytes each. Beyond that the worker forgets the newest range: its events may run again, but

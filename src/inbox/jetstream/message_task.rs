@@ -252,7 +252,9 @@ impl MessageTask {
                     worker.stalls.clear(name, Operation::Acknowledge);
                     break;
                 }
-                Err(cause) => worker.stalls.raise(name, Operation::Acknowledge, cause),
+                Err(cause) => {
+                    worker.stalls.raise(name, Operation::Acknowledge, cause);
+                }
             }
             if runtime.now().saturating_duration_since(begun) >= worker.ack_wait {
                 let is_stored = exit == Exit::Dead;

@@ -48,14 +48,13 @@ async fn look(worker: &WorkerInner) {
         Ok(stream) => stream,
         Err(error) => {
             let cause = describe(&error);
-            return worker.stalls.raise(None, Operation::CheckStream, cause);
+            worker.stalls.raise(None, Operation::CheckStream, cause);
+            return;
         }
     };
     worker.checkpoints.identify(stream.cached_info());
-    match mismatch(&stream.cached_info().config, settings) {
-        Some(cause) => worker.stalls.raise(None, Operation::CheckStream, cause),
-        None => worker.stalls.clear(None, Operation::CheckStream),
-    }
+    let cause = mismatch(&stream.cached_info().config, settings);
+    worker.stalls.update(None, Operation::CheckStream, cause);
     worker.read_server_time().await;
     for route in &worker.routes {
         if let Some(ack_wait) = worker.consumers.check(&stream, &route.plan).await {

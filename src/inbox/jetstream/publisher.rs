@@ -247,10 +247,8 @@ impl Publisher {
             // The next publication fails and reports it.
             return;
         };
-        match mismatch(&stream.cached_info().config, &self.settings) {
-            Some(cause) => self.stalls.raise(None, Operation::CheckStream, cause),
-            None => self.stalls.clear(None, Operation::CheckStream),
-        }
+        let cause = mismatch(&stream.cached_info().config, &self.settings);
+        self.stalls.update(None, Operation::CheckStream, cause);
     }
 
     fn count(&self, answer: &Answer) {

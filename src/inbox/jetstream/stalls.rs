@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,7 +63,13 @@ impl Stalls {
     }
 
     /// Notes that an operation failed. Warns at first, when the cause changes, and once a minute.
-    pub(super) fn raise(&self, route: Option<&Arc<str>>, operation: Operation, cause: String) {
+    /// Returns whether it warned.
+    pub(super) fn raise(
+        &self,
+        route: Option<&Arc<str>>,
+        operation: Operation,
+        cause: String,
+    ) -> bool {
         let now = self.runtime.now();
         let since = {
             let mut entries = self.entries();
@@ -86,7 +95,7 @@ impl Stalls {
             entry.failed = now;
             entry.cause.clone_from(&cause);
             if is_quiet {
-                return;
+                return false;
             }
             (entry.warned, entry.is_announced) = (now, true);
             entry.since
@@ -97,6 +106,22 @@ impl Stalls {
         } else {
             let lasted = now.saturating_duration_since(since);
             telemetry::worker_stalled(route.map(|route| &**route), &cause, lasted);
+        }
+        true
+    }
+
+    /// Notes that an operation failed for a cause, or that it works.
+    pub(super) fn update(
+        &self,
+        route: Option<&Arc<str>>,
+        operation: Operation,
+        cause: Option<String>,
+    ) {
+        match cause {
+            Some(cause) => {
+                self.raise(route, operation, cause);
+            }
+            None => self.clear(route, operation),
         }
     }
 
