@@ -955,6 +955,74 @@ async fn what_one_worker_finished_no_other_worker_repeats_from_a_consumer_create
     assert_eq!((count, ran.len()), (41, 41));
 }
 
+/// Two workers run events, while consumers and checkpoints are deleted and workers come and go.
+#[tokio::test]
+async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_again() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let start = || worker(&context).start(two_routes(&runs));
+    let mut workers = vec![start().await.unwrap(), start().await.unwrap()];
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut sent = 0;
+    for _ in 0..12 {
+        for _ in 0..random.usize(0..40) {
+            sent += 1;
+            send(&inbox, "a", &sent.to_string()).await;
+        }
+        match random.u32(0..6) {
+            0 => {
+                let worker = workers.remove(random.usize(0..2));
+                drain(&worker).await;
+                workers.push(start().await.unwrap());
+            }
+            1 => {
+                for worker in workers.drain(..) {
+                    drain(&worker).await;
+                }
+                delete_consumers(&context, &["team-first", "team-second"]).await;
+                workers.extend([start().await.unwrap(), start().await.unwrap()]);
+            }
+            2 => drop(context.delete_stream("BOTISIMO_CHECKPOINTS").await),
+            3 => {
+                wait_for(&runs, sent).await;
+                delete_consumers(&context, &["team-first"]).await;
+            }
+            _ => {
+                wait_for(&runs, sent).await;
+                delete_consumers(&context, &["team-first", "team-second"]).await;
+            }
+        }
+        // A consumer that isn't there can't be deleted.
+        for name in ["team-first", "team-second"] {
+            until("the consumers are there", async || {
+                let found =
+                    context.get_consumer_from_stream::<pull::Config, _, _>(name, "BOTISIMO");
+                found.await.is_ok()
+            })
+            .await;
+        }
+    }
+    wait_for(&runs, sent).await;
+    for worker in &workers {
+        recovered(worker).await;
+        drain(worker).await;
+    }
+    for route in ["first", "second"] {
+        let mut ran = runs.ids(route);
+        ran.sort();
+        let count = ran.len();
+        ran.dedup();
+        assert_eq!((count, ran.len()), (sent, sent), "{route}");
+    }
+}
+
+/// Waits until both routes have run so many events.
+async fn wait_for(runs: &Runs, events: usize) {
+    until("all have run", async || runs.count() >= 2 * events).await;
+}
+
 /// Servers from 2.11 on can pause a consumer.
 #[tokio::test]
 async fn a_paused_consumer_is_a_stall_with_its_cause() {

@@ -35,14 +35,12 @@ pub(super) struct Checkpoints {
     subject: String,
     state: Mutex<State>,
     changed: Notify,
-    /// The stored version. Locked while a record is written.
-    stored: tokio::sync::Mutex<u64>,
+    /// Locked while a record is written, so that a record never replaces a later one.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Counts the changes.
-    version: u64,
     /// When the stream of events was created, in nanoseconds since the Unix epoch. It identifies the stream; 0 if unknown.
     stream: u64,
     /// By the name of the consumer. The group has had each of these consumers.
@@ -80,7 +78,7 @@ impl Checkpoints {
             subject: format!("{prefix}.{:016x}", fastrand::u64(..)),
             state: Mutex::default(),
             changed: Notify::new(),
-            stored: tokio::sync::Mutex::new(0),
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -90,10 +88,7 @@ impl Checkpoints {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state();
-        change(&mut state);
-        state.version += 1;
-        drop(state);
+        change(&mut self.state());
         self.changed.notify_one();
     }
 
@@ -215,13 +210,10 @@ impl Checkpoints {
         });
     }
 
-    /// Stores a record, unless nothing has changed since the last one. Returns its size.
+    /// Stores a record and returns its size. An operator may have deleted the last one, so it is stored even without a change.
     pub(super) async fn store(&self) -> Result<usize, Error> {
-        let mut stored = self.stored.lock().await;
-        let (version, record) = self.record();
-        if *stored == version {
-            return Ok(0);
-        }
+        let _guard = self.writing.lock().await;
+        let record = self.record();
         let record = serde_json::to_vec(&record).expect("names and numbers are JSON");
         let size = record.len();
         let message = || PublishMessage::build().payload(record.clone().into());
@@ -235,11 +227,10 @@ impl Checkpoints {
             published = publish().await;
         }
         published.map_err(|error| failed("the checkpoint can't be stored", error))?;
-        *stored = version;
         Ok(size)
     }
 
-    fn record(&self) -> (u64, Record) {
+    fn record(&self) -> Record {
         let state = self.state();
         let room = self.context.client().max_payload() / 2 / RANGE_BYTES;
         let most = room / state.positions.len().max(1);
@@ -247,7 +238,7 @@ impl Checkpoints {
             let finished = position.finished.to_record(most);
             (name.clone(), (position.created, finished))
         });
-        (state.version, (state.stream, consumers.collect()))
+        (state.stream, consumers.collect())
     }
 
     /// Deletes records that the record of this worker contains.

@@ -56,6 +56,8 @@ async fn look(worker: &WorkerInner) {
     let cause = mismatch(&stream.cached_info().config, settings);
     worker.stalls.update(None, Operation::CheckStream, cause);
     worker.read_server_time().await;
+    // An operator may have deleted the last record.
+    worker.consumers.store_checkpoints().await;
     for route in &worker.routes {
         if let Some(ack_wait) = worker.consumers.check(&stream, &route.plan).await {
             route.set_ack_wait(ack_wait);

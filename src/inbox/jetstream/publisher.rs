@@ -125,33 +125,42 @@ impl Publisher {
     /// Admits a publication of so many bytes.
     fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
         let is_connected = self.context.client().connection_state() == State::Connected;
-        let mut state = self.state();
-        let held = state.bytes.saturating_add(bytes);
-        let held = held.saturating_add(state.overhead());
-        let refused = if state.draining {
-            Some(AcceptError::draining())
-        } else if !is_connected || bytes > self.max_body_bytes() {
-            // The client would buffer the event, and can never send one that is too large.
-            Some(AcceptError::unavailable())
-        } else if state.publications > 0 && held > self.limits.bytes {
-            Some(AcceptError::full())
-        } else {
-            None
+        let admitted = {
+            let mut state = self.state();
+            let held = state.bytes.saturating_add(bytes);
+            let held = held.saturating_add(state.overhead());
+            if state.draining {
+                Err((AcceptError::draining(), None))
+            } else if !is_connected {
+                // The client would buffer the event.
+                let cause = "the client isn't connected to the server";
+                Err((AcceptError::unavailable(), Some(cause)))
+            } else if bytes > self.max_body_bytes() {
+                Err((AcceptError::unavailable(), None))
+            } else if state.publications > 0 && held > self.limits.bytes {
+                let cause =
+                    "too many events wait for their acknowledgement: see `max_bytes_in_flight`";
+                Err((AcceptError::full(), Some(cause)))
+            } else {
+                state.publications += 1;
+                state.bytes += bytes;
+                Ok(())
+            }
+            .inspect_err(|_| state.refused += 1)
         };
-        let Some(refused) = refused else {
-            state.publications += 1;
-            state.bytes += bytes;
-            let publisher = Arc::clone(self);
-            return Ok(PublishPermit { publisher, bytes });
-        };
-        state.refused += 1;
-        let is_draining = state.draining;
-        drop(state);
-        if !is_connected && !is_draining {
-            let cause = "the client isn't connected to the server".to_owned();
-            self.stalls.raise(None, Operation::Publish, cause);
+        match admitted {
+            Ok(()) => {
+                self.stalls.clear(None, Operation::Admit);
+                let publisher = Arc::clone(self);
+                Ok(PublishPermit { publisher, bytes })
+            }
+            Err((refused, cause)) => {
+                if let Some(cause) = cause {
+                    self.stalls.raise(None, Operation::Admit, cause.to_owned());
+                }
+                Err(refused)
+            }
         }
-        Err(refused)
     }
 
     async fn send(&self, event: &Event) -> Result<PublishAck, PublishError> {

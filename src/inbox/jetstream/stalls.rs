@@ -20,6 +20,7 @@ const FLAPPING: Duration = Duration::from_secs(5);
 /// An operation of a worker or an inbox that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
+    Admit,
     Publish,
     Pull,
     Acknowledge,
@@ -27,6 +28,12 @@ pub(super) enum Operation {
     StoreCheckpoint,
     CheckConsumer,
     CheckStream,
+}
+
+impl Operation {
+    fn is_of_inbox(self) -> bool {
+        matches!(self, Self::Admit | Self::Publish)
+    }
 }
 
 /// The operations that fail at present, each with its cause.
@@ -101,7 +108,7 @@ impl Stalls {
             entry.since
         };
         // The subscriber is the user's code, so it runs without the lock.
-        if operation == Operation::Publish {
+        if operation.is_of_inbox() {
             telemetry::inbox_failing(&Error::new(ErrorKind::Inbox, cause));
         } else {
             let lasted = now.saturating_duration_since(since);
@@ -145,7 +152,7 @@ impl Stalls {
                 _ => return,
             }
         };
-        if operation == Operation::Publish {
+        if operation.is_of_inbox() {
             telemetry::inbox_recovered();
         } else {
             telemetry::worker_recovered(route.map(|route| &**route), lasted);
