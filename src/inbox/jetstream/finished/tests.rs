@@ -12,7 +12,7 @@ enum Step {
     RaiseFloor(u64),
     /// Another worker's knowledge.
     Merge(Vec<u64>, u64),
-    /// What a stored record loses and keeps.
+    /// A record that is stored and read.
     Restore,
 }
 
