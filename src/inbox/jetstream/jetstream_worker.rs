@@ -54,7 +54,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 ///
 /// If a route fails for good, the worker publishes a dead letter to a stream of its own, named as the stream of events with `_DEAD`
 /// appended, and then acknowledges the event. One letter is about one route. A letter larger than the server accepts is stored
-/// without its body, and its [`cause`](DeadLetter::cause) says so. A stream of dead letters that is created has a quarter of the
+/// without its body, and its [`cause`](crate::DeadLetter::cause) says so. A stream of dead letters that is created has a quarter of the
 /// [bytes](crate::StreamSettings::max_bytes) of the stream of events, and drops the oldest letters when it is full.
 /// [`replay`](DeadLetters::replay) runs only that route, as a new event with its own id.
 ///
