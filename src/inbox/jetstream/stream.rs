@@ -72,11 +72,15 @@ pub(super) fn failed(
     Error::caused(ErrorKind::Inbox, text.into(), source)
 }
 
-/// Returns the texts of an error and of its source in one line.
+/// Returns the texts of an error and of its source in one line, as the cause of a stall.
 pub(super) fn describe(error: &Error) -> String {
-    match std::error::Error::source(error) {
+    let text = match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    };
+    match text.contains("timed out") {
+        true => format!("{text} (the server doesn't answer what it denies to a user)"),
+        false => text,
     }
 }
 
