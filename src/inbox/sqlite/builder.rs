@@ -50,92 +50,88 @@ impl SqliteInboxBuilder {
 
     settings!();
 
-    /// Sets for how long to wait while another process has the inbox. The default is not at all.
+    /// Sets how long [`open`](SqliteInboxBuilder::open) waits while another process has locked the file. The default is 0.
     ///
-    /// With a rolling deployment the new process is started before the old one has ended: 30 s are
-    /// time enough for that to drain.
+    /// A rolling deployment starts the new process before the old one has ended. 30 s give the old process time to drain.
     pub fn lock_timeout(mut self, wait: Duration) -> Self {
         self.setup.lock_timeout = wait;
         self
     }
 
-    /// Sets how many events are held at once, in memory and on disk. The default is 1,000,000. The
-    /// next one is refused.
+    /// Sets how many events the inbox holds, in memory and on disk. The default is 1,000,000. Beyond that, the receiver answers
+    /// 503.
     pub fn max_events(mut self, events: u64) -> Self {
         self.limits.events = events;
         self
     }
 
-    /// Sets how many bytes the bodies of all held events may have. The default is 1 GiB.
+    /// Sets how many bytes the bodies of all these events may have. The default is 1 GiB. Beyond that, the receiver answers 503.
     ///
-    /// The file is somewhat larger than these, the dead letters' and the ids that are remembered
-    /// together, and doesn't shrink when they do: SQLite fills the room again.
+    /// The file also has the dead letters and the message ids. It doesn't shrink: SQLite fills free pages again.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Sets how many events are in memory at once, out of those held. The default is 1,024. Those
-    /// beyond it wait on disk. It should be more than `concurrency`.
+    /// Sets how many of these events are in memory. The default is 1,024. The others wait on disk. Set more than `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.window.events = events.max(1);
         self.window.unwritten = (events / 2).max(1);
         self
     }
 
-    /// Sets how many bytes the bodies of the events in memory may have; the last one may go over
-    /// it. The default is 16 MiB.
+    /// Sets how many bytes the bodies of the events in memory may have. The default is 16 MiB. The last event may exceed it.
     pub fn max_bytes_in_memory(mut self, bytes: usize) -> Self {
         self.window.bytes = bytes;
         self
     }
 
-    /// Sets how large the log beside the database may be while somebody reads from it and keeps it
-    /// from being emptied. The default is 64 MiB. Past it events are answered 503.
+    /// Sets how large the write-ahead log may be while a process reads the database for long. The default is 64 MiB. Beyond that,
+    /// the receiver answers 503.
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_wal_bytes = bytes;
         self
     }
 
-    /// Sets for how long the `messageId` of an accepted event is remembered, also from one process
-    /// to the next: a copy that comes within this time is answered 200 and not run again. The
-    /// default is 7 days, because the sender tries for days. With zero nothing is remembered.
+    /// Sets how long the inbox remembers the `messageId` of an accepted event, also across restarts. The default is 7 days,
+    /// because the sender retries for days. Within this time, a copy is answered 200 and doesn't run. With 0, the inbox
+    /// remembers no ids.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.setup.duplicate_window = window;
         self
     }
 
-    /// Sets how many ids are remembered at most. The default is 1,000,000, at some 70 bytes of
-    /// memory each. Past it the oldest are forgotten before their time, which is warned of once.
+    /// Sets how many ids the inbox remembers. The default is 1,000,000, at about 70 bytes of memory each. Beyond that, it forgets
+    /// the oldest ids before their window is over, and logs a warning once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.setup.max_remembered_ids = ids;
         self
     }
 
-    /// Sets how many dead letters are kept. The default is 100,000. Past it the oldest are dropped,
-    /// and counted as `dead_letters_dropped`. With 0 none is kept.
+    /// Sets how many dead letters the inbox keeps. The default is 100,000. Beyond that, it drops the oldest ones and counts them
+    /// as `dead_letters_dropped`. With 0, it keeps none.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
         self.setup.max_dead_letters = letters;
         self
     }
 
-    /// Sets how many bytes the bodies of all dead letters may have. The default is 256 MiB. Past it
-    /// the oldest are dropped.
+    /// Sets how many bytes the bodies of all dead letters may have. The default is 256 MiB. Beyond that, the inbox drops the
+    /// oldest ones.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_dead_letter_bytes = bytes;
         self
     }
 
-    /// Sets for how long dead letters are kept. The default is 30 days.
+    /// Sets how long the inbox keeps dead letters. The default is 30 days.
     pub fn keep_dead_letters_for(mut self, time: Duration) -> Self {
         self.setup.keep_dead_letters = time;
         self
     }
 
-    /// Sets how many processes may end while an event of an earlier one runs, before that event is
-    /// a dead letter. The default is 3. 0 counts as 1.
+    /// Sets how many processes may end while an event runs before the event becomes a dead letter. The default is 3. 0 counts as
+    /// 1.
     ///
-    /// Only events that were found at the start are counted, so a bad one has run once more.
+    /// The inbox counts only events of an earlier process, so a poison message runs once more than this.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.setup.max_crashes = crashes.max(1);
         self

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::inbox::AcceptError;
@@ -17,6 +17,17 @@ impl Fault {
     pub(super) const WAL_FULL: Self = Self("the write-ahead log is full");
 
     pub(super) fn of(error: &rusqlite::Error) -> Self {
+        const NO_SHARED_MEMORY: [i32; 4] = [
+            ffi::SQLITE_IOERR_SHMOPEN,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_SHMLOCK,
+            ffi::SQLITE_IOERR_SHMMAP,
+        ];
+        if let Some(error) = error.sqlite_error()
+            && NO_SHARED_MEMORY.contains(&error.extended_code)
+        {
+            return Self("its file system doesn't support a write-ahead log, use a local disk");
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self("the disk is full"),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

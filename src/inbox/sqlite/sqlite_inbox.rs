@@ -56,17 +56,48 @@ use crate::runtime::Runtime;
 /// [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes), the receiver answers 503 until the reader is done, and the inbox logs
 /// it.
 ///
-/// One inbox owns the file. It locks the file and a file beside it whose name ends with `-lock`. The file must be on a local
-/// disk, because the write-ahead log doesn't work on network file systems.
+/// One inbox owns the file, by whatever name it is opened. The inbox follows symbolic links, and locks a file beside the
+/// database whose name ends with `-lock`. On Linux it locks the database too, so that a hard link or a deleted lock file
+/// doesn't let a second inbox in.
+///
+/// # Where the file lies
+///
+/// The database, its write-ahead log (`-wal`) and its index (`-shm`) belong together, in one folder on a local disk.
+///
+/// - To use the file in a container, mount its folder. If the file itself is a mount point, [`open`](SqliteInbox::open) fails:
+///   the log would be lost with the container.
+/// - The index is shared memory. File systems of a network, or between a virtual machine and its host, don't share memory:
+///   there, `open` fails, or a reader on another machine damages the file.
+/// - To move or rename the file, stop the process and move all files. If the log is still beside the old name, `open` fails
+///   and names it. If the log is missing, the inbox logs a warning and opens.
+///
+/// # Backups
+///
+/// `.backup` of `sqlite3` and `VACUUM INTO` copy the database while the inbox works. A copy of all files is complete if the
+/// process has stopped, or if it is an atomic snapshot. A copy of the database file alone lacks the last events and results
+/// that are only in the log: these events are lost, and events that had ended run again.
+///
+/// To restore a backup, stop the process, delete `-wal` and `-shm`, and replace the database. The inbox then runs the events
+/// that hadn't ended when the backup was made.
+///
+/// # Clocks
+///
+/// The duplicate window, the retention of dead letters and due times go by the inbox's own clock. It counts the time that
+/// passes while a process runs, and the time between two processes if the system's clock shows less than a day. Longer times
+/// don't count, because the system's clock may be wrong. The time of a suspended machine doesn't count either.
+///
+/// So a system clock that is wrong or is set deletes nothing early, and no attempt waits longer than
+/// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system's clock.
 ///
 /// # Faults of the disk
 ///
 /// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers finish, and no
-/// others start. The inbox recovers without a restart, and logs the fault.
+/// others start. The inbox recovers without a restart. It logs each fault at first and every minute, and
+/// [`Handle::health`] returns it. If another process adds or deletes rows, the inbox counts the rows again and goes on.
 ///
-/// If the file or its log is deleted, moved or replaced, the inbox runs the events that are in memory, and the receiver answers
-/// 503 until the process is restarted. If the file is damaged, the inbox runs all events that it can read. An event whose result
-/// can't be written runs again after the next start. `.recover` of `sqlite3` may restore more.
+/// If the file or its log is deleted, moved or replaced, the inbox runs the events that it holds, and the receiver answers 503
+/// until the file is back or the process is restarted. If the file is damaged, the inbox runs all events that it can read. An
+/// event whose result can't be written runs again after the next start. `.recover` of `sqlite3` may restore more.
 ///
 /// # Examples
 ///

@@ -84,7 +84,7 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), Error> {
     if mode != "wal" {
         return Err(unusable(
             path,
-            "its file system doesn't support a write-ahead log",
+            "its file system doesn't support a write-ahead log, use a local disk",
         ));
     }
     // `FULL` syncs the log at each commit. The writer decides when to checkpoint.
