@@ -1,6 +1,7 @@
 use futures_channel::oneshot;
 
 use super::writer::Writer;
+use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{Fingerprint, Job, Next, OrderKey};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted};
@@ -36,6 +37,26 @@ pub(super) struct Accept {
 pub(super) struct CopyPending {
     pub(super) id: Fingerprint,
     pub(super) answer: Answer,
+}
+
+/// The answer to an event that waited for a commit.
+pub(super) struct Reply {
+    pub(super) answer: Answer,
+    pub(super) result: Result<Accepted, AcceptError>,
+    /// Whether the event waits for a worker now.
+    pub(super) runs: bool,
+    /// The span of an event that doesn't run yet. It ends in the subscriber's code, so not under a lock.
+    pub(super) parent_span: Option<ParentSpan>,
+}
+
+impl Reply {
+    /// Sends the answer. Returns `Some` if the task that waits for it will spawn a worker.
+    pub(super) fn send(self) -> Option<()> {
+        discard(self.parent_span);
+        // The waker is the executor's code.
+        let sent = catch_panic(|| self.answer.send(self.result));
+        (self.runs && sent.is_ok_and(|sent| sent.is_ok())).then_some(())
+    }
 }
 
 /// An event whose attempt has ended.

@@ -180,7 +180,7 @@ impl Writer {
         let (draining, limits, mut held) = {
             let state = self.shared.lock();
             let limits = state.admissions.limits();
-            (state.is_draining(), limits, state.held())
+            (state.draining, limits, state.held())
         };
         let mut admitted = 0;
         for letter in letters {

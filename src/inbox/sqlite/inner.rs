@@ -198,7 +198,7 @@ impl InboxControl for Inner {
         Box::pin(async move {
             let at_rest = {
                 let mut state = self.shared.lock();
-                state.drain();
+                state.draining = true;
                 state.at_rest()
             };
             let _ = self.commands.send(Command::Wake);

@@ -1,14 +1,19 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use super::admissions::{Admissions, Held};
+use super::command::{Accept, CopyPending, Reply};
+use super::schedule::Schedule;
 use super::store::Totals;
 use super::window::Window;
-use crate::delivery::{Admission, EventOutcome, Fingerprint, Job, Next, Stats, WorkerSlot};
+use crate::delivery::{
+    Admission, EventOutcome, Fingerprint, Job, Next, Progress, Stats, WorkerSlot,
+};
 use crate::error::Error;
-use crate::inbox::AcceptError;
+use crate::inbox::{AcceptError, Accepted};
 use crate::waiters::Waiters;
 
 /// The state that the inbox, its workers and its writer share, under one lock.
@@ -30,9 +35,10 @@ pub(super) struct State {
     pub(super) window: Window,
     /// All counts but `running`.
     pub(super) stats: Stats,
-    draining: bool,
+    /// Whether the inbox refuses new events and starts none.
+    pub(super) draining: bool,
     /// Whether results can't be written now: no event starts.
-    failing: bool,
+    pub(super) failing: bool,
     /// Why the inbox can't store or read events now.
     pub(super) problem: Option<Error>,
     /// Tasks that wait until no event is in flight.
@@ -137,6 +143,64 @@ impl State {
         self.stats.bytes += size as u64;
     }
 
+    /// Ends the commit of an event, and puts it into the window if it may run.
+    pub(super) fn end_accept(
+        &mut self,
+        accept: Accept,
+        committed: bool,
+        schedule: &mut Schedule,
+    ) -> Reply {
+        let size = accept.event.body().len();
+        let (number, answer) = (accept.number, accept.answer);
+        self.admissions
+            .end(number, accept.id, size as u64, committed);
+        let mut reply = Reply {
+            answer,
+            result: Ok(Accepted::New),
+            runs: false,
+            parent_span: None,
+        };
+        if !committed {
+            self.stats.refused += 1;
+            reply.result = Err(AcceptError::unavailable());
+            reply.parent_span = Some(accept.parent_span);
+            return reply;
+        }
+        self.stats.accepted += 1;
+        self.stored(size);
+        let room = self.window.capacity().has_room() && !self.draining;
+        reply.runs = schedule.stored(number, accept.key.clone(), room);
+        if reply.runs {
+            self.window.push(Box::new(Job {
+                number,
+                event: accept.event,
+                parent_span: accept.parent_span,
+                progress: Progress::new(),
+                key: accept.key,
+            }));
+        } else {
+            reply.parent_span = Some(accept.parent_span);
+        }
+        reply
+    }
+
+    /// Answers a copy of an event whose commit has ended.
+    pub(super) fn end_copy(&mut self, copy: CopyPending, now: u64) -> Reply {
+        let result = if self.admissions.has_stored(copy.id, now) {
+            self.stats.duplicates += 1;
+            Ok(Accepted::Duplicate)
+        } else {
+            self.stats.refused += 1;
+            Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
+        };
+        Reply {
+            answer: copy.answer,
+            result,
+            runs: false,
+            parent_span: None,
+        }
+    }
+
     /// Counts an event whose result is on disk.
     pub(super) fn written(&mut self, job: &Job, next: Next) {
         self.window.remove(job.size());
@@ -194,23 +258,6 @@ impl State {
 
     pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {
         self.may_start().then(|| self.window.reserve_slot())?
-    }
-
-    /// Refuses new events and starts none from now on.
-    pub(super) fn drain(&mut self) {
-        self.draining = true;
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining
-    }
-
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing
-    }
-
-    pub(super) fn set_failing(&mut self, failing: bool) {
-        self.failing = failing;
     }
 
     /// Returns a receiver that is ready once no event runs, or `None` if none runs now.

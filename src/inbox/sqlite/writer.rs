@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::batch::{Batch, BatchWriter};
-use super::command::{Accept, Command, Complete, CopyPending};
+use super::command::{Accept, Command, Complete, CopyPending, Reply};
 use super::database::Database;
 use super::inner::Inner;
 use super::loader::Loader;
@@ -13,8 +13,7 @@ use super::message_ids::MessageIds;
 use super::state::Shared;
 use super::store::{DeadLetterLimits, Dropped};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{DeadLetter, EventOutcome, Job, Next, Progress, spawn_workers};
-use crate::inbox::{AcceptError, Accepted};
+use crate::delivery::{DeadLetter, EventOutcome, Next, spawn_workers};
 use crate::runtime::{Clock, millis};
 
 /// How many commands a turn takes.
@@ -198,86 +197,34 @@ impl Writer {
         for complete in &written.completes {
             self.reschedule(complete);
         }
-        let mut answers = Vec::with_capacity(accepts.len() + copies.len());
-        // A span ends where it is dropped. That runs the subscriber's code, so not under the lock.
-        let mut spans = Vec::new();
         // An unavailable inbox accepts nothing, but only a failing one starts nothing.
         let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
         let problem = self.database.problem().cloned();
         let schedule = &mut self.loader.schedule;
-        let mut turn = self.shared.update(|state| {
-            state.set_failing(failing);
-            state.admissions.unavailable = unavailable;
+        let (mut turn, replies) = self.shared.update(|state| {
+            state.failing = failing;
             state.problem = problem;
+            state.admissions.unavailable = unavailable;
             for Complete { job, next, .. } in &written.completes {
                 state.written(job, *next);
             }
-            for accept in accepts {
-                let Accept {
-                    number,
-                    event,
-                    id,
-                    key,
-                    parent_span,
-                    answer,
-                    ..
-                } = accept;
-                let size = event.body().len();
-                state
-                    .admissions
-                    .end(number, id, size as u64, written.accepted);
-                if !written.accepted {
-                    state.stats.refused += 1;
-                    spans.push(parent_span);
-                    answers.push((answer, Err(AcceptError::unavailable()), false));
-                    continue;
-                }
-                state.stats.accepted += 1;
-                state.stored(size);
-                let room = state.window.capacity().has_room() && !state.is_draining();
-                let runs = schedule.stored(number, key.clone(), room);
-                if runs {
-                    let progress = Progress::new();
-                    let job = Job {
-                        number,
-                        event,
-                        parent_span,
-                        progress,
-                        key,
-                    };
-                    state.window.push(Box::new(job));
-                } else {
-                    spans.push(parent_span);
-                }
-                answers.push((answer, Ok(Accepted::New), runs));
-            }
-            for CopyPending { id, answer } in copies {
-                let stored = state.admissions.has_stored(id, now);
-                state.stats.duplicates += u64::from(stored);
-                state.stats.refused += u64::from(!stored);
-                let retry = AcceptError::unavailable().retry_after(Duration::from_secs(1));
-                let result = if stored {
-                    Ok(Accepted::Duplicate)
-                } else {
-                    Err(retry)
-                };
-                answers.push((answer, result, false));
-            }
+            let accepts = accepts.into_iter();
+            let replies = accepts.map(|one| state.end_accept(one, written.accepted, schedule));
+            let mut replies: Vec<Reply> = replies.collect();
+            replies.extend(copies.into_iter().map(|copy| state.end_copy(copy, now)));
             if idle {
                 state.admissions.expire(now);
             }
-            Turn {
-                draining: state.is_draining(),
+            let turn = Turn {
+                draining: state.draining,
                 ready: state.window.ready(),
                 forgotten: state.admissions.forgotten(),
-            }
+            };
+            (turn, replies)
         });
-        for (answer, result, runs) in answers {
-            let answered = catch_panic(|| answer.send(result)).is_ok_and(|sent| sent.is_ok());
-            // The task that got the answer spawns a worker.
-            turn.ready = turn.ready.saturating_sub(usize::from(runs && answered));
-        }
-        discard(spans);
+        // The task that gets the reply spawns a worker.
+        let attended = replies.into_iter().filter_map(Reply::send);
+        turn.ready = turn.ready.saturating_sub(attended.count());
         discard(written.completes);
         turn
     }
@@ -341,7 +288,7 @@ impl Writer {
         }
         let capacity = {
             let state = self.shared.lock();
-            (!state.is_failing()).then(|| state.window.capacity())
+            (!state.failing).then(|| state.window.capacity())
         };
         let Some(capacity) = capacity else {
             return false;
