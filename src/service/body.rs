@@ -27,6 +27,7 @@ pin_project! {
 }
 
 impl<B> ResponseBody<B> {
+    #[inline]
     pub(super) fn inner(body: B) -> Self {
         Self {
             kind: Kind::Inner { body },
