@@ -22,6 +22,7 @@ mod dead_letters;
 mod error;
 mod file_identity;
 mod file_lock;
+mod health;
 mod inner;
 mod loader;
 mod message_ids;

@@ -153,12 +153,10 @@ impl Writer {
         let loaded = !turn.draining && self.load();
         if idle {
             self.prune(turn.forgotten);
-            self.database.count_written();
+            let failing = self.database.health.problem().is_some();
             self.database.tidy();
-            let failing = self.database.problem().is_some();
-            self.database.keep_time();
             // The next turn shows that the inbox is well again.
-            self.more |= failing && self.database.problem().is_none();
+            self.more |= failing && self.database.health.problem().is_none();
         }
         self.set_timer();
         if turn.ready > 0 || loaded {
@@ -199,7 +197,7 @@ impl Writer {
         }
         // An unavailable inbox accepts nothing, but only a failing one starts nothing.
         let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
-        let problem = self.database.problem().cloned();
+        let problem = self.database.health.problem().cloned();
         let schedule = &mut self.loader.schedule;
         let (mut turn, replies) = self.shared.update(|state| {
             state.failing = failing;

@@ -17,7 +17,6 @@ use crate::runtime::ClockReading;
 pub(super) use self::dead_letters::{DeadLetterLimits, Dropped, Requeued};
 pub(super) use self::row::{Head, StoredEvent};
 pub(super) use self::schema::open;
-pub(super) use self::wal::Wal;
 
 /// The inbox's database. Every change runs in a [`transaction`](Store::transaction), which also writes the totals.
 #[derive(Debug)]
