@@ -72,14 +72,13 @@ async fn drain(worker: &JetStreamWorker) {
 fn users(denied: &[&str]) -> String {
     format!(
         "authorization {{ users: [\n\
-         {{ user: worker, password: w, permissions: {{ publish: {{ allow: [\">\"], deny: {denied:?} }} }} }},\n\
-         {{ user: operator, password: o }} ] }}\nno_auth_user: worker"
+         {{ user: worker, password: p, permissions: {{ publish: {{ allow: [\">\"], deny: {denied:?} }} }} }},\n\
+         {{ user: operator, password: p }} ] }}\nno_auth_user: worker"
     )
 }
 
 async fn operator(server: &Server) -> Context {
-    let url = server.url().replace("nats://", "nats://operator:o@");
-    async_nats::jetstream::new(nats::connect(&url).await)
+    async_nats::jetstream::new(nats::connect_as(&server.url(), "operator").await)
 }
 
 #[tokio::test]
@@ -801,6 +800,65 @@ async fn a_full_stream_is_503_with_its_cause_and_recovers_when_there_is_room() {
         .unwrap();
     assert_eq!(inbox.accept(sized()).await, Ok(Accepted::New));
     assert_eq!(log.count("the inbox has recovered"), 1);
+}
+
+/// The guide lists these permissions.
+#[tokio::test]
+async fn the_permissions_of_the_guide_are_enough() {
+    let log = Log::capture();
+    let list = include_str!("../../src/guide/scaling.md");
+    let allowed = |user: &str| {
+        let rows = list.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows = rows.filter(|row| row.contains(user) && row.contains("publish"));
+        let subjects = rows.map(|row| row.split('`').next().unwrap());
+        subjects.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (receiver, worker_) = (allowed("receiver"), allowed("worker"));
+    assert!(
+        receiver.len() > 1 && worker_.len() > 5,
+        "{receiver:?} {worker_:?}"
+    );
+    let user = |name: &str, subjects: &[String]| {
+        format!(
+            "{{ user: {name}, password: p, permissions: {{ publish: {subjects:?}, subscribe: [\"_INBOX.>\"] }} }}"
+        )
+    };
+    let users = format!(
+        "authorization {{ users: [ {{ user: operator, password: p }}, {}, {} ] }}",
+        user("receiver", &receiver),
+        user("worker", &worker_)
+    );
+    let server = Server::start_with(&format!("{users}\nno_auth_user: operator")).await;
+    let connect =
+        async |user: &str| async_nats::jetstream::new(nats::connect_as(&server.url(), user).await);
+    // The operator creates the streams.
+    let context = server.context().await;
+    drop(inbox(&context).await);
+    drain(
+        &worker(&context)
+            .start(failing(&Arc::default()))
+            .await
+            .unwrap(),
+    )
+    .await;
+    delete_consumers(&context, &["team-a"]).await;
+    let inbox = JetStreamInbox::builder(connect("receiver").await).stream(existing());
+    let inbox = inbox.open().await.unwrap();
+    let worker = worker(&connect("worker").await).stream(existing());
+    let worker = worker.start(failing(&Arc::default())).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it is dead-lettered", async || worker.stats().dead == 1).await;
+    let letters = worker.dead_letters();
+    let letter = letters.list(None, 9).await.unwrap().remove(0);
+    assert!(letters.replay(letter.id()).await.unwrap());
+    until("it is dead-lettered again", async || {
+        worker.stats().dead == 2
+    })
+    .await;
+    drain(&worker).await;
+    assert_eq!(worker.stats().stalls, []);
+    assert!(!server.log().contains("Violation"), "{}", server.log());
+    assert_eq!(log.count("stalled"), 0, "{}", log.text());
 }
 
 /// An account whose streams may take so many bytes.

@@ -239,8 +239,18 @@ async fn answers(context: &Context) -> bool {
 
 /// Connects to one of the servers whose URLs are given, with commas between them.
 pub(crate) async fn connect(urls: &str) -> async_nats::Client {
-    let options =
-        async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
+    connect_with(urls, async_nats::ConnectOptions::new()).await
+}
+
+/// Connects as a user whose password is `p`.
+pub(crate) async fn connect_as(urls: &str, user: &str) -> async_nats::Client {
+    let (user, password) = (user.to_owned(), "p".to_owned());
+    let options = async_nats::ConnectOptions::with_user_and_password(user, password);
+    connect_with(urls, options).await
+}
+
+async fn connect_with(urls: &str, options: async_nats::ConnectOptions) -> async_nats::Client {
+    let options = options.reconnect_delay_callback(|_| Duration::from_millis(50));
     let urls: Vec<_> = urls.split(',').collect();
     let connected = options.connect(urls).await;
     connected.expect("the server takes clients")
