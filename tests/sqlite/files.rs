@@ -321,7 +321,7 @@ async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_were_deleted_by_hand_take_no_room_and_hold_nobody_back() {
+async fn events_deleted_by_hand_take_no_room_and_block_no_key() {
     let (place, log, gate) = (
         InboxFile::new(),
         Log::default(),

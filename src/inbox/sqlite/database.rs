@@ -178,7 +178,7 @@ impl Database {
             return;
         };
         // Readers that follow one another let a checkpoint finish and the log still grow: it starts anew only while
-        // nobody reads it.
+        // no process reads it.
         if wal.bytes >= self.wal.max_bytes / 2
             && let Some(truncated) = self.store.truncate_wal()
         {

@@ -25,6 +25,7 @@ mod linux {
     use std::collections::BTreeMap;
     use std::collections::btree_map::Entry;
     use std::fs::{self, File, OpenOptions};
+    use std::os::unix::fs::OpenOptionsExt;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::{DatabaseLock, Path, io};
@@ -50,6 +51,8 @@ mod linux {
             if !path.exists() {
                 let mut options = OpenOptions::new();
                 let options = options.create(true).truncate(false).write(true);
+                // As SQLite creates it.
+                options.mode(0o644);
                 drop(options.open(path)?);
             }
             let id = file_id(&fs::metadata(path)?);

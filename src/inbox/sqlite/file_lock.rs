@@ -75,7 +75,7 @@ impl FileLock {
     }
 }
 
-/// Returns whether the file is locked now.
+/// Locks a file. Returns false if another descriptor has locked it.
 pub(super) fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),

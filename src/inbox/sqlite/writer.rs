@@ -40,7 +40,7 @@ pub(super) struct Writer {
     message_ids: MessageIds,
     retention: Retention,
     timer: Option<Timer>,
-    /// Gone once nobody has the inbox any more.
+    /// Gone once the inbox and all its handles are dropped.
     inner: Weak<Inner>,
     /// Whether the next turn begins without waiting for a command.
     more: bool,
@@ -109,7 +109,7 @@ impl Writer {
             .update(|state| state.admissions.unavailable = !available);
     }
 
-    /// Runs until nobody has the inbox any more.
+    /// Runs until the inbox and all its handles are dropped.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
             let mut batch = Batch::default();
