@@ -44,18 +44,23 @@
 //!
 //!     let mut terminate = signal(SignalKind::terminate())?; // `docker stop`, Kubernetes
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//!     axum::serve(listener, app)
-//!         .with_graceful_shutdown(async move {
-//!             tokio::select! {
-//!                 _ = terminate.recv() => {}
-//!                 _ = tokio::signal::ctrl_c() => {}
-//!             }
-//!             // Drain before the server stops: the receiver answers 503, and the sender
-//!             // retries. A closed port may lose the event.
-//!             let drained = handle.drain(Duration::from_secs(25)).await;
-//!             println!("{} events remain", drained.remaining);
-//!         })
-//!         .await
+//!     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//!     let server = axum::serve(listener, app)
+//!         .with_graceful_shutdown(async { let _ = stopped.await; });
+//!     let server = tokio::spawn(server.into_future());
+//!     tokio::select! {
+//!         _ = terminate.recv() => {}
+//!         _ = tokio::signal::ctrl_c() => {}
+//!     }
+//!
+//!     // Drain before the server stops: the receiver answers 503, and the sender retries. A
+//!     // closed port may lose the event.
+//!     let drained = handle.drain(Duration::from_secs(20)).await;
+//!     println!("{} events remain", drained.remaining);
+//!     drop(stop);
+//!     // A client that stalls doesn't delay the end.
+//!     let _ = tokio::time::timeout(Duration::from_secs(4), server).await;
+//!     Ok(())
 //! }
 //! ```
 //!
