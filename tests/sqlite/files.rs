@@ -239,6 +239,21 @@ async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved
     assert_eq!(inbox.handle().stats().recovered, 3);
 }
 
+/// SQLite deletes the log beside a new database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
+    let (place, _inbox) = with_three().await;
+    let crashed = copy(&place, &["", "-wal"]);
+    let away = crashed.folder().join("away.db");
+    fs::rename(crashed.path(), &away).unwrap();
+    for _ in 0..2 {
+        let error = refused(crashed.path()).await;
+        assert!(error.to_string().contains("inbox.db-wal"), "{error}");
+    }
+    fs::rename(&away, crashed.path()).unwrap();
+    assert_eq!(recovered(&crashed).await, 3);
+}
+
 /// A hard link has a log of its own name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused() {

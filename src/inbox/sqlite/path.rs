@@ -41,6 +41,20 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Err(unusable(&path, "it is a symbolic link to itself"))
 }
 
+/// Checks that an empty or new database has no write-ahead log, which SQLite would delete.
+pub(super) fn check_new(path: &Path) -> Result<(), Error> {
+    let wal = beside(path, "-wal");
+    let is_empty = |path: &Path| fs::metadata(path).map_or(true, |file| file.len() == 0);
+    if is_empty(path) && !is_empty(&wal) {
+        let why = format!(
+            "the database is gone, and its write-ahead log {} may have events: move the database back, or delete the log",
+            wal.display()
+        );
+        return Err(unusable(path, &why));
+    }
+    Ok(())
+}
+
 /// Checks that a database which wasn't closed still has its write-ahead log. `old_path` is where it was
 /// opened last.
 ///

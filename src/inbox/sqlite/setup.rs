@@ -55,6 +55,7 @@ impl Setup {
         let wanted = || inner.strong_count() > 0;
         let lock = FileLock::acquire(&path, self.lock_timeout, wanted)?;
         let inner = alive()?;
+        path::check_new(&path)?;
         let has_wal = beside(&path, "-wal").exists();
         let connection = store::open(&path)?;
         let clock = Arc::clone(&inner.clock);
