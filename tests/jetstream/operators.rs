@@ -640,6 +640,45 @@ async fn denied_checkpoints_are_warned_of_and_events_run() {
     recovered(&worker).await;
 }
 
+#[tokio::test]
+async fn without_a_stream_for_checkpoints_a_worker_starts_and_warns() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    drain(
+        &worker(&context)
+            .start(failing(&Arc::default()))
+            .await
+            .unwrap(),
+    )
+    .await;
+    context.delete_stream("BOTISIMO_CHECKPOINTS").await.unwrap();
+    let runs = Runs::default();
+    let worker = worker(&context).stream(existing());
+    let worker = worker.start(two_routes(&runs)).await.unwrap();
+    stalled(&worker, None, "there is no stream BOTISIMO_CHECKPOINTS").await;
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    assert_eq!(runs.count(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_read_checkpoints_starts_and_warns() {
+    let denied = [
+        "$JS.API.STREAM.INFO.BOTISIMO_CHECKPOINTS",
+        "botisimo-checkpoint.>",
+    ];
+    let server = Server::start_with(&users(&denied)).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
+    stalled(&worker, None, "denies").await;
+    send(&inbox, "a", "1").await;
+    wait_idle(&worker, 2).await;
+    assert_eq!(runs.count(), 2);
+}
+
 /// A router whose route fails for good, and counts its runs.
 fn failing(count: &Arc<AtomicU32>) -> EventRouter {
     let count = Arc::clone(count);

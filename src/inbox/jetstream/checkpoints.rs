@@ -43,7 +43,7 @@ pub(super) struct Checkpoints {
 struct State {
     /// When the stream of events was created, in nanoseconds since the Unix epoch. It identifies the stream; 0 if unknown.
     stream: u64,
-    /// By the name of the consumer. The group has had each of these consumers.
+    /// The positions of the consumers that the group has had, by name.
     positions: BTreeMap<String, Position>,
 }
 
@@ -83,7 +83,7 @@ impl Checkpoints {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

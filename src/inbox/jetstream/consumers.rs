@@ -144,8 +144,8 @@ impl Consumers {
         let cannot = |error| failed(format!("the consumer {name} can't be created"), error);
         if self.checkpoints.position(name).is_some() {
             self.runtime.sleep(GRACE).await;
+            self.load_checkpoints().await;
         }
-        self.load_checkpoints().await;
         let info = stream.get_info().await;
         let info = info.map_err(|error| failed("the stream can't be looked up", error))?;
         self.checkpoints.identify(&info);
@@ -167,8 +167,10 @@ impl Consumers {
                 }
             }
         };
-        // Other workers compare the consumer's beginning with the checkpoints.
-        self.store_checkpoints().await;
+        if position.is_some() {
+            // Other workers compare the consumer's beginning with the checkpoints.
+            self.store_checkpoints().await;
+        }
         let config = self.config(plan, policy);
         match stream.create_consumer_strict(config).await {
             Ok(created) => {

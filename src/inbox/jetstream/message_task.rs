@@ -23,8 +23,8 @@ use crate::delivery::{Job, Next, Progress};
 use crate::event::Event;
 use crate::telemetry::{self, ParentSpan};
 
-/// An event gets so many more deliveries than the policy allows attempts, if its workers crashed or were drained. After that the
-/// worker dead-letters the event without an attempt.
+/// The extra deliveries of an event whose workers crashed or were drained, beyond the attempts of the policy. After these the worker
+/// dead-letters the event without an attempt.
 const CRASHES: u32 = 5;
 
 /// If the server doesn't answer an acknowledgement within this time, the worker sends another one.
@@ -83,7 +83,7 @@ impl MessageTask {
         } else {
             (self.process_alive(&info).await, Exit::Retried)
         };
-        // Before the server is asked to deliver the event again, which it can do at once.
+        // The server can deliver the event again as soon as it receives the message below.
         drop(guard);
         match end {
             End::Exit(exit) => exit,
@@ -107,7 +107,7 @@ impl MessageTask {
         let process = pin!(CatchPanic::new(self.process(info)));
         let keep_alive = pin!(self.keep_alive());
         match select(process, keep_alive).await {
-            // Panics of the user's code are caught where it is called. After one of ours the server delivers the event again.
+            // The executor catches panics of the user's code. After a panic of this crate the server delivers the event again.
             Either::Left((end, _)) => end.unwrap_or(End::Exit(Exit::Retried)),
             Either::Right((never, _)) => match never {},
         }

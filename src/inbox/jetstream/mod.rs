@@ -8,8 +8,7 @@
 //! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
 //! 4. `dead_letter_stream`: the worker stores an event whose route failed for good, with its `headers`.
 //!
-//! Beside this way, `checkpoints` remember what a group has finished, `monitor` looks for changes that operators made, and
-//! `stalls` report what fails.
+//! `checkpoints` store what a group has finished, `monitor` looks for changes that operators made, and `stalls` report failures.
 
 mod backoff;
 mod checkpoints;

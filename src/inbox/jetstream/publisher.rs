@@ -270,7 +270,7 @@ impl Publisher {
     }
 
     fn state(&self) -> MutexGuard<'_, InFlight> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -283,7 +283,7 @@ impl Publisher {
             }
             state.idle.wait()
         };
-        // The sender lives in here, which the caller holds.
+        // `self` holds the sender, so the channel stays open.
         let _ = idle.await;
     }
 }

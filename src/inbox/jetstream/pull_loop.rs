@@ -78,7 +78,7 @@ pub(super) async fn pull(
     drop(guard);
 }
 
-/// The server doesn't answer a request that it denies.
+/// Returns the cause of a pull without an answer. The server doesn't answer a request that it denies.
 fn unanswered(consumer: &PullConsumer) -> String {
     let info = consumer.cached_info();
     format!(

@@ -62,7 +62,7 @@ impl RouteConsumer {
     }
 
     fn running(&self) -> MutexGuard<'_, HashSet<u64>> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -65,7 +65,7 @@ impl Stalls {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -175,7 +175,7 @@ impl Stalls {
 
     /// Returns the operations that fail at present.
     pub(super) fn list(&self) -> Vec<Stall> {
-        // Reckoned back from the present, so that a step of the clock has no effect.
+        // The beginning is derived from the present time, so a step of the clock has no effect.
         let (now, present) = (self.runtime.now(), self.runtime.system_time());
         let entries = self.entries();
         let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 /// | max_bytes | set | otherwise the disk is the limit |
 /// | max_msgs_per_subject | unlimited | otherwise the stream drops older events of the same type |
 /// | max_age, duplicate_window | equal, and set | the stream remembers an id exactly as long as its event |
-/// | storage | `file` | a server loses its memory |
+/// | storage | `file` | memory storage is lost when the server stops |
 /// | replicas | at least [`replicas`](StreamSettings::replicas) | |
 /// | no_ack, sealed, mirror, sources, subject transform | none | |
 ///
@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # Memory for ids
 ///
-/// The server keeps the ids of the whole window in memory, at some 258 bytes each. A million events a week take 258 MB with the
+/// The server keeps the ids of the whole window in memory, at about 258 bytes each. A million events a week take 258 MB with the
 /// default of 7 days. To use less, shorten [`max_age`](StreamSettings::max_age): the sender drops an event after some days.
 ///
 /// # Examples

@@ -54,7 +54,7 @@ impl Counters {
 
 impl WorkerInner {
     fn counters(&self) -> MutexGuard<'_, Counters> {
-        // No user code runs under the lock, so a poisoned one is as it should be.
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +114,7 @@ impl WorkerInner {
             }
             counters.idle.wait()
         };
-        // The sender lives in here, which the caller holds.
+        // `self` holds the sender, so the channel stays open.
         let _ = idle.await;
     }
 
@@ -132,7 +132,7 @@ impl WorkerInner {
         *clock = ServerClock(read);
     }
 
-    /// Returns the present by the server's clock, or by this machine's if the server's isn't known.
+    /// Returns the present time by the server's clock. If it is unknown, returns this machine's time.
     pub(super) fn server_time(&self) -> SystemTime {
         let ServerClock(clock) = *self
             .server_clock

@@ -41,7 +41,7 @@ pub struct WorkerStats {
 pub struct Stall {
     /// The route's name; `None` if all routes are affected.
     pub route: Option<String>,
-    /// When it failed first, by this machine's present clock.
+    /// When it began to fail, by this machine's present clock.
     pub since: SystemTime,
     /// The latest cause. It holds no payload.
     pub cause: String,
