@@ -1,4 +1,4 @@
-//! Any bytes decode as the rules say, and the methods of an event return the members of its body.
+//! Any bytes decode according to the rules, and an event's methods return the members of its body.
 #![no_main]
 
 use botisimo_webhooks_fuzz::decoding::check;

@@ -1,4 +1,4 @@
-//! Any members decode as the rules say: members given twice, long or deep members, in any order.
+//! Any members decode according to the rules: repeated, long or deep members, in any order.
 #![no_main]
 
 use arbitrary::Arbitrary;

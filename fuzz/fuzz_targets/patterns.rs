@@ -1,4 +1,4 @@
-//! Patterns parse and match as the rules say, and `matching_routes` returns exactly the routes that
+//! Patterns parse and match according to the rules. `matching_routes` returns exactly the routes that
 //! run.
 #![no_main]
 
@@ -24,7 +24,7 @@ enum Kind {
     Any,
 }
 
-/// A name whose segments are often equal.
+/// A name with segments that often repeat.
 #[derive(Debug)]
 struct Name(String);
 
@@ -79,7 +79,7 @@ fuzz_target!(|input: Input| {
         let pattern = match (pattern, parsed) {
             (Some(expected), Ok(pattern)) => {
                 let again =
-                    Pattern::new(&pattern.to_string()).expect("a pattern reads what it writes");
+                    Pattern::new(&pattern.to_string()).expect("a pattern parses its own display");
                 assert_eq!(again, pattern);
                 model.push((number, Some(expected)));
                 pattern
@@ -131,7 +131,7 @@ fn run(router: &mut EventRouter, event_type: &str, expected: &[String]) {
     };
     let mut run = std::pin::pin!(router.call(event));
     let Poll::Ready(Ok(report)) = run.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("no handler waits")
+        panic!("no handler is ever pending")
     };
     let ran: Vec<_> = report.routes().iter().map(|route| route.route()).collect();
     assert_eq!(ran, expected, "{event_type:?}");

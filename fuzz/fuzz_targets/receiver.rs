@@ -1,5 +1,5 @@
-//! Every request for the webhook gets the answer of the table, and every other request passes through
-//! untouched, with any head and any body.
+//! The receiver answers every webhook request according to the table of answers. Every other request passes
+//! through untouched, with any head and any body.
 #![no_main]
 
 use std::collections::VecDeque;
@@ -140,7 +140,7 @@ fuzz_target!(|input: Input<'_>| {
     assert_eq!(inbox.owned.lock().expect("no thread panics").len(), 1);
 });
 
-/// At least the size of the valid body.
+/// Returns the body limit, which is at least the size of the valid body.
 fn limit(input: &Input<'_>) -> usize {
     GOOD.len() + usize::from(input.max_body_bytes)
 }
@@ -235,7 +235,7 @@ fn good(limit: usize) -> Request<Framed> {
     request.body(body).expect("the parts are valid")
 }
 
-/// Returns the status of the table.
+/// Returns the status that the table of answers requires.
 fn expected(input: &Input<'_>, request: &Request<Framed>) -> u16 {
     if request.method() != Method::POST {
         return 405;
@@ -380,7 +380,7 @@ fn status<B: Body<Data = Bytes, Error: Debug>>(answer: Result<Response<B>, Infal
         .body()
         .size_hint()
         .exact()
-        .expect("our own texts have a size");
+        .expect("the receiver's texts have an exact size");
     let status = answer.status().as_u16();
     assert_eq!(size == 0, status == 200);
     let retry = answer.headers().get("retry-after");
@@ -390,7 +390,7 @@ fn status<B: Body<Data = Bytes, Error: Debug>>(answer: Result<Response<B>, Infal
     status
 }
 
-/// Answers with the parts of the request.
+/// An inner service that answers with the parts of the request.
 #[derive(Clone)]
 struct Echo;
 
@@ -413,7 +413,7 @@ impl Service<Request<Framed>> for Echo {
     }
 }
 
-/// Sends a request through the layer, and compares the response.
+/// Sends a request through the layer and compares the response.
 fn passes<S, B>(service: &mut S, request: Request<Framed>)
 where
     S: Service<Request<Framed>, Response = Response<B>, Error = Infallible>,

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 /// One step of a body.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// Returns this many of its bytes, or all that remain.
+    /// Returns this many bytes, or all remaining bytes.
     Data(u8),
     Trailers,
     /// Returns pending once.
@@ -30,7 +30,7 @@ pub enum Hint {
     Lie(u16),
 }
 
-/// A body that follows its steps, and then returns the rest of its bytes.
+/// A body that follows its steps and then returns its remaining bytes.
 #[derive(Clone, Debug)]
 pub struct Framed {
     pub steps: VecDeque<Step>,

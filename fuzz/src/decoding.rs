@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use crate::envelope;
 
-/// Decodes a body, and compares the result and every method of the event with the rules.
+/// Decodes a body, and compares the result and the event's methods with the rules.
 pub fn check(body: &[u8]) {
     let event = match (envelope::read(body), Event::from_bytes(body)) {
         (Ok(model), Ok(event)) => {
@@ -32,7 +32,7 @@ pub fn check(body: &[u8]) {
     decode::<serde_json::Value>(&event);
     decode::<Vec<u8>>(&event);
     decode::<Payload<'_>>(&event);
-    let again = Event::from_bytes(event.body()).expect("the body of an event is an event");
+    let again = Event::from_bytes(event.body()).expect("an event's body decodes again");
     assert_eq!(
         (again.id(), again.raw_data()),
         (event.id(), event.raw_data())
@@ -49,7 +49,7 @@ struct Payload<'a> {
     tags: Vec<String>,
 }
 
-/// Decodes the data, and compares the result with serde_json's.
+/// Decodes the data and compares the result with serde_json's result.
 fn decode<'a, T: Deserialize<'a>>(event: &'a Event) {
     let expected = serde_json::from_str::<T>(event.raw_data());
     match event.decode::<T>() {

@@ -2,7 +2,7 @@
 
 use crate::json::{Json, unescape};
 
-/// An envelope within the rules.
+/// A valid envelope.
 #[derive(Debug, PartialEq)]
 pub struct Envelope<'a> {
     pub id: String,
@@ -21,7 +21,7 @@ pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
         let mut all = members.iter().filter(|member| member.0 == name);
         (all.next().map(|member| member.1), all.next().is_some())
     };
-    // The error names the first member that is given twice.
+    // The error names the first repeated member.
     let known = ["messageId", "id", "eventType", "timestamp", "data"];
     for (i, (name, _)) in members.iter().enumerate() {
         let before = members[..i].iter().any(|member| member.0 == *name);

@@ -26,13 +26,13 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Returns whether only space remains.
+    /// Returns whether only whitespace remains.
     pub fn ends(&mut self) -> bool {
         self.space();
         self.peek().is_none()
     }
 
-    /// Reads a value of any kind, and returns its text.
+    /// Reads a value of any kind and returns its text.
     pub fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
         let mut open = Vec::new();
@@ -86,7 +86,7 @@ impl<'a> Json<'a> {
         self.take(b':')
     }
 
-    /// Reads a string, and returns its text with quotes and escapes.
+    /// Reads a string and returns its text with quotes and escapes.
     pub fn string(&mut self) -> Option<&'a str> {
         let start = self.at;
         self.take(b'"')?;

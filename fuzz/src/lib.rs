@@ -1,5 +1,5 @@
-//! The models that the fuzz targets compare the crate with: the rules as simple code, and bodies, an
-//! inbox and a clock that follow the input.
+//! Models for the fuzz targets. Simple code implements the rules. Bodies, an inbox and a clock follow the
+//! input.
 
 pub mod body;
 pub mod decoding;

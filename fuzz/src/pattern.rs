@@ -1,6 +1,6 @@
-//! The rules of patterns, by segments.
+//! The rules for patterns, compared segment by segment.
 
-/// The pattern of a route.
+/// The kind of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scope {
     Exact,

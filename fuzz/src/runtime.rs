@@ -10,13 +10,13 @@ use botisimo_webhooks::{BoxFuture, Runtime};
 #[derive(Clone)]
 pub struct Hand {
     start: Instant,
-    /// The time in milliseconds.
+    /// The elapsed time in milliseconds.
     passed: Arc<AtomicU64>,
     tasks: Arc<Mutex<Vec<BoxFuture<()>>>>,
 }
 
 impl Hand {
-    #[allow(clippy::new_without_default)] // each has its own start
+    #[allow(clippy::new_without_default)] // each value has its own start time
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -30,12 +30,12 @@ impl Hand {
         self.passed.fetch_add(millis, Ordering::Relaxed);
     }
 
-    /// Polls every task once. The tasks of the inputs never wait.
+    /// Polls every task once. No task of these inputs is ever pending.
     pub fn run(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no task panics"));
         for mut task in tasks {
             let done = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            assert!(done.is_ready(), "a delivery waits");
+            assert!(done.is_ready(), "a task is still pending");
         }
     }
 }

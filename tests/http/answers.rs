@@ -1,4 +1,4 @@
-//! Every row of the table of answers.
+//! Tests every row of the table of answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use http_body_util::Limited;
 use tokio::sync::Notify;
 use tower::Layer;
 
-/// Asks a layer with its defaults over a service that answers 418.
+/// Sends a request through a layer with default settings. The inner service answers 418.
 async fn answer(request: MockRequest) -> Response<Bytes> {
     let webhooks = WebhookLayer::new(PATH, idle()).layer(teapot());
     ask(&webhooks, request.build::<Script>()).await
@@ -58,7 +58,7 @@ async fn an_undocumented_event_type_is_answered_200() {
 }
 
 #[tokio::test]
-async fn a_body_in_many_frames_is_put_together() {
+async fn a_body_in_many_frames_is_reassembled() {
     let body = good().message_id("frames").body_bytes();
     let frames = body
         .chunks(3)
@@ -71,7 +71,7 @@ async fn a_body_in_many_frames_is_put_together() {
         async { Ok(Accepted::New) }
     });
     assert_answer(&ask(&Endpoint::new(inbox), request).await, 200, "", None);
-    let event = taken.recv().await.expect("the inbox got the event");
+    let event = taken.recv().await.expect("the inbox received the event");
     assert_eq!((event.id(), event.body().as_bytes()), ("frames", &*body));
 }
 
@@ -205,7 +205,7 @@ async fn an_encoding_in_a_second_header_counts_too() {
 const TOO_LARGE: &str = "the body is too large";
 
 #[tokio::test]
-async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_answered_413() {
+async fn a_body_at_the_limit_is_accepted_and_one_byte_more_is_answered_413() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
@@ -226,8 +226,8 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
-    // The declared length decides. A client that expects a 100 hasn't sent the body, so there is nothing to
-    // drain.
+    // The declared length alone causes the 413. A client that expects a 100 hasn't sent the body, so there is
+    // nothing to drain.
     let waiting = good().header("expect", "100-continue");
     let request = waiting
         .clone()
@@ -240,7 +240,7 @@ async fn a_declared_length_over_the_limit_is_answered_413_before_the_body_is_pol
         TOO_LARGE,
         Some(("connection", "close")),
     );
-    // By the body's own size hint.
+    // Here the body's size hint declares the length.
     let request = waiting.build::<Script>();
     let request = request.map(|_| Script::new([Step::Panic]).declaring(501));
     assert_answer(
@@ -261,7 +261,7 @@ async fn a_declared_length_over_the_limit_is_answered_413_with_any_body() {
 }
 
 #[tokio::test]
-async fn a_declared_length_of_the_limit_is_read() {
+async fn a_declared_length_at_the_limit_is_read() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
@@ -273,7 +273,7 @@ async fn a_declared_length_of_the_limit_is_read() {
 }
 
 #[tokio::test]
-async fn an_undeclared_body_is_answered_413_as_soon_as_the_limit_is_passed() {
+async fn a_body_without_a_declared_length_is_answered_413_once_it_exceeds_the_limit() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(500)
         .endpoint();
@@ -285,17 +285,17 @@ async fn an_undeclared_body_is_answered_413_as_soon_as_the_limit_is_passed() {
         TOO_LARGE,
         Some(("connection", "close")),
     );
-    // The limit with the frame that passes it, then what is drained with the frame that passes
-    // that.
+    // The receiver reads up to the limit and then drains up to 64 KiB. Each part ends with the frame that
+    // exceeds it.
     assert!(
         seen.bytes() <= 600 + (64 << 10) + 100,
-        "read {}",
+        "the receiver read {} bytes",
         seen.bytes()
     );
 }
 
 #[tokio::test]
-async fn a_limit_of_a_layer_outside_is_answered_413_too() {
+async fn a_body_limited_by_an_outer_layer_is_answered_413_too() {
     let webhooks = Endpoint::new(idle());
     let request = good()
         .padded(501)
@@ -349,7 +349,7 @@ async fn a_malformed_body_is_answered_400_with_a_text_for_each_member() {
         (with("messageId", "\"\""), id),
         (with("messageId", "[\"m\"]"), id),
         (good().message_id(&long), id),
-        // One that is wrong isn't stood in for.
+        // `id` doesn't replace an invalid `messageId`.
         (with("messageId", "7").member("id", "m"), id),
         (good().without("messageId").twice("id", "7"), stand_in),
         (good().without("messageId").member("id", ""), stand_in),
@@ -391,12 +391,12 @@ async fn an_envelope_within_the_rules_is_answered_200() {
         good().member("eventType", "a..b."),
         good().without("data"),
         good().without("messageId").member("id", "stand-in"),
-        // The stand-in isn't looked at where `messageId` is.
+        // If `messageId` is present, the decoder ignores `id`.
         good().member("id", 7),
         good().twice("other", "1").twice("other", "2"),
         good().member("timestamp", i64::MIN),
         good().body(escaped),
-        // Data isn't looked into, so its depth costs no stack.
+        // The decoder skips `data` without recursion, so its depth uses no stack.
         good().without("data").twice(
             "data",
             format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
@@ -422,7 +422,7 @@ async fn an_id_replaces_an_absent_message_id() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_answered_400() {
+async fn a_body_that_fails_midway_is_answered_400() {
     let answer = ask(&Endpoint::new(idle()), scripted([Step::Wait, Step::Fail])).await;
     assert_answer(
         &answer,
@@ -588,7 +588,7 @@ async fn a_verifier_that_panics_is_answered_503() {
 
 #[test]
 fn a_runtime_that_cannot_spawn_is_answered_503() {
-    // Outside tokio.
+    // This test runs outside tokio.
     let webhooks = Endpoint::new(idle());
     let answer = smol::block_on(ask(&webhooks, good().build::<Script>()));
     let (status, text, header) = UNAVAILABLE;
@@ -605,7 +605,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
     let spawned = AtomicUsize::new(0);
     let runtime = TestRuntime::shut_down().on_spawn(move |_| {
         let before = spawned.fetch_add(1, Ordering::SeqCst);
-        assert!(before < 1000, "the inbox spawns for ever");
+        assert!(before < 1000, "the inbox keeps spawning forever");
     });
     let webhooks = Endpoint::new(MemoryInbox::builder().build_with(runtime, idle()));
     let handle = webhooks.handle();
@@ -629,7 +629,7 @@ fn a_runtime_that_has_shut_down_is_answered_503() {
 
 #[test]
 fn requests_are_answered_on_a_runtime_without_timers() {
-    // Outside tokio, where its sleep panics: what can't be bounded isn't waited for.
+    // Outside tokio, tokio's sleep panics. The receiver doesn't wait if it can't set a deadline.
     let stalled = smol::block_on(ask(&Endpoint::new(idle()), scripted([Step::Stall])));
     assert_eq!(stalled.status(), 408);
     let inbox = Scripted::new(|_, _| std::future::pending());
@@ -649,7 +649,7 @@ async fn the_status_of_a_malformed_body_can_be_set() {
             .endpoint();
         let request = good().without("eventType").build::<Script>();
         assert_answer(&ask(&webhooks, request).await, status, text, None);
-        // The other reasons for a 400 keep it.
+        // Other rejections that answer 400 keep their status.
         assert_eq!(ask(&webhooks, scripted([Step::Fail])).await.status(), 400);
     }
 }
@@ -709,7 +709,7 @@ async fn an_unmatched_event_with_a_2xx_status_is_refused_if_the_inbox_is_full() 
     assert_eq!(ask(&webhooks, good().build::<Script>()).await.status(), 503);
 }
 
-// Whose request it is
+// Paths
 
 #[tokio::test]
 async fn the_path_is_compared_exactly() {
@@ -858,7 +858,7 @@ async fn every_rejection_is_counted_once_and_passed_to_the_hooks() {
 }
 
 #[tokio::test]
-async fn the_hook_gets_the_malformed_body_and_the_error() {
+async fn the_hook_receives_the_malformed_body_and_the_error() {
     let (sent, mut told) = tokio::sync::mpsc::unbounded_channel();
     let webhooks = WebhookLayer::new("/", idle())
         .on_rejection(move |rejection| {
@@ -868,15 +868,15 @@ async fn the_hook_gets_the_malformed_body_and_the_error() {
         .endpoint();
     let request = good().without("timestamp").data("private");
     ask(&webhooks, request.build::<Script>()).await;
-    let rejection = told.recv().await.expect("the hook was told");
+    let rejection = told.recv().await.expect("the hook ran");
     assert_eq!(rejection.body(), Some(&request.body_bytes()[..]));
-    let error = rejection.error().expect("what is wrong");
+    let error = rejection.error().expect("the rejection has an error");
     assert_eq!(error.to_string(), "`timestamp` is missing");
     assert_eq!(rejection.to_string(), "400 `timestamp` is missing");
     assert!(!format!("{rejection:?}").contains("private"));
 }
 
-// Bodies that aren't bytes
+// Bodies with other buffer types
 
 #[tokio::test]
 async fn a_body_of_any_buffer_is_read() {
@@ -890,7 +890,7 @@ async fn a_body_of_any_buffer_is_read() {
 }
 
 #[test]
-fn a_reason_is_written_as_its_text_and_padded() {
+fn a_reason_displays_as_its_text_and_respects_padding() {
     let text = RejectionReason::NotPost.as_str();
     assert_eq!(RejectionReason::NotPost.to_string(), text);
     assert_eq!(

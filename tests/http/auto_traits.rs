@@ -1,4 +1,4 @@
-//! Types are `Send`, `Sync` and `Clone` as axum, hyper and tonic require together.
+//! The public types are `Send`, `Sync` and `Clone` wherever axum, hyper or tonic requires it.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -19,7 +19,7 @@ fn shared<T: Clone + Debug + Send + Sync + 'static>() {}
 
 fn sent<T: Send + 'static>(_: &T) {}
 
-/// A service like axum's services: cloned for each request, and `Sync` only where a bound requires it.
+/// A service like axum's services: cloned for each request, and `Sync` only if a bound requires it.
 #[derive(Clone, Debug)]
 struct Inner;
 
@@ -106,7 +106,7 @@ fn futures_can_be_sent() {
 }
 
 #[test]
-fn bodies_of_answers_can_be_sent_and_moved() {
+fn response_bodies_are_send_and_unpin() {
     fn body<T: Debug + Send + Sync + Unpin + 'static>() {}
     body::<ResponseBody>();
     body::<ResponseBody<Full<Bytes>>>();

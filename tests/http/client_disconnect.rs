@@ -1,5 +1,5 @@
-//! The client leaves at every await point. No accepted event is lost, and no event runs that was only partly
-//! accepted.
+//! The client disconnects at every await point. The inbox loses no accepted event, and runs no event that was only
+//! partly accepted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use tokio_test::assert_pending;
 use tokio_test::task::spawn;
 use tower::{Layer, Service};
 
-/// The length of every body here, and the whole budget of bodies in flight.
+/// The length of every body in these tests, and the budget for bodies in flight.
 const BODY: usize = 300;
 
 /// A request whose body takes several polls.
@@ -31,7 +31,7 @@ fn request(id: &str) -> Request<Script> {
     good().build::<Script>().map(|_: Script| script)
 }
 
-/// A memory inbox whose handler tells the id of each event that it runs for.
+/// Returns a memory inbox, and a channel that gets the id of each event that its handler runs for.
 fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
     let (sent, ran) = unbounded_channel();
     let router = EventRouter::new().on("account.updated", move |event: Event| async move {
@@ -41,12 +41,12 @@ fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
     (MemoryInbox::new(router), ran)
 }
 
-/// Waits for what comes without a timer: with the time paused, a test that would hang fails
-/// instead.
+/// Awaits a future that needs no timer. Because the time is paused, a future that hangs fails the
+/// test.
 async fn soon<F: Future>(future: F) -> F::Output {
     let hour = Duration::from_secs(3600);
     let output = timeout(hour, future).await;
-    output.expect("something comes of it")
+    output.expect("the future completes")
 }
 
 #[track_caller]
@@ -56,9 +56,9 @@ fn assert_law(handle: &Handle) {
     assert_eq!(stats.accepted, ended + stats.in_flight(), "{stats:?}");
 }
 
-/// Sends requests to an endpoint and leaves, each time after one poll more, until one is answered.
+/// Sends requests to an endpoint until one is answered. Each request is dropped one poll later than the one before.
 ///
-/// `taken` counts what the inbox took. Each of these must run once, and nothing else may.
+/// `taken` counts the events that the inbox stored. Each of these events must run once, and no other event may run.
 async fn leave_everywhere<I: Inbox>(
     inbox: I,
     taken: &AtomicU64,
@@ -85,7 +85,7 @@ async fn leave_everywhere<I: Inbox>(
         soon(handle.wait_idle()).await;
         assert_law(&handle);
 
-        // The next one finds the whole budget, and nothing runs but itself.
+        // The next request finds the whole budget free, and only its event runs.
         let id = format!("next-after-{polls}");
         assert_eq!(ask(&webhooks, request(&id)).await.status(), 200);
         assert_eq!(soon(ran.recv()).await, Some(id));
@@ -101,9 +101,12 @@ async fn leave_everywhere<I: Inbox>(
             break;
         }
     }
-    // Before the first poll, at each of the body's four waits and perhaps in the inbox; then in
-    // the inbox or with the answer.
-    assert!(lost >= 5 && kept >= 1, "{lost} were lost and {kept} kept");
+    // Requests are lost before the first poll, at each of the body's four waits, and perhaps in the inbox.
+    // Events are kept once they are in the inbox or answered.
+    assert!(
+        lost >= 5 && kept >= 1,
+        "{lost} events were lost and {kept} were kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,8 +164,8 @@ async fn an_inbox_that_commits_in_its_own_task_keeps_the_event_of_a_client_that_
     leave_everywhere_once_committed(inbox, &taken, &mut ran).await;
 }
 
-/// As [`leave_everywhere`], for an inbox whose task must run before the answer can come: it is let
-/// run between the polls.
+/// Like [`leave_everywhere`], for an inbox whose own task must run before it answers. The function lets
+/// the task run between polls.
 async fn leave_everywhere_once_committed<I: Inbox>(
     inbox: I,
     taken: &AtomicU64,
@@ -204,7 +207,7 @@ async fn leave_everywhere_once_committed<I: Inbox>(
     }
     assert!(
         kept >= 2,
-        "{kept} were kept, before the commit and after it"
+        "{kept} events were kept, before and after the commit"
     );
 }
 
@@ -233,7 +236,7 @@ async fn the_layer_keeps_the_event_of_a_client_that_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_event_leaves_nothing_behind() {
+async fn a_refused_event_releases_its_resources() {
     let inbox = Scripted::new(|_, _| async {
         yield_now().await;
         Err(AcceptError::full())
@@ -251,7 +254,7 @@ async fn a_refused_event_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_keeps_running_after_the_client_has_left() {
+async fn a_handler_keeps_running_after_the_client_has_disconnected() {
     let (go, went) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, tell) = (Arc::clone(&go), Arc::clone(&went));
     let router = EventRouter::new().on_any(async move |_: Event| {
@@ -280,7 +283,7 @@ async fn a_handler_keeps_running_after_the_client_has_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_counts_balance_while_many_clients_leave() {
+async fn the_counts_balance_while_many_clients_disconnect() {
     let (inbox, _ran) = telling();
     let webhooks = Endpoint::new(inbox);
     let handle = webhooks.handle();
@@ -293,6 +296,6 @@ async fn the_counts_balance_while_many_clients_leave() {
     handle.wait_idle().await;
     assert_law(&handle);
     let stats = handle.stats();
-    // The body has four waits, so five polls and more are answered: two in seven.
+    // The body has four waits, so requests with five or more polls are answered: two of every seven.
     assert_eq!((stats.accepted, stats.in_flight(), stats.dead), (142, 0, 0));
 }

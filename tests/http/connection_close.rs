@@ -1,4 +1,4 @@
-//! If the receiver closes the connection after an answer, the answer has `connection: close`.
+//! If an answer ends its connection, the receiver sends `connection: close`.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use http_body::{Body, Frame};
 use http_body_util::{Full, StreamBody};
 use tower::ServiceExt;
 
-/// A body of `chunks` chunks of 16 KiB, whose length isn't known before.
+/// Returns a body of `chunks` chunks of 16 KiB, without a declared length.
 fn chunked(chunks: usize) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let chunk = Bytes::from_static(&[b' '; 16 << 10]);
     StreamBody::new(stream::iter(
@@ -34,8 +34,8 @@ fn closes(response: &Response<()>) -> bool {
         .is_some_and(|value| value == "close")
 }
 
-/// The bug: after a 413 or a 415 the next event on a connection that was kept alive ran into its
-/// end.
+/// The bug: after a 413 or a 415, the client reused the kept-alive connection. The server then closed the
+/// connection during the next event.
 #[tokio::test]
 async fn a_body_that_is_not_read_to_its_end_closes_the_connection() {
     let wrong_type = Request::post("/").header(header::CONTENT_TYPE, "text/plain");
@@ -49,7 +49,7 @@ async fn a_body_that_is_not_read_to_its_end_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_got_its_100_has_its_connection_closed() {
+async fn the_connection_of_a_client_that_received_no_100_is_closed() {
     let waits = Request::put("/").header(header::EXPECT, "100-continue");
     let response = send(waits.body(chunked(1)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -75,7 +75,7 @@ async fn a_body_that_is_read_to_its_end_keeps_the_connection() {
 
 /// RFC 9113, 8.2.2: a message with a `connection` header is malformed in HTTP/2.
 #[tokio::test]
-async fn http_2_has_no_connection_header() {
+async fn http_2_answers_have_no_connection_header() {
     let request = Request::put("/").version(Version::HTTP_2);
     let response = send(request.body(chunked(200)).expect("a request")).await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);

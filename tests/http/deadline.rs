@@ -21,19 +21,19 @@ use tower::{Layer, Service};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Starts a request, and with it its clock. Nothing is polled.
+/// Calls the endpoint, which starts the request's deadline. Polls nothing.
 fn start<I: Inbox>(webhooks: &Endpoint<I>, request: Request<Script>) -> Spawn<ResponseFuture> {
     spawn(webhooks.clone().call(request))
 }
 
-/// Polls a request that has its answer by now.
+/// Polls a request that must be ready, and returns its status.
 #[track_caller]
 fn status(request: &mut Spawn<ResponseFuture>) -> u16 {
     let response = assert_ready!(request.poll()).expect("an endpoint never fails");
     response.status().as_u16()
 }
 
-/// Waits for the answer, and returns it with the time that it took.
+/// Returns the answer and the time until it was ready.
 async fn timed(future: ResponseFuture) -> (Response<Bytes>, Duration) {
     let start = tokio::time::Instant::now();
     let response = future.await.expect("an endpoint never fails");
@@ -41,13 +41,13 @@ async fn timed(future: ResponseFuture) -> (Response<Bytes>, Duration) {
     (read(response).await, took)
 }
 
-/// Asserts a duration, but for the millisecond that a timer of tokio may be late.
+/// Asserts a duration. A tokio timer may be one millisecond late.
 #[track_caller]
 fn assert_took(took: Duration, expected: Duration) {
     let late = expected + Duration::from_millis(1);
     assert!(
         (expected..=late).contains(&took),
-        "took {took:?} instead of {expected:?}"
+        "the request took {took:?} instead of {expected:?}"
     );
 }
 
@@ -178,8 +178,8 @@ async fn the_longest_response_timeout_means_no_deadline() {
     assert_pending!(request.poll());
 }
 
-/// Returns a runtime without timers, whose clock moves on by a millisecond whenever it is read: only a loop that reads the clock
-/// ends.
+/// Returns a runtime whose timers never complete and whose clock advances by a millisecond per read. A loop ends
+/// only if it reads the clock.
 fn ticking() -> TestRuntime {
     let now = Mutex::new(Instant::now());
     TestRuntime::tokio()
@@ -226,7 +226,7 @@ async fn the_drain_of_endless_frames_that_are_never_pending_ends_in_time() {
 
 // The drain before an early answer
 
-/// A layer whose endpoint answers early, because it wants a secret.
+/// Returns a layer that requires a secret, so its endpoint rejects requests early.
 fn picky() -> WebhookLayer {
     WebhookLayer::new("/", idle()).verify(SharedSecret::in_query("token", "s3cret"))
 }
@@ -239,7 +239,7 @@ async fn an_early_answer_first_reads_an_unread_body_to_its_end() {
         let request = scripted(vec![Step::Data(Bytes::from(vec![b' '; 1024])); frames]);
         let seen = request.body().seen();
         assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
-        // The last poll returns the end of the body.
+        // The last poll returns the body's end.
         assert_eq!((seen.bytes(), seen.polls()), (frames * 1024, frames + 1));
     }
 }
@@ -254,13 +254,13 @@ async fn an_early_answer_reads_no_more_than_the_limit_of_a_body_or_64_kib() {
         let read = seen.bytes();
         assert!(
             (drained..drained + 1000).contains(&read),
-            "read {read} of {drained}"
+            "the receiver read {read} bytes instead of {drained}"
         );
     }
 }
 
 #[tokio::test]
-async fn every_early_answer_drains() {
+async fn every_early_answer_drains_the_body() {
     let steps = [
         Step::Data(Bytes::from_static(b"x")),
         Step::Wait,
@@ -317,13 +317,13 @@ async fn a_client_that_expects_a_100_is_answered_at_once_without_a_drain() {
 }
 
 #[tokio::test]
-async fn a_body_that_broke_is_not_polled_again() {
+async fn a_failed_body_is_not_polled_again() {
     let request = scripted([Step::Fail, Step::Panic]);
     assert_eq!(ask(&Endpoint::new(idle()), request).await.status(), 400);
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_in_the_drain_changes_no_answer() {
+async fn a_body_that_fails_during_the_drain_changes_no_answer() {
     let request = scripted([Step::Wait, Step::Fail, Step::Panic]);
     assert_eq!(ask(&picky().endpoint(), request).await.status(), 401);
 }
@@ -334,7 +334,7 @@ fn data(bytes: usize) -> Step {
     Step::Data(Bytes::from(vec![b' '; bytes]))
 }
 
-/// A body that is complete once `go` is told.
+/// Returns a step that waits until `go` is notified.
 fn on_signal(go: &Arc<Notify>) -> Step {
     Step::Signal(Arc::clone(go))
 }
@@ -364,13 +364,13 @@ async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
     );
     assert_eq!(reasons.take(), [RejectionReason::Busy]);
 
-    // One leaves.
+    // One client disconnects.
     drop(second);
     let mut third = start(&webhooks, scripted([data(400), Step::Stall]));
     assert_pending!(third.poll());
     assert_eq!(ask(&webhooks, scripted([data(1)])).await.status(), 503);
 
-    // The others end, without their events.
+    // The other two requests time out, so their events are rejected.
     advance(4 * SECOND).await;
     assert_eq!((status(&mut first), status(&mut third)), (408, 408));
     assert_eq!(
@@ -382,7 +382,7 @@ async fn bodies_in_flight_share_a_budget_and_one_byte_more_is_answered_503() {
 }
 
 #[tokio::test]
-async fn the_budget_is_given_back_by_bodies_that_are_complete() {
+async fn complete_bodies_release_their_share_of_the_budget() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
         .endpoint();
@@ -435,7 +435,7 @@ async fn the_budget_is_held_until_the_inbox_answers() {
 }
 
 #[tokio::test]
-async fn a_declared_length_alone_takes_nothing_of_the_budget() {
+async fn a_declared_length_alone_uses_no_budget() {
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
         .endpoint();
@@ -452,8 +452,8 @@ async fn a_declared_length_alone_takes_nothing_of_the_budget() {
 }
 
 #[tokio::test]
-async fn a_rejected_body_takes_nothing_of_the_budget_while_it_is_drained() {
-    // The budget is full. The rest of the body is still to come.
+async fn a_rejected_body_uses_no_budget_while_it_is_drained() {
+    // Rejected because the budget is full. The rest of the body hasn't arrived.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
         .endpoint();
@@ -468,7 +468,7 @@ async fn a_rejected_body_takes_nothing_of_the_budget_while_it_is_drained() {
         200
     );
 
-    // For its size.
+    // Rejected because of its size.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(600)
         .max_body_bytes_in_flight(1000)
@@ -482,7 +482,7 @@ async fn a_rejected_body_takes_nothing_of_the_budget_while_it_is_drained() {
         200
     );
 
-    // For its head.
+    // Rejected because of its head.
     let webhooks = picky().max_body_bytes_in_flight(1000).endpoint();
     let mut refused = start(&webhooks, scripted([data(1000), Step::Stall]));
     assert_pending!(refused.poll());

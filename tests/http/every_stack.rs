@@ -1,7 +1,7 @@
-//! One suite of checks, over real sockets, on every stack that the crate supports.
+//! Runs one suite of checks over real sockets on every supported stack.
 //!
-//! The module `checks` has each check once, and `stacks` each stack once. The macro at the end runs each check
-//! on each stack. Checks of HTTP/1.1 framing write the bytes by hand.
+//! The module `checks` defines each check once. The module `stacks` defines each stack once. The macro at the end
+//! runs each check on each stack. Checks of HTTP/1.1 framing write raw bytes.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -35,17 +35,17 @@ const LIMIT: usize = 32 << 10;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A webhook that is let in.
+/// Returns a webhook with the right secret.
 fn webhook() -> MockRequest {
     MockRequest::event("connection.stream.started").query("token", "s3cret")
 }
 
-/// A webhook without the secret, which is answered before its body is read.
+/// Returns a webhook without the secret. The receiver answers it before it reads the body.
 fn stranger() -> MockRequest {
     MockRequest::event("connection.stream.started")
 }
 
-/// A server that receives webhooks, and what it can be seen by.
+/// A server that receives webhooks, and the channels through which the test observes it.
 struct Stack {
     addr: SocketAddr,
     version: Version,
@@ -53,40 +53,40 @@ struct Stack {
     signals: UnboundedReceiver<Signal>,
     ran: UnboundedReceiver<String>,
     mood: watch::Sender<Mood>,
-    /// Ends the server with the test.
+    /// Stops the server when the test ends.
     _server: JoinSet<()>,
 }
 
-/// Signals of the server about a request.
+/// The stages of a request that the server signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
-    /// Its head has arrived.
+    /// The request's head has arrived.
     Began,
-    /// The inbox owns its event.
+    /// The inbox has stored the request's event.
     Owned,
-    /// Its future has returned or was dropped.
+    /// The request's future has completed or was dropped.
     Ended,
 }
 
-/// How the inbox behaves.
+/// The behaviour of the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
-    /// It owns an event and says so.
+    /// The inbox stores the event and answers.
     Answers,
-    /// It owns an event, and is long about saying so.
+    /// The inbox stores the event and answers late.
     Waits,
-    /// It is broken.
+    /// The inbox panics.
     Panics,
 }
 
-/// The parts of a stack.
+/// The parts from which a stack is built.
 struct Parts {
     webhooks: WebhookLayer<Moody>,
     signals: UnboundedSender<Signal>,
 }
 
 impl Stack {
-    /// Starts a server; `serve` takes the parts and the socket, and runs until it is dropped.
+    /// Starts a server. `serve` receives the parts and the socket, and runs until it is dropped.
     async fn start<F, Fut>(version: Version, serve: F) -> Self
     where
         F: FnOnce(Parts, TcpListener) -> Fut,
@@ -127,12 +127,12 @@ impl Stack {
         }
     }
 
-    /// Waits for a signal, past all others.
+    /// Waits for a signal and discards all others.
     async fn until(&mut self, signal: Signal) {
         while self.signals.recv().await.expect("the server runs") != signal {}
     }
 
-    /// Waits until nothing is left to run, and returns the ids of the events that ran.
+    /// Waits until the inbox is idle, and returns the ids of the events that ran.
     async fn ran(&mut self) -> Vec<String> {
         self.handle.wait_idle().await;
         let mut ran = Vec::new();
@@ -184,7 +184,7 @@ impl Inbox for Moody {
     }
 }
 
-/// Tells when a request comes and when its future is gone.
+/// Signals when a request arrives and when its future is dropped.
 #[derive(Clone)]
 struct Watched<S> {
     inner: S,
@@ -230,7 +230,7 @@ where
     }
 }
 
-/// The service that the webhooks are added to: a page, and an echo that ends with trailers.
+/// The inner service. It serves a page, and an echo that ends with trailers.
 async fn site<B>(
     request: Request<B>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, BoxError>>, Infallible>
@@ -307,7 +307,7 @@ mod stacks {
             let (socket, service) = (TokioIo::new(socket), service.clone());
             let service = TowerToHyperService::new(service);
             connections.spawn(async move {
-                // An error is a client that left.
+                // An error means that the client disconnected.
                 if version == Version::HTTP_2 {
                     let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                     let _ = http.serve_connection(socket, service).await;
@@ -356,11 +356,11 @@ mod stacks {
     }
 }
 
-/// A connection of either version.
+/// A connection of either HTTP version.
 struct Client {
     addr: SocketAddr,
     sender: Sender,
-    /// Closes the socket with the client.
+    /// Closes the socket when the client is dropped.
     _connection: JoinSet<()>,
 }
 
@@ -393,7 +393,7 @@ impl Client {
         }
     }
 
-    /// Starts a request and returns the head of its answer.
+    /// Sends a request and returns the head of the answer.
     async fn start<B>(&mut self, request: Request<B>) -> Response<Incoming>
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
@@ -403,20 +403,20 @@ impl Client {
             Sender::Http1(sender) => {
                 let host = HeaderValue::try_from(self.addr.to_string()).unwrap();
                 request.headers_mut().insert(header::HOST, host);
-                sender.ready().await.expect("the connection is kept");
+                sender.ready().await.expect("the connection is open");
                 sender.send_request(request).await
             }
             Sender::Http2(sender) => {
                 let uri = format!("http://{}{}", self.addr, request.uri());
                 *request.uri_mut() = uri.parse().unwrap();
-                sender.ready().await.expect("the connection is kept");
+                sender.ready().await.expect("the connection is open");
                 sender.send_request(request).await
             }
         }
         .expect("an answer")
     }
 
-    /// Sends a request and returns its whole answer.
+    /// Sends a request and returns the whole answer.
     async fn send<B>(&mut self, request: Request<B>) -> Response<Bytes>
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
@@ -430,7 +430,7 @@ impl Client {
         self.send(request.build::<Full<Bytes>>()).await
     }
 
-    /// Sends the body in frames, so that its length isn't declared.
+    /// Sends the body in frames without declaring its length.
     async fn deliver_in_frames(&mut self, request: &MockRequest, size: usize) -> Response<Bytes> {
         let body = request.body_bytes();
         let frames: Vec<_> = body
@@ -447,7 +447,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(path).body(Empty::new()).unwrap()
 }
 
-/// Asserts the status, and returns the header of this name.
+/// Asserts the status and returns the value of this header.
 #[track_caller]
 fn assert_answer<B: Debug>(
     answer: &Response<B>,
@@ -460,7 +460,7 @@ fn assert_answer<B: Debug>(
     value.map_or("", |value| value.to_str().unwrap())
 }
 
-/// Writes the head and the body of a request by hand.
+/// Returns the raw bytes of a request.
 fn raw(request: &MockRequest, headers: &str, body: &[u8]) -> Vec<u8> {
     let uri = request.build::<Full<Bytes>>().uri().clone();
     let mut text = format!(
@@ -480,7 +480,7 @@ fn raw_whole(request: &MockRequest) -> Vec<u8> {
     )
 }
 
-/// Reads one answer by hand, its body too, and returns its status.
+/// Reads the raw bytes of one answer, including its body, and returns the status.
 async fn read_raw<R: AsyncBufReadExt + Unpin>(socket: &mut R) -> u16 {
     let mut status = None;
     let mut length = 0;
@@ -505,7 +505,7 @@ async fn read_raw<R: AsyncBufReadExt + Unpin>(socket: &mut R) -> u16 {
 mod checks {
     use super::*;
 
-    /// All on one connection, which every answer must leave in order.
+    /// Sends all requests on one connection. The connection must stay usable after every answer.
     pub(super) async fn every_answer(mut stack: Stack) {
         let mut client = stack.connect().await;
 
@@ -564,7 +564,7 @@ mod checks {
         );
     }
 
-    /// Also where a service's error would become something else.
+    /// The answer is a 503 even on stacks that translate a service's errors.
     pub(super) async fn an_inbox_that_is_broken(mut stack: Stack) {
         let mut client = stack.connect().await;
         stack.mood.send_replace(Mood::Panics);
@@ -589,12 +589,12 @@ mod checks {
         let length = assert_answer(&home, 200, Some(header::CONTENT_LENGTH));
         assert_eq!(length, "4");
 
-        // Whatever the site says to these: the counts below show that they weren't taken.
+        // The site's answers to these don't matter. The counts below show that the inbox accepted none of them.
         for path in ["/webhooks/botisimo/", "/webhooks", "/webhooks/Botisimo"] {
             client.deliver(&webhook().path(path)).await;
         }
 
-        // Each frame comes back before the next one is sent: neither way holds anything up.
+        // Each frame is echoed before the next frame is sent, so neither direction buffers.
         let (mut frames, body) = Channel::<Bytes, Infallible>::new(1);
         let echo = Request::post("/echo").header(header::TE, "trailers");
         let mut echo = client.start(echo.body(body).unwrap()).await.into_body();
@@ -648,7 +648,7 @@ mod checks {
             let head = raw(&stranger(), "content-length: 8388608\r\n", b"");
             let mut writer = JoinSet::new();
             writer.spawn(async move {
-                // The connection is closed under it, after the answer.
+                // The server closes the connection after the answer, while this write is running.
                 let _ = write.write_all(&[head, body].concat()).await;
                 write
             });
@@ -660,14 +660,15 @@ mod checks {
     pub(super) async fn a_client_that_leaves_in_mid_body(mut stack: Stack) {
         let body = webhook().body_bytes();
         let half = body.slice(..body.len() / 2);
-        // Half of what is declared; half an event, and a whole one, in a body that has no end.
+        // The client sends half of the declared length. Without a declared length, it sends half an event or a
+        // whole event, and never ends the body.
         let declared = Some(body.len());
         for (length, part) in [(declared, half.clone()), (None, half), (None, body)] {
             if stack.version == Version::HTTP_2 {
                 let mut client = stack.connect().await;
                 let mut other = match &client.sender {
                     Sender::Http2(sender) => sender.clone(),
-                    Sender::Http1(_) => unreachable!("the client is of the stack's version"),
+                    Sender::Http1(_) => unreachable!("the client has the stack's HTTP version"),
                 };
                 let (mut frames, body) = Channel::<Bytes, Infallible>::new(1);
                 let mut request = webhook().build::<Full<Bytes>>().map(|_| body);
@@ -678,7 +679,7 @@ mod checks {
                 let never = client.start(request);
                 let leave = async {
                     frames.send_data(part).await.unwrap();
-                    // The answer to a later request shows that the frame has arrived.
+                    // A later request has its answer, so the frame has arrived.
                     let uri = format!("http://{}/", stack.addr);
                     other.ready().await.unwrap();
                     let home = get(&uri).map(BodyExt::boxed_unsync);
@@ -686,7 +687,7 @@ mod checks {
                 };
                 tokio::select! {
                     biased;
-                    answer = never => panic!("answered in mid-body: {answer:?}"),
+                    answer = never => panic!("the receiver answered before the body was complete: {answer:?}"),
                     () = leave => {}
                 }
                 stack.until(Signal::Ended).await;
@@ -716,7 +717,7 @@ mod checks {
         let request = webhook().message_id("owned");
         tokio::select! {
             biased;
-            answer = client.deliver(&request) => panic!("answered too early: {answer:?}"),
+            answer = client.deliver(&request) => panic!("the receiver answered too early: {answer:?}"),
             () = stack.until(Signal::Owned) => {}
         }
         drop(client);
@@ -724,7 +725,7 @@ mod checks {
 
         assert_eq!(stack.ran().await, ["owned"]);
 
-        // It saw no answer and sends a copy.
+        // The client received no answer, so it sends a copy.
         stack.mood.send_replace(Mood::Answers);
         let mut client = stack.connect().await;
         assert_answer(&client.deliver(&request).await, 200, None);
@@ -734,7 +735,7 @@ mod checks {
     }
 }
 
-/// Checks of HTTP/1.1 only.
+/// Checks for HTTP/1.1 only.
 mod http1_checks {
     use super::*;
 
@@ -762,7 +763,7 @@ mod http1_checks {
         assert_eq!(read_raw(&mut socket).await, 401);
     }
 
-    /// With extensions, a trailer, and cuts where they fall.
+    /// Sends chunk extensions, a trailer, and chunks split at arbitrary bytes.
     pub(super) async fn a_chunked_body(mut stack: Stack) {
         let request = webhook().message_id("chunked");
         let body = request.body_bytes();
@@ -845,7 +846,7 @@ conformance! {
     http2: hyper_http2 tonic_http2;
 }
 
-/// Behaviour of the stacks themselves that surprises users.
+/// Surprising behaviour of the stacks themselves.
 mod traps {
     use axum::Router;
     use axum::body::Body;
@@ -878,7 +879,7 @@ mod traps {
         assert_eq!(status(app.route_layer(layer(PATH))).await, 200);
     }
 
-    /// Neither by the whole path nor by what is left of it.
+    /// The layer matches neither the whole path nor the path without its nested prefix.
     #[tokio::test]
     async fn axum_runs_a_layer_in_a_nested_router_only_for_routes_that_exist() {
         for path in [PATH, "/botisimo"] {
@@ -892,7 +893,7 @@ mod traps {
         assert_eq!(status(Router::new().nest("/webhooks", nested)).await, 200);
     }
 
-    /// Or closes the connection, where the error is none of its own: no webhook may end in either.
+    /// If the error isn't a tonic status, tonic closes the connection instead. A webhook must cause neither.
     #[tokio::test]
     async fn tonic_answers_200_to_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -921,14 +922,14 @@ mod traps {
     }
 
     #[tokio::test]
-    async fn tonic_serves_grpc_with_its_trailers_beside_webhooks() {
+    async fn tonic_serves_grpc_with_its_trailers_next_to_webhooks() {
         let mut stack = stacks::tonic_http1().await;
         let mut grpc = Client::connect(stack.addr, Version::HTTP_2).await;
         let call = |path: &str| {
             let request = Request::post(path)
                 .header(header::CONTENT_TYPE, "application/grpc")
                 .header(header::TE, "trailers");
-            // An empty message: the health of the whole server.
+            // An empty message requests the health of the whole server.
             request.body(Full::from(&[0_u8; 5][..])).unwrap()
         };
 
@@ -941,7 +942,7 @@ mod traps {
         let body = answer.into_body().collect().await.unwrap();
         let trailers = body.trailers().expect("trailers");
         assert_eq!(trailers["grpc-status"], "0");
-        // A message of two bytes: status, SERVING.
+        // The message has two bytes: the tag of the field `status`, and SERVING.
         assert_eq!(&body.to_bytes()[..], [0, 0, 0, 0, 2, 8, 1]);
 
         let answer = grpc.send(call("/grpc.health.v1.Health/None")).await;

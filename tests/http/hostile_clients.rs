@@ -1,5 +1,5 @@
-//! Hostile clients over real sockets. The next valid event gets its 200 in time and runs, and the budget of
-//! bodies is free again.
+//! Hostile clients over real sockets. After each client, the receiver answers the next valid event 200 in time,
+//! the event runs, and the body budget is free.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-/// The limit of a body and of all bodies at once: one good event needs the whole budget.
+/// The limit for one body and for all bodies in flight. One valid event needs the whole budget.
 const LIMIT: usize = 32 << 10;
 const ACK: Duration = Duration::from_secs(1);
-/// How long the server waits for a head: the layer sees a request once its head is there.
+/// How long the server waits for a head. The layer sees a request only after its head has arrived.
 const HEAD: Duration = Duration::from_secs(2);
-/// How late an answer may be on a busy machine.
+/// The allowed delay of an answer on a busy machine.
 const LATE: Duration = Duration::from_secs(5);
 
 struct Server {
@@ -59,7 +59,7 @@ impl Server {
                 let connection = server.serve_connection(TokioIo::new(socket), service);
                 let connection = connection.into_owned();
                 connections.spawn(async move {
-                    // An error is a client that left.
+                    // An error means that the client disconnected.
                     let _ = connection.await;
                 });
             }
@@ -77,12 +77,12 @@ impl Server {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    /// Sends all of it, and reads until there are as many answers, the server closes or `for_long` is over.
+    /// Sends the text, and reads until `answers` answers have arrived, the server closes, or `for_long` has passed.
     async fn talk(&self, text: impl AsRef<[u8]>, answers: usize, for_long: Duration) -> String {
         let (mut read, mut write) = self.connect().await.into_split();
         let text = text.as_ref().to_vec();
         let write = tokio::spawn(async move {
-            // A server that has answered may have closed.
+            // After its answer, the server may have closed the connection.
             let _ = write.write_all(&text).await;
             write
         });
@@ -96,7 +96,7 @@ impl Server {
         String::from_utf8_lossy(&got).into_owned()
     }
 
-    /// Sends a good event that needs the whole budget, sees it delivered, and returns the ids of all that were.
+    /// Sends a valid event that needs the whole budget, waits until it has run, and returns the ids of all events that ran.
     #[track_caller]
     fn check(&mut self, after: &str) -> impl Future<Output = Vec<String>> {
         let after = after.to_owned();
@@ -104,7 +104,7 @@ impl Server {
             self.good += 1;
             let id = format!("good {}", self.good);
             let start = Instant::now();
-            // The server releases the budget of the last client when it sees that the client has left.
+            // The server releases the last client's budget once it notices the disconnect.
             loop {
                 let event = MockRequest::event("a").message_id(&id).padded(LIMIT);
                 let request = post("connection: close\r\n", &event.body_bytes());
@@ -151,12 +151,12 @@ fn chunked(body: &[u8], size: usize, extension: &str) -> Vec<u8> {
 fn statuses(answers: impl AsRef<[u8]>) -> Vec<u16> {
     let answers = String::from_utf8_lossy(answers.as_ref());
     let heads = answers.split("HTTP/1.1 ").skip(1);
-    // A head of which only a part has come is none yet.
+    // An incomplete head doesn't count.
     let heads = heads.filter_map(|head| head.get(..3)?.parse().ok());
     heads.collect()
 }
 
-/// An event with this data, as it stands in JSON, and an id of its own.
+/// Returns an event with this JSON as its data. The id depends on the length of the data.
 fn data(data: impl AsRef<str>) -> Vec<u8> {
     let (data, id) = (data.as_ref(), data.as_ref().len());
     let event =
@@ -168,11 +168,11 @@ fn body(id: &str) -> Vec<u8> {
     MockRequest::event("a").message_id(id).body_bytes().to_vec()
 }
 
-/// The bytes to send, and the statuses that may come. Without a status, the server may just close.
+/// A name, the bytes to send, and the accepted lists of statuses. An empty list: the server may close without an answer.
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
+async fn after_hostile_http_1_clients_other_clients_still_get_answers() {
     let mut server = Server::start().await;
     let own = body("own");
     let short = |lie: usize| framed(&format!("content-length: {}\r\n", own.len() + lie), &own);
@@ -188,7 +188,7 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
         ("half a head", b"POST / HTTP/1.1\r\nhost".to_vec(), &[&[]]),
         ("half a body", short(10), &[&[408]]),
         (
-            "a body that is more than it says",
+            "a body longer than declared",
             [post("", &own), b"GARBAGE\r\n\r\n".to_vec()].concat(),
             &[&[200, 400]],
         ),
@@ -199,19 +199,23 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
             &[&[200], &[400]],
         ),
         (
-            "a huge extension",
+            "a huge chunk extension",
             chunked(&own, 10, &";a".repeat(100_000)),
             &[&[400]],
         ),
-        ("too much in chunks", chunked(&endless, 10, ""), &[&[413]]),
-        ("too much at once", post("", &large), &[&[413]]),
         (
-            "a chunk of a lie",
+            "too large a body in small chunks",
+            chunked(&endless, 10, ""),
+            &[&[413]],
+        ),
+        ("too large a body in one piece", post("", &large), &[&[413]]),
+        (
+            "a chunk size that overflows",
             framed("transfer-encoding: chunked\r\n", b"fffffffffffffffff\r\n"),
             &[&[400]],
         ),
         (
-            "a largest chunk",
+            "the largest chunk size",
             framed("transfer-encoding: chunked\r\n", b"ffffffffffffffff\r\nab"),
             &[&[400], &[408], &[413]],
         ),
@@ -237,22 +241,22 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
             &[&[400]],
         ),
         (
-            "a length and chunks",
+            "both a length and chunks",
             post("transfer-encoding: chunked\r\n", b"2\r\nab\r\n0\r\n\r\n"),
             &[&[400]],
         ),
         (
-            "a length below 0",
+            "a negative length",
             framed("content-length: -1\r\n", b"ab"),
             &[&[400]],
         ),
         (
-            "a length beyond all",
+            "a length that overflows",
             framed("content-length: 99999999999999999999\r\n", b""),
             &[&[400]],
         ),
         (
-            "a length of nearly all",
+            "the largest length",
             framed("content-length: 18446744073709551610\r\n", b""),
             &[&[413], &[400]],
         ),
@@ -264,13 +268,9 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
             ),
             &[&[200], &[415]],
         ),
+        ("101 headers", post(&many(101), &own), &[&[431], &[400]]),
         (
-            "a hundred and one headers",
-            post(&many(101), &own),
-            &[&[431], &[400]],
-        ),
-        (
-            "a head of a megabyte",
+            "a head of one megabyte",
             post(&format!("x: {}\r\n", "y".repeat(1 << 20)), &own),
             &[&[431]],
         ),
@@ -280,7 +280,7 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
             &[&[200]],
         ),
         (
-            "nesting that never ends",
+            "unclosed nesting",
             post("", &data("[".repeat(10_000))),
             &[&[400]],
         ),
@@ -316,7 +316,7 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
             &[&[200]],
         ),
         (
-            "who waits for a 100",
+            "a client that expects a 100",
             post("expect: 100-continue\r\n", &body("expects")),
             &[&[100, 200]],
         ),
@@ -331,7 +331,7 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
         assert!(allowed.contains(&&got[..]), "{name}: {answer:?}");
         server.check(name).await;
     }
-    // Answers come in order, and every good one is among them.
+    // The answers arrive in order, with a 200 for every valid event.
     let pipeline = [
         post("", &body("p1")),
         framed("content-length: 2\r\n", b"{}"),
@@ -351,7 +351,7 @@ async fn hostile_http_1_clients_cost_no_other_client_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_with_a_timer_closes_the_connection_of_a_head_that_never_ends() {
+async fn a_server_with_a_timer_closes_a_connection_whose_head_never_ends() {
     let mut server = Server::start().await;
     let (mut read, mut write) = server.connect().await.into_split();
     let writing = tokio::spawn(async move {
@@ -366,11 +366,11 @@ async fn a_server_with_a_timer_closes_the_connection_of_a_head_that_never_ends()
     let reading = async { while read.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
     tokio::time::timeout(LATE, reading).await.expect("an end");
     assert!(writing.await.unwrap().is_err(), "the connection is closed");
-    server.check("a head without end").await;
+    server.check("an endless head").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
+async fn an_endless_chunked_body_is_answered_in_time() {
     let mut server = Server::start().await;
     let (mut read, mut write) = server.connect().await.into_split();
     let head = framed("transfer-encoding: chunked\r\n", b"");
@@ -387,11 +387,11 @@ async fn a_body_in_chunks_that_never_ends_is_answered_in_time() {
     tokio::time::timeout(LATE, reading).await.expect("an end");
     assert_eq!(statuses(&answer), [408]);
     assert!(writing.await.unwrap().is_err(), "the connection is closed");
-    server.check("a body without end").await;
+    server.check("an endless body").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_1_clients_that_leave_or_stay_cost_no_other_client_an_answer() {
+async fn after_http_1_clients_that_disconnect_or_stall_other_clients_still_get_answers() {
     let mut server = Server::start().await;
     let event = MockRequest::event("a").padded(LIMIT).body_bytes();
     let request = post("", &event);
@@ -418,7 +418,7 @@ async fn http_1_clients_that_leave_or_stay_cost_no_other_client_an_answer() {
             server.check(&format!("{cut} bytes, reset: {reset}")).await;
         }
     }
-    // Bodies that never end hold the budget no longer than their deadline.
+    // Endless bodies hold the budget until their deadline at most.
     let mut slow = Vec::new();
     for _ in 0..100 {
         let mut client = server.connect().await;
@@ -464,7 +464,7 @@ mod http_2 {
         frame
     }
 
-    /// The preface, with a window of `window` bytes for each answer.
+    /// Returns the connection preface with a window of `window` bytes for each answer.
     fn hello(window: u32) -> Vec<u8> {
         let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut setting = 4_u16.to_be_bytes().to_vec();
@@ -482,7 +482,7 @@ mod http_2 {
             (":path", "/"),
             (":authority", "a"),
         ] {
-            // A literal that isn't indexed: RFC 7541, 6.2.2.
+            // A literal header field without indexing: RFC 7541, 6.2.2.
             head.push(0);
             for text in [name, value] {
                 head.push(u8::try_from(text.len()).unwrap());
@@ -497,7 +497,7 @@ mod http_2 {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn hostile_http_2_clients_cost_no_other_client_an_answer() {
+    async fn after_hostile_http_2_clients_other_clients_still_get_answers() {
         let mut server = Server::start().await;
         let part = vec![b' '; 10_000];
         let reset = 8_u32.to_be_bytes();
@@ -519,7 +519,7 @@ mod http_2 {
                     .collect(),
             ),
             (
-                "resets in mid-body",
+                "resets in the middle of the body",
                 streams(6)
                     .flat_map(|s| {
                         [
@@ -602,7 +602,7 @@ mod http_2 {
             }
         };
         tokio::time::timeout(LATE, read).await.expect("all heads");
-        // Indexed 200 and 400, and a literal 408: RFC 7541, appendix A.
+        // The indexes of 200 and 400 in RFC 7541, appendix A. 408 is a literal.
         all.sort_unstable();
         assert_eq!((all[1], all[2]), (0x88, 0x8c), "{all:x?}");
     }

@@ -1,4 +1,4 @@
-//! The docs of the layer describe the server around it, hyper or axum. These tests show that they are right.
+//! The layer's docs describe the outer server, hyper or axum. These tests verify the docs.
 
 use std::io;
 use std::time::Duration;
@@ -24,10 +24,10 @@ fn served(server: &http1::Builder) -> DuplexStream {
     client
 }
 
-/// Sends the rest of a request whose head was slow, and returns what comes.
+/// Sends the rest of a request with a slow head, and returns the answer.
 async fn finish(mut client: DuplexStream, headers: &str) -> String {
     let rest = format!("{headers}content-length: 2\r\nconnection: close\r\n\r\n{{}}");
-    // A server that has closed takes nothing.
+    // The write fails if the server has closed the connection.
     let _ = client.write_all(rest.as_bytes()).await;
     let mut answer = String::new();
     let _ = client.read_to_string(&mut answer).await;
@@ -92,7 +92,7 @@ async fn hyper_answers_431_to_too_many_headers() {
             .map(|i| format!("x-{i}: y\r\n"))
             .collect::<String>()
     };
-    // Host, length and connection count too.
+    // `host`, `content-length` and `connection` count too.
     for (most, count, status) in [
         (None, 97, "400"),
         (None, 98, "431"),

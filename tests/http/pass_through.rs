@@ -1,4 +1,4 @@
-//! Requests for other paths pass through untouched.
+//! Requests for other paths pass through the layer untouched.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,12 +24,12 @@ fn layer() -> WebhookLayer {
     WebhookLayer::new(PATH, idle())
 }
 
-/// A request that isn't ours.
+/// Returns a request for another path.
 fn other() -> Request<Script> {
     good().path("/other").build()
 }
 
-/// A request that is.
+/// Returns a webhook request.
 fn ours() -> Request<Script> {
     good().build()
 }
@@ -56,7 +56,7 @@ async fn the_service_is_ready_when_the_inner_service_is_ready() {
 }
 
 #[tokio::test]
-async fn an_inner_service_that_fails_to_be_ready_fails_with_its_own_error() {
+async fn a_readiness_error_of_the_inner_service_passes_unchanged() {
     let (mut service, mut handle) = mocked();
     handle.send_error("not today");
     let error = assert_ready_err!(service.poll_ready());
@@ -64,7 +64,7 @@ async fn an_inner_service_that_fails_to_be_ready_fails_with_its_own_error() {
 }
 
 #[tokio::test]
-async fn a_webhook_never_reaches_the_inner_service_and_leaves_its_readiness() {
+async fn a_webhook_never_reaches_the_inner_service_and_keeps_its_readiness() {
     let (mut service, mut handle) = mocked();
     handle.allow(1);
     assert_ready_ok!(service.poll_ready());
@@ -82,7 +82,7 @@ async fn a_webhook_never_reaches_the_inner_service_and_leaves_its_readiness() {
     assert_ready_ok!(response.poll());
 }
 
-/// A service that lets one request in at a time, and never ends one.
+/// Returns a service that accepts one request at a time and never completes it.
 fn limited() -> ConcurrencyLimit<
     impl Service<Request<Script>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone,
 > {
@@ -91,12 +91,12 @@ fn limited() -> ConcurrencyLimit<
 }
 
 #[tokio::test]
-async fn a_webhook_holds_no_capacity_of_the_inner_service_once_its_service_is_used_or_dropped() {
+async fn a_webhook_reserves_no_inner_capacity_after_the_next_call_or_the_drop_of_its_service() {
     let service = layer().layer(limited());
     let (mut first, mut second) = (mock::Spawn::new(service.clone()), mock::Spawn::new(service));
     assert_ready_ok!(first.poll_ready());
     assert_eq!(first.call(ours()).await.expect("an answer").status(), 200);
-    // The next call uses it.
+    // The next call uses the reserved capacity.
     assert_ready_ok!(first.poll_ready());
     let call = first.call(other());
     assert_pending!(second.poll_ready());
@@ -104,7 +104,7 @@ async fn a_webhook_holds_no_capacity_of_the_inner_service_once_its_service_is_us
     assert_ready_ok!(second.poll_ready());
     assert_eq!(second.call(ours()).await.expect("an answer").status(), 200);
     assert_pending!(first.poll_ready());
-    // The drop gives it back.
+    // The drop releases the reserved capacity.
     drop(second);
     assert!(first.is_woken());
     assert_ready_ok!(first.poll_ready());
@@ -142,7 +142,7 @@ where
     })
 }
 
-/// Stands for the handle of an upgrade, or whatever else lives in the extensions.
+/// A value in the extensions, such as the handle of an upgrade.
 #[derive(Clone, Debug, PartialEq)]
 struct Marker(&'static str);
 
@@ -158,7 +158,7 @@ fn headers() -> HeaderMap {
     }
     headers.append(
         "x-bytes",
-        HeaderValue::from_bytes(b"\xff").expect("the value of a header"),
+        HeaderValue::from_bytes(b"\xff").expect("a valid header value"),
     );
     headers
 }
@@ -191,7 +191,7 @@ async fn every_part_of_requests_and_responses_is_untouched() {
         assert_eq!(extensions.get(), Some(&Marker("request")));
         let (method, uri_got) = extensions
             .get::<(Method, http::Uri)>()
-            .expect("what was got");
+            .expect("the received parts");
         assert_eq!(
             (method.as_str(), uri_got.to_string().as_str()),
             ("PURGE", uri)
@@ -200,7 +200,7 @@ async fn every_part_of_requests_and_responses_is_untouched() {
 }
 
 #[tokio::test]
-async fn connect_with_an_authority_passes_with_any_path() {
+async fn connect_with_an_authority_passes_for_any_path() {
     for path in [PATH, "/"] {
         let service = WebhookLayer::new(path, idle()).layer(echo());
         for (method, uri) in [(Method::CONNECT, "example.com:443"), (Method::OPTIONS, "*")] {
@@ -215,7 +215,7 @@ async fn connect_with_an_authority_passes_with_any_path() {
 }
 
 #[tokio::test]
-async fn an_upgrade_goes_through() {
+async fn an_upgrade_passes_through() {
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -264,7 +264,7 @@ async fn an_upgrade_goes_through() {
 
 // Errors
 
-/// An error that nothing is known of.
+/// An error that doesn't implement `std::error::Error`.
 #[derive(Debug, PartialEq)]
 struct Opaque(Rc<str>);
 
@@ -282,7 +282,7 @@ async fn errors_of_the_inner_service_pass_unchanged() {
         .await
         .expect_err("the inner service fails");
     assert!(Rc::ptr_eq(&got.0, &error));
-    // A webhook ends in an answer all the same.
+    // A webhook is still answered.
     let answer = service
         .oneshot(ours())
         .await
@@ -299,13 +299,13 @@ async fn an_error_of_the_inner_body_passes_unchanged() {
         .into_body()
         .collect()
         .await
-        .expect_err("the body breaks");
+        .expect_err("the body fails");
     let Broken = error;
 }
 
 // Bodies
 
-/// Data of its own type.
+/// A custom type of body data.
 #[derive(Debug, PartialEq)]
 struct Own(Bytes);
 
@@ -329,7 +329,7 @@ impl Buf for Own {
     }
 }
 
-/// A body that can be neither shared nor sent, and has data and errors of its own.
+/// A body that is neither `Send` nor `Sync`, with custom data and error types.
 #[derive(Debug)]
 struct Odd {
     frames: VecDeque<Frame<Own>>,
@@ -381,7 +381,7 @@ fn odd(ended: bool) -> Odd {
     }
 }
 
-/// Answers with an odd body, and can be neither cloned, shared nor sent itself.
+/// A service that answers with an odd body, and is neither `Clone`, `Send` nor `Sync`.
 struct OddService {
     ended: bool,
     _alone: Rc<()>,
@@ -409,7 +409,7 @@ fn odd_service(ended: bool) -> Webhook<OddService> {
 }
 
 #[tokio::test]
-async fn frames_and_trailers_of_any_body_pass_one_by_one() {
+async fn frames_and_trailers_of_any_body_pass_one_at_a_time() {
     let response = odd_service(false)
         .oneshot(other())
         .await
@@ -452,7 +452,7 @@ async fn a_pending_inner_body_is_pending_and_wakes() {
 }
 
 #[tokio::test]
-async fn the_text_of_an_answer_has_the_data_type_of_the_inner_body() {
+async fn the_receivers_answer_uses_the_inner_bodys_data_type() {
     let request = good().truncated().build::<Script>();
     let response = odd_service(false)
         .oneshot(request)

@@ -1,4 +1,4 @@
-//! The mock kit: the request that a mock builds, and the text of a failed assertion.
+//! The mock kit: the requests that mocks build, and the messages of failed assertions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,7 +16,7 @@ fn json(mock: &MockRequest) -> Value {
 }
 
 #[test]
-fn a_mock_is_a_request_like_the_senders() {
+fn a_mock_builds_the_senders_request() {
     let mock = MockRequest::event("account.updated")
         .message_id("m-1")
         .data(json!({"name": "ada"}));
@@ -37,15 +37,15 @@ fn a_mock_is_a_request_like_the_senders() {
 }
 
 #[test]
-fn no_two_mocks_have_the_same_id_by_default() {
+fn each_mock_has_its_own_id_by_default() {
     let (one, two) = (MockRequest::event("a"), MockRequest::event("a"));
     assert_ne!(one.to_event().id(), two.to_event().id());
     assert_eq!(one.to_event().id(), one.clone().to_event().id());
 }
 
-/// The bug: ids began with `mock-1` in each process, so a durable inbox took the second run's for copies.
+/// The bug: ids started at `mock-1` in each process, so a durable inbox treated the second run's events as duplicates.
 #[test]
-fn no_two_processes_make_mocks_of_the_same_id() {
+fn mocks_of_two_processes_have_different_ids() {
     const CHILD: &str = "PRINT_A_MOCKS_ID";
     if std::env::var_os(CHILD).is_some() {
         println!("\nid={}", MockRequest::event("a").to_event().id());
@@ -56,7 +56,7 @@ fn no_two_processes_make_mocks_of_the_same_id() {
             .args([
                 "--exact",
                 "--nocapture",
-                "testing_kit::no_two_processes_make_mocks_of_the_same_id",
+                "testing_kit::mocks_of_two_processes_have_different_ids",
             ])
             .env(CHILD, "1")
             .output()
@@ -68,17 +68,17 @@ fn no_two_processes_make_mocks_of_the_same_id() {
     assert_ne!(id(), id());
 }
 
-/// The bug: names were written as Rust writes strings.
+/// The bug: the mock escaped names as Rust strings, not as JSON.
 #[test]
-fn names_of_members_are_json() {
+fn member_names_are_json() {
     let name = "\u{1f469}\u{200d}\u{1f4bb} \"\\\u{7f}\n";
     let mock = MockRequest::event("a").member(name, 1);
     assert_eq!(json(&mock)[name], 1);
 }
 
-/// The bug: a second `?` was written.
+/// The bug: the mock wrote a second `?`.
 #[test]
-fn parameters_follow_a_query_of_the_path() {
+fn query_parameters_are_appended_to_a_query_in_the_path() {
     for (path, uri) in [
         ("/hook", "/hook?token=s&a=b"),
         ("/hook?", "/hook?token=s&a=b"),
@@ -97,7 +97,7 @@ fn parameters_follow_a_query_of_the_path() {
 }
 
 #[test]
-fn a_mock_can_be_wrong_on_purpose() {
+fn a_mock_can_be_malformed_on_purpose() {
     let mock = || MockRequest::event("account.updated");
     assert!(
         json(&mock().without("timestamp"))
@@ -270,7 +270,7 @@ async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_names_i
 }
 
 #[tokio::test]
-async fn events_of_one_harness_dont_mix() {
+async fn reports_of_concurrent_events_stay_separate() {
     let harness = Harness::new(EventRouter::new().on("account.*", |_: Event| async {
         tokio::task::yield_now().await;
     }));

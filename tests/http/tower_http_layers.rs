@@ -1,4 +1,4 @@
-//! Every layer of tower-http composes with the receiver, around it and inside it.
+//! Every tower-http layer composes with the receiver, outside it and inside it.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -36,7 +36,7 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A service that answers any request, whatever the layers make of its body.
+/// A service that answers requests with any body type, because layers change the type.
 #[derive(Clone)]
 struct Site;
 
@@ -136,7 +136,7 @@ layers! {
     validate_request_header: ValidateRequestHeaderLayer::accept("*/*");
 }
 
-/// `SetStatus` changes every answer, so only its types are of interest.
+/// `SetStatus` changes every answer, so this test checks only that the types fit.
 #[tokio::test]
 async fn set_status() {
     let layer = SetStatusLayer::new(StatusCode::ACCEPTED);
@@ -154,7 +154,7 @@ async fn set_status() {
 }
 
 #[tokio::test]
-async fn a_body_of_the_response_has_a_default_that_is_empty() {
+async fn the_default_response_body_is_empty() {
     struct NoDefault;
     let _ = botisimo_webhooks::ResponseBody::<NoDefault>::default();
     let body = botisimo_webhooks::ResponseBody::<Full<Bytes>>::default();

@@ -1,4 +1,4 @@
-//! Verified requests are accepted, others are answered 401, and a secret is never shown.
+//! The receiver accepts verified requests, answers others 401, and never shows a secret.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -19,7 +19,7 @@ use tower::Layer;
 const SECRET: &str = "hush-hush-secret";
 const PAYLOAD: &str = "private-payload";
 
-/// Returns the status of the answer to a request by an endpoint with this secret.
+/// Sends the request to an endpoint with this secret, and returns the status.
 async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
     let webhooks = WebhookLayer::new("/", idle()).verify(secret).endpoint();
     let answer = ask(&webhooks, request.build::<Script>()).await;
@@ -30,7 +30,7 @@ async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
 async fn only_the_right_secret_in_the_query_is_accepted() {
     let secret = || SharedSecret::in_query("token", "s3 cret&=%/é");
     for (query, expected) in [
-        // Encoded as browsers, as `encodeURIComponent` and as the careless do it.
+        // Encoded by browsers, by `encodeURIComponent`, and partly or not at all.
         ("?token=s3+cret%26%3D%25%2F%C3%A9", 200),
         ("?token=s3%20cret%26%3d%25/%c3%a9", 200),
         ("?%74oken=s3%20cret%26%3D%25%2F%C3%A9", 200),
@@ -87,7 +87,7 @@ async fn only_the_right_secret_in_a_header_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_secret_may_be_bytes_that_arent_text() {
+async fn a_secret_in_a_header_may_be_non_utf_8_bytes() {
     let secret = SharedSecret::in_header("x-secret", b"\xff\xfe");
     assert_eq!(
         status(secret.clone(), good().header("x-secret", &b"\xff\xfe"[..])).await,
@@ -141,7 +141,7 @@ async fn a_missing_secret_is_answered_401_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_counts_and_reaches_no_handler() {
+async fn a_request_with_a_wrong_secret_is_counted_and_reaches_no_handler() {
     let webhooks = WebhookLayer::new(
         "/",
         EventRouter::new().on_any(|_: Event| async { panic!("ran") }),
@@ -156,13 +156,13 @@ async fn a_wrong_secret_counts_and_reaches_no_handler() {
 }
 
 #[tokio::test]
-async fn requests_of_other_paths_need_no_secret() {
+async fn requests_for_other_paths_need_no_secret() {
     let layer = WebhookLayer::new(PATH, idle()).verify(SharedSecret::in_query("token", SECRET));
     let request = good().path("/").build::<Script>();
     assert_eq!(ask(&layer.layer(teapot()), request).await.status(), 418);
 }
 
-/// Wants the length of the body in a header.
+/// A verifier that requires the body's length in a header.
 struct Length;
 
 impl Length {
@@ -186,7 +186,7 @@ impl Verify for Length {
 }
 
 #[tokio::test]
-async fn a_custom_verifier_sees_the_head_and_the_whole_body() {
+async fn a_custom_verifier_receives_the_head_and_the_whole_body() {
     let webhooks = WebhookLayer::new("/", idle()).verify(Length).endpoint();
     let body = good().body_bytes();
     let (all, less) = (body.len().to_string(), (body.len() - 1).to_string());
@@ -196,7 +196,7 @@ async fn a_custom_verifier_sees_the_head_and_the_whole_body() {
         let request = request.build::<Script>().map(|_| Script::new(halves));
         assert_eq!(ask(&webhooks, request).await.status(), expected, "{length}");
     }
-    // It decides before the body is decoded.
+    // The verifier runs before the receiver decodes the body.
     let request = good()
         .body("not JSON")
         .header("x-length", "1")
@@ -210,7 +210,7 @@ thread_local! {
     static PANICKED_AT: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
 }
 
-/// Returns file and line of the panic in `code`.
+/// Returns the file and line of the panic in `code`.
 fn panicked_at(code: impl FnOnce()) -> Option<(String, u32)> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -226,7 +226,7 @@ fn panicked_at(code: impl FnOnce()) -> Option<(String, u32)> {
 }
 
 #[test]
-#[rustfmt::skip] // each case is a line
+#[rustfmt::skip] // one line per case
 fn an_empty_secret_panics_at_the_callers_line() {
     let first = line!() + 2;
     let cases = [
@@ -241,7 +241,7 @@ fn an_empty_secret_panics_at_the_callers_line() {
     assert_eq!(panicked_at(|| drop(SharedSecret::in_query("token", "s3cret"))), None);
 }
 
-// Nothing shows
+// Secrets and payloads stay hidden
 
 #[cfg(feature = "tracing")]
 use crate::support::subscriber::capture;
@@ -249,12 +249,12 @@ use crate::support::subscriber::capture;
 #[track_caller]
 fn assert_hidden(text: &str) {
     for hidden in [SECRET, PAYLOAD] {
-        assert!(!text.contains(hidden), "{hidden} shows in {text}");
+        assert!(!text.contains(hidden), "{hidden} appears in {text}");
     }
 }
 
 #[tokio::test]
-async fn a_secret_shows_in_no_debug() {
+async fn no_debug_output_shows_a_secret() {
     let secret = SharedSecret::in_query("token", SECRET).or(format!("old-{SECRET}"));
     let layer = WebhookLayer::new(PATH, idle()).verify(secret.clone());
     let service = layer.layer(());
@@ -279,7 +279,7 @@ async fn a_secret_shows_in_no_debug() {
 
 #[tokio::test(start_paused = true)]
 #[cfg(feature = "tracing")]
-async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
+async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     #[derive(serde::Deserialize)]
     struct Number {
         #[expect(dead_code, reason = "it never fits")]
@@ -305,7 +305,7 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
     .verify(SharedSecret::in_query("token", SECRET).or(format!("old-{SECRET}")))
     .max_body_bytes(1000)
     .on_rejection(move |rejection| {
-        let mut told = tell.lock().expect("no test panics here");
+        let mut told = tell.lock().expect("no thread panics with the lock");
         *told += &format!("{rejection} {rejection:?} {:?}\n", rejection.error());
     })
     .endpoint();
@@ -349,8 +349,8 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
 
     let log = log.text();
     assert_hidden(&log);
-    assert_hidden(&told.lock().expect("no test panics here"));
-    // All of it was logged, so there was something to look at.
+    assert_hidden(&told.lock().expect("no thread panics with the lock"));
+    // Every message was logged, so the assertions above checked real output.
     for (text, times) in [
         ("event accepted", 4),
         ("route failed", 3),
@@ -360,7 +360,10 @@ async fn neither_secret_nor_payload_show_in_logs_errors_or_rejections() {
         assert_eq!(log.matches(text).count(), times, "{text} in {log}");
     }
     assert_eq!(
-        told.lock().expect("no test panics here").lines().count(),
+        told.lock()
+            .expect("no thread panics with the lock")
+            .lines()
+            .count(),
         13
     );
 }
@@ -394,7 +397,7 @@ async fn a_layer_without_verify_warns_exactly_once() {
     assert!(log.text().contains("WARN"));
     assert_hidden(&log.text());
 
-    // Another layer, another warning.
+    // Each further layer warns once.
     let _ = WebhookLayer::new(PATH, idle()).layer(());
     assert_eq!(log.text().matches(WARNING).count(), 2);
 }
@@ -412,7 +415,7 @@ async fn an_endpoint_without_verify_warns_exactly_once() {
 
 #[tokio::test]
 #[cfg(feature = "tracing")]
-async fn nothing_warns_with_verify() {
+async fn layers_and_endpoints_with_verify_dont_warn() {
     let (log, _guard) = capture("trace");
     let layer = WebhookLayer::new(PATH, idle()).verify(SharedSecret::in_query("token", SECRET));
     let request = good().query("token", SECRET);
@@ -433,7 +436,7 @@ async fn nothing_warns_with_verify() {
 
 #[cfg(feature = "tracing")]
 #[tokio::test]
-async fn warnings_of_unverified_requests_become_rarer_and_every_malformed_body_is_logged() {
+async fn warnings_about_unverified_requests_become_rarer_and_every_malformed_body_is_logged() {
     let (log, _guard) = capture("trace");
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", SECRET))
@@ -457,7 +460,7 @@ async fn warnings_of_unverified_requests_become_rarer_and_every_malformed_body_i
         let lines = log.lines().filter(|line| line.contains(status));
         lines.filter(|line| line.contains(level)).count()
     };
-    // The 1st, the 2nd, the 4th and the 8th.
+    // The receiver warns about rejections 1, 2, 4 and 8.
     assert_eq!((of("WARN", "401"), of("DEBUG", "401")), (4, 5), "{log}");
     assert_eq!((of("WARN", "400"), of("DEBUG", "400")), (3, 0), "{log}");
 }
@@ -506,10 +509,10 @@ async fn line_breaks_in_ids_and_event_types_add_no_lines_to_the_log() {
     }
 }
 
-/// The bug: a secret with a `+`, as base64 has it, pasted into the URL as it is, was taken for one
-/// with a space.
+/// The bug: base64 secrets can contain `+`. If the URL contained it unencoded, the receiver decoded it as a
+/// space.
 #[tokio::test]
-async fn a_plus_in_the_query_is_itself_or_a_space() {
+async fn a_plus_in_the_query_matches_a_plus_or_a_space() {
     for (secret, query, status) in [
         ("ab+cd=", "token=ab+cd=", 200),
         ("ab+cd=", "token=ab%2Bcd%3D", 200),
@@ -528,7 +531,7 @@ async fn a_plus_in_the_query_is_itself_or_a_space() {
 }
 
 #[tokio::test]
-async fn a_secret_need_not_be_utf_8() {
+async fn a_secret_in_the_query_need_not_be_utf_8() {
     let webhooks = WebhookLayer::new("/", EventRouter::new())
         .verify(SharedSecret::in_query("token", b"\xff\x00"))
         .endpoint();

@@ -19,7 +19,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The attempts that the hook saw, with their times.
+/// The attempts reported to the hook, each with its time.
 type Log = Arc<Mutex<Vec<(Duration, Attempt)>>>;
 
 fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
@@ -36,7 +36,7 @@ fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
     )
 }
 
-/// Returns the reports that the hook saw.
+/// Returns the text of each attempt reported to the hook.
 fn reports(log: &Log) -> Vec<String> {
     log.lock()
         .unwrap()
@@ -45,7 +45,7 @@ fn reports(log: &Log) -> Vec<String> {
         .collect()
 }
 
-/// Returns a handler that fails until its `good`th run.
+/// Returns a handler that fails before run number `good` and succeeds from then on.
 fn fails_before(
     good: u32,
 ) -> impl FnOnce(Event) -> std::future::Ready<Result<(), HandlerError>> + Clone {
@@ -87,7 +87,7 @@ async fn only_the_routes_that_failed_run_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_routes_all_succeed_in_the_end_is_handled() {
+async fn an_event_is_handled_if_all_its_routes_succeed_eventually() {
     let inbox = MemoryInbox::new(EventRouter::new().on("a", fails_before(5)));
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -95,7 +95,7 @@ async fn an_event_whose_routes_all_succeed_in_the_end_is_handled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_only_observers_saw_is_unhandled_also_after_retries() {
+async fn an_event_that_only_observers_received_is_unhandled_even_after_retries() {
     let inbox = MemoryInbox::new(EventRouter::new().on_any(fails_before(2)));
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -125,7 +125,7 @@ async fn an_event_is_dead_lettered_after_the_last_attempt_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_are_jittered_grow_and_never_exceed_the_maximum() {
+async fn delays_grow_with_jitter_and_never_exceed_the_maximum() {
     let retry = RetryPolicy::new()
         .max_attempts(12)
         .initial_delay(seconds(1))
@@ -148,8 +148,8 @@ async fn delays_are_jittered_grow_and_never_exceed_the_maximum() {
         let waits = &waits[&attempt];
         assert_eq!(waits.len(), 50);
         let (least, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        // Full jitter, from nothing to the most: 50 draws leave less than a hundred-thousandth for
-        // either half.
+        // Full jitter is uniform from zero to the maximum. The chance that either half gets none of 50
+        // draws is below 1 in 100,000.
         assert!(
             *longest <= seconds(most) && *longest > seconds(most) / 2,
             "{attempt}: {longest:?}"
@@ -173,7 +173,7 @@ async fn an_attempt_starts_when_its_delay_is_over() {
     for pair in log.lock().unwrap().windows(2) {
         let wait = pair[0].1.retry_in().unwrap();
         let waited = pair[1].0 - pair[0].0;
-        // tokio's timers go by the millisecond.
+        // tokio's timers have millisecond resolution.
         assert!(
             waited >= wait && waited <= wait + Duration::from_millis(2),
             "{waited:?} for {wait:?}"
@@ -182,7 +182,7 @@ async fn an_attempt_starts_when_its_delay_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_gives_the_same_delays() {
+async fn the_same_seed_produces_the_same_delays() {
     let mut runs = Vec::new();
     for seed in [7, 7, 8] {
         let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().seed(seed)));
@@ -244,7 +244,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_are_not_retried() {
     let reports = reports(&log);
     assert_eq!(reports.len(), 2, "{reports:?}");
     assert_eq!(reports[1], "* handled");
-    // One of its routes died, so the event did.
+    // A route failed permanently, so the event is dead.
     assert_eq!(
         log.lock().unwrap()[1].1.event_outcome(),
         Some(EventOutcome::Dead)
@@ -282,7 +282,7 @@ async fn a_retrying_event_counts_against_max_events_but_not_against_the_concurre
     while inbox.handle().stats().retrying < 2 {
         tokio::task::yield_now().await;
     }
-    // The third went past the two that wait, and was handled.
+    // Two events wait for a retry. The third event runs meanwhile, or has been handled.
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.retrying, stats.in_flight(), stats.running),
@@ -298,7 +298,7 @@ async fn a_retrying_event_counts_against_max_events_but_not_against_the_concurre
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bounds_refuse_while_retries_wait() {
+async fn waiting_retries_count_against_the_inboxs_bounds() {
     let retry = RetryPolicy::new()
         .initial_delay(seconds(1000))
         .max_delay(seconds(1000));
@@ -334,7 +334,7 @@ async fn a_drain_makes_waiting_retries_due() {
     assert_eq!(
         start.elapsed(),
         Duration::ZERO,
-        "the attempts left were made at once"
+        "the remaining attempts ran at once"
     );
 }
 
@@ -378,14 +378,14 @@ fn a_retrying_event_that_its_runtime_drops_is_dead() {
     balanced(&stats);
 }
 
-/// The bug: a layer that kept a later attempt from the router made the event count as handled.
+/// The bug: an event counted as handled if a layer kept a later attempt from the router.
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
+async fn a_retry_that_a_layer_keeps_from_the_router_counts_as_an_attempt_of_its_routes() {
     let router = EventRouter::new()
         .on("a", fails_before(2))
         .on_any(fails_before(1));
     let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
-    // An idempotency filter at the wrong place.
+    // An idempotency filter in the wrong place: it drops retries.
     let service = tower::service_fn(move |event: Event| {
         let first = seen.lock().unwrap().insert(event.id().to_owned());
         let mut router = router.clone();
@@ -412,7 +412,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes(
     assert_eq!(inbox.handle().stats().dead, 1);
 }
 
-/// Delivers an event by one version of a router first, and from the second attempt on by another.
+/// Delivers an event through the first router at attempt 1, and through the second router from attempt 2.
 async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stats) {
     let service = tower::service_fn(move |event: Event| {
         let router = if event.attempt() == 1 {
@@ -499,7 +499,7 @@ async fn a_service_without_a_router_is_retried_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_only_a_later_attempt_reaches_runs_its_routes() {
+async fn a_router_that_is_first_reached_by_a_later_attempt_runs_its_routes() {
     let router = EventRouter::new()
         .on("a", fails_before(2))
         .on_any(fails_before(1));
@@ -553,7 +553,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 4)
 }
 
-/// Returns how often a route with this behaviour runs in `attempts`, and whether it succeeds.
+/// Returns how often a route with this behaviour runs in `attempts` attempts, and whether it succeeds.
 fn model(deeds: &[Deed], attempts: usize) -> (usize, bool) {
     for (run, deed) in deeds[..attempts].iter().enumerate() {
         match deed {
@@ -575,7 +575,7 @@ async fn perform(deed: Deed) -> Result<(), HandlerError> {
     }
 }
 
-/// Law 2 with attempts, against the model.
+/// Compares attempts and counts with the model, and checks law 2.
 async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
     std::panic::set_hook(Box::new(|_| {}));
     let runs: Arc<Mutex<HashMap<(String, usize), usize>>> = Arc::default();
@@ -631,7 +631,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_route_runs_as_often_as_its_outcomes_say(
+    fn every_route_runs_as_often_as_its_outcomes_require(
         scripts in prop::collection::vec([deeds(), deeds()], 1..12),
         attempts in 1_u32..5,
         running in 1_usize..4,

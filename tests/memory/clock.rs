@@ -1,4 +1,4 @@
-//! A system clock that is set, or a machine that sleeps, while an inbox in memory works.
+//! The system clock is set, or the machine sleeps, while a memory inbox delivers events.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn secs(seconds: i64) -> Duration {
 #[derive(Clone, Debug)]
 enum Step {
     Advance(i64),
-    /// The system's clock is set, or the machine sleeps.
+    /// Sets the system clock, or lets the machine sleep.
     Set(i64),
     Accept {
         fails: bool,
@@ -53,7 +53,7 @@ async fn until_nothing_runs(inbox: &MemoryInbox) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("attempts never end: {inbox:?}");
+    panic!("attempts are still running: {inbox:?}");
 }
 
 async fn check(steps: &[Step]) {
@@ -105,7 +105,7 @@ async fn check(steps: &[Step]) {
             }
         }
     }
-    // No attempt is further away than the longest delay.
+    // No retry is due later than the maximum delay.
     until_nothing_runs(&inbox).await;
     clock.advance(secs(MAX_DELAY));
     inbox.handle().wait_idle().await;
@@ -116,14 +116,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_the_clocks_do_nothing_is_deleted_early_and_no_attempt_is_late(steps in steps()) {
+    fn clock_steps_delete_nothing_early_and_delay_no_attempt(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&steps));
     }
 }
 
 #[tokio::test]
-async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() {
+async fn times_follow_the_system_clock_and_no_event_is_dead_lettered_before_its_receipt() {
     let clock = ManualClock::new();
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let open = std::sync::Arc::clone(&gate);

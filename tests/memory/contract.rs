@@ -1,4 +1,4 @@
-//! The inbox in memory keeps the contract of inboxes.
+//! The memory inbox passes the contract tests.
 
 use botisimo_webhooks::{EventRouter, MemoryInbox};
 

@@ -29,19 +29,19 @@ async fn all(inbox: &impl Inbox) -> Vec<DeadLetter> {
     letters(inbox).list(None, usize::MAX).await.unwrap()
 }
 
-/// The `messageId`s of all letters.
+/// Returns the `messageId` of each letter.
 async fn names(inbox: &impl Inbox) -> Vec<String> {
     let names = |letter: &DeadLetter| letter.message_id().to_owned();
     all(inbox).await.iter().map(names).collect()
 }
 
-/// Each route of a letter, with its reason.
+/// Returns each route of a letter with its failure reason.
 fn ends(letter: &DeadLetter) -> Vec<(&str, Option<&str>)> {
     let ends = letter.routes().iter();
     ends.map(|end| (end.route(), end.reason())).collect()
 }
 
-/// Whether handlers fail at the moment.
+/// A switch. Handlers fail while it is set.
 #[derive(Clone, Default)]
 struct Outage(Arc<AtomicBool>);
 
@@ -68,14 +68,14 @@ impl Outage {
     }
 }
 
-/// Returns an inbox of one attempt whose events below `a` die during the outage.
+/// Returns an inbox without retries. During the outage, every handler of `a` and the event types below it fails.
 fn single(outage: &Outage) -> MemoryInbox {
     MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on_prefix("a", outage.handler()))
 }
 
-/// Tokio, at a time of day that the test sets.
+/// A tokio runtime whose system time is set by the test.
 #[derive(Clone)]
 struct Dated(Arc<Mutex<SystemTime>>);
 
@@ -110,7 +110,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
         .on_prefix("a", |_: Event| async {
             Err::<(), _>(HandlerError::permanent("not mine"))
         })
-        .on_any(|_: Event| async { panic!("at the disco") })
+        .on_any(|_: Event| async { panic!("on purpose") })
         .named("panics")
         .on_any(|_: Event| pending::<()>())
         .named("hangs")
@@ -126,7 +126,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
     harness.deliver(request.clone()).await.assert_accepted();
 
     let [letter] = &all(&inbox).await[..] else {
-        panic!("one event died")
+        panic!("expected exactly one dead letter")
     };
     assert_eq!(letter.message_id(), "m-1");
     assert_eq!(letter.body(), request.body_bytes());
@@ -148,19 +148,19 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
             ("a[.*]", Some("failed: not mine")),
             ("hangs", Some("timed out")),
             ("mismatches", Some(mismatch)),
-            ("panics", Some("panicked: at the disco")),
+            ("panics", Some("panicked: on purpose")),
             ("sees", None),
         ]
     );
     assert_eq!((letter.attempts(), letter.cause()), (3, None));
     assert_eq!(letter.received_at(), date(1_000));
-    // `sees` did its work in the first attempt, and ran in no other.
+    // `sees` succeeded in the first attempt and didn't run again.
     assert_eq!(letter.dead_lettered_at(), date(2_001));
     assert_eq!(inbox.handle().stats().dead_letters, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_dead_events_leave_a_letter() {
+async fn only_dead_events_are_dead_lettered() {
     let outage = Outage::now();
     let late = outage.clone();
     let router = EventRouter::new()
@@ -183,7 +183,7 @@ async fn only_dead_events_leave_a_letter() {
 }
 
 #[test]
-fn an_event_that_its_runtime_dropped_leaves_a_letter() {
+fn an_event_dropped_by_its_runtime_is_dead_lettered() {
     let inbox = MemoryInbox::builder().concurrency(1).build(
         EventRouter::new()
             .on("a", |_: Event| pending::<()>())
@@ -220,7 +220,7 @@ fn an_event_that_its_runtime_dropped_leaves_a_letter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_count_the_oldest_letters_are_dropped_and_counted() {
+async fn the_oldest_letters_beyond_the_count_limit_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -238,9 +238,9 @@ async fn beyond_the_count_the_oldest_letters_are_dropped_and_counted() {
     );
 }
 
-/// An old event that is replayed and dies again was the first to go, for its low number.
+/// The bug: if an old event was replayed and dead-lettered again, the inbox dropped its letter first because of its low number.
 #[tokio::test(start_paused = true)]
-async fn the_oldest_letter_was_dead_lettered_first() {
+async fn the_oldest_letter_is_the_letter_dead_lettered_first() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -259,7 +259,7 @@ async fn the_oldest_letter_was_dead_lettered_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_reason_is_cut_and_never_within_a_character() {
+async fn a_long_reason_is_cut_at_a_character_boundary() {
     let router = EventRouter::new().on("a", |_: Event| async {
         Err::<(), HandlerError>(HandlerError::permanent("é".repeat(1_000)))
     });
@@ -273,7 +273,7 @@ async fn a_long_reason_is_cut_and_never_within_a_character() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_bytes_the_oldest_letters_are_dropped_and_counted() {
+async fn the_oldest_letters_beyond_the_byte_limit_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -291,7 +291,7 @@ async fn beyond_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     die("4", 301).await;
     assert_eq!(names(&inbox).await, ["3", "4"]);
     assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
-    // A deleted or replayed letter makes room.
+    // Deleting or replaying a letter frees space.
     let ids: Vec<_> = all(&inbox).await.iter().map(DeadLetter::id).collect();
     assert!(letters(&inbox).delete(ids[0]).await.unwrap());
     outage.end();
@@ -305,9 +305,9 @@ async fn beyond_the_bytes_the_oldest_letters_are_dropped_and_counted() {
     assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
 }
 
-/// The bug: it drove all others out, and then was dropped itself.
+/// The bug: such a letter displaced all others, and then the inbox dropped it too.
 #[tokio::test(start_paused = true)]
-async fn a_letter_that_could_never_fit_displaces_no_other() {
+async fn a_letter_larger_than_the_byte_limit_displaces_no_other() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -324,7 +324,7 @@ async fn a_letter_that_could_never_fit_displaces_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_limit_of_0_no_letter_is_kept_and_the_hook_is_called() {
+async fn with_a_limit_of_0_no_letter_is_stored_and_the_hook_runs() {
     let outage = Outage::now();
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
@@ -349,11 +349,11 @@ async fn with_a_limit_of_0_no_letter_is_kept_and_the_hook_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_follow_each_other_in_the_order_of_acceptance() {
+async fn pages_are_in_the_order_of_acceptance() {
     let gate = Arc::new(Semaphore::new(0));
     let opened = Arc::clone(&gate);
     let router = EventRouter::new().on("a", move |event: Event| async move {
-        // The first to be accepted is the last to die.
+        // The event accepted first is dead-lettered last.
         if event.id() == "0" {
             gate.acquire().await.unwrap().forget();
         }
@@ -385,7 +385,7 @@ async fn pages_follow_each_other_in_the_order_of_acceptance() {
     assert!(dead.list(None, 0).await.unwrap().is_empty());
     assert!(dead.list(Some(u64::MAX), 3).await.unwrap().is_empty());
 
-    // A page goes on after an id also when that letter is gone by then.
+    // The next page starts after an id even if the letter with that id is gone.
     let first = dead.list(None, 3).await.unwrap();
     for letter in &first {
         assert!(dead.delete(letter.id()).await.unwrap());
@@ -420,7 +420,7 @@ async fn a_letter_is_found_by_its_id_until_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replayed_event_is_no_duplicate_and_its_letter_is_gone() {
+async fn a_replayed_event_isnt_a_duplicate_and_its_letter_is_gone() {
     let gate = Arc::new(Semaphore::new(0));
     let pass = Arc::clone(&gate);
     let outage = Outage::now();
@@ -452,10 +452,10 @@ async fn a_replayed_event_is_no_duplicate_and_its_letter_is_gone() {
         (stats.in_flight(), stats.bytes, stats.dead_letters),
         (1, size, 0)
     );
-    // It is on its way, and can't be sent twice.
+    // The event is being delivered, so it can't be replayed twice.
     assert!(dead.get(letter.id()).await.unwrap().is_none());
     assert!(!dead.replay(letter.id()).await.unwrap());
-    // A copy is one still.
+    // A copy is still a duplicate.
     let copy = inbox.accept(mock("a", "1").to_event()).await;
     assert_eq!(copy, Ok(Accepted::Duplicate));
 
@@ -497,7 +497,7 @@ async fn a_replay_runs_only_unfinished_routes_and_starts_at_attempt_1() {
     wait_idle(&inbox.handle()).await;
     assert_eq!(ran(), ["done 1", "fails 1", "permanent 1", "fails 2"]);
 
-    // It dies again, with all its routes.
+    // The event is dead-lettered again, with the results of all its routes.
     let first = all(&inbox).await.remove(0);
     assert!(letters(&inbox).replay(first.id()).await.unwrap());
     wait_idle(&inbox.handle()).await;
@@ -521,20 +521,20 @@ async fn a_replay_runs_only_unfinished_routes_and_starts_at_attempt_1() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_runs_the_routes_that_match_at_that_time() {
+async fn a_replay_runs_the_routes_that_match_when_it_starts() {
     let fails = |_: Event| async { Err::<(), _>("failed") };
     let first = EventRouter::new()
         .on("a", |_: Event| async {})
         .named("done")
         .on("a", fails)
-        .named("mended")
+        .named("repaired")
         .on("a", fails)
         .named("removed");
     let second = EventRouter::new()
         .on("a", fails)
         .named("done")
         .on("a", |_: Event| async {})
-        .named("mended")
+        .named("repaired")
         .on("a", |_: Event| async {})
         .named("added");
     let current = Arc::new(Mutex::new(first));
@@ -555,12 +555,15 @@ async fn a_replay_runs_the_routes_that_match_at_that_time() {
     assert!(letters(&inbox).replay(id).await.unwrap());
     wait_idle(&inbox.handle()).await;
     reports.try_recv().unwrap();
-    assert_eq!(reports.try_recv().unwrap(), "mended handled, added handled");
+    assert_eq!(
+        reports.try_recv().unwrap(),
+        "repaired handled, added handled"
+    );
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
+async fn a_replay_by_pattern_accepts_exact_below_and_prefix_patterns() {
     let types = ["a", "a.b", "a.b.c", "a.b.c.d", "a.bc"];
     for (pattern, replayed) in [
         (Pattern::new("a.b").unwrap(), &["a.b"][..]),
@@ -585,7 +588,7 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
         let count = letters(&inbox).replay_matching(&pattern).await.unwrap();
         assert_eq!(count, replayed.len() as u64, "{pattern}");
         wait_idle(&inbox.handle()).await;
-        // The oldest first.
+        // The inbox replays the oldest letter first.
         let ran: Vec<_> = std::iter::from_fn(|| ran.try_recv().ok()).collect();
         assert_eq!(ran, replayed, "{pattern}");
         let left = types.iter().filter(|each| !replayed.contains(each));
@@ -597,7 +600,7 @@ async fn the_letters_of_a_pattern_are_replayed_exact_below_or_prefix() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
+async fn a_replay_by_pattern_replays_each_letter_once_even_if_it_fails_again() {
     let outage = Outage::now();
     let inbox = single(&outage);
     for id in ["1", "2", "3"] {
@@ -667,7 +670,7 @@ async fn a_replay_by_pattern_replays_the_oldest_letters_that_fit() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.replayed, stats.in_flight()), (2, 1));
     balanced(&stats);
-    // A letter goes by the bytes as well as an event does.
+    // The byte limit applies to a replayed letter as it does to a new event.
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
 }
 
@@ -719,7 +722,7 @@ async fn a_replay_during_a_drain_is_refused_and_the_letter_stays() {
     }
     assert_eq!(names(&inbox).await, ["1"]);
     assert_eq!(inbox.handle().stats().replayed, 0);
-    // To delete it needs no room.
+    // Deleting a letter needs no space.
     assert!(dead.delete(id).await.unwrap());
 }
 
@@ -737,7 +740,7 @@ async fn a_replay_that_is_dropped_unpolled_replays_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn letters_are_pruned_by_the_time_they_were_dead_lettered() {
+async fn letters_are_pruned_by_their_dead_lettering_time() {
     let system_time = Dated::at(0);
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
@@ -761,7 +764,7 @@ async fn letters_are_pruned_by_the_time_they_were_dead_lettered() {
     assert_eq!(prune(301).await, 0);
     assert_eq!(prune(299).await, 1);
     assert_eq!(names(&inbox).await, ["200", "300"]);
-    // A system clock that is set back or ahead changes no age.
+    // Setting the system clock back or ahead changes no letter's age.
     for seconds in [0, 1_000_000] {
         system_time.set(seconds);
         assert_eq!(prune(201).await, 0);
@@ -773,7 +776,7 @@ async fn letters_are_pruned_by_the_time_they_were_dead_lettered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hook_runs_for_each_dead_letter_and_its_panic_changes_nothing() {
+async fn the_hook_runs_for_each_dead_letter_and_a_panic_in_it_changes_nothing() {
     let (first, mut told) = mpsc::unbounded_channel();
     let second = first.clone();
     let outage = Outage::now();
@@ -800,7 +803,7 @@ async fn the_hook_runs_for_each_dead_letter_and_its_panic_changes_nothing() {
     wait_idle(&inbox.handle()).await;
     let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
     let ids: Vec<_> = told.iter().map(DeadLetter::message_id).collect();
-    // The hook of the handle runs after the first hook.
+    // The hook added through the handle runs after the first hook.
     assert_eq!(ids, ["1", "4", "4", "1", "1"]);
     assert_eq!(told[0].id(), kept[0].id());
     assert_eq!(ends(&told[0]), [("a", Some("failed: an outage"))]);
@@ -808,7 +811,7 @@ async fn the_hook_runs_for_each_dead_letter_and_its_panic_changes_nothing() {
     assert_eq!((stats.dead, stats.dead_letters), (3, 2));
 }
 
-/// The bug: it was told before the letter was kept, and found none.
+/// The bug: the hook ran before the letter was stored, and found no letter.
 #[tokio::test(start_paused = true)]
 async fn the_hook_runs_after_the_letter_is_stored_and_before_its_event_is_counted() {
     let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
@@ -910,7 +913,7 @@ async fn the_handles_of_layers_and_endpoints_have_letters_and_hooks() {
     }
 }
 
-/// An inbox around another one.
+/// An inbox that wraps another inbox.
 #[derive(Clone)]
 struct Wrapper<I>(I);
 
@@ -932,7 +935,7 @@ impl<I: Inbox> Inbox for Wrapper<I> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_wraps_another_has_its_letters() {
+async fn a_wrapping_inbox_exposes_the_letters_of_its_inner_inbox() {
     let outage = Outage::now();
     let inbox = Wrapper(Wrapper(single(&outage)));
     let (sender, mut told) = mpsc::unbounded_channel();
@@ -953,7 +956,7 @@ async fn an_inbox_that_wraps_another_has_its_letters() {
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
-/// The bug: a route's end wrote its reason.
+/// The bug: the debug output of a route's result included its reason.
 #[tokio::test(start_paused = true)]
 async fn no_debug_output_shows_a_body_or_a_reason() {
     let router = EventRouter::new()
@@ -981,7 +984,7 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
     for text in &written {
         assert!(!text.contains("s3cret"), "{text}");
     }
-    // The output identifies the event, and `reason` returns the reasons on request.
+    // The output identifies the event. `reason` returns the reasons on request.
     assert!(written[0].contains("\"1\"") && written[0].contains("\"a\""));
     assert!(written[1].contains("\"a\""), "{}", written[1]);
     assert_eq!(
@@ -990,9 +993,9 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
     );
 }
 
-/// The bug: both wrote the sender's texts as they came, line breaks and all.
+/// The bug: attempts and letters displayed the sender's texts unescaped, including line breaks.
 #[tokio::test]
-async fn attempts_and_letters_display_in_one_line_with_any_name() {
+async fn attempts_and_letters_display_on_one_line_with_any_name() {
     let written = Arc::new(Mutex::new(Vec::new()));
     let write = Arc::clone(&written);
     let inbox = MemoryInbox::builder()
@@ -1015,7 +1018,7 @@ async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without
             .on_any(|_: Event| async {}),
     );
     let event = mock("a", "1").data(serde_json::json!("s3cret")).to_event();
-    inbox.accept(event).await.expect("there is room");
+    inbox.accept(event).await.expect("the inbox has space");
     wait_idle(&inbox.handle()).await;
 
     let stats = inbox.handle().stats();
@@ -1046,20 +1049,20 @@ async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without
     assert!(!json.to_string().contains("s3cret"), "{json}");
 }
 
-/// An error that can't be written.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Unspeakable;
 
 impl std::fmt::Display for Unspeakable {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        panic!("an error that can't be written")
+        panic!("an error whose display panics")
     }
 }
 
 impl std::error::Error for Unspeakable {}
 
 #[tokio::test(start_paused = true)]
-async fn a_reason_whose_display_fails_is_named_after_its_kind() {
+async fn if_an_errors_display_fails_the_reason_names_its_kind() {
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
@@ -1068,8 +1071,8 @@ async fn a_reason_whose_display_fails_is_named_after_its_kind() {
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
-/// The bug: the reason of a route that no attempt reached any more was that the layer before it had
-/// done its work, which was written once an attempt.
+/// The bug: if a layer kept every retry from a route, the route's reason said once per attempt that
+/// the layer had succeeded.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
     let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
@@ -1162,13 +1165,13 @@ fn the_counts_balance_at_every_read_while_letters_come_and_go() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        // The keepers replay or delete what still holds others back.
+        // This loop replays or deletes the letters that still block other events.
         wait_idle(&inbox.handle()).await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {
             keeper.await.unwrap();
         }
-        // The last replays.
+        // Delete the letters that remain after the last replays.
         for letter in all(&inbox).await {
             letters(&inbox).delete(letter.id()).await.unwrap();
         }

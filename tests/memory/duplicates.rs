@@ -1,4 +1,4 @@
-//! Copies of an event are accepted once in a window, and no id is remembered without its event.
+//! An event is accepted once per window, and the inbox never remembers the id of an event that it refused.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,9 +42,9 @@ async fn a_copy_is_answered_200_and_not_run_again() {
     assert_eq!((stats.accepted, stats.duplicates, stats.handled), (1, 1, 1));
 }
 
-/// Nothing but the secret keeps strangers from doing so: see SECURITY.md.
+/// Only the shared secret prevents this attack: see SECURITY.md.
 #[tokio::test]
-async fn a_foreign_event_with_the_id_of_a_later_one_makes_it_a_duplicate() {
+async fn a_forged_event_with_the_id_of_a_later_event_makes_the_later_event_a_duplicate() {
     let (router, runs) = counting();
     let inbox = MemoryInbox::new(router);
     let event =
@@ -55,7 +55,7 @@ async fn a_foreign_event_with_the_id_of_a_later_one_makes_it_a_duplicate() {
     assert_eq!(genuine, Ok(Accepted::Duplicate));
     inbox.handle().wait_idle().await;
     assert_eq!(runs.load(Ordering::Relaxed), 0);
-    // The same event under an id that nobody took runs.
+    // The same event runs under an unused id.
     accept(&inbox, "free").await.unwrap();
     inbox.handle().wait_idle().await;
     assert_eq!(runs.load(Ordering::Relaxed), 1);
@@ -75,7 +75,7 @@ async fn a_copy_of_a_waiting_or_failed_event_is_a_duplicate() {
 }
 
 #[test]
-fn of_concurrent_copies_one_runs() {
+fn one_of_several_concurrent_copies_runs() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .build()
@@ -92,7 +92,7 @@ fn of_concurrent_copies_one_runs() {
         for answer in answers.into_iter().map(Result::unwrap) {
             match answer {
                 Ok(accepted) => new += u32::from(accepted == Accepted::New),
-                // One that came while the first was being taken.
+                // This copy arrived while the inbox was storing the first.
                 Err(refused) => assert_eq!(refused.delay(), Duration::from_secs(1)),
             }
         }
@@ -118,7 +118,7 @@ async fn an_id_expires_after_its_window_and_not_before() {
 }
 
 #[tokio::test]
-async fn beyond_the_count_the_oldest_ids_are_forgotten() {
+async fn a_new_id_beyond_the_count_limit_displaces_the_oldest() {
     let (router, _) = counting();
     let inbox = MemoryInbox::builder().max_remembered_ids(3).build(router);
     for id in ["1", "2", "3", "4"] {
@@ -153,7 +153,7 @@ async fn a_refused_event_leaves_its_id_free() {
     for _ in 0..2 {
         assert_eq!(accept(&inbox, "2").await, Err(AcceptError::full()));
     }
-    // A copy takes no room, also where there is none.
+    // A copy needs no space, so a full inbox answers it too.
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let drain = inbox.handle().drain(Duration::ZERO);
     assert_eq!(drain.await.remaining, 1);
@@ -188,8 +188,8 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
 }
 
-/// The bug: a copy that came while the first was being taken was answered 200, and then the first
-/// was refused.
+/// The bug: if a copy arrived while the inbox was storing the event, the copy was answered 200. Then the
+/// event was refused.
 #[tokio::test]
 async fn a_copy_is_not_answered_200_before_the_event_is_stored() {
     let inbox = Arc::new(OnceLock::<MemoryInbox>::new());

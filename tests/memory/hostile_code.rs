@@ -17,17 +17,17 @@ use tokio::sync::Semaphore;
 use crate::support::runtime::TestRuntime;
 use crate::support::{balanced, event, wait_empty};
 
-/// Bounds what would hang for ever.
+/// Fails a test that would otherwise hang forever.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Uses up what tokio lets a task do at once, again and again.
+/// Uses up the task's cooperative budget in tokio again and again.
 async fn busy(permits: &Semaphore) {
     loop {
         drop(permits.acquire().await);
     }
 }
 
-/// The bug: tokio's timers pretend not to be over in a task that has used up its budget, which such a handler always has.
+/// The bug: tokio's timers stay pending in a task that has used up its budget, as this handler always has.
 #[tokio::test]
 async fn a_handler_that_is_always_busy_is_timed_out() {
     let router = EventRouter::new().on("a", |_: Event| async { busy(&Semaphore::new(1)).await });
@@ -39,7 +39,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
     assert_eq!(wait_empty(&inbox.handle()).await.dead, 1);
 }
 
-/// The same bug, in the receiver.
+/// The same bug in the receiver.
 #[tokio::test]
 async fn an_inbox_that_is_always_busy_is_answered_503() {
     #[derive(Clone)]
@@ -75,7 +75,7 @@ async fn an_inbox_that_is_always_busy_is_answered_503() {
     assert_eq!(answer.expect("an answer").unwrap().unwrap().status(), 503);
 }
 
-/// The bug: a timer of tokio's panics if its runtime shuts down.
+/// The bug: a tokio timer panics if its runtime shuts down.
 #[tokio::test]
 async fn a_drain_returns_the_remaining_events_when_their_runtime_shuts_down() {
     let runtime = Builder::new_multi_thread()
@@ -102,7 +102,7 @@ async fn a_drain_returns_the_remaining_events_when_their_runtime_shuts_down() {
     balanced(&handle.stats());
 }
 
-/// The bug: only a drain put workers to what a runtime that had shut down left behind.
+/// The bug: after a runtime had shut down, only a drain started workers for the remaining events.
 #[test]
 fn wait_idle_runs_the_events_that_a_runtime_left_behind() {
     let runs = Arc::new(AtomicU32::new(0));
@@ -126,7 +126,7 @@ fn wait_idle_runs_the_events_that_a_runtime_left_behind() {
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
 
-/// A body of the user's that panics.
+/// A user-defined body that panics.
 struct Explosive;
 
 impl http_body::Body for Explosive {
@@ -158,27 +158,27 @@ async fn a_body_that_panics_is_answered_503() {
             webhooks.clone(),
             request.unwrap(),
         ));
-        let answer = answer.await.expect("no panic gets out").unwrap();
+        let answer = answer.await.expect("the receiver catches panics").unwrap();
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["connection"], "close");
     }
     assert_eq!(webhooks.handle().stats().rejected, 2);
 }
 
-/// When a runtime runs what it is given.
+/// When a runtime runs a spawned task.
 #[derive(Clone, Copy, Debug)]
 enum Spawns {
-    /// To its end, before it returns.
+    /// Runs the task to completion before `spawn` returns.
     Inline,
-    /// Polled once before it returns, the rest later.
+    /// Polls the task once before `spawn` returns, and again later.
     OnceInline,
-    /// Begun on another thread before it returns.
+    /// Starts the task on another thread before `spawn` returns.
     Elsewhere,
-    /// Dropped after the first poll.
+    /// Drops the task after its first poll.
     Drops,
 }
 
-/// When a runtime's timers are over.
+/// When a runtime's timers complete.
 #[derive(Clone, Copy, Debug)]
 enum Sleeps {
     AtOnce,
@@ -218,7 +218,7 @@ fn odd(spawns: Spawns, sleeps: Sleeps) -> TestRuntime {
 }
 
 #[tokio::test]
-async fn a_runtime_of_any_kind_loses_and_miscounts_nothing() {
+async fn no_kind_of_runtime_loses_or_miscounts_an_event() {
     let timers = [Sleeps::AtOnce, Sleeps::Never, Sleeps::PanicsWhenPolled];
     for spawns in [
         Spawns::Inline,
@@ -299,7 +299,7 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
 }
 
 #[test]
-fn a_waker_may_ask_for_the_counts() {
+fn a_waker_may_read_the_counts() {
     struct Asks(Handle, AtomicU32);
 
     impl std::task::Wake for Asks {
@@ -340,7 +340,7 @@ mod subscribers {
 
     use super::*;
 
-    /// Hands each callback to a closure of the test, by its name.
+    /// Calls a closure of the test with the name of each callback.
     struct Told<F>(F);
 
     impl<F: Fn(&'static str) + 'static> Subscriber for Told<F> {
@@ -384,8 +384,8 @@ mod subscribers {
         crate::support::subscriber::set(Told(told))
     }
 
-    /// The bugs: the warning of a hook that panicked kept its event from being counted, and a span that couldn't be
-    /// entered kept what it was around from being dropped.
+    /// Two bugs. If the warning about a panicked hook panicked, the event wasn't counted. If entering a span panicked,
+    /// the value inside the span wasn't dropped.
     #[tokio::test]
     async fn every_event_is_counted_though_the_subscriber_panics() {
         for panics in [
@@ -405,7 +405,7 @@ mod subscribers {
                 .concurrency(1)
                 .on_attempt(|_| panic!("a hook that panics"))
                 .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
-            // A second panic would end the process, whatever is done here.
+            // A second panic during unwinding always aborts the process.
             let guard =
                 subscribe(move |callback| assert!(callback != panics || std::thread::panicking()));
             for id in ["1", "2", "3"] {
@@ -417,9 +417,9 @@ mod subscribers {
         }
     }
 
-    /// The bug: an event whose span couldn't be opened was dead without a run.
+    /// The bug: if opening an event's span panicked, the event was dead without an attempt.
     #[tokio::test]
-    async fn events_are_handled_although_the_subscriber_panics_at_a_spans_begin_or_end() {
+    async fn events_are_handled_though_the_subscriber_panics_when_a_span_opens_or_closes() {
         for panics in ["new_span", "clone_span", "try_close", "event"] {
             let inbox = MemoryInbox::new(EventRouter::new().on("a", |_: Event| async {}));
             let guard =
@@ -444,14 +444,14 @@ mod subscribers {
             let request = MockRequest::event("a").method(method.parse().unwrap());
             let request = request.build::<http_body_util::Full<bytes::Bytes>>();
             let answer = tokio::spawn(tower::ServiceExt::oneshot(webhooks.clone(), request));
-            let answer = answer.await.expect("no panic gets out").unwrap();
+            let answer = answer.await.expect("the receiver catches panics").unwrap();
             assert_eq!(answer.status(), status);
         }
         assert_eq!(wait_empty(&webhooks.handle()).await.accepted, 1);
     }
 
     #[tokio::test]
-    async fn a_subscriber_may_ask_for_the_counts_in_every_callback() {
+    async fn a_subscriber_may_read_the_counts_in_every_callback() {
         let slot: Arc<Mutex<Option<Handle>>> = Arc::default();
         let (asked, asks) = (Arc::new(AtomicU32::new(0)), Arc::clone(&slot));
         let count = Arc::clone(&asked);

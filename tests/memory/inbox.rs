@@ -1,4 +1,4 @@
-//! The inbox in memory: its bounds, its attempts, its counts and its drain.
+//! The memory inbox: bounds, attempts, counts and drain.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use crate::support::runtime::TestRuntime;
 use crate::support::{balanced, run_ready_tasks, typed};
 
-/// A router whose handlers wait for a permit each.
+/// Returns a router. Each run of its handlers waits for a permit.
 fn gated(gate: &Arc<Semaphore>) -> EventRouter {
     let gate = Arc::clone(gate);
     EventRouter::new()
@@ -57,7 +57,7 @@ async fn exactly_n_running_and_q_waiting_events_are_accepted() {
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting, stats.refused), (3, 4, 3));
     balanced(&stats);
-    // One that ends makes room for one.
+    // Each event that ends frees space for one new event.
     gate.add_permits(1);
     run_ready_tasks().await;
     assert!(inbox.accept(typed("a")).await.is_ok());
@@ -98,7 +98,7 @@ async fn the_inbox_is_bounded_by_bytes_too() {
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().bytes, 0);
-    // One that could never fit is taken alone, rather than refused for days.
+    // An empty inbox accepts an event larger than the limit. Otherwise the sender would retry it for days.
     assert!(inbox.accept(sized(2000)).await.is_ok());
     assert!(inbox.accept(typed("a")).await.is_err());
     gate.add_permits(1);
@@ -106,7 +106,7 @@ async fn the_inbox_is_bounded_by_bytes_too() {
 }
 
 #[tokio::test]
-async fn accepting_doesnt_wait_for_handlers() {
+async fn accept_doesnt_wait_for_handlers() {
     let inbox = MemoryInbox::new(EventRouter::new().on_any(|_: Event| pending::<()>()));
     let mut accept = std::pin::pin!(inbox.accept(typed("a")));
     assert_eq!(
@@ -128,7 +128,7 @@ fn attempts_run_in_parallel_on_the_runtimes_threads() {
         .worker_threads(2)
         .build()
         .unwrap();
-    // Each handler blocks its thread until the other one is there.
+    // Each handler blocks its thread until the other handler has started.
     let meet = Arc::new(std::sync::Barrier::new(2));
     let router = EventRouter::new().on_any(move |_: Event| async move {
         meet.wait();
@@ -168,7 +168,7 @@ async fn events_start_in_the_order_of_their_acceptance() {
 
 #[tokio::test]
 async fn a_queue_that_never_empties_yields_to_other_tasks() {
-    // Handlers that are never pending, and an inbox that one of them fills again and again.
+    // The handlers never return pending, and one of them keeps refilling the inbox.
     let stop = Arc::new(AtomicBool::new(false));
     let slot: Arc<Mutex<Option<MemoryInbox>>> = Arc::default();
     let (stopped, again) = (Arc::clone(&stop), Arc::clone(&slot));
@@ -235,7 +235,7 @@ async fn a_single_route_that_hangs_is_timed_out_and_dropped() {
 }
 
 #[tokio::test]
-async fn hooks_see_every_attempt_and_their_panics_change_nothing() {
+async fn hooks_run_for_every_attempt_and_their_panics_change_nothing() {
     let seen = Arc::new(AtomicUsize::new(0));
     let (first, second) = (Arc::clone(&seen), Arc::clone(&seen));
     let router = EventRouter::new()
@@ -274,7 +274,7 @@ async fn a_hook_has_run_before_its_event_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_refuses_new_events_and_waits_for_the_others() {
+async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -290,7 +290,7 @@ async fn a_drain_refuses_new_events_and_waits_for_the_others() {
     gate.add_permits(3);
     assert_eq!(drain.await.unwrap().remaining, 0);
     assert_eq!(inbox.handle().stats().handled, 3);
-    // Twice is harmless.
+    // A second drain is harmless.
     assert_eq!(inbox.handle().drain(Duration::ZERO).await.remaining, 0);
     assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
 }
@@ -321,13 +321,16 @@ async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_n
 }
 
 #[tokio::test]
-async fn dropping_a_drain_leaves_the_inbox_refusing() {
+async fn the_inbox_still_refuses_events_after_a_drain_is_dropped() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::new(gated(&gate));
     inbox.accept(typed("a")).await.unwrap();
     {
         let mut drain = Box::pin(inbox.handle().drain(Duration::from_secs(60)));
-        assert!(inbox.accept(typed("a")).await.is_ok(), "not polled yet");
+        assert!(
+            inbox.accept(typed("a")).await.is_ok(),
+            "the drain hasn't been polled yet"
+        );
         assert!(futures_util::poll!(&mut drain).is_pending());
     }
     assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
@@ -400,7 +403,7 @@ fn an_attempt_that_its_runtime_drops_is_dead() {
 }
 
 #[test]
-fn events_left_behind_by_a_runtime_run_on_the_next() {
+fn a_new_runtime_runs_the_events_that_a_stopped_runtime_left_behind() {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let hang = Arc::new(AtomicBool::new(true));
     let first = Arc::clone(&hang);
@@ -442,7 +445,7 @@ fn without_timers() -> TestRuntime {
 }
 
 #[tokio::test]
-async fn a_runtime_without_timers_affects_only_the_attempts_that_wait() {
+async fn a_runtime_without_timers_affects_only_attempts_that_wait() {
     let inbox = MemoryInbox::builder().build_with(
         without_timers(),
         EventRouter::new()
@@ -468,7 +471,7 @@ async fn a_runtime_without_timers_affects_only_the_attempts_that_wait() {
 }
 
 #[tokio::test]
-async fn the_handlers_see_the_event_as_the_first_attempt() {
+async fn handlers_see_attempt_1_at_first_delivery() {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let inbox = MemoryInbox::new(EventRouter::new().on_any(move |event: Event| async move {
         sender.send(event.attempt()).unwrap();
@@ -525,11 +528,11 @@ fn perform(deed: Deed) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> 
     })
 }
 
-/// An arrival: whether the event has a route, what its two routes do, and how long the sender waits
-/// before the next.
+/// An arriving event: whether a route matches it, the behaviour of two handlers, and the milliseconds until the
+/// next event.
 type Arriving = (bool, Deed, Deed, u64);
 
-/// Law 2, read at every turn, under random deeds and load.
+/// Checks law 2 after every step, under random handler behaviour and load.
 async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
     std::panic::set_hook(Box::new(|_| {}));
     let script: HashMap<String, Arriving> = arrivals
@@ -580,7 +583,7 @@ async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
     assert_eq!(stats.in_flight(), 0);
     assert_eq!(stats.accepted, accepted.len() as u64);
     assert_eq!(stats.refused, (arrivals.len() - accepted.len()) as u64);
-    // Each ended once.
+    // Each accepted event ended exactly once.
     assert_eq!(ends.len(), accepted.len());
     let ends: HashMap<_, _> = ends.iter().cloned().collect();
     assert_eq!(ends.len(), accepted.len());
@@ -589,7 +592,7 @@ async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
         let good = |deed| match deed {
             Deed::Handle | Deed::Yield => Some(true),
             Deed::Sleep(millis) if millis < 20 => Some(true),
-            // A deed and the deadline in the same millisecond may end either way.
+            // If the handler finishes in the deadline's millisecond, either outcome is valid.
             Deed::Sleep(20) => None,
             _ => Some(false),
         };
@@ -694,14 +697,14 @@ fn the_counts_balance_at_every_read_under_concurrent_load() {
 }
 
 #[test]
-fn outcomes_have_names_without_the_users_texts() {
+fn outcome_names_contain_no_user_text() {
     let outcome = Outcome::Failed(HandlerError::new("s3cret"));
     assert_eq!(outcome.as_str(), "failed");
     assert_eq!(outcome.to_string(), "failed: s3cret");
 }
 
-/// The bug: a worker that had found nothing left its place a moment later, and an event that came
-/// in between was left without one.
+/// The bug: a worker that found the queue empty released its slot a moment later. An event that arrived
+/// between those two steps got no worker.
 #[test]
 fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -722,18 +725,18 @@ fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     });
     let stats = done
         .recv_timeout(Duration::from_secs(60))
-        .expect("every event was delivered");
+        .expect("every event is delivered");
     assert_eq!(stats.unhandled, 20_000);
     runtime.shutdown_background();
 }
 
-/// An error that can't be written.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Unspeakable;
 
 impl std::fmt::Display for Unspeakable {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        panic!("an error that can't be written")
+        panic!("an error whose display panics")
     }
 }
 
@@ -747,7 +750,7 @@ impl Drop for Unspeakable {
     }
 }
 
-/// The bug: such an error unwound the worker after its event had left the guard that counts it.
+/// The bug: such an error unwound the worker after the guard that counts the event had released it.
 #[tokio::test]
 async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
     let router = EventRouter::new()
@@ -771,14 +774,14 @@ async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
 }
 
 #[test]
-fn a_runtime_given_by_handle_uses_its_own_timers() {
+fn a_runtime_built_from_a_handle_uses_its_own_timers() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
     let tokio = TokioRuntime::with_handle(runtime.handle().clone());
-    // No runtime is entered here.
+    // This thread hasn't entered a runtime.
     smol::block_on(tokio.sleep(Duration::from_millis(1)));
     let inbox = MemoryInbox::builder().build_with(
         tokio,
@@ -812,7 +815,7 @@ async fn a_drain_without_a_timer_doesnt_wait() {
     );
 }
 
-/// It filled up: a worker delivered one event a turn, however many senders had theirs in between.
+/// The bug: the inbox filled up, because each worker delivered one event per turn regardless of the number of senders.
 #[tokio::test]
 async fn an_inbox_keeps_up_with_more_senders_than_workers() {
     let inbox = MemoryInbox::builder()

@@ -1,4 +1,4 @@
-//! The inbox in memory, and delivery, which all inboxes share.
+//! The memory inbox, and the delivery code that all inboxes share.
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 #[cfg(feature = "tokio")]

@@ -1,4 +1,4 @@
-//! Events of one key run one after another, and different keys run in parallel. An idle key takes no memory.
+//! Events with the same ordering key run one after another. Different keys run in parallel. An idle key uses no memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{pending, ready};
@@ -31,7 +31,7 @@ fn accept(inbox: &MemoryInbox, id: &str, key: Option<&str>) {
     assert_eq!(accepted, Ok(Accepted::New), "{id}");
 }
 
-/// The id of the letter of this event.
+/// Returns the id of the event's letter.
 async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
     let all = letters(inbox).list(None, usize::MAX).await.unwrap();
     let mut all = all.iter();
@@ -39,13 +39,13 @@ async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
     letter.unwrap().id()
 }
 
-/// Law 2.
+/// Returns whether the counts satisfy law 2.
 fn is_balanced(stats: &Stats) -> bool {
     stats.accepted + stats.recovered + stats.replayed
         == stats.handled + stats.unhandled + stats.dead + stats.in_flight()
 }
 
-/// The ids of the events in the order in which their attempts began.
+/// The ids of the events, in the order in which their attempts started.
 #[derive(Clone, Default)]
 struct Starts(Arc<Mutex<Vec<String>>>);
 
@@ -59,7 +59,7 @@ impl Starts {
     }
 }
 
-/// Returns a router whose handler fails for the ids that are in `bad`, and else waits for a permit.
+/// Returns a router. Its handler fails for the ids in `bad` and succeeds for all others.
 fn router(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> EventRouter {
     let (starts, bad) = (starts.clone(), Arc::clone(bad));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -88,12 +88,12 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
         let now = {
             let mut counts = counts.lock().unwrap();
             *counts.entry(key.clone()).or_default() += 1;
-            assert_eq!(counts[&key], 1, "two of one key at once");
+            assert_eq!(counts[&key], 1, "two events of one key ran at once");
             counts.values().sum()
         };
         peak.fetch_max(now, Ordering::Relaxed);
         let number: u64 = event.id().parse().unwrap();
-        // The later ones would overtake the earlier ones.
+        // Later events sleep for less time. Without ordering they would overtake earlier events.
         tokio::time::sleep(Duration::from_millis(100 - number)).await;
         *counts.lock().unwrap().get_mut(&key).unwrap() -= 1;
     });
@@ -117,14 +117,14 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn different_keys_and_events_without_one_run_in_parallel() {
-    // Each waits until all are there.
+async fn different_keys_and_events_without_a_key_run_in_parallel() {
+    // Each handler waits until all six have started.
     let meet = Arc::new(Barrier::new(6));
     let router = EventRouter::new().on("a", move |_: Event| async move {
         meet.wait().await;
     });
     let inbox = builder().build(router);
-    // The empty key is one.
+    // The empty string is a key.
     for (id, key) in [Some("x"), Some("y"), Some(""), None, None, None]
         .into_iter()
         .enumerate()
@@ -191,7 +191,7 @@ async fn a_dead_or_unhandled_event_unblocks_its_key() {
     assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
 }
 
-/// Returns an inbox that is held up by a dead event `1` of the key x, behind which `2` and `3` wait.
+/// Returns an inbox in which the dead event `1` blocks the key x. The events `2` and `3` wait for it.
 async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInbox {
     let inbox = builder()
         .block_key_on_dead_letter()
@@ -213,7 +213,7 @@ async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInb
 async fn with_block_key_on_dead_letter_a_dead_event_blocks_its_key_until_a_successful_replay() {
     let (starts, bad) = (Starts::default(), bad(&["1"]));
     let inbox = held(&starts, &bad).await;
-    // Dead again.
+    // The replay fails, so the event is dead again.
     let id = letter(&inbox, "1").await;
     assert!(letters(&inbox).replay(id).await.unwrap());
     run_ready_tasks().await;
@@ -224,7 +224,7 @@ async fn with_block_key_on_dead_letter_a_dead_event_blocks_its_key_until_a_succe
     let pattern = Pattern::new("a").unwrap();
     assert_eq!(letters(&inbox).replay_matching(&pattern).await.unwrap(), 1);
     wait_idle(&inbox.handle()).await;
-    // Before those that it held back.
+    // The replayed event runs before the events that it blocked.
     assert_eq!(starts.take(), ["1", "2", "3"]);
     assert!(is_balanced(&inbox.handle().stats()));
 }
@@ -267,7 +267,7 @@ async fn with_block_key_on_dead_letter_a_deleted_letter_unblocks_its_key() {
             .unwrap()
     );
     run_ready_tasks().await;
-    // The next is dead as well, and holds in its turn.
+    // The next event is dead too, and now blocks the key.
     assert_eq!(starts.take(), ["2"]);
     assert!(
         letters(&inbox)
@@ -277,7 +277,7 @@ async fn with_block_key_on_dead_letter_a_deleted_letter_unblocks_its_key() {
     );
     wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["3"]);
-    // Nothing holds an idle key.
+    // No letter blocks an idle key.
     accept(&inbox, "4", Some("x"));
     wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["4"]);
@@ -312,7 +312,7 @@ async fn with_block_key_on_dead_letter_dropped_letters_unblock_their_keys() {
         assert_eq!(starts.take(), ["3", "2"]);
         assert_eq!(inbox.handle().stats().dead_letters_dropped, 1);
     }
-    // A letter for which there is no room at all holds nothing back.
+    // A letter that doesn't fit into the limits blocks nothing.
     for none in [
         builder().max_dead_letters(0),
         builder().max_dead_letter_bytes(10),
@@ -350,7 +350,8 @@ async fn block_key_on_dead_letter_ignores_events_without_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_block_key_on_dead_letter_a_replayed_event_runs_last_of_its_key() {
+async fn without_block_key_on_dead_letter_a_replayed_event_runs_after_the_other_events_of_its_key()
+{
     let (starts, bad, gate) = (Starts::default(), bad(&["1"]), Arc::new(Semaphore::new(0)));
     let (log, fails, pass) = (starts.clone(), Arc::clone(&bad), Arc::clone(&gate));
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -376,13 +377,13 @@ async fn without_block_key_on_dead_letter_a_replayed_event_runs_last_of_its_key(
             .unwrap()
     );
     run_ready_tasks().await;
-    assert_eq!(starts.take(), [""; 0], "the second is still running");
+    assert_eq!(starts.take(), [""; 0], "the second event is still running");
     gate.add_permits(10);
     wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
-/// The bug: the only way out was to lose the event by deleting it.
+/// The bug: only deleting the dead event, and so losing it, unblocked such an inbox.
 #[tokio::test(start_paused = true)]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
@@ -403,7 +404,7 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
         assert_eq!(refused, Err(AcceptError::full()));
         starts.take();
         bad.lock().unwrap().clear();
-        // A replay that blocks no event is refused as before.
+        // The full inbox still refuses to replay a letter that blocks no event.
         let (first, none) = (letter(&inbox, "1").await, letter(&inbox, "none").await);
         assert!(letters(&inbox).replay(none).await.is_err());
         assert!(letters(&inbox).replay(first).await.unwrap());
@@ -446,7 +447,7 @@ async fn the_key_is_computed_once_for_each_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_closure_that_panics_gives_no_key_and_is_logged() {
+async fn an_event_whose_key_closure_panics_has_no_key_and_the_panic_is_logged() {
     let (log, _guard) = capture("info");
     let meet = Arc::new(Barrier::new(2));
     let router = EventRouter::new().on("a", move |_: Event| async move {
@@ -475,7 +476,7 @@ async fn a_blocked_key_with_any_number_of_events_blocks_no_other_key() {
             pass.acquire().await.unwrap().forget();
         }
     });
-    // Of two places the stuck key has one.
+    // The stuck key occupies one of the two concurrency slots.
     let inbox = builder().concurrency(2).build(router);
     for id in 0..5_000 {
         accept(&inbox, &format!("stuck {id}"), Some("stuck"));
@@ -539,7 +540,7 @@ async fn a_blocked_key_uses_no_concurrency() {
 }
 
 #[test]
-fn idle_keys_leave_no_trace() {
+fn idle_keys_use_no_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -551,7 +552,7 @@ fn idle_keys_leave_no_trace() {
         } else {
             builder
         };
-        // One of each key dies, and is deleted or dropped for another.
+        // One event of each key is dead-lettered. Its letter is deleted, or a newer letter displaces it.
         let router = EventRouter::new().on("a", |event: Event| {
             ready(if event.id() == "dies" {
                 Err("bad")
@@ -582,11 +583,11 @@ fn idle_keys_leave_no_trace() {
                 });
             })
         };
-        // The tables have grown to the largest number of events at once.
+        // The first run grows the tables to the largest number of concurrent events.
         run(2_000);
         let grown = run(20_000).bytes_current;
-        // Ten bytes a key: less than the key alone.
-        assert!(grown < 200_000, "{grown} bytes are left of 20,000 keys");
+        // The bound is 10 bytes per key, which is less than the length of a key.
+        assert!(grown < 200_000, "20,000 idle keys still use {grown} bytes");
     }
 }
 
@@ -603,7 +604,7 @@ async fn drain_and_wait_idle_count_the_events_that_a_dead_event_blocks() {
         2
     );
     assert!(letters(&inbox).replay(id).await.is_err());
-    // Both end once the key is unblocked.
+    // `drain` and `wait_idle` end once the key is unblocked.
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(5)));
     run_ready_tasks().await;
     assert!(letters(&inbox).delete(id).await.unwrap());
@@ -644,7 +645,7 @@ async fn a_drain_that_makes_retries_due_keeps_the_order() {
 }
 
 #[test]
-fn events_left_behind_by_a_runtime_run_in_order_on_the_next() {
+fn a_new_runtime_runs_the_remaining_events_of_a_stopped_runtime_in_order() {
     for hold in [false, true] {
         let (starts, hang) = (Starts::default(), Arc::new(AtomicBool::new(true)));
         let (log, first) = (starts.clone(), Arc::clone(&hang));
@@ -681,7 +682,7 @@ fn events_left_behind_by_a_runtime_run_in_order_on_the_next() {
                 tokio::task::yield_now().await;
             }
         });
-        // Both were dropped, and are dead.
+        // The stopped runtime dropped both events, so they are dead.
         let stats = inbox.handle().stats();
         assert!(is_balanced(&stats));
         assert_eq!((stats.dead, stats.waiting, stats.in_flight()), (2, 4, 4));
@@ -713,7 +714,7 @@ fn events_left_behind_by_a_runtime_run_in_order_on_the_next() {
 }
 
 #[test]
-fn events_left_behind_by_a_runtime_of_many_threads_run_on_the_next() {
+fn a_new_runtime_runs_the_remaining_events_of_a_stopped_multi_threaded_runtime() {
     let (hang, starts) = (Arc::new(AtomicBool::new(true)), Starts::default());
     let (first, log) = (Arc::clone(&hang), starts.clone());
     let router = EventRouter::new().on("a", move |event: Event| async move {
@@ -748,8 +749,8 @@ fn events_left_behind_by_a_runtime_of_many_threads_run_on_the_next() {
     assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
 }
 
-/// The bug: it counted on the worker of the one before it, which was refused because its worker
-/// couldn't be spawned, and was left without one.
+/// The bug: the event relied on the worker of the event before it. The inbox refused that event, because
+/// its worker couldn't be spawned, so the second event had no worker.
 #[tokio::test(start_paused = true)]
 async fn an_event_behind_a_refused_event_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
@@ -776,7 +777,7 @@ async fn an_event_behind_a_refused_event_gets_a_worker() {
     }
 }
 
-/// The bug: what waited behind it, for its key or for its place, had no worker any more.
+/// The bug: events that waited for the aborted attempt's key or slot no longer had a worker.
 #[tokio::test(start_paused = true)]
 async fn an_event_behind_an_aborted_attempt_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (None, 1)] {
@@ -811,8 +812,8 @@ async fn an_event_behind_an_aborted_attempt_gets_a_worker() {
 
 #[tokio::test(start_paused = true)]
 async fn all_keys_that_are_unblocked_at_once_get_workers() {
-    // One large letter drives out those that hold x and y; both run at once then, and those whose
-    // letters are deleted, and those that are pruned.
+    // One large letter displaces the letters that block x and y. Both keys then run at once. The same
+    // happens when letters are deleted or pruned.
     let meet = Arc::new(Barrier::new(2));
     let router = EventRouter::new().on("a", move |event: Event| async move {
         match event.id() {
@@ -849,7 +850,7 @@ fn a_key_with_many_events_doesnt_overflow_the_stack() {
         let deliver = move || {
             let first = Arc::new(Mutex::new(None));
             let (keeps, kept) = (Arc::clone(&first), AtomicBool::new(false));
-            // Keeps the first task, and then runs each task as it comes, or drops it.
+            // Stores the first task. Drops every later task, or runs it immediately.
             let runtime = TestRuntime::shut_down()
                 .on_spawn(move |task| {
                     if !kept.swap(true, Ordering::Relaxed) {
@@ -879,7 +880,7 @@ fn a_key_with_many_events_doesnt_overflow_the_stack() {
 }
 
 #[test]
-fn the_order_holds_for_events_from_many_threads() {
+fn events_accepted_on_many_threads_keep_their_order() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
@@ -951,10 +952,10 @@ enum Deed {
 /// A step of the property test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An event comes, of this key, whose attempts do this, and the first again after the last.
+    /// Accepts an event with this key. Its attempts cycle through these behaviours.
     Arrive(Option<u8>, Vec<Deed>),
     Wait(u64),
-    /// Of all letters, counted from the oldest.
+    /// Replays the letter at this index, counted from the oldest.
     Replay(usize),
     ReplayAll,
     Delete(usize),
@@ -985,7 +986,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// The settings of a run.
+/// The inbox settings of one run.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     hold: bool,
@@ -995,17 +996,17 @@ struct Rules {
     letters: usize,
 }
 
-/// The expected state of a key: the event that runs or blocks it, and the events behind.
+/// The expected state of a key: the event that runs or blocks the key, and the events that wait.
 #[derive(Default)]
 struct Lane {
     first: Option<usize>,
-    /// Whether the first has begun, or begun again.
+    /// Whether the first event has started since it was accepted or replayed.
     begun: bool,
     next: VecDeque<usize>,
 }
 
 impl Lane {
-    /// The first has ended, or its letter is gone.
+    /// Advances to the next event after the first event has ended or its letter is gone.
     fn pass(&mut self) {
         self.first = self.next.pop_front();
         self.begun = false;
@@ -1023,11 +1024,11 @@ struct Model {
     rules: Rules,
     script: Vec<(Option<u8>, Vec<Deed>)>,
     lanes: HashMap<u8, Lane>,
-    /// How often each event ran in all, and since it was accepted or replayed last.
+    /// The number of runs of each event: in total, and since the event was accepted or last replayed.
     runs: Vec<(usize, u32)>,
-    /// Events that run right now.
+    /// The events that are running.
     running: Vec<usize>,
-    /// The dead that are kept, in the order of their deaths.
+    /// The events with a stored letter, in the order in which they were dead-lettered.
     letters: Vec<usize>,
     dropped: u64,
     counts: BTreeMap<&'static str, u64>,
@@ -1055,14 +1056,14 @@ impl Model {
         }
     }
 
-    /// Returns what the attempt does.
+    /// Records the start of an attempt, and returns its behaviour.
     fn start(&mut self, event: usize, attempt: u32) -> Deed {
         if let Some(lane) = self.lane(event) {
             let (first, begun) = (lane.first, lane.begun);
             lane.begun = true;
             if first != Some(event) || begun != (attempt > 1) {
                 self.wrong(format!(
-                    "{event} began attempt {attempt} in place of {first:?}"
+                    "{event} started attempt {attempt}, but {first:?} is first"
                 ));
             }
         }
@@ -1073,7 +1074,7 @@ impl Model {
         }
         self.running.push(event);
         if self.running.len() > self.rules.running {
-            self.wrong(format!("{:?} run at once", self.running));
+            self.wrong(format!("{:?} ran at once", self.running));
         }
         let (ever, round) = &mut self.runs[event];
         let deeds = &self.script[event].1;
@@ -1091,7 +1092,7 @@ impl Model {
         self.running.retain(|running| *running != event);
     }
 
-    /// An attempt has ended, and the event with it if there is a event_outcome.
+    /// Records the end of an attempt. With an outcome, the event has ended too.
     fn end(&mut self, event: usize, event_outcome: Option<EventOutcome>) {
         let (ever, round) = self.runs[event];
         let deeds = &self.script[event].1;
@@ -1133,7 +1134,7 @@ impl Model {
         }
     }
 
-    /// The letter is gone for good.
+    /// Records that the letter is permanently gone.
     fn let_go(&mut self, event: usize) {
         if self.rules.hold {
             self.pass(event);
@@ -1157,13 +1158,13 @@ impl Model {
         self.let_go(event);
     }
 
-    /// Returns the number of events that a letter blocks after all others have run.
+    /// Returns the number of events that letters still block after all other events have run.
     fn held_back(&self) -> u64 {
         self.lanes.values().map(|lane| lane.next.len() as u64).sum()
     }
 }
 
-/// Ends a run, also one that is dropped or panics.
+/// Records the end of a run, even if the run is dropped or panics.
 struct Stop(Arc<Mutex<Model>>, usize);
 
 impl Drop for Stop {
@@ -1238,7 +1239,7 @@ fn compare(inbox: &MemoryInbox, model: &Arc<Mutex<Model>>) {
     );
 }
 
-/// Lets everything run that can, and has the rest be what the model holds back.
+/// Waits until all unblocked events have run, and asserts that the model blocks the rest.
 async fn come_to_rest(inbox: &MemoryInbox, model: &Arc<Mutex<Model>>) {
     tokio::time::sleep(Duration::from_secs(10_000)).await;
     compare(inbox, model);
@@ -1254,7 +1255,7 @@ async fn nth(inbox: &MemoryInbox, place: usize) -> Option<(u64, usize)> {
     Some((letter.id(), letter.message_id().parse().unwrap()))
 }
 
-/// Leaves the panics out of the output that are on purpose.
+/// Hides intentional panics from the output.
 fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -1340,7 +1341,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
         compare(&inbox, &model);
     }
     come_to_rest(&inbox, &model).await;
-    // Everything ends, once nothing is held back any more.
+    // Once no letter blocks a key, every event ends.
     while let Some((id, number)) = nth(&inbox, 0).await {
         assert!(letters(&inbox).delete(id).await.unwrap());
         model.lock().unwrap().delete(number);
@@ -1355,7 +1356,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn order_dead_letters_and_replays_equal_the_model(
+    fn order_dead_letters_and_replays_match_the_model(
         steps in steps(),
         hold in any::<bool>(),
         attempts in 1_u32..4,

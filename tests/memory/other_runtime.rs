@@ -1,4 +1,4 @@
-//! The crate runs on an executor other than tokio, also without the feature `tokio`.
+//! The crate runs on other executors than tokio, even without the feature `tokio`.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -24,7 +24,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::support::runtime::TestRuntime;
 
-/// Longer than any test takes.
+/// Longer than any test runs.
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(10);
 
@@ -36,7 +36,7 @@ fn webhook() -> Request<Full<Bytes>> {
     MockRequest::event("account.updated").build()
 }
 
-/// Returns a router whose handler tells that it runs, and runs until it is told to end.
+/// Returns a router. Its handler signals its start, and runs until it receives the signal to end.
 fn held() -> (EventRouter, Receiver<()>, Sender<()>) {
     let (started, starts) = unbounded();
     let (end, ends) = bounded(1);
@@ -211,7 +211,7 @@ fn wait_idle_waits_for_the_last_handler() {
             let event = MockRequest::event("account.updated").to_event();
             inbox.accept(event).await.unwrap();
         }
-        // Both run at once: neither has been told to end.
+        // Both handlers run at once, because neither has received the signal to end.
         starts.recv().await.unwrap();
         starts.recv().await.unwrap();
         let mut wait_idle = pin!(handle.wait_idle());
@@ -223,14 +223,14 @@ fn wait_idle_waits_for_the_last_handler() {
     });
 }
 
-/// The inbox counts the events that an executor drops at its end, and the events that arrive afterwards.
+/// The inbox counts events that the executor drops when it ends, and events that arrive afterwards.
 #[test]
 fn every_event_is_counted_when_the_executor_ends() {
     let executor = Arc::new(smol::Executor::new());
     let (router, starts, _end) = held();
     let weak = Arc::downgrade(&executor);
     let runtime = TestRuntime::smol().on_spawn(move |task| {
-        let executor = weak.upgrade().expect("the executor has ended");
+        let executor = weak.upgrade().expect("the executor is running");
         executor.spawn(task).detach();
     });
     let inbox = MemoryInbox::builder().build_with(runtime, router);

@@ -1,4 +1,4 @@
-//! Logs and spans: a request's span follows its event, and no secret is logged.
+//! Logs and spans: the request's span is the parent of its event's attempts, and no secret is logged.
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};
@@ -15,7 +15,7 @@ async fn deliver(inbox: &MemoryInbox, mock: &MockRequest) {
 fn talkative() -> EventRouter {
     EventRouter::new().on("account.updated", |_: Event| async {
         tokio::task::yield_now().await;
-        tracing::info!("the handler speaks");
+        tracing::info!("the handler ran");
     })
 }
 
@@ -27,7 +27,7 @@ async fn a_handler_logs_in_the_span_of_its_request() {
         &MockRequest::event("account.updated").message_id("m-1"),
     )
     .await;
-    let line = log.line("the handler speaks");
+    let line = log.line("the handler ran");
     assert!(
         line.contains("request{number=7}:attempt{event_type=\"account.updated\" event_id=\"m-1\"}"),
         "{line}"
@@ -35,14 +35,14 @@ async fn a_handler_logs_in_the_span_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_filter_that_drops_the_attempts_span_keeps_the_requests_span() {
+async fn a_filter_that_disables_the_attempts_span_keeps_the_requests_span() {
     let (log, _guard) = capture("warn,memory=info");
     deliver(
         &MemoryInbox::new(talkative()),
         &MockRequest::event("account.updated"),
     )
     .await;
-    let line = log.line("the handler speaks");
+    let line = log.line("the handler ran");
     assert!(
         line.contains("request{number=7}:") && !line.contains("attempt{"),
         "{line}"
@@ -66,7 +66,7 @@ async fn one_events_span_doesnt_leak_into_the_next() {
     let lines = log.lines();
     let spoken: Vec<_> = lines
         .iter()
-        .filter(|line| line.contains("the handler speaks"))
+        .filter(|line| line.contains("the handler ran"))
         .collect();
     assert!(
         spoken[0].contains("number=1") && !spoken[0].contains("number=2"),

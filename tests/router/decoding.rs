@@ -18,7 +18,7 @@ fn decode_bytes(body: &[u8]) -> Result<Event, String> {
     })
 }
 
-/// Returns an envelope of these members, each as it stands in JSON.
+/// Returns an envelope with these members. Each value is JSON.
 fn envelope(members: &[(&str, &str)]) -> String {
     let members: Vec<_> = members
         .iter()
@@ -34,12 +34,12 @@ const GOOD: [(&str, &str); 4] = [
     ("data", "{\"name\": \"ada\"}"),
 ];
 
-/// Returns the good envelope with the value of one member replaced.
+/// Returns the valid envelope with one member's value replaced.
 fn with(name: &str, value: &str) -> String {
     envelope(&GOOD.map(|(member, good)| (member, if member == name { value } else { good })))
 }
 
-/// Returns the good envelope less one member.
+/// Returns the valid envelope without one member.
 fn without(name: &str) -> String {
     let members: Vec<_> = GOOD
         .into_iter()
@@ -104,7 +104,7 @@ fn a_body_that_isnt_json_is_an_error() {
 }
 
 #[test]
-fn a_body_that_isnt_utf8_at_any_place_is_an_error() {
+fn a_body_with_invalid_utf8_anywhere_is_an_error() {
     for place in ["messageId", "data", "other"] {
         let mut members = GOOD.to_vec();
         members.push(("other", "\"x\""));
@@ -125,7 +125,7 @@ fn one_leading_byte_order_mark_is_skipped() {
     let body = "\u{feff} {\"messageId\": \"m-1\", \"timestamp\": 1, \"eventType\": \"a.b\", \"data\": {\"x\": [1]}}";
     let event = decode(body).unwrap();
     assert_eq!((event.id(), event.raw_data()), ("m-1", "{\"x\": [1]}"));
-    // The body stays as it came, and decodes again.
+    // The stored body keeps the byte order mark, and decodes again.
     assert_eq!(event.body(), body);
     assert_eq!(decode(event.body()).unwrap().raw_data(), event.raw_data());
     refused("\u{feff}", "the body is not JSON");
@@ -150,20 +150,20 @@ fn the_error_names_a_missing_member() {
 }
 
 #[test]
-fn the_error_names_a_member_that_is_given_twice() {
+fn the_error_names_a_repeated_member() {
     for name in ["messageId", "timestamp", "eventType", "data", "id"] {
         let mut members = GOOD.to_vec();
         members.extend([("id", "1"), (name, "\"again\"")]);
         refused(&envelope(&members), &format!("`{name}` is given twice"));
     }
-    // Escapes don't hide it.
+    // The decoder also finds a repeated member whose name is escaped.
     let mut members = GOOD.to_vec();
     members.push((r"d\u0061ta", "1"));
     refused(&envelope(&members), "`data` is given twice");
 }
 
 #[test]
-fn other_members_are_ignored_also_if_given_twice() {
+fn unknown_members_are_ignored_even_if_repeated() {
     let mut members = GOOD.to_vec();
     members.extend([
         ("version", "1"),
@@ -189,7 +189,7 @@ fn message_id_is_a_string_of_1_to_255_bytes() {
         longest
     );
     refused(&with("messageId", &format!("\"{longest}x\"")), text);
-    // Bytes, not characters.
+    // The limit counts bytes, not characters.
     refused(
         &with("messageId", &format!("\"{}\"", "é".repeat(128))),
         text,
@@ -257,7 +257,7 @@ fn timestamp_as_a_system_time_never_panics() {
         SystemTime::UNIX_EPOCH.checked_sub(Duration::from_millis(1500))
     );
     for extreme in [i64::MIN, i64::MAX] {
-        // `None` or not is the platform's affair.
+        // The platform decides whether the result is `None`.
         let _ = decode(&with("timestamp", &extreme.to_string()))
             .unwrap()
             .timestamp();
@@ -354,7 +354,7 @@ fn clones_share_the_body() {
 #[test]
 fn no_error_and_no_debug_output_shows_the_payload() {
     #[derive(Debug, serde::Deserialize)]
-    #[allow(dead_code)] // only ever printed
+    #[allow(dead_code)] // only printed
     struct Account {
         tokens: std::collections::HashMap<String, u8>,
     }
@@ -383,7 +383,7 @@ fn listed() -> Vec<&'static str> {
 }
 
 #[test]
-fn the_event_types_equal_the_list_of_the_specification() {
+fn the_event_types_match_the_specifications_list() {
     let names: Vec<_> = EventType::ALL.iter().map(EventType::as_str).collect();
     assert_eq!(names, listed());
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), 91);
@@ -431,7 +431,7 @@ fn event_types_serialize_as_their_names() {
             serde_json::from_str::<EventType>(&text).unwrap(),
             EventType::from(name)
         );
-        // A reader can't lend its strings.
+        // A deserializer over a reader can't lend strings.
         assert_eq!(
             serde_json::from_reader::<_, EventType>(text.as_bytes()).unwrap(),
             EventType::from(name)
@@ -440,7 +440,7 @@ fn event_types_serialize_as_their_names() {
 }
 
 #[test]
-fn the_platform_is_the_last_segment_that_names_one() {
+fn the_platform_is_the_last_segment_that_names_a_platform() {
     for name in listed() {
         let event_type = EventType::from(name);
         let last = name.rsplit('.').next().unwrap();
@@ -466,7 +466,7 @@ fn the_platform_is_the_last_segment_that_names_one() {
             .count(),
         50
     );
-    // Undocumented pairs are taken apart all the same.
+    // The functions also split undocumented pairs of event type and platform.
     let zoom = EventType::from("connection.stream.started.zoom");
     assert_eq!(zoom.platform(), Some(Platform::Zoom));
     assert_eq!(zoom.without_platform(), EventType::ConnectionStreamStarted);
@@ -474,8 +474,8 @@ fn the_platform_is_the_last_segment_that_names_one() {
     assert_eq!(EventType::from("account.discord.updated").platform(), None);
 }
 
-/// The member that the first rule broken names, by serde_json's tree of values: a model for
-/// [`Event::from_bytes`].
+/// A model for [`Event::from_bytes`] over serde_json's tree of values. Returns the member named by the first
+/// broken rule.
 fn model(value: &serde_json::Value) -> Result<(), &'static str> {
     let text = |value: &serde_json::Value| {
         value
@@ -526,7 +526,7 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn any_envelope_is_decoded_like_a_tree_of_json_values(
+    fn any_envelope_decodes_like_a_tree_of_json_values(
         members in prop::collection::btree_map(
             prop_oneof![
                 4 => prop::sample::select(vec!["messageId", "id", "eventType", "timestamp", "data"]).prop_map(str::to_owned),
@@ -546,7 +546,7 @@ proptest! {
         let data = object.get("data").cloned().unwrap_or_default();
         let value = serde_json::Value::Object(object);
         let body = value.to_string();
-        // Printing and reading a float may lose its last digit.
+        // Printing and parsing a float may change its last digit.
         let data: serde_json::Value = serde_json::from_str(&data.to_string()).unwrap();
         match (decode(&body), model(&value)) {
             (Ok(event), Ok(())) => {
@@ -560,12 +560,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_decoding_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn decoding_arbitrary_bytes_never_panics(body in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = Event::from_bytes(body);
     }
 
     #[test]
-    fn no_damage_to_a_valid_body_makes_decoding_panic(at in 0_usize..100, byte in any::<u8>()) {
+    fn decoding_a_damaged_body_never_panics(at in 0_usize..100, byte in any::<u8>()) {
         let mut body = envelope(&GOOD).into_bytes();
         if let Some(damaged) = body.get_mut(at) {
             *damaged = byte;

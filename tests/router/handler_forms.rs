@@ -1,5 +1,5 @@
 //! Every form of handler compiles and runs.
-#![allow(clippy::todo)] // a test is of it
+#![allow(clippy::todo)] // one test covers `todo!`
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -27,7 +27,7 @@ fn noted(titles: &Titles, title: &str) {
     titles.lock().unwrap().push(title.to_owned());
 }
 
-/// Runs an event titled "hello" through a router.
+/// Sends an event titled "hello" through a router.
 async fn run(router: EventRouter) -> Report {
     let request = MockRequest::event("connection.stream.started").data(json!({"title": "hello"}));
     let Ok(report) = router.oneshot(request.to_event()).await;
@@ -129,7 +129,7 @@ async fn handlers_may_return_errors_of_every_kind() {
         }
     }
 
-    /// Like `anyhow::Error`: no error itself, made of any, and boxed as one.
+    /// Like `anyhow::Error`: not an `Error` itself, but convertible from any error and into a boxed error.
     struct Anyhow(Box<dyn Error + Send + Sync>);
 
     impl<E: Error + Send + Sync + 'static> From<E> for Anyhow {
@@ -180,7 +180,7 @@ async fn handlers_may_return_errors_of_every_kind() {
         .on_any(anyhow)
         .named("anyhow")
         .on_any(async |event: Event| {
-            // Each of them converts, though only the last is reached.
+            // Each error type converts, although only the last `?` is reached.
             if event.id().is_empty() {
                 boxed(event.clone()).await?;
                 anyhow(event.clone()).await?;

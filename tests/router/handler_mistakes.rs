@@ -1,10 +1,10 @@
-//! The usual mistakes in a handler don't compile, and rustc names the line and the cure.
+//! Common mistakes in a handler don't compile, and rustc names the line and the fix.
 //!
-//! The `.stderr` files beside the mistakes have the whole messages. The messages differ from one rustc to the next, so the tests
-//! compare them on one version only. On every version, the error must show the marked line and the words that matter.
+//! The `.stderr` files next to the mistakes contain the whole messages. The messages differ between rustc versions, so the tests
+//! compare them on one version only. On every version, the error must show the marked line and the listed phrase.
 //!
-//! The tests call rustc on the library that cargo has just built. A tool that makes a package of its own, such as trybuild, would
-//! compile all dependencies a second time: more than the compilation of all tests.
+//! The tests call rustc on the library that cargo has just built. A tool such as trybuild, which creates its own package, would
+//! compile all dependencies a second time. That takes longer than compiling all tests.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,10 +17,10 @@ use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The rustc of the `.stderr` files. `HANDLER_MISTAKES=overwrite cargo test --test router` writes them anew.
+/// The rustc version of the `.stderr` files. `HANDLER_MISTAKES=overwrite cargo test --test router` rewrites the files.
 const WRITTEN_WITH: &str = "release: 1.95.";
 
-/// Each mistake, and words of the error at the line marked with `//~`.
+/// Each mistake, and a phrase of the error at the line marked with `//~`.
 const MISTAKES: [(&str, &str); 10] = [
     ("borrowed_local", "use the `move` keyword"),
     ("missing_await", "add `.await` to it"),
@@ -47,14 +47,14 @@ fn each_mistake_is_explained_at_its_line() {
         let fits = |error: &Value| names(error, line) && text(error).contains(phrase);
         assert!(
             errors.iter().any(fits),
-            "no error in {name}.rs says {phrase:?} of line {line}, but these: {:#?}",
+            "no error in {name}.rs contains {phrase:?} at line {line}. The errors are: {:#?}",
             errors.iter().map(text).collect::<Vec<_>>()
         );
     }
 }
 
 #[test]
-fn the_messages_are_as_written() {
+fn the_messages_match_the_stderr_files() {
     let version = Command::new(rustc()).arg("-vV").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
     if !version.contains(WRITTEN_WITH) {
@@ -73,7 +73,7 @@ fn the_messages_are_as_written() {
     }
 }
 
-/// Leaves out line numbers of the library, and the indentation that depends on them.
+/// Removes the library's line numbers and the indentation that depends on them.
 fn normalized(message: &str) -> Vec<String> {
     let lines = message.lines().map(|line| {
         let line = line
@@ -91,7 +91,7 @@ fn normalized(message: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the path of a mistake in the package.
+/// Returns a mistake's path within the package.
 fn source(name: &str) -> String {
     format!("tests/router/handler_mistakes/{name}.rs")
 }
@@ -100,7 +100,7 @@ fn rustc() -> OsString {
     env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
-/// Compiles a mistake, and returns its errors.
+/// Compiles a mistake and returns its errors.
 fn errors(name: &str) -> Vec<Value> {
     let library = library();
     let compiled = Command::new(rustc())
@@ -129,8 +129,8 @@ fn errors(name: &str) -> Vec<Value> {
     errors
 }
 
-/// Returns the library that this test is linked with. With the arguments of the build that made this test, cargo finds everything
-/// built, and only names it.
+/// Returns the library that this test is linked with. The arguments equal the arguments of this test's build. Everything is built
+/// already, so cargo only prints the path.
 fn library() -> &'static str {
     static LIBRARY: OnceLock<String> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -172,14 +172,14 @@ fn library() -> &'static str {
         });
         found.unwrap_or_else(|| {
             panic!(
-                "cargo names no library: {log}{}",
+                "cargo printed no library: {log}{}",
                 String::from_utf8_lossy(&built.stderr)
             )
         })
     })
 }
 
-/// Returns whether the error or one of its notes shows this line of the mistake.
+/// Returns whether the error or one of its notes points to this line of the mistake.
 fn names(error: &Value, line: u64) -> bool {
     let list = |key: &str| error[key].as_array().into_iter().flatten();
     let here = |span: &Value| {

@@ -1,4 +1,4 @@
-//! The event router: which routes an event reaches. No route affects another.
+//! The event router: which routes an event reaches, and that no route affects another.
 
 use std::cell::RefCell;
 use std::future::{Future, pending};
@@ -27,7 +27,7 @@ async fn call(router: &EventRouter, event_type: &str) -> Report {
         .unwrap()
 }
 
-/// Returns a report as `route outcome` lines.
+/// Returns a report as lines of the form `route outcome`.
 fn lines(report: &Report) -> Vec<String> {
     report.routes().iter().map(ToString::to_string).collect()
 }
@@ -41,7 +41,7 @@ fn names(router: &EventRouter, event_type: &str) -> Vec<String> {
 }
 
 #[test]
-fn on_matches_that_event_type_and_no_other() {
+fn on_matches_its_event_type_and_no_other() {
     let router = EventRouter::new().on("a.b", noop);
     assert_eq!(names(&router, "a.b"), ["a.b"]);
     for other in ["a", "a.b.c", "a.bc", "a.b.", "A.B", " a.b"] {
@@ -72,7 +72,7 @@ fn a_prefix_matches_the_name_and_event_types_below() {
 }
 
 #[test]
-fn segments_are_compared_whole_also_in_documented_names() {
+fn whole_segments_are_compared_even_in_documented_names() {
     let router = EventRouter::new()
         .on_prefix("stream", noop)
         .on("stream.*", noop)
@@ -106,7 +106,7 @@ fn a_typed_event_type_is_matched_literally() {
 }
 
 #[test]
-fn routes_are_explained_in_the_order_of_their_registration() {
+fn matching_routes_returns_routes_in_the_order_of_their_registration() {
     let router = EventRouter::new()
         .on_any(noop)
         .named("first")
@@ -136,7 +136,7 @@ fn routes_are_explained_in_the_order_of_their_registration() {
 }
 
 #[test]
-fn a_router_prints_its_table() {
+fn a_router_displays_its_table() {
     let router = EventRouter::new()
         .on("account.updated", noop)
         .on_prefix("connection.stream", noop)
@@ -200,7 +200,7 @@ fn a_pattern_parses_its_own_display() {
     );
 }
 
-/// Two routes of one name, registered on two lines.
+/// Returns a router with two routes of the same name, registered on two lines.
 fn clashing() -> EventRouter {
     let first = EventRouter::new().on("a", noop);
     let other = first.on("b", noop);
@@ -221,7 +221,7 @@ fn assert_names_both_lines(text: &str) {
 }
 
 #[test]
-fn two_routes_of_one_pattern_need_one_name_between_them() {
+fn two_routes_with_one_pattern_need_different_names() {
     let second = EventRouter::new().on("a", noop).on("a", noop).named("x");
     second.validate().unwrap();
     assert_eq!(names(&second, "a"), ["a", "x"]);
@@ -232,7 +232,7 @@ fn two_routes_of_one_pattern_need_one_name_between_them() {
         .on("a", noop);
     assert_eq!(third.validate().unwrap_err().kind(), ErrorKind::Route);
     third.named("y").validate().unwrap();
-    // Another name can clash too, and names can be given away.
+    // `named` can cause a clash, and can free a pattern's name for another route.
     let taken = EventRouter::new().on("a", noop).on("b", noop).named("a");
     assert!(taken.validate().is_err());
     taken.named("b").validate().unwrap();
@@ -299,7 +299,7 @@ fn a_pattern_that_looks_like_a_typo_gets_a_suggestion() {
             Some("connection.stream.started.twitch"),
         ),
         ("shop-item.created", Some("shop_item.created")),
-        // Nothing is near these.
+        // No documented event type is similar to these.
         ("planet.discovered", None),
         ("house.updated", None),
         ("a", None),
@@ -341,13 +341,13 @@ fn merge_adds_the_routes_of_another_router() {
 }
 
 #[test]
-fn a_clone_is_a_router_of_its_own() {
+fn a_clone_is_independent_of_its_router() {
     let one = EventRouter::new().on("a", noop);
     let two = one.clone().on_prefix("a", noop);
     assert_eq!((names(&one, "a").len(), names(&two, "a").len()), (1, 2));
 }
 
-/// Returns the file and line that a panic of `code` names, and its message.
+/// Returns the file and line of the panic in `code`, and the message.
 fn blame(code: impl FnOnce() + panic::UnwindSafe) -> (String, String) {
     thread_local!(static SEEN: RefCell<Option<(String, String)>> = const { RefCell::new(None) });
     static HOOK: Mutex<()> = Mutex::new(());
@@ -367,7 +367,7 @@ fn blame(code: impl FnOnce() + panic::UnwindSafe) -> (String, String) {
     }));
     let end = panic::catch_unwind(code);
     panic::set_hook(previous);
-    assert!(end.is_err(), "it should have panicked");
+    assert!(end.is_err(), "the code should have panicked");
     SEEN.with(|seen| seen.take().unwrap())
 }
 
@@ -418,7 +418,7 @@ async fn every_matching_route_runs_and_reports() {
 }
 
 #[tokio::test]
-async fn fallback_runs_where_no_route_but_on_any_matched() {
+async fn fallback_runs_if_only_on_any_routes_match() {
     let router = EventRouter::new().on("a", noop).on_any(noop).fallback(noop);
     let report = call(&router, "x").await;
     assert_eq!(lines(&report), ["* handled", "fallback handled"]);
@@ -427,7 +427,7 @@ async fn fallback_runs_where_no_route_but_on_any_matched() {
 }
 
 #[tokio::test]
-async fn an_event_is_unhandled_if_no_route_but_on_any_matched() {
+async fn an_event_is_unhandled_if_only_on_any_routes_match() {
     let report = call(&EventRouter::new().on("a", noop).on_any(noop), "x").await;
     assert_eq!(lines(&report), ["* handled"]);
     assert!(report.is_unhandled() && report.is_success());
@@ -452,7 +452,7 @@ async fn handlers_run_concurrently() {
 }
 
 #[tokio::test]
-async fn each_run_gets_a_clone_of_what_the_closure_captured() {
+async fn each_run_gets_a_clone_of_the_closures_captures() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let words = vec![String::from("word")];
     let log = Arc::clone(&seen);
@@ -493,7 +493,7 @@ async fn a_payload_that_doesnt_fit_affects_only_its_own_route() {
 }
 
 #[tokio::test]
-async fn an_error_tells_whether_and_when_to_retry() {
+async fn an_error_determines_whether_and_when_to_retry() {
     let delay = Duration::from_secs(7);
     let router = EventRouter::new()
         .on("a", |_: Event| async {
@@ -525,7 +525,7 @@ async fn an_error_tells_whether_and_when_to_retry() {
     );
 }
 
-/// A thing that panics at one moment of its life, once armed.
+/// A value that panics when it is cloned or dropped, depending on its field.
 struct Bomb(&'static str);
 
 impl Clone for Bomb {
@@ -539,14 +539,14 @@ impl Clone for Bomb {
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // Two panics at once would abort the process.
+        // A second panic during unwinding would abort the process.
         if self.0 == "drop" && !std::thread::panicking() {
             panic!("a panic in drop");
         }
     }
 }
 
-/// A panic whose payload panics when it is dropped, and the payload of that panic again.
+/// A panic payload that panics when it is dropped. The payload of that panic does the same.
 struct Payload(u32);
 
 impl Drop for Payload {
@@ -557,7 +557,7 @@ impl Drop for Payload {
     }
 }
 
-/// A future that panics in its second poll, or when it is dropped.
+/// A future that panics at its second poll or when it is dropped.
 struct Fuse {
     polls: u32,
     armed: &'static str,
@@ -596,7 +596,7 @@ impl<'de> serde::Deserialize<'de> for Undecodable {
 }
 
 #[tokio::test]
-async fn a_panic_at_any_place_is_the_outcome_of_its_route() {
+async fn a_panic_anywhere_in_a_handler_is_the_outcome_of_its_route() {
     let clone = Bomb("clone");
     let drop = Bomb("drop");
     let fuse = |armed| move |_: Event| Fuse { polls: 0, armed };
@@ -644,7 +644,7 @@ async fn a_panic_at_any_place_is_the_outcome_of_its_route() {
     }
     assert_eq!(report.routes().len(), 9);
     assert_eq!(bystander.load(Ordering::Relaxed), 1);
-    // A single route goes another way.
+    // A router with a single matching route uses another code path.
     for armed in ["poll", "future's drop"] {
         let report = call(&EventRouter::new().on("a", fuse(armed)), "a").await;
         assert!(
@@ -652,7 +652,7 @@ async fn a_panic_at_any_place_is_the_outcome_of_its_route() {
             "{report}"
         );
     }
-    // The bombs that the router holds would go off with it.
+    // Dropping the router would drop its bombs, which panic.
     #[allow(clippy::mem_forget)]
     std::mem::forget(router);
 }
@@ -722,7 +722,7 @@ async fn handlers_may_return_any_error() {
     assert_eq!(report.get("2").unwrap().to_string(), "failed: boxed");
 }
 
-/// Whether a pattern takes a name, by taking both apart.
+/// Returns whether a pattern matches a name, by comparing their segments.
 fn naive(pattern: &str, prefix: bool, name: &str) -> bool {
     let name: Vec<_> = name.split('.').collect();
     let mut pattern: Vec<_> = pattern.split('.').collect();
@@ -746,7 +746,7 @@ fn any_name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Returns a name cut after some segment, so that it is above others.
+/// Returns a name cut after some segment, so that other names are below it.
 fn any_pattern() -> impl Strategy<Value = (String, bool)> {
     (any_name(), 1_usize..5, 0..3).prop_map(|(name, keep, kind)| {
         let cut = name.split('.').take(keep).collect::<Vec<_>>().join(".");
@@ -779,7 +779,7 @@ proptest! {
                 continue;
             };
             let route = format!("route {i}");
-            router = router.try_on(parsed, noop).or(Err(TestCaseError::reject("a name twice")))?.named(&*route);
+            router = router.try_on(parsed, noop).or(Err(TestCaseError::reject("a repeated pattern")))?.named(&*route);
             model.push((route, Some((pattern, prefix))));
         }
         if fallback {

@@ -1,4 +1,4 @@
-//! The user's layers around the router affect only the routes that they keep from finishing.
+//! Layers around the router affect only the routes that they keep from finishing.
 
 use std::convert::Infallible;
 use std::future::{Ready, pending, ready};
@@ -13,7 +13,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
 async fn noop(_: Event) {}
 
-/// Delivers events through a service, and returns what each delivery's hook saw and the counts.
+/// Delivers events through a service. Returns each attempt reported to the hook, and the counts.
 async fn deliver<S>(service: S, events: &[&str]) -> (Vec<String>, Stats)
 where
     S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -41,7 +41,7 @@ where
     )
 }
 
-/// One route that is done at once, and one that never is.
+/// Returns a router with a route that finishes at once, and a route that never finishes.
 fn quick_and_stuck() -> EventRouter {
     EventRouter::new()
         .on("a", noop)
@@ -60,7 +60,7 @@ async fn a_timeout_affects_only_the_routes_that_hadnt_finished() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_after_all_routes_have_finished_changes_nothing() {
-    // The router is done at once; the layer between loses its report.
+    // The router finishes at once. The layer between the router and the timeout never returns the report.
     let service = ServiceBuilder::new()
         .timeout(Duration::from_secs(2))
         .and_then(|_: Report| pending::<Result<Report, Infallible>>())
@@ -93,8 +93,7 @@ async fn waiting_for_readiness_counts_towards_the_attempt_timeout() {
     let service = ServiceBuilder::new().concurrency_limit(1).service(router);
     let (mut reports, stats) = deliver(service, &["a"; 3]).await;
     reports.sort();
-    // The second got its turn after 20 s and ran for 10; the third got its own when its time was
-    // over.
+    // The second event starts after 20 s and runs for 10 s. The third event starts at its timeout.
     assert_eq!(reports, ["a handled", "a timed out", "a timed out"]);
     assert_eq!((stats.handled, stats.dead), (1, 2));
 }
@@ -129,8 +128,7 @@ async fn the_attempt_timeout_reaches_a_router_in_another_task() {
     });
     let (reports, _) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, a[.*] timed out"]);
-    // The router runs after the attempt has ended, and records into a state that nothing
-    // reads any more.
+    // The router runs after the attempt has ended. Nothing reads the outcomes that it records.
     assert_eq!(receiver.recv().await.unwrap(), "a handled, a[.*] timed out");
 }
 
@@ -227,7 +225,7 @@ impl tower::retry::Policy<Event, Report, Infallible> for RetryFailed {
 }
 
 #[tokio::test]
-async fn a_layer_that_calls_the_router_again_runs_only_what_isnt_handled() {
+async fn a_layer_that_calls_the_router_again_runs_only_unhandled_routes() {
     let (tries, runs) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let count = Arc::clone(&runs);
     let router = EventRouter::new()
@@ -247,7 +245,7 @@ async fn a_layer_that_calls_the_router_again_runs_only_what_isnt_handled() {
     assert_eq!((stats.handled, runs.load(Ordering::Relaxed)), (1, 1));
 }
 
-/// A service whose every step panics in turn.
+/// A service that panics in the given step.
 struct Panics(&'static str);
 
 impl Clone for Panics {

@@ -1,4 +1,4 @@
-//! The handler borrows a local variable, which it outlives.
+//! The handler borrows a local variable that it outlives.
 
 use botisimo_webhooks::{Event, EventRouter};
 

@@ -1,4 +1,4 @@
-//! The last expression is a future that nothing awaits.
+//! The last expression is a future without `.await`.
 
 use botisimo_webhooks::{Event, EventRouter, HandlerResult};
 

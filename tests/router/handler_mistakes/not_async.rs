@@ -1,4 +1,4 @@
-//! The handler returns `()`, not a future of it.
+//! The handler returns `()` instead of a future.
 
 use botisimo_webhooks::{Event, EventRouter};
 

@@ -1,4 +1,4 @@
-//! Nothing says what the payload of the event is decoded as.
+//! The type of the event's payload isn't specified.
 
 use botisimo_webhooks::{Event, EventRouter};
 

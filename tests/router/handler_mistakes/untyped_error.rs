@@ -1,4 +1,4 @@
-//! Nothing says which error the `?` converts to.
+//! The error type to which `?` converts isn't specified.
 
 use botisimo_webhooks::{Event, EventRouter};
 

@@ -1,4 +1,4 @@
-//! Nothing says what the payload of the ignored event is decoded as.
+//! The type of the ignored event's payload isn't specified.
 
 use botisimo_webhooks::{Event, EventRouter};
 
