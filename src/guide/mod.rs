@@ -1,4 +1,4 @@
-//! The guide, one page a topic. Each page's code compiles with the tests of this crate.
+//! The guide, with one page per topic. The code of each page compiles with the tests of this crate.
 //!
 //! | page | answers |
 //! |---|---|
@@ -7,11 +7,11 @@
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Dead letters](dead_letters) | How do I list, inspect, replay and delete failed events? |
 //! | [Retries](retries) | How long do 5 attempts last? How do events outlast an outage of hours? |
-//! | [Shutdown and deployment](deployment) | In which order do inbox and server stop? What about containers, proxies, backups? |
+//! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
 //! | [Testing](testing) | How do I test handlers, secrets and retries without waiting? |
-//! | [Operating](operating) | What do I watch, and what happens when a disk or a server fails? |
+//! | [Operating](operating) | Which counts do I watch? What happens when a disk or a server fails? |
 //! | [More than one machine](scaling) | How do several receivers and workers share the events? |
-//! | [Benchmarks](benchmarks) | How fast is it, and how was that measured? |
+//! | [Benchmarks](benchmarks) | How fast is this crate, and how was it measured? |
 
 #[doc = include_str!("benchmarks.md")]
 pub mod benchmarks {}
@@ -29,7 +29,7 @@ pub mod inboxes {}
 pub mod operating {}
 #[doc = include_str!("retries.md")]
 pub mod retries {}
-// Its code needs the client of NATS.
+// The page's code needs the NATS client.
 #[cfg_attr(any(not(doctest), feature = "jetstream"), doc = include_str!("scaling.md"))]
 pub mod scaling {}
 #[doc = include_str!("testing.md")]
