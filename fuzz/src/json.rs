@@ -15,7 +15,7 @@ impl<'a> Json<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Reads a byte if it equals this one.
+    /// Reads the next byte if it equals `byte`.
     pub fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }

@@ -110,7 +110,7 @@ async fn leave_everywhere<I: Inbox>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_answers_at_once_keeps_the_event_of_a_client_that_left() {
+async fn an_inbox_that_answers_at_once_keeps_the_event_of_a_disconnected_client() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -125,7 +125,7 @@ async fn an_inbox_that_answers_at_once_keeps_the_event_of_a_client_that_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_answers_later_keeps_the_event_of_a_client_that_left() {
+async fn an_inbox_that_answers_later_keeps_the_event_of_a_disconnected_client() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -144,7 +144,7 @@ async fn an_inbox_that_answers_later_keeps_the_event_of_a_client_that_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbox_that_commits_in_its_own_task_keeps_the_event_of_a_client_that_left() {
+async fn an_inbox_that_commits_in_its_own_task_keeps_the_event_of_a_disconnected_client() {
     let (inner, mut ran) = telling();
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -212,7 +212,7 @@ async fn leave_everywhere_once_committed<I: Inbox>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_layer_keeps_the_event_of_a_client_that_left() {
+async fn the_layer_keeps_the_event_of_a_disconnected_client() {
     let (inbox, mut ran) = telling();
     let layer = WebhookLayer::new(PATH, inbox).max_body_bytes_in_flight(BODY);
     let handle = layer.handle();

@@ -565,7 +565,7 @@ mod checks {
     }
 
     /// The answer is a 503 even on stacks that translate a service's errors.
-    pub(super) async fn an_inbox_that_is_broken(mut stack: Stack) {
+    pub(super) async fn an_inbox_that_panics(mut stack: Stack) {
         let mut client = stack.connect().await;
         stack.mood.send_replace(Mood::Panics);
         let answer = client.deliver(&webhook()).await;
@@ -633,7 +633,7 @@ mod checks {
         assert_eq!(stack.ran().await, ["next"]);
     }
 
-    pub(super) async fn an_early_answer_to_a_body_without_end(mut stack: Stack) {
+    pub(super) async fn an_early_answer_to_an_endless_body(mut stack: Stack) {
         let body = vec![b' '; 8 << 20];
         if stack.version == Version::HTTP_2 {
             let mut client = stack.connect().await;
@@ -657,7 +657,7 @@ mod checks {
         }
     }
 
-    pub(super) async fn a_client_that_leaves_in_mid_body(mut stack: Stack) {
+    pub(super) async fn a_client_that_disconnects_during_the_body(mut stack: Stack) {
         let body = webhook().body_bytes();
         let half = body.slice(..body.len() / 2);
         // The client sends half of the declared length. Without a declared length, it sends half an event or a
@@ -711,7 +711,7 @@ mod checks {
         assert_eq!(stack.ran().await, ["whole"]);
     }
 
-    pub(super) async fn a_client_that_leaves_before_the_answer(mut stack: Stack) {
+    pub(super) async fn a_client_that_disconnects_before_the_answer(mut stack: Stack) {
         stack.mood.send_replace(Mood::Waits);
         let mut client = stack.connect().await;
         let request = webhook().message_id("owned");
@@ -830,13 +830,13 @@ macro_rules! conformance {
         run!(
             checks on $stack:
             every_answer
-            an_inbox_that_is_broken
+            an_inbox_that_panics
             other_requests_pass_through
             a_body_in_many_frames
             an_early_answer_keeps_the_connection
-            an_early_answer_to_a_body_without_end
-            a_client_that_leaves_in_mid_body
-            a_client_that_leaves_before_the_answer
+            an_early_answer_to_an_endless_body
+            a_client_that_disconnects_during_the_body
+            a_client_that_disconnects_before_the_answer
         );
     };
 }

@@ -143,7 +143,7 @@ fn a_mock_can_be_malformed_on_purpose() {
 }
 
 #[test]
-fn setting_a_member_of_a_body_that_was_set_as_a_whole_panics() {
+fn setting_a_member_after_the_whole_body_panics() {
     let message = panic_of(|| drop(MockRequest::event("a").body("{}").message_id("m-1")));
     assert!(message.contains("set its members before"), "{message}");
 }

@@ -305,7 +305,9 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     .verify(SharedSecret::in_query("token", SECRET).or(format!("old-{SECRET}")))
     .max_body_bytes(1000)
     .on_rejection(move |rejection| {
-        let mut told = tell.lock().expect("no thread panics with the lock");
+        let mut told = tell
+            .lock()
+            .expect("no thread panics while it holds the lock");
         *told += &format!("{rejection} {rejection:?} {:?}\n", rejection.error());
     })
     .endpoint();
@@ -349,7 +351,11 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
 
     let log = log.text();
     assert_hidden(&log);
-    assert_hidden(&told.lock().expect("no thread panics with the lock"));
+    assert_hidden(
+        &told
+            .lock()
+            .expect("no thread panics while it holds the lock"),
+    );
     // Every message was logged, so the assertions above checked real output.
     for (text, times) in [
         ("event accepted", 4),
@@ -361,7 +367,7 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     }
     assert_eq!(
         told.lock()
-            .expect("no thread panics with the lock")
+            .expect("no thread panics while it holds the lock")
             .lines()
             .count(),
         13
@@ -509,7 +515,7 @@ async fn line_breaks_in_ids_and_event_types_add_no_lines_to_the_log() {
     }
 }
 
-/// The bug: base64 secrets can contain `+`. If the URL contained it unencoded, the receiver decoded it as a
+/// The bug: base64 secrets can contain `+`. If the URL contained the `+` unencoded, the receiver decoded it as a
 /// space.
 #[tokio::test]
 async fn a_plus_in_the_query_matches_a_plus_or_a_space() {

@@ -1098,7 +1098,7 @@ async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
 }
 
 #[test]
-fn the_counts_balance_at_every_read_while_letters_come_and_go() {
+fn the_counts_balance_at_every_read_while_letters_are_added_and_removed() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -157,7 +157,7 @@ async fn error_texts_are_logged_on_request_and_the_payload_never_is() {
 }
 
 #[test]
-fn a_route_without_a_documented_event_type_is_warned_of_once_at_registration() {
+fn a_route_without_a_documented_event_type_causes_one_warning_at_registration() {
     let (log, _guard) = capture("warn");
     let router = EventRouter::new()
         .on("acount.updated", |_: Event| async {})
