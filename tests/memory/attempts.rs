@@ -385,7 +385,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_counts_as_an_attempt_of_its_
         .on("a", fails_before(2))
         .on_any(fails_before(1));
     let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
-    // An idempotency filter in the wrong place: it drops retries.
+    // An idempotency filter around the router drops retries.
     let service = tower::service_fn(move |event: Event| {
         let first = seen.lock().unwrap().insert(event.id().to_owned());
         let mut router = router.clone();

@@ -305,7 +305,7 @@ async fn the_oldest_letters_beyond_the_byte_limit_are_dropped_and_counted() {
     assert_eq!(inbox.handle().stats().dead_letters_dropped, 2);
 }
 
-/// The bug: such a letter displaced all others, and then the inbox dropped it too.
+/// The bug: a letter larger than the limit displaced all others, and then the inbox dropped it too.
 #[tokio::test(start_paused = true)]
 async fn a_letter_larger_than_the_byte_limit_displaces_no_other() {
     let outage = Outage::now();
