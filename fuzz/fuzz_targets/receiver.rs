@@ -134,7 +134,7 @@ fuzz_target!(|input: Input<'_>| {
     if let [event] = owned.as_slice() {
         assert_eq!(event.body().as_bytes(), content(&input.body));
     }
-    // The request has released its share of the budget, so the next one fits.
+    // The request has released its share of the budget, so the next request fits.
     *inbox.answer.lock().expect("no thread panics") = Answer::New;
     assert_eq!(answered(&runtime, &mut endpoint, good(limit)), 200);
     assert_eq!(inbox.owned.lock().expect("no thread panics").len(), 1);

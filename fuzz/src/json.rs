@@ -150,7 +150,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Returns the value of a JSON string, or `None` if it has half of a surrogate pair.
+/// Returns the value of a JSON string, or `None` if it has an unpaired surrogate.
 pub fn unescape(string: &str) -> Option<String> {
     let inner = &string[1..string.len() - 1];
     let mut units = Vec::new();

@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 /// The length of every body in these tests, and the budget for bodies in flight.
 const BODY: usize = 300;
 
-/// A request whose body takes several polls.
+/// Returns a request whose body takes several polls.
 fn request(id: &str) -> Request<Script> {
     let body = good().message_id(id).padded(BODY).body_bytes();
     let frames = body.chunks(100).map(Bytes::copy_from_slice);
@@ -101,8 +101,8 @@ async fn leave_everywhere<I: Inbox>(
             break;
         }
     }
-    // Requests are lost before the first poll, at each of the body's four waits, and perhaps in the inbox.
-    // Events are kept once they are in the inbox or answered.
+    // The event is lost if the client disconnects before the first poll, at one of the body's four waits, or
+    // perhaps in the inbox. After that, the inbox keeps the event.
     assert!(
         lost >= 5 && kept >= 1,
         "{lost} events were lost and {kept} were kept"

@@ -290,12 +290,12 @@ async fn after_hostile_http_1_clients_other_clients_still_get_answers() {
             &[&[200]],
         ),
         (
-            "half of a surrogate pair in data",
+            "an unpaired surrogate in data",
             post("", &data(r#""\ud800""#)),
             &[&[200]],
         ),
         (
-            "half of a surrogate pair in an id",
+            "an unpaired surrogate in an id",
             post(
                 "",
                 br#"{"messageId":"\udc00","timestamp":1,"eventType":"a"}"#,

@@ -282,7 +282,7 @@ async fn errors_of_the_inner_service_pass_unchanged() {
         .await
         .expect_err("the inner service fails");
     assert!(Rc::ptr_eq(&got.0, &error));
-    // A webhook is still answered.
+    // The receiver still answers a webhook.
     let answer = service
         .oneshot(ours())
         .await
