@@ -1,4 +1,4 @@
-//! Catches panics of the user's code.
+//! Catches panics in user code.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,18 +13,18 @@ pub(crate) type PanicMessage = Arc<str>;
 
 /// Runs `code` and returns a panic as an error.
 pub(crate) fn catch_panic<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage> {
-    // A value that a panic leaves half changed is dropped and not used again.
+    // After a panic, a half-changed value is dropped and never used again.
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
 
-/// Drops values whose drop may run the user's code: a subscriber's, an executor's.
+/// Drops values and catches their panics. Dropping them may run user code, for example a subscriber's or an executor's.
 pub(crate) fn discard<T>(values: impl IntoIterator<Item = T>) {
     for value in values {
         let _ = catch_panic(|| drop(value));
     }
 }
 
-/// Returns the message of a panic and drops the payload, which may panic too.
+/// Returns the message of a panic and drops the payload. Dropping the payload may panic too.
 fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
     let message = match (
         payload.downcast_ref::<&str>(),
@@ -35,7 +35,7 @@ fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
         _ => PanicMessage::from("a panic whose payload is not text"),
     };
     if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-        // The drop of the payload panicked with a second payload. Leaking it ends the chain.
+        // Dropping the payload panicked with a second payload. Leaking the second payload ends the chain.
         #[allow(clippy::mem_forget)]
         std::mem::forget(second);
     }
@@ -43,7 +43,7 @@ fn message(payload: Box<dyn Any + Send>) -> PanicMessage {
 }
 
 pin_project! {
-    /// A future of the user's. It returns a panic of any poll or of its drop as an error.
+    /// Wraps a user's future. If a poll or the drop of the future panics, returns the panic as an error.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         future: Option<F>,
@@ -51,7 +51,7 @@ pin_project! {
 
     impl<F> PinnedDrop for CatchPanic<F> {
         fn drop(this: Pin<&mut Self>) {
-            // The owner may be unwinding, and a second panic would end the process.
+            // The owner may be unwinding, and a second panic would abort the process.
             let _ = this.cancel();
         }
     }

@@ -4,15 +4,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// The boxed error of tower's crates.
+/// The boxed error type that tower's crates use.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The error of this crate.
 ///
-/// It is opaque and cheap to clone. [`kind`](Error::kind) tells what failed, and the text tells why.
-/// [`source`](StdError::source) returns the underlying error of another crate or of the operating
-/// system. Neither the text nor a source contains a secret or a value of a payload, so the error can
-/// be logged.
+/// The error is opaque and cheap to clone. [`kind`](Error::kind) returns what failed, and the text
+/// says why. [`source`](StdError::source) returns the underlying error of another crate or of the
+/// operating system. Neither the text nor a source contains a secret or a payload value, so the
+/// error can be logged.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -28,18 +28,18 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The body isn't an event: it isn't a JSON object, or a member is missing, given twice or of the
-    /// wrong type.
+    /// The body isn't an event: it isn't a JSON object, or a member is missing, duplicated or of
+    /// the wrong type.
     Envelope,
-    /// The `data` of an event doesn't fit the type that it is decoded as.
+    /// The `data` of an event doesn't match the type that it is decoded as.
     Payload,
     /// A pattern of event types is malformed.
     Pattern,
-    /// Two routes of a router have the same name, or two are fallbacks.
+    /// Two routes of a router have the same name, or a router has two fallbacks.
     Route,
-    /// The store of an inbox can't be opened or doesn't work.
+    /// An inbox can't open its store, or the store fails.
     Inbox,
-    /// The file of an inbox is locked by another process, or by another inbox of this process.
+    /// Another process, or another inbox of this process, has locked the file of an inbox.
     Locked,
 }
 
@@ -69,7 +69,7 @@ impl Error {
         self.inner.kind
     }
 
-    /// Returns the text if it is static. A static text can't contain anything that was sent.
+    /// Returns the text if it is static. A static text can't contain request data.
     pub(crate) fn static_text(&self) -> Option<&'static str> {
         match self.inner.text {
             Cow::Borrowed(text) => Some(text),

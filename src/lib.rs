@@ -1,4 +1,4 @@
-//! Receives the webhooks of [Botisimo](https://botisimo.com) inside any tower service, and runs the async handlers that are
+//! Receives [Botisimo](https://botisimo.com) webhooks inside any tower service, and runs the async handlers that are
 //! registered for them.
 //!
 //! ```text
@@ -66,7 +66,7 @@
 //!
 //! The specification doesn't say whether a stream start on Twitch is sent as `connection.stream.started`, as
 //! `connection.stream.started.twitch` or as both. [`on_prefix`](EventRouter::on_prefix) handles either. If the sender sends
-//! both, the handler runs for each.
+//! both, the handler runs twice.
 //!
 //! # Where to look
 //!
@@ -79,7 +79,7 @@
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
 //! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
 //! | limits, timeouts, order, hooks | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
-//! | events that survive the process | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
+//! | events that survive a crash | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
 //! | shutdown, containers, proxies, backups | [`Handle`] | [`guide::deployment`] |
@@ -91,28 +91,28 @@
 //! # Guarantees
 //!
 //! - The receiver answers 2xx only once the inbox has stored the event. It doesn't wait for handlers.
-//! - Every webhook request is answered within [`response_timeout`](WebhookLayer::response_timeout), by default 3 s. The sender
-//!   drops an event that times out, and retries an event that is answered 503.
-//! - Every accepted event ends in exactly one count of [`Stats`].
+//! - The receiver answers every webhook request within [`response_timeout`](WebhookLayer::response_timeout), by default 3 s.
+//!   The sender drops events that time out, and retries events that are answered 503.
+//! - Every accepted event ends with exactly one outcome, which [`Stats`] counts.
 //! - A handler that fails, panics, hangs or can't decode its payload affects only its own route.
-//! - Memory is bounded by count and by bytes, whatever clients send.
+//! - Memory is bounded by count and by bytes, regardless of the requests.
 //! - Requests for other paths pass through untouched, without an allocation.
 //! - This crate never writes secrets or payloads to its logs or errors.
 //!
 //! # Limits
 //!
-//! - [`MemoryInbox`] loses its events with the process. Call [`drain`](Handle::drain) before the process ends. A crash loses
-//!   every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose none.
+//! - [`MemoryInbox`] stores events only in the memory of the process. Call [`drain`](Handle::drain) before the process ends.
+//!   A crash loses every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose no events in a crash.
 //! - A handler may see an event more than once: after a failed attempt, a crash, or a copy outside the duplicate
 //!   window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Make handlers
 //!   idempotent by [`Event::id`].
-//! - A failed route is retried, 5 attempts in all by [default](RetryPolicy). After the last attempt the event becomes a
-//!   [dead letter](DeadLetters); the memory inbox keeps the newest 1,000.
+//! - A failed route is retried. By [default](RetryPolicy) it gets 5 attempts in all. After the last attempt the event
+//!   becomes a [dead letter](DeadLetters). The memory inbox keeps the newest 1,000 dead letters.
 //! - Events run in parallel, unless the inbox has an [ordering key](MemoryInboxBuilder::ordering_key). JetStream doesn't
 //!   support ordering keys.
 //! - A handler that blocks its thread delays other tasks: use `spawn_blocking`. With `panic = "abort"` a panic ends the
 //!   process.
-//! - Botisimo signs nothing. Without a [`SharedSecret`] any client that knows the URL can send events.
+//! - Botisimo doesn't sign its webhooks. Without a [`SharedSecret`], any client that knows the URL can send events.
 //! - The sender doesn't publish the schema of payloads, so this crate ships no types for `data`.
 //!
 //! # Features
@@ -120,12 +120,12 @@
 //! | Name | Description | Default |
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
-//! | `tracing` | logs, and the span of the request around its handlers | yes |
+//! | `tracing` | logs, and spans that link handlers to their request | yes |
 //! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
 //! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
 //! | `testing` | mock requests and a test harness for handlers | no |
 //!
-//! Each feature works alone, and the crate works without any. To use another executor, implement [`Runtime`].
+//! Each feature works on its own, and the crate works without any feature. To use another executor, implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The docs link to items of all features. A build with all of them checks the links.
 #![cfg_attr(
@@ -137,7 +137,7 @@
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
-// The engine doesn't name features: each build compiles all of it, used or not.
+// Delivery code has no feature gates, so some builds compile items that they don't use.
 #![cfg_attr(
     not(all(feature = "jetstream", feature = "sqlite")),
     allow(dead_code, unused_imports)
@@ -147,7 +147,7 @@ mod catch_panic;
 mod delivery;
 mod error;
 mod event;
-// Compiled for the docs and their tests only. A page's links and code need all features.
+// Compiled only for the docs and their tests. The links and the code of a page need all features.
 #[cfg(all(
     doc,
     any(

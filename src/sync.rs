@@ -1,4 +1,4 @@
-//! Locks and atomics: the standard library's, or shuttle's in the models that try many interleavings of threads.
+//! Locks and atomics from the standard library. In models that explore thread interleavings, shuttle's types replace them.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::{

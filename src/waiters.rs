@@ -6,7 +6,8 @@ use crate::catch_panic::catch_panic;
 
 /// The tasks that wait for a signal.
 ///
-/// Dropped receivers are removed before the list grows. So it has room for at most about twice the tasks that wait.
+/// Before the list grows, `wait` removes dropped receivers. So the capacity is at most about twice the number of waiting
+/// tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     senders: Vec<oneshot::Sender<()>>,
@@ -17,7 +18,7 @@ impl Waiters {
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<()> {
         if self.senders.len() == self.senders.capacity() {
             self.senders.retain(|sender| !sender.is_canceled());
-            // Doubles the room, so that most calls don't scan the list.
+            // Doubling the capacity keeps most calls from scanning the list.
             self.senders.reserve(self.senders.len().max(4));
         }
         let (sender, receiver) = oneshot::channel();
@@ -25,15 +26,16 @@ impl Waiters {
         receiver
     }
 
-    /// Takes all waiting tasks, so that [`wake`](Waiters::wake) runs after a lock is released: wakers are the executor's code.
+    /// Takes all waiting tasks. The caller releases its lock before it calls [`wake`](Waiters::wake), because wakers run the
+    /// executor's code.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
 
-    /// Gives the signal.
+    /// Wakes all waiting tasks.
     pub(crate) fn wake(self) {
         for sender in self.senders {
-            // The receiver may be gone. A waker that panics affects only its own task.
+            // The receiver may have been dropped. A waker that panics affects only its own task.
             let _ = catch_panic(|| sender.send(()));
         }
     }

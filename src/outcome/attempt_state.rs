@@ -8,44 +8,44 @@ use super::{Outcome, Report, RouteReport};
 use crate::sync::{Mutex, MutexGuard};
 use crate::waiters::Waiters;
 
-/// The outcomes of the routes of one attempt, recorded as they happen.
+/// The outcomes of one attempt's routes, recorded when each route finishes.
 ///
-/// The event carries this state through the layers that the user put around the router. So the state survives if a layer
-/// loses the [`Report`] by an error of its own, a panic or a dropped future.
+/// The event carries this state through the user's layers around the router. If a layer loses the [`Report`] through an
+/// error, a panic or a dropped future, the state survives.
 #[derive(Debug)]
 pub(crate) struct AttemptState {
     attempt: NonZeroU32,
     /// The routes that finished in earlier attempts and don't run again.
     finished: Vec<Arc<str>>,
-    /// The one route that may run, where each route has a consumer of its own.
+    /// The only route that may run, if each route has its own consumer.
     only: Option<Arc<str>>,
-    /// A lock and not atomics: a route writes once, and nothing waits under the lock.
+    /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
 }
 
 #[derive(Debug, Default)]
 struct Recorded {
-    /// The routes of all router runs, in order. Reports share them, so that they are built once.
+    /// The routes of all router runs, in order. Reports share this list, so it is built once.
     routes: Arc<[RouteReport]>,
     /// The number of times that a router started its routes.
     runs: u32,
     /// Whether a route other than an observer matched.
     matched: bool,
-    /// Whether the attempt's time is over.
+    /// Whether the attempt has reached its timeout.
     expired: bool,
-    /// The routers that wait for the end of the attempt's time.
+    /// The routers that wait for the attempt's timeout.
     deadline: Waiters,
 }
 
-/// How the call of the service ended. Decides the outcome of the routes that it left unfinished.
+/// How the call of the service ended. It decides the outcome of the unfinished routes.
 pub(crate) enum AttemptEnd {
     /// The service returned a report.
     Returned,
-    /// The service returned an error, panicked, ran out of time or was dropped.
+    /// The service returned an error, panicked, timed out or was dropped.
     Lost(Outcome),
 }
 
-/// One run of a router: its routes lie between `start` and `end` in the attempt's state.
+/// One run of a router. Its routes are at `start..end` in the attempt's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouterRun {
     start: usize,
@@ -70,7 +70,7 @@ impl AttemptState {
         }
     }
 
-    /// Returns the state of a first attempt, for a router that no inbox calls.
+    /// Returns the state of a first attempt, for a router that is called without an inbox.
     pub(crate) fn first() -> Self {
         Self::new(NonZeroU32::MIN, Vec::new())
     }
@@ -85,8 +85,8 @@ impl AttemptState {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether `route` has to run. It hasn't if it finished in an earlier attempt, or was handled earlier in this one:
-    /// a layer around the router may call the router again.
+    /// Returns whether `route` must run. A route doesn't run again if it finished in an earlier attempt, or handled the
+    /// event earlier in this attempt. A layer may call the router twice in one attempt.
     pub(crate) fn wants(&self, route: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == route)
             && !self.finished.iter().any(|finished| **finished == *route)
@@ -97,17 +97,17 @@ impl AttemptState {
                 .any(|run| &*run.route == route && run.outcome().is_handled())
     }
 
-    /// Returns whether the attempt's time is over. A router that is called after that runs nothing.
+    /// Returns whether the attempt has reached its timeout. After the timeout, a router runs no routes.
     pub(crate) fn is_expired(&self) -> bool {
         self.recorded().expired
     }
 
-    /// Returns whether there may be routes that don't have to run.
+    /// Returns whether the router may have to skip routes.
     pub(crate) fn is_selective(&self) -> bool {
         self.only.is_some() || !self.finished.is_empty() || self.recorded().runs > 0
     }
 
-    /// Adds the routes that a router is about to run. `matched` says whether one of them is more than an observer.
+    /// Adds the routes that a router is about to run. `matched` is true if one of them isn't an observer.
     pub(crate) fn start<'a>(
         &self,
         routes: impl Iterator<Item = &'a Arc<str>>,
@@ -123,14 +123,14 @@ impl AttemptState {
         RouterRun { start, end }
     }
 
-    /// Records the outcome of the route that is at `index` in `run`.
+    /// Records the outcome of the route at `index` in `run`.
     pub(crate) fn record(&self, run: RouterRun, index: usize, outcome: Outcome) {
-        // A report shares the routes only once they have finished, so that nothing is cloned here.
+        // Reports share the list only after its routes have finished, so `make_mut` clones nothing here.
         let routes = &mut self.recorded().routes;
         Arc::make_mut(routes)[run.start + index].outcome = Some(outcome);
     }
 
-    /// Returns a receiver that resolves when the attempt's time is over, or `None` if the time is over.
+    /// Returns a receiver that resolves at the attempt's timeout, or `None` if the attempt has already reached it.
     pub(crate) fn deadline(&self) -> Option<oneshot::Receiver<()>> {
         let mut recorded = self.recorded();
         if recorded.expired {
@@ -139,7 +139,7 @@ impl AttemptState {
         Some(recorded.deadline.wait())
     }
 
-    /// Ends the attempt's time: the routers drop the handlers that still run.
+    /// Signals the attempt's timeout. The routers drop the handlers that still run.
     pub(crate) fn expire(&self) {
         let deadline = {
             let mut recorded = self.recorded();
@@ -149,7 +149,7 @@ impl AttemptState {
         deadline.wake();
     }
 
-    /// Returns the outcomes of a router run that has finished.
+    /// Returns the outcomes of a finished router run.
     pub(crate) fn report(&self, run: RouterRun) -> Report {
         let recorded = self.recorded();
         let routes = if recorded.runs == 1 {
@@ -160,7 +160,7 @@ impl AttemptState {
         Report::of(routes, !recorded.matched)
     }
 
-    /// Ends the attempt and returns the outcomes of all routes. `end` decides the outcome of the routes that didn't finish.
+    /// Ends the attempt and returns the outcomes of all routes. `end` decides the outcome of the unfinished routes.
     pub(crate) fn close(&self, end: &AttemptEnd) -> Report {
         let recorded = self.recorded();
         if recorded.runs == 0 {
@@ -169,7 +169,7 @@ impl AttemptState {
                 AttemptEnd::Lost(outcome) => outcome.clone(),
             });
         }
-        // Shared, not taken: a router on a task of its own may still record outcomes.
+        // The list is shared, not taken, because a router in another task may still record outcomes.
         let mut routes = Arc::clone(&recorded.routes);
         if routes.iter().any(|route| route.outcome.is_none()) {
             let unfinished = match end {
@@ -187,7 +187,7 @@ impl AttemptState {
     }
 }
 
-/// Keeps one outcome of each route: handled if the route was handled in any run, else the last outcome.
+/// Keeps one outcome per route: handled if any run handled the event, otherwise the last outcome.
 fn latest(routes: &[RouteReport]) -> Arc<[RouteReport]> {
     let mut indices: HashMap<&str, usize> = HashMap::new();
     let mut kept: Vec<RouteReport> = Vec::new();

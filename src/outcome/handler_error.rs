@@ -7,8 +7,8 @@ use crate::error::{BoxError, Error, ErrorKind};
 
 /// The error of a handler. The operator `?` converts any error into it.
 ///
-/// Like [`anyhow::Error`](https://docs.rs/anyhow), it doesn't implement [`std::error::Error`]. So `?` can convert every error,
-/// `anyhow::Error`, `&str` and `HandlerError`.
+/// Like [`anyhow::Error`](https://docs.rs/anyhow), it doesn't implement [`std::error::Error`]. So `?` converts every error
+/// type, and also `anyhow::Error`, `&str` and `HandlerError`.
 ///
 /// # Examples
 ///
@@ -30,22 +30,21 @@ pub struct HandlerError {
     retry: RetryHint,
 }
 
-/// The handler's request about the next attempt.
+/// The handler's request for the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RetryHint {
-    /// As the retry policy says.
+    /// The retry policy decides the delay.
     Backoff,
-    /// After this delay at the earliest.
+    /// The delay is at least this long.
     After(Duration),
-    /// Never.
+    /// No further attempt.
     Never,
 }
 
 impl HandlerError {
     /// Wraps an error, as `?` does.
     ///
-    /// The error of [`Event::decode`](crate::Event::decode) is permanent, because the same payload won't fit in the next
-    /// attempt.
+    /// The error of [`Event::decode`](crate::Event::decode) is permanent, because a retry would decode the same payload.
     pub fn new(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         let retry = match error.downcast_ref::<Error>() {
@@ -60,8 +59,7 @@ impl HandlerError {
         Self::with(error.into(), RetryHint::Never)
     }
 
-    /// Wraps an error and requests that the next attempt comes after `delay` at the earliest. The policy's `max_delay` still
-    /// applies.
+    /// Wraps an error and requests at least `delay` before the next attempt. The policy's `max_delay` still applies.
     pub fn retry_after(delay: Duration, error: impl Into<BoxError>) -> Self {
         Self::with(error.into(), RetryHint::After(delay))
     }

@@ -47,7 +47,7 @@ impl<E: Into<HandlerError>> IntoOutcome for Result<(), E> {
     }
 }
 
-/// The type of `async { todo!() }`, which stable Rust can't name directly.
+/// The never type, for a handler such as `async { todo!() }`. Stable Rust can't name this type directly.
 type Never = <fn() -> ! as never::Returns>::Type;
 
 mod never {
@@ -61,7 +61,7 @@ mod never {
     }
 }
 
-// Otherwise every message about a handler's return type would list this impl.
+// Without the attribute, rustc lists this impl in every message about a handler's return type.
 #[diagnostic::do_not_recommend]
 impl IntoOutcome for Never {
     fn into_outcome(self) -> Outcome {

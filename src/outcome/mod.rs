@@ -1,12 +1,12 @@
 //! Outcomes of attempts: the outcome of each route, the report of all routes, and the attempt's state, which survives a lost
 //! report.
 //!
-//! This module knows routes by their names, and doesn't know events.
+//! This module identifies routes by name and doesn't depend on events.
 
 mod attempt_state;
 mod handler_error;
 mod into_outcome;
-#[allow(clippy::module_inception)] // the type of the module, in a file of its own like every other
+#[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod outcome;
 mod report;
 

@@ -10,14 +10,14 @@ use crate::error::Error;
 pub enum Outcome {
     /// The handler returned `()` or `Ok(())`.
     Handled,
-    /// The handler returned an error, or a layer around the router did while the handler ran.
+    /// The handler returned an error, or a layer around the router returned an error while the handler ran.
     Failed(HandlerError),
-    /// The handler panicked: in its clone, its call, the decoding, a poll or the drop of its future. Contains the panic's
-    /// message.
+    /// The handler panicked: in its clone, in its call, in the decoding, or in a poll or the drop of its future. Contains
+    /// the panic's message.
     Panicked(Arc<str>),
-    /// The payload doesn't fit the handler's type.
+    /// The payload doesn't match the handler's type.
     Mismatched(Error),
-    /// The handler was dropped because it still ran at the end of `attempt_timeout`.
+    /// The handler was dropped because it was still running after `attempt_timeout`.
     TimedOut,
     /// The runtime or a layer around the router dropped the handler before it returned.
     Dropped,
@@ -30,7 +30,7 @@ impl Outcome {
         matches!(self, Self::Handled)
     }
 
-    /// Returns the outcome's name, one or two words. It contains no text of the handler.
+    /// Returns the outcome's name, one or two words. The name contains no text from the handler.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -3,19 +3,19 @@ use std::sync::Arc;
 
 use super::Outcome;
 
-/// The name of the only route of a service that calls no router.
+/// The name of the single route of a service that calls no router.
 pub(crate) const SERVICE: &str = "service";
 
 /// The result of one attempt at an event: each route that ran, with its outcome.
 ///
-/// [`EventRouter`](crate::EventRouter) returns it, and [`Attempt::report`](crate::Attempt::report) shows it to hooks. Its
-/// clones share one list of routes.
+/// [`EventRouter`](crate::EventRouter) returns a report, and hooks read it from [`Attempt::report`](crate::Attempt::report).
+/// Clones share one list of routes.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Report {
     routes: Arc<[RouteReport]>,
     unhandled: bool,
-    /// Whether no router was called, so that the service counts as one route.
+    /// Whether the service called no router, so that the service counts as one route.
     routerless: bool,
 }
 
@@ -54,7 +54,7 @@ impl Report {
         }
     }
 
-    /// Returns the report of routes that waited for an attempt that won't be made.
+    /// Returns the report of routes whose next attempt won't run.
     pub(crate) fn dropped(routes: impl Iterator<Item = Arc<str>>) -> Self {
         let dropped = routes.map(|route| RouteReport {
             route,
@@ -74,7 +74,7 @@ impl Report {
         &self.routes
     }
 
-    /// Returns the outcome of the route of this name, or `None` if the route didn't run.
+    /// Returns the outcome of the route with this name, or `None` if the route didn't run.
     #[must_use]
     pub fn get(&self, route: &str) -> Option<&Outcome> {
         self.routes

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Runtime;
 use crate::catch_panic::catch_panic;
 
-/// The longest time for which an inbox may have been closed, as far as two readings of the system clock can be trusted.
+/// The maximum downtime, in milliseconds, that the clock accepts from two readings of the system time.
 const MAX_CLOSED: i64 = 24 * 60 * 60 * 1000;
 
-/// The clock of an inbox, in milliseconds. Windows, retention and due times go by it.
+/// The clock of an inbox, in milliseconds. Windows, retention and due times use this clock.
 ///
-/// It begins at the system time and advances as the runtime's monotonic clock does. So a change of the system time doesn't
-/// move it: it counts the time that really passes.
+/// The clock starts at the system time and advances with the runtime's monotonic clock. So a change of the system time
+/// doesn't move it.
 pub(crate) struct Clock {
     runtime: Arc<dyn Runtime>,
     created: Instant,
@@ -19,7 +19,7 @@ pub(crate) struct Clock {
     start: AtomicU64,
 }
 
-/// A reading of an inbox's clock, which a store keeps from one process to the next.
+/// A reading of an inbox's clock. A store keeps the reading for the next process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClockReading {
     pub(crate) now: u64,
@@ -46,17 +46,17 @@ impl Clock {
         start.saturating_add(millis(since))
     }
 
-    /// Returns the time of day, which follows every change of the system time.
+    /// Returns the system time, which jumps if the system clock is changed.
     pub(crate) fn system_time(&self) -> SystemTime {
         catch_panic(|| self.runtime.system_time()).unwrap_or_else(|_| SystemTime::now())
     }
 }
 
 impl Clock {
-    /// Continues the clock of an earlier process, whose last reading was `last`.
+    /// Continues the clock of an earlier process from `last`, its last reading.
     ///
-    /// The system time tells how long no process ran, if that is less than a day. If the system time jumps further or goes
-    /// back, nothing tells whether it was wrong then or is wrong now: no time has passed, so that nothing is deleted early.
+    /// If the system time advanced by at most a day, the clock advances by the same time. If the system time advanced
+    /// further or went back, either reading may be wrong. The clock then doesn't advance, so that nothing is deleted early.
     pub(crate) fn resume(&self, last: ClockReading) -> ClockReading {
         let ahead = self.ahead(last);
         let closed = if (0..=MAX_CLOSED).contains(&ahead) {
@@ -75,7 +75,8 @@ impl Clock {
         let now = self.now();
         let last = ClockReading { now, ..last };
         let ahead = self.ahead(last);
-        // A clock that was set back a little may be set forward again. If it is, that time doesn't count a second time.
+        // If the system clock went back by at most a day, `skew` stays. If the clock goes forward again, that time doesn't
+        // count twice.
         let skew = if (-MAX_CLOSED..=0).contains(&ahead) {
             last.skew
         } else {
@@ -84,7 +85,7 @@ impl Clock {
         ClockReading { now, skew }
     }
 
-    /// Returns how far the system time is ahead of what `last` expects.
+    /// Returns how far the system time is ahead of the time that `last` predicts.
     fn ahead(&self, last: ClockReading) -> i64 {
         let signed = |millis| i64::try_from(millis).unwrap_or(i64::MAX);
         let system_time = signed(to_millis(self.system_time()));
@@ -93,12 +94,12 @@ impl Clock {
     }
 }
 
-/// Returns a duration in milliseconds. A duration that is too long is the longest one.
+/// Returns a duration in milliseconds, or `u64::MAX` if the duration is longer.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns a time in milliseconds since the Unix epoch. A time before it is the epoch.
+/// Returns a time in milliseconds since the Unix epoch, or 0 if the time is earlier.
 pub(crate) fn to_millis(time: SystemTime) -> u64 {
     millis(
         time.duration_since(SystemTime::UNIX_EPOCH)

@@ -12,7 +12,7 @@ pub(crate) use self::clock::{Clock, ClockReading, millis, to_millis};
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 
-/// A boxed future, as [`Runtime`] takes and returns it.
+/// The boxed future that [`Runtime`] takes and returns.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The executor and the clocks of an inbox and its receiver.
@@ -41,14 +41,15 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// let inbox = MemoryInbox::builder().build_with(Smol, router);
 /// ```
 pub trait Runtime: Send + Sync + 'static {
-    /// Runs a task to completion, in parallel with others if the executor has threads.
+    /// Runs a task to completion, in parallel with other tasks if the executor has several threads.
     ///
-    /// The executor may drop a task before completion, for example because it shuts down. The task's event is then dead, or
-    /// retried if the inbox is durable.
+    /// The executor may drop a task before completion, for example when the executor shuts down. A durable inbox then
+    /// retries the task's event. Any other inbox dead-letters the event.
     ///
     /// # Panics
     ///
-    /// May panic if it can't spawn, for example outside its executor. The inbox catches the panic and refuses the event.
+    /// May panic if the executor can't spawn, for example outside its context. The inbox catches the panic and refuses the
+    /// event.
     fn spawn(&self, task: BoxFuture<()>);
 
     /// Returns a future that completes after `duration`.

@@ -6,10 +6,11 @@ use super::{BoxFuture, Runtime};
 
 /// The [`Runtime`] of tokio. It is the default.
 ///
-/// It spawns on the tokio runtime that is current at the spawn. So an inbox can be built before the runtime starts.
-/// [`with_handle`](TokioRuntime::with_handle) spawns on another runtime instead.
+/// Each task runs on the tokio runtime that is current when the task is spawned. So an inbox can be built before the runtime
+/// starts. [`with_handle`](TokioRuntime::with_handle) spawns on another runtime instead.
 ///
-/// It needs tokio's time driver: see [`enable_time`](tokio::runtime::Builder::enable_time). `#[tokio::main]` enables it.
+/// The tokio runtime needs its time driver: see [`enable_time`](tokio::runtime::Builder::enable_time). `#[tokio::main]`
+/// enables the driver.
 #[derive(Clone, Debug, Default)]
 pub struct TokioRuntime {
     handle: Option<Handle>,
@@ -51,9 +52,10 @@ impl Runtime for TokioRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
-        // A timer belongs to the runtime that it is made in.
+        // Tokio binds a timer to the runtime that creates it.
         let _entered = self.handle.as_ref().map(Handle::enter);
-        // A timer consumes the task's budget. In a task whose budget is always used up, it would never complete.
+        // A timer consumes the task's budget. Without `unconstrained`, the timer never fires in a task that always exhausts
+        // its budget.
         Box::pin(tokio::task::unconstrained(tokio::time::sleep(duration)))
     }
 

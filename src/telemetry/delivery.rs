@@ -8,11 +8,11 @@ pub(crate) struct AttemptInfo<'a> {
     pub(crate) event_type: &'a str,
     /// The number of the attempt, from 1.
     pub(crate) attempt: u32,
-    /// The wait before the next attempt, or `None` if this attempt was the last one.
+    /// The delay before the next attempt, or `None` if this attempt was the last one.
     pub(crate) retry_in: Option<Duration>,
 }
 
-/// An attempt has ended, and its routes have been reported.
+/// Reports that an attempt has ended. The caller has already reported the attempt's routes.
 pub(crate) fn attempt_finished(attempt: &AttemptInfo<'_>) {
     if let Some(retry_in) = attempt.retry_in {
         let AttemptInfo {
@@ -32,7 +32,8 @@ pub(crate) fn attempt_finished(attempt: &AttemptInfo<'_>) {
     }
 }
 
-/// A route has run. `outcome` is one of a fixed set of names; `failure` is the text for the log if the route failed.
+/// Reports that a route has run. `outcome` is one of a fixed set of names. If the route failed, `failure` is the text for
+/// the log.
 pub(crate) fn route_finished(
     attempt: &AttemptInfo<'_>,
     route: &str,
@@ -72,7 +73,7 @@ pub(crate) fn route_finished(
     }
 }
 
-/// An event has ended, with its last attempt. `outcome` is one of a fixed set of names.
+/// Reports that an event has ended with its last attempt. `outcome` is one of a fixed set of names.
 pub(crate) fn event_finished(attempt: &AttemptInfo<'_>, outcome: &'static str) {
     let AttemptInfo {
         event_id,
@@ -90,12 +91,12 @@ pub(crate) fn event_finished(attempt: &AttemptInfo<'_>, outcome: &'static str) {
     );
 }
 
-/// An event has become a dead letter, and its inbox has stored it.
+/// Reports that the inbox has stored a dead letter.
 pub(crate) fn event_dead_lettered(event_id: &str, event_type: Option<&str>, attempts: u32) {
     log!(error, event_id, event_type, attempts, "event dead-lettered");
 }
 
-/// A hook of the user's has panicked.
+/// Reports that a user's hook has panicked.
 pub(crate) fn hook_panicked(hook: &'static str) {
     log!(warn, hook, "a hook panicked");
 }

@@ -1,24 +1,24 @@
 use std::error::Error as StdError;
 
-/// The inbox has stored an event.
+/// Reports that the inbox has stored an event.
 pub(crate) fn event_accepted(event_id: &str, event_type: &str) {
     log!(debug, event_id, event_type, "event accepted");
 }
 
-/// The inbox has accepted a copy of this event before.
+/// Reports that the inbox has already accepted a copy of this event.
 pub(crate) fn event_duplicate(event_id: &str, event_type: &str) {
     log!(debug, event_id, event_type, "duplicate event");
 }
 
-/// For the first time, the inbox forgets a message id before its window is over, because it remembers too many.
+/// Reports the first id that the inbox forgets before the id's window ends, because the inbox remembers too many ids.
 pub(crate) fn ids_forgotten_early() {
     log!(
         warn,
-        "the inbox has reached `max_remembered_ids` and forgets message ids before their window is over"
+        "the inbox has reached `max_remembered_ids` and forgets message ids before their window ends"
     );
 }
 
-/// The inbox can't store events. `error` is about files, their system or a server.
+/// Reports that the inbox can't store events. `error` concerns files, the file system or a server.
 pub(crate) fn inbox_failing(error: &(dyn StdError + 'static)) {
     log!(
         error,
@@ -28,7 +28,7 @@ pub(crate) fn inbox_failing(error: &(dyn StdError + 'static)) {
     );
 }
 
-/// The inbox's data is damaged. `error` is about files and their system.
+/// Reports that the inbox's data is damaged. `error` concerns files or the file system.
 pub(crate) fn inbox_corrupt(error: &(dyn StdError + 'static)) {
     log!(
         error,
@@ -38,17 +38,17 @@ pub(crate) fn inbox_corrupt(error: &(dyn StdError + 'static)) {
     );
 }
 
-/// The inbox stores events again.
+/// Reports that the inbox stores events again.
 pub(crate) fn inbox_recovered() {
     log!(info, "the inbox has recovered");
 }
 
-/// The inbox's file wasn't closed, and its write-ahead log is missing.
+/// Reports that the inbox's file wasn't closed and that its write-ahead log is missing.
 pub(crate) fn inbox_wal_missing(path: &std::path::Path) {
     log!(
         warn,
         path = %path.display(),
-        "the inbox wasn't closed and has no write-ahead log: if the file was copied or moved without it, the events that \
-         were accepted last are missing"
+        "the inbox wasn't closed and has no write-ahead log: if the file was copied or moved without its log, the \
+         last accepted events are missing"
     );
 }

@@ -1,22 +1,23 @@
 use std::time::Duration;
 
-/// An operation of a worker fails, for one route or for all. `cause` is about the server or the connection to it.
+/// Reports that an operation of a worker fails, for one route or for all routes. `cause` concerns the server or the
+/// connection.
 pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration) {
     log!(
         warn,
         route,
         cause,
         ?lasted,
-        "the worker is stalled and tries again"
+        "the worker is stalled and retries"
     );
 }
 
-/// The operation works again.
+/// Reports that the operation works again.
 pub(crate) fn worker_recovered(route: Option<&str>, lasted: Duration) {
     log!(info, route, ?lasted, "the worker has recovered");
 }
 
-/// A worker has created the consumer of a route again, which begins with the event of this stream sequence.
+/// Reports that a worker recreated a route's consumer. The consumer starts at this stream sequence.
 pub(crate) fn consumer_recreated(route: &str, consumer: &str, sequence: u64, reason: &str) {
     log!(
         warn,
@@ -24,21 +25,21 @@ pub(crate) fn consumer_recreated(route: &str, consumer: &str, sequence: u64, rea
         consumer,
         sequence,
         reason,
-        "the worker has created a consumer again, behind the last event that its group finished"
+        "the worker recreated a consumer, which starts after the last event that its group finished"
     );
 }
 
-/// A route's events wait for more than half of the time for which the stream keeps them.
+/// Reports that a route's events wait longer than half of the stream's `max_age`.
 pub(crate) fn events_delayed(route: &str, waited: Duration) {
     log!(
         warn,
         route,
         ?waited,
-        "events wait for longer than half of the stream's `max_age`: add workers, or the stream deletes them"
+        "events wait longer than half of the stream's `max_age`: add workers before the stream deletes the events"
     );
 }
 
-/// A router with a fallback runs on a worker that gives the fallback no events.
+/// Reports that a router has a fallback, but its worker delivers no events to the fallback.
 pub(crate) fn fallback_without_events() {
     log!(
         warn,

@@ -1,4 +1,4 @@
-/// Users filter by this name, so it doesn't follow the names of modules.
+/// The target of every log line. Users filter by the target, so renaming a module doesn't change it.
 #[cfg(feature = "tracing")]
 pub(super) const TARGET: &str = "botisimo_webhooks";
 

@@ -1,9 +1,9 @@
-//! Reports what happens to requests and events: one function per occurrence.
+//! Reports events, requests and faults to the log. Each kind of occurrence has one function.
 //!
-//! Every other module calls these functions and passes plain values. No value is a secret or a payload, and no function
-//! panics. Whatever else is to be reported of an occurrence, for example a counter, is added in this folder only.
+//! Other modules call these functions with plain values. No value is a secret or a payload, and no function panics. To
+//! report an occurrence elsewhere too, for example in a counter, change only this folder.
 
-// Lines that aren't written use nothing.
+// Without `tracing`, `log!` doesn't use its arguments.
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
 
 #[macro_use]

@@ -1,12 +1,13 @@
-/// A layer or an endpoint without a [`Verify`](crate::Verify) starts to receive.
+/// Reports that a layer or an endpoint without a [`Verify`](crate::Verify) starts to receive.
 pub(crate) fn verify_missing() {
     log!(
         warn,
-        "webhooks are accepted from anyone who knows the URL: set a secret with `verify`"
+        "webhooks are accepted from any client that knows the URL: set a secret with `verify`"
     );
 }
 
-/// The receiver rejects a webhook. `reason` is one of a fixed set of texts, and `detail` names what is wrong with the body.
+/// Reports that the receiver rejects a webhook. `reason` is one of a fixed set of texts, and `detail` names the fault in the
+/// body.
 pub(crate) fn webhook_rejected(
     status: u16,
     reason: &'static str,

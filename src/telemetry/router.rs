@@ -1,6 +1,6 @@
-/// A route is registered under a pattern that matches no documented event type.
+/// Reports that a route's pattern matches no documented event type.
 ///
-/// `did_you_mean` is a similar pattern that does.
+/// `did_you_mean` is a similar pattern that matches one.
 pub(crate) fn undocumented_pattern(pattern: &str, did_you_mean: Option<&str>) {
     log!(
         warn,

@@ -29,7 +29,7 @@ impl ParentSpan {
         }
     }
 
-    /// Returns no span, for an event that no request of this process brought.
+    /// Returns an empty span, for an event that didn't arrive in a request to this process.
     pub(crate) fn none() -> Self {
         Self {
             #[cfg(feature = "tracing")]
@@ -54,7 +54,7 @@ impl ParentSpan {
     }
 }
 
-/// The user's subscriber may panic when the span closes.
+/// Catches a panic of the user's subscriber when the span closes.
 impl Drop for ParentSpan {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
@@ -74,7 +74,7 @@ impl AttemptSpan {
     }
 }
 
-/// Returns the span that `open` returns, or none if the user's subscriber panics.
+/// Calls `open` and returns its span, or an empty span if the user's subscriber panics.
 #[cfg(feature = "tracing")]
 fn or_none(open: impl FnOnce() -> tracing::Span) -> tracing::Span {
     catch_panic(open).unwrap_or_else(|_| tracing::Span::none())

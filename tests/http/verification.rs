@@ -377,7 +377,7 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
 // The warning
 
 #[cfg(feature = "tracing")]
-const WARNING: &str = "webhooks are accepted from anyone";
+const WARNING: &str = "webhooks are accepted from any client";
 
 #[tokio::test]
 #[cfg(feature = "tracing")]

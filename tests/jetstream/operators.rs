@@ -101,7 +101,7 @@ async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
     wait_idle(&worker, 2).await;
     delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
     until("its log says so", async || {
-        log.count("the worker has created a consumer again") == 3
+        log.count("the worker recreated a consumer") == 3
     })
     .await;
     send(&inbox, "a", "3").await;

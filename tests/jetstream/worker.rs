@@ -237,7 +237,7 @@ async fn events_that_wait_long_are_warned_of() {
     let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
     let worker = worker.await.unwrap();
     wait_idle(&worker, 1).await;
-    let warnings = log.count("events wait for longer than half of the stream's `max_age`");
+    let warnings = log.count("events wait longer than half of the stream's `max_age`");
     assert_eq!(warnings, 1, "{}", log.text());
 }
 
