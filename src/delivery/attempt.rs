@@ -5,7 +5,7 @@ use super::{EventOutcome, Next};
 use crate::event::Event;
 use crate::outcome::Report;
 
-/// A finished attempt at an event: the outcome of each route, and what follows.
+/// A finished attempt at an event: the outcome of each route, and whether a retry follows.
 ///
 /// Hooks of [`on_attempt`](crate::Handle::on_attempt) receive it.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Attempt {
         }
     }
 
-    /// Returns the wait before the next attempt, or `None` if this attempt was the last one.
+    /// Returns the delay before the next attempt, or `None` if this attempt was the last one.
     #[must_use]
     pub fn retry_in(&self) -> Option<Duration> {
         match self.next {
@@ -57,12 +57,12 @@ impl Attempt {
 /// Writes `account.updated m-1 handled: route handled`. Special characters in the sender's names are escaped.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A client chooses these names: a line break would forge a line in the user's log.
+        // The client chooses these names. Without escaping, a line break in a name forges a line in the user's log.
         let event_type = self.event.event_type().as_str().escape_debug();
         write!(f, "{event_type} {} ", self.event.id().escape_debug())?;
         match self.next {
             Next::End(outcome) => write!(f, "{outcome}")?,
-            Next::Retry(delay) => write!(f, "to be retried in {delay:.1?}")?,
+            Next::Retry(delay) => write!(f, "will be retried in {delay:.1?}")?,
         }
         write!(f, ": {}", self.report)
     }

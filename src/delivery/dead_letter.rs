@@ -46,13 +46,13 @@ impl DeadLetter {
             routes: progress.ends().to_vec(),
             attempts: progress.attempts(),
             received_at: event.received_at(),
-            // The system time may have been set back since.
+            // The system time may have been set back since the inbox received the event.
             dead_lettered_at: dead_lettered_at.max(event.received_at()),
             content: Content::Event(event),
         }
     }
 
-    /// Returns the dead letter of a stored body. If this version can't decode the body, `message_id` is its message id.
+    /// Returns the dead letter of a stored body. If this version can't decode the body, the letter uses `message_id`.
     pub(crate) fn stored(
         (id, message_id): (u64, &str),
         body: &str,
@@ -81,7 +81,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the letter's number in its inbox. It stays the same until the letter is replayed or deleted.
+    /// Returns the letter's number in its inbox. The number stays the same until the letter is replayed or deleted.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
@@ -97,8 +97,8 @@ impl DeadLetter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if another version of this crate stored the event and this version
-    /// can't decode it. [`body`](DeadLetter::body) returns it as it was received.
+    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if another version of this crate stored the event and this
+    /// version can't decode it. [`body`](DeadLetter::body) returns the event's body as received.
     pub fn event(&self) -> Result<&Event, &Error> {
         match &self.content {
             Content::Event(event) => Ok(event),
@@ -121,14 +121,14 @@ impl DeadLetter {
         &self.routes
     }
 
-    /// Returns why the event is dead if no route is the reason: the inbox can't decode the event, or the process crashed each
-    /// time the event ran.
+    /// Returns why the event was dead-lettered if no route caused it: the inbox can't decode the event, or the process
+    /// crashed each time the event ran.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// Returns the number of attempts that were made.
+    /// Returns the number of attempts.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -147,7 +147,7 @@ impl DeadLetter {
     }
 }
 
-/// Writes everything but the body and the handlers' texts.
+/// Writes everything except the body and the handlers' error texts.
 impl fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failed = self.routes.iter().filter(|route| route.reason.is_some());
@@ -191,8 +191,8 @@ impl fmt::Display for DeadLetter {
 /// Serializes everything except the body: `id`, `message_id`, `event_type` (null if the event can't be decoded), `routes`,
 /// `cause`, `attempts`, and `received_at` and `dead_lettered_at` in milliseconds since the Unix epoch.
 ///
-/// Without the body, a letter that is serialized into a log or a status page discloses no payload. An API that shows payloads
-/// adds [`body`](DeadLetter::body). The reasons in `routes` contain the texts of handlers' errors.
+/// Without the body, a serialized letter in a log or on a status page discloses no payload. To show payloads, add
+/// [`body`](DeadLetter::body). The reasons in `routes` contain the texts of handlers' errors.
 impl Serialize for DeadLetter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.event().ok();

@@ -13,7 +13,7 @@ use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 use crate::sync::Mutex;
 
-/// The user's service without its type, so that no inbox has a type parameter for it.
+/// The user's service with its type erased, so that inboxes need no type parameter for the service.
 pub(crate) struct ErasedService {
     service: Erased,
 }
@@ -27,7 +27,7 @@ enum Erased {
 impl ErasedService {
     /// # Errors
     ///
-    /// Fails if the service is a router of which two routes have the same name.
+    /// Fails if the service is a router in which two routes have the same name.
     pub(crate) fn new<S>(service: S) -> Result<Self, Error>
     where
         S: Service<Event, Response = Report, Error: Into<BoxError>, Future: Send>
@@ -43,7 +43,7 @@ impl ErasedService {
         // A service needn't be `Sync`, so a lock guards it while it is cloned.
         let service = Mutex::new(service);
         let call = move |event| -> BoxFuture<_> {
-            // A clone that panics poisons the lock and doesn't change the service.
+            // If the clone panics, it poisons the lock but doesn't change the service.
             let mut service = service
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -68,11 +68,11 @@ impl ErasedService {
         }
     }
 
-    /// Calls a clone of the service once it is ready.
+    /// Calls a clone of the service once the clone is ready.
     ///
     /// # Panics
     ///
-    /// If the clone panics.
+    /// Panics if cloning the service panics.
     pub(crate) fn call(
         &self,
         event: Event,

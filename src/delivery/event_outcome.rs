@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The outcome of an accepted event, over all attempts. Every accepted event ends with exactly one of these.
+/// The outcome of an accepted event, over all attempts. Every accepted event ends with exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventOutcome {

@@ -5,10 +5,10 @@ use crate::catch_panic::catch_panic;
 use crate::sync::RwLock;
 use crate::telemetry;
 
-/// The user's closures that are called with each `T`. If one panics, the others are still called.
+/// The user's closures, each called with every `T`. If a closure panics, the others are still called.
 pub(crate) struct Hooks<T> {
     name: &'static str,
-    /// Replaced as a whole, so that no lock is held while a hook runs: a hook may add another one.
+    /// `add` replaces the whole list, so no lock is held while a hook runs. A hook may add another hook.
     hooks: RwLock<Arc<[Hook<T>]>>,
 }
 
@@ -40,7 +40,7 @@ impl<T> Hooks<T> {
     }
 }
 
-/// Copies the list of hooks. Hooks that are added later are added to one list only.
+/// Copies the list of hooks. A hook that is added later belongs to one list only.
 impl<T> Clone for Hooks<T> {
     fn clone(&self) -> Self {
         Self {

@@ -9,7 +9,7 @@ pub(crate) type OrderKey = Arc<[u8]>;
 
 /// An accepted event with the state of its attempts.
 pub(crate) struct Job {
-    /// The event's place in the order of acceptance.
+    /// The event's position in the order of acceptance.
     pub(crate) number: u64,
     pub(crate) event: Event,
     pub(crate) parent_span: ParentSpan,
@@ -18,7 +18,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Returns the bytes that the job counts as in an inbox's limits.
+    /// Returns how many bytes the job counts against an inbox's limits.
     pub(crate) fn size(&self) -> usize {
         self.event.body().len()
     }

@@ -13,7 +13,7 @@ use crate::router::EventRouter;
 use crate::runtime::Runtime;
 use crate::telemetry::{self, AttemptInfo};
 
-/// Runs the attempts at jobs and decides what follows each of them.
+/// Runs attempts at jobs and decides whether a retry follows.
 pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -33,7 +33,7 @@ impl JobExecutor {
         }
     }
 
-    /// Returns the router of the events, if no layer hides it.
+    /// Returns the user's router, if no layer wraps it.
     pub(crate) fn router(&self) -> Option<&EventRouter> {
         self.service.router()
     }
@@ -44,7 +44,8 @@ impl JobExecutor {
         run_attempt(&self.service, event, attempt_state, &*self.runtime, timeout).await
     }
 
-    /// Finishes an attempt: updates the job's progress, reports the attempt to the log and the hooks, and returns what follows.
+    /// Finishes an attempt and returns the next step. Updates the job's progress, and reports the attempt to the log and the
+    /// hooks.
     pub(crate) fn finish_attempt(
         &self,
         job: &mut Job,
@@ -57,7 +58,7 @@ impl JobExecutor {
         next
     }
 
-    /// Finishes an attempt that the runtime dropped. The routes that had finished keep their outcome, and the event ends.
+    /// Finishes an attempt that the runtime dropped. Finished routes keep their outcome, and the event ends.
     pub(crate) fn fail(&self, job: &mut Job, attempt_state: &Arc<AttemptState>) -> EventOutcome {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         let outcome = job.progress.fail(&report);
@@ -65,14 +66,14 @@ impl JobExecutor {
         outcome
     }
 
-    /// Ends an event as dead because the runtime dropped the wait for its next attempt.
+    /// Ends an event as dead because the runtime dropped the task that delayed its next attempt.
     pub(crate) fn abandon(&self, job: &mut Job) {
         let attempt_state = job.progress.attempt_state();
         let report = job.progress.abandon();
         self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead));
     }
 
-    /// Reports a dead letter that the inbox has stored to the log and the hooks.
+    /// Reports a stored dead letter to the log and the hooks.
     pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
         let event = letter.event().ok();
         let event_type = event.map(|event| event.event_type().as_str());
@@ -80,13 +81,13 @@ impl JobExecutor {
         self.settings.on_dead_letter.notify(letter);
     }
 
-    /// Returns the system time, from the standard library if the runtime's method panics.
+    /// Returns the runtime's system time, or the standard library's if the runtime panics.
     pub(crate) fn time_of_day(&self) -> SystemTime {
         catch_panic(|| self.runtime.system_time()).unwrap_or_else(|_| SystemTime::now())
     }
 
-    /// Reports a finished attempt to the log and the hooks. Panics of a subscriber or a hook are caught, so the attempt is
-    /// counted in any case.
+    /// Reports a finished attempt to the log and the hooks. Panics of a subscriber or a hook are caught, so the caller
+    /// always counts the attempt.
     fn notify(&self, job: &Job, attempt_state: &Arc<AttemptState>, report: Report, next: Next) {
         let event = job.event.clone();
         let event = event.with_attempt_state(Arc::clone(attempt_state));

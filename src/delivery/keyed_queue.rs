@@ -3,17 +3,17 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use super::{Job, OrderKey};
 
-/// The jobs that wait for a worker, and the order of the jobs that have a key.
+/// The jobs that wait for a worker. Jobs of one key run in order.
 ///
-/// A key is present while one of its events is in flight. The first of them is ready, runs or waits for its next attempt. The
-/// others wait behind it in a queue of their own, so that they don't delay other keys. When the last event of a key ends, the
-/// key is removed.
+/// A key is present while one of its events is in flight. The key's first event is ready, running or waiting for its next
+/// attempt. The key's other events wait in a separate queue, so they don't delay other keys. When the last event of a key
+/// ends, the key is removed.
 #[derive(Default)]
 pub(crate) struct KeyedQueue {
     ready: VecDeque<Box<Job>>,
     /// The jobs that wait behind the first event of each key.
     followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
-    /// The count of the followers of all keys.
+    /// The number of followers of all keys.
     held_back: usize,
 }
 
@@ -35,7 +35,7 @@ impl KeyedQueue {
         }
     }
 
-    /// Adds a job that is the first one of its key, or has no key.
+    /// Adds a job that is the first of its key or has no key.
     pub(crate) fn push_first(&mut self, job: Box<Job>) {
         self.ready.push_back(job);
     }
@@ -60,7 +60,7 @@ impl KeyedQueue {
         }
     }
 
-    /// Removes the job of this number, unless a worker has taken it.
+    /// Removes the job with this number, unless a worker has taken it.
     pub(crate) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
         let find = |jobs: &VecDeque<Box<Job>>| jobs.iter().position(|job| job.number == number);
         if let Some(index) = find(&self.ready) {
@@ -74,12 +74,12 @@ impl KeyedQueue {
         jobs.remove(index)
     }
 
-    /// Returns the count of the ready jobs.
+    /// Returns the number of ready jobs.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Returns the count of the jobs that wait, for a worker or behind another job.
+    /// Returns the number of jobs that wait for a worker or for another job of their key.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len() + self.held_back
     }

@@ -3,11 +3,11 @@
 //! - An inbox stores an event as a [`Job`] and spawns a [`worker`] if its [`WorkerPool`] has a free slot.
 //! - The worker takes one job after another from its [`JobSource`], which is the inbox.
 //! - The [`JobExecutor`] makes an attempt ([`run_attempt`]): it calls the [`ErasedService`] within `attempt_timeout`.
-//! - The job's [`Progress`] decides what follows, by the [`RetryPolicy`], and the [`Hooks`] receive an [`Attempt`].
-//! - The worker returns the job to its source, which counts its [`EventOutcome`] in [`Stats`], stores a [`DeadLetter`], or
-//!   lets the job wait for the next attempt.
+//! - The job's [`Progress`] applies the [`RetryPolicy`] and decides whether to retry. The [`Hooks`] receive an [`Attempt`].
+//! - The worker returns the job to its source. The source counts the [`EventOutcome`] in [`Stats`], stores a [`DeadLetter`],
+//!   or holds the job until its next attempt.
 //!
-//! [`KeyedQueue`] and [`SeenIds`] are parts that inboxes share: the order of jobs, and the ids of accepted events.
+//! Inboxes share two more types: [`KeyedQueue`] orders jobs, and [`SeenIds`] remembers the ids of accepted events.
 
 mod attempt;
 mod dead_letter;

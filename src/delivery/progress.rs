@@ -7,12 +7,12 @@ use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 
 /// The progress of an event: the number of its next attempt, and the routes that don't run again.
 ///
-/// It keeps the names of finished routes, not of unfinished ones: a retry runs the routes that match then, except the
-/// finished ones. So a route that was renamed in between may run twice, and no route is skipped.
+/// It keeps the names of finished routes only. A retry runs the routes that match the event at that time, except the
+/// finished routes. If a route was renamed since the last attempt, the route may run twice, but no route is skipped.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    /// Absent while no route has finished or failed. Most events end with their first attempt, and many may wait for it.
+    /// Absent until a route finishes or fails. Most events end with their first attempt, and many events may wait for it.
     routes: Option<Box<RouteProgress>>,
 }
 
@@ -24,13 +24,13 @@ struct RouteProgress {
     waiting: Vec<Arc<str>>,
 }
 
-/// Stands for waiting routes whose names weren't kept. They are the routes that match when the event runs again.
+/// Represents waiting routes whose names weren't stored: the routes that match when the event runs again.
 const OTHERS: &str = "the remaining routes";
 
-/// The consequence of an attempt.
+/// The next step after an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Next {
-    /// Another attempt, after this delay.
+    /// Another attempt follows after this delay.
     Retry(Duration),
     /// The event has ended.
     End(EventOutcome),
@@ -45,8 +45,7 @@ impl Progress {
         }
     }
 
-    /// Returns the progress of a stored event. `waiting` says whether other routes than `ends` wait for the
-    /// attempt.
+    /// Returns the progress of a stored event. `waiting` is true if further routes wait for the attempt.
     pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, waiting: bool) -> Self {
         let others = waiting.then(|| Arc::from(OTHERS));
         let waiting: Vec<_> = others.into_iter().collect();
@@ -57,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// Returns the progress of a replayed dead letter: the routes that handled the event don't run again.
+    /// Returns the progress of a replayed dead letter. The routes that handled the event don't run again.
     pub(crate) fn replayed(ends: &[RouteResult]) -> Self {
         let handled = ends.iter().filter(|end| end.reason.is_none());
         Self::restored(NonZeroU32::MIN, handled.cloned().collect(), false)
@@ -69,7 +68,7 @@ impl Progress {
         Arc::new(AttemptState::new(self.attempt, finished.collect()))
     }
 
-    /// Adds the report of an attempt at the event of this id, and returns what follows.
+    /// Adds the report of an attempt at the event with this id, and returns the next step.
     pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
         if self.routes.is_none() && report.is_success() {
             return Next::End(self.event_outcome(report));
@@ -78,7 +77,7 @@ impl Progress {
         let mut requested = None;
         let routes = self.routes.get_or_insert_default();
         let mut waiting = std::mem::take(&mut routes.waiting);
-        // If a layer kept the event from the router, the waiting routes didn't run and still wait.
+        // If a layer didn't call the router, the waiting routes didn't run and still wait.
         waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
             match retry(each.outcome()) {
@@ -90,7 +89,8 @@ impl Progress {
             }
         }
         if last {
-            // These routes have no outcome of their own. The outcome that kept the event from them is the reason.
+            // These routes didn't run, so they have no outcome. Their reason is the outcome that kept the router from
+            // running.
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let failed = waiting
@@ -107,7 +107,7 @@ impl Progress {
         Next::Retry(delay)
     }
 
-    /// Adds the report of an attempt after which no other follows, whatever the policy says.
+    /// Adds the report of the last attempt, regardless of the retry policy.
     pub(crate) fn fail(&mut self, report: &Report) -> EventOutcome {
         let routes = self.routes.get_or_insert_default();
         routes.waiting.clear();
@@ -117,7 +117,7 @@ impl Progress {
         self.event_outcome(report)
     }
 
-    /// Adds the handled routes of an attempt that will be made again.
+    /// Adds the handled routes of an attempt that will be repeated.
     pub(crate) fn interrupt(&mut self, report: &Report) {
         let handled = report.routes().iter();
         let handled = handled.filter(|each| each.outcome().is_handled());
@@ -127,17 +127,17 @@ impl Progress {
             .extend(handled.map(|each| RouteResult::done(each.name())));
     }
 
-    /// Ends the event: the routes that wait for the next attempt are dropped.
+    /// Ends the event and drops the routes that wait for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
         let routes = self.routes.get_or_insert_default();
         let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());
         self.fail(&report);
-        // The attempt that `advance` counted never began.
+        // The attempt that `advance` counted never started.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
     }
 
-    /// Returns the number of the next attempt, or of the last one if none follows.
+    /// Returns the number of the next attempt, or of the last attempt if none follows.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempt.get()
     }
@@ -171,8 +171,8 @@ impl RouteProgress {
             Outcome::Handled => RouteResult::done(route.name()),
             outcome => RouteResult::failed(route.name(), outcome),
         };
-        // A service that calls no router counts as one route. If a layer keeps the event from the waiting routes, each
-        // attempt reports that route again.
+        // A service that calls no router counts as one route. If a layer doesn't call the router, each attempt reports that
+        // route again.
         let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
         match known.find(|known| known.route == end.route) {
             None => self.ends.push(end),
@@ -182,7 +182,7 @@ impl RouteProgress {
     }
 }
 
-/// Whether an outcome calls for another attempt at its route.
+/// Whether an outcome requires another attempt at its route.
 enum Retry {
     /// The route handled the event.
     Done,

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 /// Decides when the failed routes of an event are retried.
 ///
-/// Only failed routes run again. The delays grow exponentially, with full jitter: the delay before attempt n + 1 is a random
-/// time of at most `initial_delay` times 2 to the power of n - 1, and never more than `max_delay`. So events that failed
-/// together, for example while a database was down, don't return together.
+/// Only failed routes run again. The delays grow exponentially, with full jitter. The delay before attempt n + 1 is random,
+/// at most `initial_delay` times 2 to the power of n - 1, and never above `max_delay`. So events that failed together, for
+/// example while a database was down, aren't retried together.
 ///
 /// A handler can request a longer delay, up to `max_delay`, with
 /// [`HandlerError::retry_after`](crate::HandlerError::retry_after), or no retry with
-/// [`HandlerError::permanent`](crate::HandlerError::permanent). A route whose payload type doesn't fit isn't retried.
+/// [`HandlerError::permanent`](crate::HandlerError::permanent). A route whose payload type doesn't match the event isn't
+/// retried.
 ///
 /// # Examples
 ///
@@ -33,7 +34,7 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Returns the default policy: 5 attempts, an initial delay of 1 s, a maximum delay of 5 minutes.
     ///
-    /// The delays last at most 15 s in all. A process often gets some 25 s to end, so retries end within a drain.
+    /// The delays add up to at most 15 s. A process often has about 25 s to shut down, so retries can finish during a drain.
     pub fn new() -> Self {
         Self {
             max_attempts: NonZeroU32::MIN.saturating_add(4),
@@ -43,24 +44,24 @@ impl RetryPolicy {
         }
     }
 
-    /// Returns the policy of a single attempt.
+    /// Returns a policy of one attempt, without retries.
     pub fn no_retry() -> Self {
         Self::new().max_attempts(1)
     }
 
-    /// Sets the number of attempts in all. 0 counts as 1.
+    /// Sets the total number of attempts. 0 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = NonZeroU32::new(attempts).unwrap_or(NonZeroU32::MIN);
         self
     }
 
-    /// Sets the longest delay after the first attempt. It doubles with each attempt.
+    /// Sets the maximum delay after the first attempt. The maximum doubles with each attempt.
     pub fn initial_delay(mut self, initial_delay: Duration) -> Self {
         self.initial_delay = initial_delay;
         self
     }
 
-    /// Sets the longest delay after any attempt.
+    /// Sets the maximum delay after any attempt.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
@@ -68,18 +69,18 @@ impl RetryPolicy {
 
     /// Sets the seed of the random delays. The default is random.
     ///
-    /// With the same seed an event has the same delays, as long as the program is built with the same version of Rust.
+    /// With the same seed and the same version of Rust, an event always has the same delays.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Returns the number of attempts in all.
+    /// Returns the total number of attempts.
     pub(crate) fn attempts(&self) -> u32 {
         self.max_attempts.get()
     }
 
-    /// Returns the longest delay before an attempt.
+    /// Returns the maximum delay before an attempt.
     pub(crate) fn longest_delay(&self) -> Duration {
         self.max_delay
     }
@@ -89,8 +90,8 @@ impl RetryPolicy {
         attempt >= self.max_attempts
     }
 
-    /// Returns the delay after `attempt` at the event of this id. `requested` is the longest delay that its handlers asked
-    /// for.
+    /// Returns the delay after `attempt` at the event with this id. `requested` is the longest delay that the event's
+    /// handlers requested.
     pub(super) fn delay(
         &self,
         attempt: NonZeroU32,
@@ -102,7 +103,7 @@ impl RetryPolicy {
         let longest = longest.min(self.max_delay);
         let mut hasher = DefaultHasher::new();
         (self.seed, id, attempt).hash(&mut hasher);
-        // The error of an f64 is far below the resolution of a timer.
+        // The rounding error of an `f64` is far below the resolution of a timer.
         let jittered = longest.mul_f64(fastrand::Rng::with_seed(hasher.finish()).f64());
         requested
             .map_or(jittered, |requested| requested.max(jittered))

@@ -6,10 +6,10 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use crate::catch_panic::catch_panic;
 use crate::outcome::Outcome;
 
-/// The longest reason that is kept, in bytes.
+/// The maximum length of a reason, in bytes.
 const MAX_REASON: usize = 1024;
 
-/// The result of a route over all attempts at an event: it handled the event, or it failed and isn't retried.
+/// The result of a route over all attempts at an event: the route handled the event, or failed and isn't retried.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RouteResult {
     pub(crate) route: Arc<str>,
@@ -28,10 +28,10 @@ impl RouteResult {
 
     /// Returns the result of a route that failed and won't be retried.
     pub(super) fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
-        // The user's code writes the text of a handler's error, and may panic.
+        // User code formats a handler's error, and may panic.
         let reason = catch_panic(|| outcome.to_string());
         let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
-        // A handler's text may quote a whole payload, and no limit of an inbox counts it.
+        // The text of an error may quote a whole payload, and the inbox's limits don't count the text.
         let end = (0..=MAX_REASON)
             .rev()
             .find(|end| reason.is_char_boundary(*end));
@@ -48,15 +48,15 @@ impl RouteResult {
         &self.route
     }
 
-    /// Returns why the route failed, or `None` if it handled the event. The text may contain the handler's error, up to 1,024
-    /// bytes in all.
+    /// Returns why the route failed, or `None` if the route handled the event. The text may contain the handler's error and
+    /// has at most 1,024 bytes.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 }
 
-/// Writes everything but the reason, which may contain the handler's text.
+/// Writes everything except the reason, which may contain the handler's text.
 impl fmt::Debug for RouteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteResult")

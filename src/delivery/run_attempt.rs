@@ -13,10 +13,10 @@ use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, HandlerError, Outcome, Report};
 use crate::runtime::Runtime;
 
-/// Makes one attempt at an event: calls the service and returns the outcomes that `attempt_state` has at the end.
+/// Makes one attempt at an event: calls the service and returns the final outcomes of `attempt_state`.
 ///
-/// After `timeout`, the routes that still run are dropped, and the routes that have finished keep their outcome. It never
-/// panics, whatever the service does.
+/// After `timeout`, the router drops the routes that still run. Finished routes keep their outcome. The function never
+/// panics, even if the service does.
 pub(crate) async fn run_attempt(
     service: &ErasedService,
     event: Event,
@@ -31,7 +31,7 @@ pub(crate) async fn run_attempt(
         if let Poll::Ready(end) = call.as_mut().poll(cx) {
             return Poll::Ready(ended(end));
         }
-        // The timer is made after the first `Pending`: an attempt that doesn't wait needs none.
+        // The timer is created after the first `Pending`, because an attempt that doesn't wait needs no timer.
         let timer = catch_panic(|| {
             sleep
                 .get_or_insert_with(|| runtime.sleep(timeout))
@@ -40,10 +40,10 @@ pub(crate) async fn run_attempt(
         match timer {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => attempt_state.expire(),
-            // The runtime has no timer, and an attempt without a time limit isn't made.
+            // The runtime has no timer, and an attempt doesn't run without a timeout.
             Err(panic) => return Poll::Ready(AttemptEnd::Lost(Outcome::Panicked(panic))),
         }
-        // An `EventRouter` returns its report now. A service that is still pending is dropped.
+        // After `expire`, an `EventRouter` returns its report. A service that is still pending is dropped.
         Poll::Ready(match call.as_mut().poll(cx) {
             Poll::Ready(end) => ended(end),
             Poll::Pending => AttemptEnd::Lost(
@@ -59,7 +59,7 @@ pub(crate) async fn run_attempt(
 
 fn ended(end: Result<Result<Report, BoxError>, PanicMessage>) -> AttemptEnd {
     match end {
-        // The attempt's state has the outcomes. The report may come from a layer.
+        // The attempt's state has the outcomes. A layer may have replaced the report.
         Ok(Ok(_)) => AttemptEnd::Returned,
         Ok(Err(error)) => AttemptEnd::Lost(Outcome::Failed(HandlerError::new(error))),
         Err(panic) => AttemptEnd::Lost(Outcome::Panicked(panic)),

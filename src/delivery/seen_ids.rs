@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::runtime::millis;
 
-/// The message ids of accepted events, remembered for a time and up to a count.
+/// The message ids of accepted events, remembered for a limited time and up to a limited count.
 ///
-/// An id is kept as a fingerprint under random keys. So a client can't make two ids look the same, and a long id costs no
-/// more than a short one.
+/// Ids are stored as fingerprints under random keys. So a client can't forge a collision, and a long id uses no more memory
+/// than a short id.
 #[derive(Debug)]
 pub(crate) struct SeenIds {
     remembered: HashMap<Fingerprint, (), BuildHasherDefault<LowerHalf>>,
@@ -17,9 +17,9 @@ pub(crate) struct SeenIds {
     max_ids: usize,
     /// In milliseconds.
     window: u64,
-    /// The highest number of an event whose id was forgotten.
+    /// The highest number among events whose id was forgotten.
     forgotten: u64,
-    /// Whether an id was forgotten before its window was over.
+    /// Whether an id was forgotten before its window ended.
     forgot_early: bool,
 }
 
@@ -38,17 +38,17 @@ pub(crate) enum Admission {
     New {
         /// The event's place in the order of acceptance.
         number: u64,
-        /// Whether, for the first time, an id was forgotten before its window was over.
+        /// Whether, for the first time, an id was forgotten before its window ended.
         forgot_early: bool,
     },
-    /// The inbox accepted a copy of the event before.
+    /// The inbox has already accepted a copy of the event.
     Duplicate,
 }
 
-/// A message id, as it is remembered.
+/// The hash by which an inbox remembers a message id.
 pub(crate) type Fingerprint = u128;
 
-/// Hashes a fingerprint to its lower half: a fingerprint is a hash already, and its keys are secret.
+/// Hashes a fingerprint to its lower half, because a fingerprint is already a hash under secret keys.
 #[derive(Debug, Default)]
 struct LowerHalf(u64);
 
@@ -95,8 +95,8 @@ impl SeenIds {
         }
     }
 
-    /// Decides about the event of this id. If the id is new, `number` numbers the event higher than all events before it, or
-    /// refuses the event.
+    /// Decides whether the event with this id is new or a duplicate. For a new id, `number` returns a number above all
+    /// earlier numbers, or refuses the event.
     pub(crate) fn admit<E>(
         &mut self,
         id: Fingerprint,
@@ -121,13 +121,13 @@ impl SeenIds {
         })
     }
 
-    /// Returns whether an event of this id was accepted within the window.
+    /// Returns whether an event with this id was accepted within the window.
     pub(crate) fn contains(&mut self, id: Fingerprint, now: u64) -> bool {
         self.expire(now);
         self.remembered.contains_key(&id)
     }
 
-    /// Forgets the ids whose window is over. Returns the highest number of an event whose id was ever forgotten.
+    /// Forgets the ids whose window has ended. Returns the highest number of an event whose id was ever forgotten.
     pub(crate) fn expire(&mut self, now: u64) -> u64 {
         while let Some(oldest) = self.order.front()
             && now.saturating_sub(oldest.since) >= self.window
@@ -149,8 +149,8 @@ impl SeenIds {
         newer.any(|each| each.id == id)
     }
 
-    /// Remembers the id of the event of this number, which is higher than the numbers before it. Returns false if another id
-    /// was forgotten for it before its window was over.
+    /// Remembers the id of the event with this number, which is above all earlier numbers. Returns false if this forgets
+    /// another id before its window ends.
     pub(crate) fn insert(&mut self, id: Fingerprint, number: u64, since: u64) -> bool {
         if self.max_ids == 0 || self.window == 0 || self.remembered.insert(id, ()).is_some() {
             return true;
@@ -158,7 +158,7 @@ impl SeenIds {
         !self.push(SeenId { since, number, id })
     }
 
-    /// Remembers an id that a store holds, unless its window is over.
+    /// Remembers an id from a store, unless the id's window has ended.
     pub(crate) fn recall(&mut self, id: Fingerprint, number: u64, since: u64, now: u64) {
         if now.saturating_sub(since) < self.window {
             self.insert(id, number, since);
@@ -176,7 +176,7 @@ impl SeenIds {
         }
     }
 
-    /// Returns whether the oldest id was forgotten, because there are too many.
+    /// Adds an id. If there are too many ids, forgets the oldest id and returns true.
     fn push(&mut self, id: SeenId) -> bool {
         self.order.push_back(id);
         let too_many = self.order.len() > self.max_ids;

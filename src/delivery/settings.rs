@@ -1,4 +1,4 @@
-//! The settings of attempts, and the builder methods that set them, written once for every inbox that runs jobs.
+//! The settings of attempts and their builder methods, shared by every inbox that runs jobs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Default for ExecutorSettings {
     }
 }
 
-/// The user's closure that returns an event's ordering key, if there is one.
+/// The user's closure that returns an event's ordering key, if the user set a closure.
 #[derive(Clone, Default)]
 pub(crate) struct OrderBy {
     key: Option<Arc<KeyOf>>,
@@ -55,8 +55,8 @@ impl OrderBy {
         }
     }
 
-    /// Returns the ordering key of an event. If the closure panics, the event has none: the sender would retry a refused
-    /// event for days.
+    /// Returns the ordering key of an event. If the closure panics, the event has no key. If the inbox refused the event
+    /// instead, the sender would retry it for days.
     pub(crate) fn key(&self, event: &Event) -> Option<OrderKey> {
         let key = self.key.as_ref()?;
         catch_panic(|| key(event)).unwrap_or_else(|_| {
@@ -72,18 +72,18 @@ impl fmt::Debug for OrderBy {
     }
 }
 
-/// Defines the settings as methods of a builder whose field `delivery` holds them.
+/// Defines the builder methods of the settings. The builder's field `delivery` stores the settings.
 macro_rules! settings {
     () => {
-        /// Sets how many events run at once. The default is 64: most handlers wait for a database or an API, and few of these
-        /// serve more at once. 0 counts as 1.
+        /// Sets how many events run at once. The default is 64, because most handlers wait for a database or an API, and few
+        /// of these serve more requests at once. 0 counts as 1.
         pub fn concurrency(mut self, events: usize) -> Self {
             self.delivery.concurrency = events.max(1);
             self
         }
 
-        /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that still run after that
-        /// are dropped as [timed out](crate::Outcome::TimedOut).
+        /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that still run
+        /// afterwards are dropped and count as [timed out](crate::Outcome::TimedOut).
         pub fn attempt_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.delivery.attempt_timeout = timeout;
             self
@@ -97,15 +97,15 @@ macro_rules! settings {
             self
         }
 
-        /// Runs events of one key one after another, in the order in which they were accepted. Events of different keys, and
-        /// events for which `key` returns `None`, run in parallel. By default no event has a key.
+        /// Runs events of one key one after another, in the order of acceptance. Events of different keys, and events for
+        /// which `key` returns `None`, run in parallel. By default no event has a key.
         ///
-        /// The closure is called once, when the event is accepted. Return a short key, for example an account's id. While an
-        /// event waits for its next attempt, the next event of its key waits too. If an event is dead-lettered, the next event
-        /// of its key runs, unless [`block_key_on_dead_letter`](Self::block_key_on_dead_letter) is set. If the closure
-        /// panics, the event has no key, and the panic is logged.
+        /// The inbox calls the closure once, when it accepts the event. Return a short key, for example an account's id.
+        /// While an event waits for its next attempt, the next event of its key waits too. If an event is dead-lettered, the
+        /// next event of its key runs, unless [`block_key_on_dead_letter`](Self::block_key_on_dead_letter) is set. If the
+        /// closure panics, the event has no key, and the inbox logs the panic.
         ///
-        /// The sender doesn't guarantee an order: an event that was accepted second may have happened first. Compare
+        /// The sender doesn't guarantee an order. The first accepted event may have happened second: compare
         /// [`Event::timestamp`](crate::Event::timestamp).
         ///
         /// # Examples
@@ -132,17 +132,17 @@ macro_rules! settings {
         /// [deleted](crate::DeadLetters::delete). By default the next event of the key runs. Events without a key aren't
         /// affected.
         ///
-        /// Blocked events count against the limits of the inbox: watch [`on_dead_letter`](Self::on_dead_letter). If a dead
-        /// letter is dropped because there are too many, its key is no longer blocked.
+        /// Blocked events count against the limits of the inbox: watch [`on_dead_letter`](Self::on_dead_letter). If the
+        /// inbox drops a dead letter because it has too many, the letter's key is no longer blocked.
         ///
-        /// Blocked events haven't ended: [`wait_idle`](crate::Handle::wait_idle) waits for them. A
-        /// [`drain`](crate::Handle::drain) of the inbox in memory waits for them until its time is over.
+        /// Blocked events haven't ended, so [`wait_idle`](crate::Handle::wait_idle) waits for them. On a memory inbox, a
+        /// [`drain`](crate::Handle::drain) waits for them until its timeout.
         pub fn block_key_on_dead_letter(mut self) -> Self {
             self.delivery.block_key_on_dead_letter = true;
             self
         }
 
-        /// Adds a hook that is called with each finished attempt, before the attempt is counted. See
+        /// Adds a hook that runs for each finished attempt, before the attempt is counted. See
         /// [`Handle::on_attempt`](crate::Handle::on_attempt).
         pub fn on_attempt(
             self,
@@ -152,7 +152,7 @@ macro_rules! settings {
             self
         }
 
-        /// Adds a hook that is called with each dead letter, after the inbox has stored the letter. See
+        /// Adds a hook that runs for each dead letter, after the inbox has stored the letter. See
         /// [`Handle::on_dead_letter`](crate::Handle::on_dead_letter).
         pub fn on_dead_letter(
             self,
@@ -162,8 +162,8 @@ macro_rules! settings {
             self
         }
 
-        /// Logs the texts of handlers' errors and panics. By default only the route and the outcome's name are logged, because
-        /// these texts may contain a payload or a secret.
+        /// Logs the texts of handlers' errors and panics. By default the inbox logs only the route and the outcome's name,
+        /// because these texts may contain a payload or a secret.
         pub fn log_handler_errors(mut self) -> Self {
             self.delivery.log_errors = true;
             self

@@ -4,16 +4,16 @@ use serde::ser::{Serialize, Serializer};
 
 use super::EventOutcome;
 
-/// The counts of an inbox since it was opened, at one moment.
+/// A snapshot of an inbox's counts since the inbox was opened.
 ///
-/// Every accepted event is in exactly one of the other counts, at any moment:
+/// At any moment, every accepted event is in exactly one count on the right-hand side:
 ///
 /// ```text
 /// accepted + recovered + replayed == handled + unhandled + dead + published + in_flight
 /// ```
 ///
-/// The receiver counts requests that contain no event: `malformed`, `unverified`, `overloaded` and `rejected`. They are 0 in the
-/// stats of an inbox's own handle.
+/// The receiver counts requests that the inbox doesn't: `malformed`, `unverified`, `overloaded` and `rejected`. They are 0
+/// in the stats of an inbox's own handle.
 ///
 /// # Examples
 ///
@@ -28,7 +28,7 @@ use super::EventOutcome;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that the inbox stored. Each was answered 200, unless the client had left.
+    /// Events that the inbox stored. The receiver answered each of them 200, unless the client had disconnected.
     pub accepted: u64,
     /// Unfinished events that a durable inbox found when it was opened.
     pub recovered: u64,
@@ -40,39 +40,39 @@ pub struct Stats {
     pub unhandled: u64,
     /// Events that were dead-lettered because a route failed permanently.
     pub dead: u64,
-    /// Events that an inbox published to workers in other processes, which count the outcomes. See `JetStreamInbox`.
+    /// Events that an inbox published for workers in other processes. The workers count the outcomes. See `JetStreamInbox`.
     pub published: u64,
     /// Events that wait for a worker.
     pub waiting: u64,
-    /// Events whose attempt runs.
+    /// Events whose attempt is running.
     pub running: u64,
     /// Events that wait for their next attempt.
     pub retrying: u64,
-    /// Attempts that another attempt followed.
+    /// Attempts after which a retry followed.
     pub retried: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
-    /// Dead letters that are kept.
+    /// Dead letters that the inbox keeps.
     pub dead_letters: u64,
-    /// Dead letters that were dropped because there were too many.
+    /// Dead letters that the inbox dropped because it had too many.
     pub dead_letters_dropped: u64,
-    /// Copies of events that were accepted before. They are answered 200 and don't run again.
+    /// Copies of accepted events. The receiver answers them 200, and they don't run again.
     pub duplicates: u64,
-    /// Events that the inbox refused, answered 503.
+    /// Events that the inbox refused. The receiver answered them 503.
     pub refused: u64,
     /// Requests whose body isn't an event.
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
-    /// Requests that the receiver answered 503 by itself: too many bytes of bodies were in flight, or the inbox didn't answer
-    /// in time. In the second case the inbox may have accepted the event.
+    /// Requests that the receiver answered 503 although the inbox refused nothing. Either too many bytes of bodies were in
+    /// flight, or the inbox didn't answer in time. In the second case the inbox may have accepted the event.
     pub overloaded: u64,
-    /// Requests that got an answer other than 200 for any other reason.
+    /// Requests that the receiver answered with any status except 200 for any other reason.
     pub rejected: u64,
 }
 
 impl Stats {
-    /// Returns the count of accepted events that haven't ended: waiting, running and retrying.
+    /// Returns the number of accepted events that haven't ended: waiting, running and retrying.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.waiting + self.running + self.retrying

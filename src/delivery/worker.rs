@@ -6,7 +6,7 @@ use super::{Job, JobExecutor, Next, WorkerSlot};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::outcome::AttemptState;
 
-/// The inbox as its workers see it: they take jobs from it and return them.
+/// The inbox's interface for workers. Workers take jobs from the inbox and return them.
 pub(crate) trait JobSource: Send + Sync + 'static {
     fn executor(&self) -> &JobExecutor;
 
@@ -19,31 +19,31 @@ pub(crate) trait JobSource: Send + Sync + 'static {
     /// See [`WorkerPool::retire`](super::WorkerPool::retire).
     fn retire(&self, begun: bool);
 
-    /// Returns a worker's next job. If there is none, counts the worker out under the same lock: so no job can wait for a
-    /// worker that is about to end.
+    /// Returns a worker's next job. If no job is ready, removes the worker from the pool under the same lock. So no job
+    /// waits for a worker that is about to end.
     fn next(&self) -> Option<Box<Job>>;
 
     /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
     fn batch_len(&self) -> usize;
 
-    /// Takes a job back after an attempt. `next` says what follows.
+    /// Takes a job back after an attempt, and performs the next step.
     fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next);
 
-    /// Takes a job back whose attempt the runtime dropped.
+    /// Takes back a job whose attempt the runtime dropped.
     fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>);
 }
 
 /// Spawns workers for the jobs that are ready.
 pub(crate) fn spawn_workers<S: JobSource>(source: &Arc<S>) {
     while let Some(slot) = source.reserve_slot() {
-        // A runtime that has shut down drops each worker, so this would never end.
+        // A runtime that has shut down drops every worker, so the loop would never end.
         if !spawn(source) || source.was_dropped(slot) {
             return;
         }
     }
 }
 
-/// Spawns a worker for a reserved slot. Returns false if the runtime can't.
+/// Spawns a worker for a reserved slot. Returns false if the runtime can't spawn the worker.
 pub(crate) fn spawn<S: JobSource>(source: &Arc<S>) -> bool {
     let guard = WorkerGuard {
         source: Arc::clone(source),
@@ -54,7 +54,7 @@ pub(crate) fn spawn<S: JobSource>(source: &Arc<S>) -> bool {
     catch_panic(|| runtime.spawn(Box::pin(work(guard)))).is_ok()
 }
 
-/// A worker's slot in the pool, freed when the worker ends or when the runtime drops it.
+/// A worker's slot in the pool. The slot is freed when the worker ends or the runtime drops the worker.
 struct WorkerGuard<S: JobSource> {
     source: Arc<S>,
     /// Whether the worker was polled.
@@ -77,8 +77,8 @@ impl<S: JobSource> Drop for WorkerGuard<S> {
             return;
         }
         self.source.retire(self.begun);
-        // If the runtime dropped only this worker, others run the jobs that it leaves. A runtime that drops a worker before
-        // it begins would drop the next one too.
+        // If the runtime dropped only this worker, new workers run the remaining jobs. If the runtime drops a worker before
+        // its first poll, it would drop the next worker too.
         if self.begun {
             spawn_workers(&self.source);
         }
@@ -91,11 +91,11 @@ async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
     let mut batch = 0;
     while let Some(job) = guard.next() {
         let job = JobGuard::new(Arc::clone(&guard.source), job);
-        // Panics of the user's code are caught where it is called. This catches the rest, such as the subscriber's, so that
-        // the next job isn't affected.
+        // Panics in user code are caught at the call. This catches all other panics, for example a subscriber's, so the next
+        // job isn't affected.
         let _ = CatchPanic::new(job.run()).await;
         batch += 1;
-        // A queue that is never empty must not occupy the thread.
+        // A worker must not occupy the thread while the queue never empties.
         if batch >= guard.source.batch_len() {
             batch = 0;
             yield_now().await;
@@ -103,7 +103,7 @@ async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
     }
 }
 
-/// A job that a worker runs. It returns to its source exactly once: after its attempt, or when it is dropped before that.
+/// A job that a worker runs. The job returns to its source exactly once: after its attempt, or when the guard is dropped.
 struct JobGuard<S: JobSource> {
     source: Arc<S>,
     attempt_state: Arc<AttemptState>,
@@ -126,7 +126,8 @@ impl<S: JobSource> JobGuard<S> {
         let span = job
             .parent_span
             .attempt(event.id(), event.event_type().as_str());
-        // The future borrows `self`: if the span can't be entered, `Instrumented` leaks the future, and `self` is dropped.
+        // The future borrows `self`. If entering the span panics, `Instrumented` leaks the future, but `self` is still
+        // dropped.
         let attempt = async {
             let executor = self.source.executor();
             let report = executor.attempt(event, &self.attempt_state).await;

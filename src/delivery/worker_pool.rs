@@ -1,25 +1,25 @@
-/// The workers of an inbox: up to a limit of tasks, each of which runs one job after another.
+/// The workers of an inbox: a limited number of tasks that each run one job after another.
 ///
-/// While fewer jobs run than the limit allows, each new job gets a worker. A worker goes on until no job is ready. So there is
-/// no dispatcher, and no idle worker to wake.
+/// While the pool is below its limit, each new job gets a worker. A worker runs until no job is ready. So the pool needs no
+/// dispatcher, and no idle worker has to be woken.
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     limit: usize,
-    /// The count of workers that were spawned and haven't ended.
+    /// The number of workers that were spawned and haven't ended.
     workers: usize,
-    /// The count of workers that run a job.
+    /// The number of workers that run a job.
     busy: usize,
-    /// The count of all workers so far that were dropped before they began, because their runtime had shut down.
+    /// The total number of workers that the runtime dropped before their first poll, because it had shut down.
     dropped: u64,
 }
 
 /// The largest batch of jobs that a worker runs before it yields.
 const MAX_BATCH_LEN: usize = 32;
 
-/// A place in the pool, reserved for a worker that is about to be spawned.
+/// A slot in the pool, reserved for a worker that is about to be spawned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerSlot {
-    /// The pool's count of dropped workers at the reservation.
+    /// The pool's count of dropped workers when the slot was reserved.
     dropped: u64,
 }
 
@@ -50,7 +50,7 @@ impl WorkerPool {
         self.dropped > slot.dropped
     }
 
-    /// Counts a worker that asked for its next job. It got one, or it ends.
+    /// Counts a worker that asked for its next job. If it got no job, the worker ends.
     pub(crate) fn took(&mut self, job: bool) {
         if job {
             self.busy += 1;
@@ -59,8 +59,8 @@ impl WorkerPool {
         }
     }
 
-    /// Returns the number of jobs that a worker runs before it yields: one, and the worker's share of the `ready` jobs. So
-    /// a task that shares the thread waits for a bounded number of jobs.
+    /// Returns the number of jobs that a worker runs before it yields: one, plus the worker's share of the `ready` jobs. So
+    /// other tasks on the thread wait for a bounded number of jobs.
     pub(crate) fn batch_len(&self, ready: usize) -> usize {
         (1 + ready / self.limit).min(MAX_BATCH_LEN)
     }
@@ -70,13 +70,13 @@ impl WorkerPool {
         self.busy -= 1;
     }
 
-    /// Counts a worker that the runtime dropped, after or before it had begun.
+    /// Counts a worker that the runtime dropped. `begun` is false if the runtime dropped the worker before its first poll.
     pub(crate) fn retire(&mut self, begun: bool) {
         self.workers -= 1;
         self.dropped += u64::from(!begun);
     }
 
-    /// Returns the count of the jobs that run.
+    /// Returns the number of running jobs.
     pub(crate) fn busy(&self) -> usize {
         self.busy
     }

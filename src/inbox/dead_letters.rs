@@ -34,7 +34,7 @@ pub struct DeadLetters {
     store: Arc<dyn DeadLetterStore>,
 }
 
-/// The operations that [`DeadLetters`] asks of an inbox.
+/// The operations of an inbox that [`DeadLetters`] uses.
 pub(crate) trait DeadLetterStore: Send + Sync + 'static {
     fn list(
         self: Arc<Self>,
@@ -65,7 +65,7 @@ impl DeadLetters {
     /// Returns up to `limit` letters whose [`id`](DeadLetter::id) is greater than `after`.
     ///
     /// Letters are ordered by id, which is the order in which the inbox accepted the events. For
-    /// the next page, pass the last id of this page. An empty page is the end.
+    /// the next page, pass the last id of this page. An empty page marks the end.
     ///
     /// # Errors
     ///
@@ -94,27 +94,28 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// Fails if the inbox is full, is draining, or its store fails. The letter is kept then. A
-    /// letter that blocks its ordering key (`block_key_on_dead_letter`) is replayed even if the
-    /// inbox is full, because the inbox may be full of the events behind it.
+    /// Fails if the inbox is full or draining, or if its store fails. The inbox then keeps the
+    /// letter. A letter that blocks its ordering key (`block_key_on_dead_letter`) is replayed even
+    /// if the inbox is full, because the blocked events may fill the inbox.
     ///
     /// # Cancel safety
     ///
     /// Once polled, the future may replay the event even if it is dropped. The event is then either
-    /// a dead letter or in flight. On JetStream it may be both, until the letter is replayed or
-    /// deleted again.
+    /// a dead letter or in flight. On JetStream it may be both, until the letter is deleted or
+    /// replayed again.
     pub async fn replay(&self, id: u64) -> Result<bool, Error> {
         Arc::clone(&self.store).replay(id).await
     }
 
-    /// Replays all letters whose event type matches a pattern, oldest first, and returns how many.
+    /// Replays all letters whose event type matches a pattern, oldest first. Returns the number of
+    /// replayed letters.
     ///
     /// See [`replay`](DeadLetters::replay).
     ///
     /// # Errors
     ///
     /// Fails if the inbox becomes full, is draining, or its store fails. The letters before the
-    /// failure have been replayed, and the others are kept.
+    /// failure have been replayed, and the inbox keeps the others.
     pub async fn replay_matching(&self, pattern: &Pattern) -> Result<u64, Error> {
         Arc::clone(&self.store)
             .replay_matching(pattern.clone())
@@ -130,8 +131,8 @@ impl DeadLetters {
         Arc::clone(&self.store).delete(id).await
     }
 
-    /// Deletes all letters that were dead-lettered longer ago than `older_than`, and returns how
-    /// many.
+    /// Deletes all letters that were dead-lettered longer ago than `older_than`. Returns the number
+    /// of deleted letters.
     ///
     /// # Errors
     ///

@@ -10,8 +10,8 @@ use crate::runtime::BoxFuture;
 
 /// Counts, drains and awaits the events of an inbox.
 ///
-/// [`WebhookLayer::handle`](crate::WebhookLayer::handle) returns it, and so does every inbox. It is
-/// cheap to clone.
+/// [`WebhookLayer::handle`](crate::WebhookLayer::handle) and every inbox return a handle. A handle
+/// is cheap to clone.
 ///
 /// # Examples
 ///
@@ -37,7 +37,7 @@ pub struct Handle {
     control: Arc<dyn InboxControl>,
 }
 
-/// The operations that [`Handle`] asks of an inbox.
+/// The operations of an inbox that [`Handle`] uses.
 pub(crate) trait InboxControl: Send + Sync + 'static {
     fn stats(&self) -> Stats;
 
@@ -56,7 +56,7 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
         None
     }
 
-    /// Returns the router that the inbox was built over, if no layer hides it.
+    /// Returns the router that the inbox was built over, if no layer wraps it.
     fn router(&self) -> Option<EventRouter> {
         None
     }
@@ -95,13 +95,14 @@ impl Handle {
         self.control.stats()
     }
 
-    /// Returns why the inbox can't store events or read some of them now, for a health check.
+    /// Returns an error while the inbox can't store events or can't read some of them. Use it for a
+    /// health check.
     ///
-    /// A full inbox, or an inbox that drains, is healthy: see [`stats`](Handle::stats).
+    /// A full or draining inbox is healthy: see [`stats`](Handle::stats).
     ///
     /// # Errors
     ///
-    /// The error that the inbox logs every minute while it lasts.
+    /// The error that the inbox logs every minute while the error lasts.
     pub fn health(&self) -> Result<(), Error> {
         self.control.health()
     }
@@ -109,23 +110,24 @@ impl Handle {
     /// Refuses new events with 503, and waits until the accepted events have ended, for at most
     /// `within`.
     ///
-    /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the events that
-    /// run, and delivers the others after its next start. [`Drained::remaining`] counts these too.
+    /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the running
+    /// events, and delivers the others after its next start. [`Drained::remaining`] includes them.
     ///
     /// A drain doesn't wait for tasks that a handler spawned. If that work must finish, await it in the handler: see
     /// [handlers](crate::guide::handlers).
     ///
     /// A drain cancels nothing. It is idempotent: a second call, or a call from another task, waits
-    /// for the same events. While the inbox drains, it still answers 200 to copies of events that
-    /// it has accepted. `JetStreamInbox` answers them 503, because it would have to ask the server.
+    /// for the same events. While the inbox drains, the receiver still answers 200 to copies of
+    /// accepted events. With `JetStreamInbox` the receiver answers them 503, because only the
+    /// server can recognize a copy.
     ///
     /// # Shutdown
     ///
-    /// Call it while the server still runs. The sender retries an event after a 503, but not after
-    /// a refused connection.
+    /// Call `drain` while the server still runs. The sender retries an event after a 503, but not
+    /// after a refused connection.
     ///
     /// A drain doesn't shut the server down. The graceful shutdowns of axum, hyper and tonic wait
-    /// for open connections without a limit, so give them a timeout of their own.
+    /// for open connections without a limit, so give them a separate timeout.
     ///
     /// # Cancel safety
     ///
@@ -145,26 +147,27 @@ impl Handle {
         Arc::clone(&self.control).wait_idle()
     }
 
-    /// Adds a hook that runs after each attempt, before the attempt is counted.
+    /// Adds a hook that runs after each attempt, before the inbox counts the attempt.
     ///
     /// The hook sees the attempts that end from now on. It runs in the worker's task, so it must
-    /// not block. If the hook panics, the panic is logged and has no other effect.
+    /// not block. If the hook panics, the inbox logs the panic, and nothing else happens.
     pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
         self.control.on_attempt(Arc::new(hook));
     }
 
-    /// Adds a hook that runs for each event that is dead-lettered, before the event is counted.
+    /// Adds a hook that runs for each dead-lettered event, before the inbox counts the event.
     ///
     /// The hook sees the events that are dead-lettered from now on. It runs in the worker's task or
-    /// on a thread of the inbox, so it must not block. If the hook panics, the panic is logged and
-    /// has no other effect.
+    /// on a thread of the inbox, so it must not block. If the hook panics, the inbox logs the
+    /// panic, and nothing else happens.
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
         self.control.on_dead_letter(Arc::new(hook));
     }
 
     /// Returns the dead letters, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox keeps none. `JetStreamInbox` keeps none: its workers do.
+    /// Returns `None` if the inbox keeps no dead letters. With JetStream the workers keep them, not
+    /// `JetStreamInbox`.
     ///
     /// # Examples
     ///
@@ -186,7 +189,7 @@ impl Handle {
             .map(DeadLetters::new)
     }
 
-    /// Returns the router that the inbox was built over, if no layer hides it.
+    /// Returns the router that the inbox was built over, if no layer wraps it.
     pub(crate) fn router(&self) -> Option<EventRouter> {
         self.control.router()
     }

@@ -20,20 +20,21 @@ use crate::runtime::Runtime;
 ///
 /// - `Ok` means that the inbox has stored the event. The sender forgets an event once it reads the
 ///   200, so an inbox never returns `Ok` earlier.
-/// - The first poll takes the event. Dropping the future afterwards gives up the answer only: the
-///   inbox either accepts and counts the event, or behaves as if the event had never come. The
-///   receiver drops the future when the client leaves and when its deadline passes.
-/// - An inbox may be slow: the receiver answers 503 at its deadline. An inbox may fail: the receiver
-///   answers an [`AcceptError`] with 503, and the sender retries.
-/// - An inbox doesn't wait for handlers. If it is full, it refuses at once, because queueing would
-///   exceed the sender's timeout.
-/// - A copy of a stored event is [`Accepted::Duplicate`]. A copy of an event that is still being
-///   stored isn't.
+/// - The first poll hands the event to the inbox. If the future is dropped afterwards, only the
+///   answer is lost. The inbox either accepts and counts the event, or behaves as if the event had
+///   never arrived. The receiver drops the future when the client disconnects and when its deadline
+///   passes.
+/// - If an inbox is slow, the receiver answers 503 at its deadline. If an inbox returns an
+///   [`AcceptError`], the receiver answers 503, and the sender retries.
+/// - An inbox doesn't wait for handlers. If an inbox is full, it refuses events at once, because
+///   queueing would exceed the sender's timeout.
+/// - A copy of a stored event is [`Accepted::Duplicate`]. A copy of an event that the inbox is
+///   still storing isn't.
 /// - The memory of an inbox is bounded, by count and by bytes.
 ///
 /// # Examples
 ///
-/// A wrapper that prints the id of each event that is accepted:
+/// A wrapper that prints the id of each accepted event:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -89,9 +90,9 @@ pub trait Inbox: Clone + Send + Sync + 'static {
 
     /// Returns the size of the largest body, in bytes, that the inbox can store.
     ///
-    /// The default is `None`: there is no limit. The receiver answers 413 to a body above this limit
-    /// or above its own [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). It calls this
-    /// method for each request.
+    /// The default is `None`: there is no limit. The receiver answers 413 to a body above this
+    /// limit or above its own [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). The receiver
+    /// calls this method for each request.
     fn max_body_bytes(&self) -> Option<usize> {
         None
     }
@@ -103,11 +104,11 @@ pub trait Inbox: Clone + Send + Sync + 'static {
 pub enum Accepted {
     /// The inbox has stored the event.
     New,
-    /// The inbox has accepted an event with the same `messageId` before.
+    /// The inbox has already accepted an event with the same `messageId`.
     Duplicate,
 }
 
-/// The error of an inbox that doesn't accept an event now.
+/// The error of an inbox that refuses an event.
 ///
 /// The receiver answers 503 with `Retry-After`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl AcceptError {
         }
     }
 
-    /// Sets the `Retry-After` of the answer. It is sent in whole seconds, rounded up.
+    /// Sets the `Retry-After` of the answer. The receiver sends whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(self, retry_after: Duration) -> Self {
         Self {

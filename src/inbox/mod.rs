@@ -1,8 +1,8 @@
-//! The seam between the receiver and the workers: an inbox stores each event before the sender reads 200.
+//! The interface between the receiver and the workers: an inbox stores each event before the sender reads 200.
 
 mod dead_letters;
 mod handle;
-#[allow(clippy::module_inception)] // one type a file, also the type that the module is named after
+#[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod inbox;
 mod into_inbox;
 #[cfg(feature = "jetstream")]

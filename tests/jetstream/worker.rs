@@ -990,7 +990,7 @@ async fn hooks_run_after_each_attempt() {
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 2);
     assert!(
-        told[0].starts_with("a 1 to be retried in 0.0ns: a failed: no"),
+        told[0].starts_with("a 1 will be retried in 0.0ns: a failed: no"),
         "{told:?}"
     );
     assert_eq!(told[1], "a 1 handled: a handled");

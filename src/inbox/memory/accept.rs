@@ -9,7 +9,7 @@ use crate::telemetry::{self, ParentSpan};
 impl Inner {
     /// Puts an event into the queue, or refuses it.
     pub(super) fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
-        // The user's code and the subscriber run before the lock is taken.
+        // User code and the subscriber run before the lock is taken.
         let key = self.executor.settings.order.key(&event);
         let parent_span = ParentSpan::current();
         let (id, now) = (self.fingerprints.of(event.id()), self.clock.now());
@@ -32,11 +32,11 @@ impl Inner {
         let slot = queue.push(job, id);
         drop(queue);
 
-        // Without a slot, a worker that runs already will take the job.
+        // Without a slot, a running worker takes the job.
         if let Some(slot) = slot
             && !(spawn(self) && self.queue().confirm(id, slot))
         {
-            // The runtime dropped the worker. Jobs that came later may count on it, so others are spawned.
+            // The runtime dropped the worker. Later jobs may rely on the worker, so `change_and_spawn` spawns others.
             let withdrawn = self.change_and_spawn(|queue| queue.withdraw(id, number));
             if withdrawn.is_some() {
                 return Err(AcceptError::unavailable());

@@ -46,59 +46,59 @@ impl MemoryInboxBuilder {
 
     settings!();
 
-    /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, some seconds of a
-    /// busy sender.
+    /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, enough for some
+    /// seconds of a busy sender.
     ///
-    /// With `concurrency(n)` and `max_events(n + q)`, n events run and q wait, and the inbox refuses the next one.
+    /// With `concurrency(n)` and `max_events(n + q)`, n events run and q events wait. The inbox refuses further events.
     pub fn max_events(mut self, events: usize) -> Self {
         self.limits.events = events;
         self
     }
 
-    /// Sets how many bytes the bodies of all events in flight may have. The default is 64 MiB.
+    /// Sets the maximum total size of the bodies of all events in flight, in bytes. The default is 64 MiB.
     ///
-    /// An empty inbox accepts an event of any size: if it refused a large event for ever, the sender would disable the
+    /// An empty inbox accepts an event of any size. If the inbox always refused a large event, the sender would disable the
     /// endpoint.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Sets how long the inbox remembers the `messageId` of an accepted event. The default is 24 h. With zero it remembers
-    /// none.
+    /// Sets how long the inbox remembers the `messageId` of an accepted event. The default is 24 h. With zero, the inbox
+    /// remembers no ids.
     ///
-    /// A copy that arrives within this time is answered 200 and doesn't run again. The sender sends a copy if it read no
-    /// 2xx, for example because the answer got lost.
+    /// If a copy arrives within this time, the receiver answers 200 and the copy doesn't run. The sender sends a copy if it
+    /// received no 2xx, for example because the answer was lost.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.duplicate_window = window;
         self
     }
 
-    /// Sets how many ids the inbox remembers. The default is 100,000, at some 70 bytes each.
+    /// Sets how many ids the inbox remembers. The default is 100,000, at about 70 bytes each.
     ///
-    /// Beyond it, the inbox forgets the oldest ids before their window is over, and warns once.
+    /// Beyond this limit, the inbox forgets the oldest ids before their window ends, and warns once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.max_ids = ids;
         self
     }
 
-    /// Sets how many dead letters the inbox keeps. The default is 1,000. With 0 it keeps none.
+    /// Sets how many dead letters the inbox keeps. The default is 1,000. With 0, the inbox keeps no dead letters.
     ///
-    /// Beyond it, the inbox drops the oldest letters and counts them as
+    /// Beyond this limit, the inbox drops the oldest letters and counts them as
     /// [`dead_letters_dropped`](crate::Stats::dead_letters_dropped).
     pub fn max_dead_letters(mut self, letters: usize) -> Self {
         self.dead_letter_limits.letters = letters;
         self
     }
 
-    /// Sets how many bytes the bodies of all dead letters may have. The default is 16 MiB. Beyond it, the inbox drops the
-    /// oldest letters.
+    /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 16 MiB. Beyond this limit,
+    /// the inbox drops the oldest letters.
     pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
         self.dead_letter_limits.bytes = bytes;
         self
     }
 
-    /// Returns the inbox on tokio.
+    /// Builds the inbox on tokio.
     ///
     /// # Panics
     ///
@@ -116,7 +116,7 @@ impl MemoryInboxBuilder {
         self.build_with(crate::runtime::TokioRuntime::new(), service)
     }
 
-    /// Returns the inbox on another runtime.
+    /// Builds the inbox on another runtime.
     ///
     /// # Panics
     ///

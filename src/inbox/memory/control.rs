@@ -21,7 +21,7 @@ impl InboxControl for Inner {
             let retrying = self.queue().drain();
             retrying.wake();
             if let Some(idle) = self.idle()
-                // If the runtime has no timer, the drain can't be bounded and doesn't wait.
+                // If the runtime has no timer, the drain has no time limit and doesn't wait.
                 && let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within))
                 && let Either::Left(_) = select(idle, CatchPanic::new(sleep)).await
             {
@@ -34,7 +34,7 @@ impl InboxControl for Inner {
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
             if let Some(idle) = self.idle() {
-                // The sender is in the queue, which this future keeps alive.
+                // The queue owns the sender, and this future keeps the queue alive.
                 let _ = idle.await;
             }
         })
@@ -58,8 +58,8 @@ impl InboxControl for Inner {
 }
 
 impl Inner {
-    /// Returns a receiver that resolves once nothing is in flight, or `None` if nothing is. Spawns workers for the jobs that
-    /// a runtime may have left behind.
+    /// Returns a receiver that resolves once no job is in flight, or `None` if none is. Spawns workers for jobs that a
+    /// runtime may have left behind.
     fn idle(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {
         let idle = self.queue().idle()?;
         spawn_workers(self);

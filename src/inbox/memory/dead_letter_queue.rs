@@ -2,31 +2,31 @@ use std::collections::BTreeMap;
 
 use crate::delivery::{DeadLetter, OrderKey};
 
-/// The limits of the dead letters that are kept.
+/// The limits of the dead letters that the inbox keeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeadLetterQueueLimits {
     pub(super) letters: usize,
     pub(super) bytes: usize,
 }
 
-/// The dead letters of an inbox in memory. Beyond their limits, the oldest are dropped.
+/// The dead letters of a memory inbox. Beyond the limits, the queue drops the oldest letters.
 pub(super) struct DeadLetterQueue {
     limits: DeadLetterQueueLimits,
     /// Whether a letter blocks the ordering key of its event.
     blocks_keys: bool,
     letters: BTreeMap<u64, Entry>,
-    /// The ids of the letters, by the numbers in which they were pushed.
+    /// The ids of the letters, by their push numbers.
     ids: BTreeMap<u64, u64>,
-    /// The count of all letters so far, which numbers them.
+    /// The number of letters that were ever pushed. A letter's push number is this count at its push.
     pushed: u64,
     bytes: usize,
-    /// The count of the letters that were dropped.
+    /// The number of dropped letters.
     dropped: u64,
 }
 
 struct Entry {
     pushed: u64,
-    /// When it was pushed, by the inbox's clock.
+    /// The time of the push, by the inbox's clock.
     since: u64,
     letter: DeadLetter,
     /// The ordering key of the event.
@@ -46,7 +46,7 @@ impl DeadLetterQueue {
         }
     }
 
-    /// Keeps a letter and drops the oldest letters beyond the limits. Returns the keys that are no longer blocked.
+    /// Stores a letter and drops the oldest letters beyond the limits. Returns the keys that are no longer blocked.
     pub(super) fn push(
         &mut self,
         letter: DeadLetter,
@@ -56,7 +56,7 @@ impl DeadLetterQueue {
         let mut unblocked = Vec::new();
         let size = letter.body().len();
         if size > self.limits.bytes {
-            // To keep this letter, all others would be dropped, and then this one too.
+            // A letter above the limit would first displace all others, and then be dropped too.
             self.dropped += 1;
             unblocked.extend(key.filter(|_| self.blocks_keys));
             return unblocked;
@@ -85,7 +85,7 @@ impl DeadLetterQueue {
         unblocked
     }
 
-    /// Returns the ids of the letters that are older than `time`, by the inbox's clock.
+    /// Returns the ids of the letters that were pushed before `time`, by the inbox's clock.
     pub(super) fn older_than(&self, time: u64) -> Vec<u64> {
         let old = self.letters.values().filter(|entry| entry.since < time);
         old.map(|entry| entry.letter.id()).collect()
@@ -100,7 +100,7 @@ impl DeadLetterQueue {
         self.blocks_keys
     }
 
-    /// Returns whether the letter of this id blocks a key.
+    /// Returns whether the letter with this id blocks a key.
     pub(super) fn is_blocking(&self, id: u64) -> bool {
         let entry = self.letters.get(&id);
         self.blocks_keys && entry.is_some_and(|entry| entry.key.is_some())

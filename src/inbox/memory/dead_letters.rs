@@ -35,7 +35,7 @@ impl DeadLetterStore for Inner {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // Ids are taken once, so that a letter that comes back isn't replayed again.
+            // The ids are collected once, so that an event that fails again isn't replayed twice.
             let matching = self.ids(|letter| {
                 let event = letter.event();
                 event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
@@ -55,7 +55,7 @@ impl DeadLetterStore for Inner {
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // By the inbox's clock, so that a change of the system time deletes nothing early.
+            // The inbox's clock ignores changes of the system time, so nothing is deleted early.
             let before = self.clock.now().saturating_sub(millis(older_than));
             let old = self.queue().dead_letters.older_than(before);
             let delete = |id| self.change_and_spawn(|queue| queue.delete(id));

@@ -1,5 +1,5 @@
-//! Models of threads that accept events, run jobs, drain and end, in thousands of interleavings. A job without a worker, or a
-//! waiter that no thread wakes, is a deadlock, and shuttle reports it.
+//! Models of threads that accept events, run jobs, drain and end, in thousands of interleavings. If a job has no worker, or
+//! no thread wakes a waiter, shuttle reports a deadlock.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::outcome::HandlerError;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Tries random interleavings, and interleavings with few switches, which find most bugs.
+/// Tries random interleavings, and interleavings with few context switches. Few switches find most bugs.
 fn check(model: fn()) {
     shuttle::check_random(model, 2_000);
     shuttle::check_pct(model, 2_000, 3);
 }
 
-/// Runs each task on a thread of its own. The first tasks can't be spawned or are dropped, as counted here.
+/// Runs each task on its own thread. The fields count the first tasks that fail to spawn or are dropped.
 #[derive(Default)]
 struct Threads {
     failing: AtomicUsize,
@@ -60,7 +60,7 @@ fn builder() -> MemoryInboxBuilder {
     MemoryInbox::builder().concurrency(1).retry(retry)
 }
 
-/// Starts a thread that accepts the events of these ids.
+/// Starts a thread that accepts the events with these ids.
 fn accepting(
     inbox: &MemoryInbox,
     ids: &'static [&str],
@@ -81,7 +81,7 @@ fn news(answers: &[Result<Accepted, AcceptError>]) -> u64 {
     answers.iter().filter(new).count() as u64
 }
 
-/// Waits until nothing is in flight, and returns the counts.
+/// Waits until no job is in flight, and returns the counts.
 fn wait_idle(handle: &Handle) -> Stats {
     block_on(handle.wait_idle());
     let stats = handle.stats();

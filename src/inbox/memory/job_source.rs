@@ -43,7 +43,7 @@ impl JobSource for Inner {
 }
 
 impl Inner {
-    /// Ends an event whose attempt has ended. The worker goes on to the next event of its key.
+    /// Ends an event after its attempt. The worker continues with the next event of the key.
     fn finish(self: &Arc<Self>, job: &Job, outcome: EventOutcome) {
         if outcome == EventOutcome::Dead {
             self.push_dead_letter(job);
@@ -51,7 +51,7 @@ impl Inner {
         self.change(|queue| queue.finish(job, outcome));
     }
 
-    /// Stores the dead letter of an event and calls the hooks. The event is counted as dead after that.
+    /// Stores the dead letter of an event and calls the hooks. The caller counts the event as dead afterwards.
     pub(super) fn push_dead_letter(self: &Arc<Self>, job: &Job) {
         let (event, dead_lettered_at) = (job.event.clone(), self.executor.time_of_day());
         let letter = DeadLetter::new(job.number, event, &job.progress, dead_lettered_at);

@@ -13,11 +13,11 @@ use crate::runtime::Runtime;
 
 /// An inbox that stores accepted events in memory. It is the default.
 ///
-/// It is the fastest inbox. If the process crashes, the events that were accepted and not yet handled are lost. Call
+/// It is the fastest inbox. If the process crashes, accepted events that haven't been handled are lost. Call
 /// [`drain`](Handle::drain) before the process ends.
 ///
-/// The count and the bytes of its events are limited. If the inbox is full, it refuses an event at once, and the sender
-/// retries. All clones share the same events.
+/// The number and the total size of its events are limited. If the inbox is full, it refuses an event at once, and the
+/// sender retries. All clones share the same events.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ use crate::runtime::Runtime;
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);
 /// ```
 ///
-/// Any `Service<Event, Response = Report>` can take the router's place, for example a router inside tower layers:
+/// Any `Service<Event, Response = Report>` can replace the router, for example a router inside tower layers:
 ///
 /// ```
 /// use std::time::Duration;

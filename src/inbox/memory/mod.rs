@@ -1,11 +1,13 @@
 //! The inbox in memory.
 //!
 //! - [`MemoryInbox`] is the public type. It shares [`Inner`](inner::Inner) with its workers.
-//! - [`accept`]: an event comes in, is admitted, becomes a job in the queue and gets a worker if one is free.
-//! - [`Queue`](queue::Queue): the jobs, the ids, the counts and the dead letters, under one lock. No user code runs under it.
-//! - [`job_source`]: a worker takes a job and returns it after the attempt. [`retry`] lets the job wait for the next attempt.
-//! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue): the dead letters, within limits of their own.
-//! - [`control`] and [`dead_letters`]: what the handle does.
+//! - [`accept`] admits an event, queues a job for it, and spawns a worker if a slot is free.
+//! - [`Queue`](queue::Queue) has the jobs, the ids, the counts and the dead letters, under one lock. No user code runs under
+//!   the lock.
+//! - [`job_source`]: a worker takes a job and returns the job after the attempt. [`retry`] holds the job until the next
+//!   attempt.
+//! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue) has the dead letters, within separate limits.
+//! - [`control`] and [`dead_letters`] implement the operations of the handle.
 
 mod accept;
 mod builder;

@@ -23,24 +23,24 @@ pub(super) struct Queue {
     limits: QueueLimits,
     jobs: KeyedQueue,
     pub(super) worker_pool: WorkerPool,
-    /// The count of the jobs between two attempts.
+    /// The number of jobs that wait for their next attempt.
     retrying: usize,
     /// Bytes of the bodies of all jobs in flight.
     bytes: usize,
     draining: bool,
-    /// The ids of all jobs in flight, and of ended ones within the window and the count. One lock guards ids and jobs, so that
-    /// no id is remembered without its event.
+    /// The ids of jobs in flight, and the ids of ended jobs within the window and the count. One lock guards the ids and the
+    /// jobs, so no id is remembered without its event.
     ids: SeenIds,
     /// The ids of jobs whose worker isn't spawned yet. These jobs can be withdrawn.
     unconfirmed: Vec<Fingerprint>,
-    /// The count of all jobs so far, which numbers them.
+    /// The number of the newest job.
     admitted: u64,
     pub(super) dead_letters: DeadLetterQueue,
-    /// All counts except those above.
+    /// The counts that no other field has.
     stats: Stats,
     /// The tasks that wait until nothing is in flight.
     idle: Waiters,
-    /// The jobs between two attempts, which a drain wakes.
+    /// The jobs that wait for their next attempt. A drain wakes them.
     drain: Waiters,
 }
 
@@ -68,7 +68,8 @@ impl Queue {
         }
     }
 
-    /// Decides about an event with a body of `size` bytes and counts it. A new event is pushed under the same lock.
+    /// Decides whether to accept an event with a body of `size` bytes, and counts the event. The caller pushes a new event
+    /// under the same lock.
     pub(super) fn admit(
         &mut self,
         size: usize,
@@ -76,12 +77,12 @@ impl Queue {
         now: u64,
     ) -> Result<Admission, AcceptError> {
         let room = self.room(size);
-        // A duplicate takes no room, so a full or draining inbox accepts it too.
+        // A duplicate needs no space, so a full or draining inbox accepts it too.
         let admission = self
             .ids
             .admit(id, now, || room.map(|()| self.admitted + 1))
             .and_then(|admission| match admission {
-                // The first copy may be withdrawn, so no client may read 200 for the second one yet.
+                // The first copy may be withdrawn, so the second copy must not be answered 200 yet.
                 Admission::Duplicate if self.unconfirmed.contains(&id) => {
                     Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
                 }
@@ -99,21 +100,22 @@ impl Queue {
         admission
     }
 
-    /// Returns an error if there is no room for one more event of `size` bytes.
+    /// Returns an error if there is no space for one more event of `size` bytes.
     fn room(&self, size: usize) -> Result<(), AcceptError> {
         let count = self.in_flight();
         if self.draining {
             return Err(AcceptError::draining());
         }
-        // An empty inbox accepts an event of any size: refused for ever, it would get the endpoint disabled.
+        // An empty inbox accepts an event of any size. If the inbox always refused it, the sender would disable the
+        // endpoint.
         if count > 0 && (count >= self.limits.events || self.bytes + size > self.limits.bytes) {
             return Err(AcceptError::full());
         }
         Ok(())
     }
 
-    /// Pushes a new job. If it needs a worker, returns the slot of the worker to spawn, and the job can be withdrawn until
-    /// it is confirmed.
+    /// Pushes a new job. If the job needs a new worker, returns the worker's slot. The job can then be withdrawn until it is
+    /// confirmed.
     pub(super) fn push(&mut self, job: Box<Job>, id: Fingerprint) -> Option<WorkerSlot> {
         self.jobs.push(job);
         let slot = self.reserve_slot()?;
@@ -130,7 +132,7 @@ impl Queue {
         true
     }
 
-    /// Removes an unconfirmed job as if it had never come, unless another worker has taken it.
+    /// Removes an unconfirmed job as if it had never arrived, unless another worker has taken it.
     pub(super) fn withdraw(&mut self, id: Fingerprint, number: u64) -> Option<Box<Job>> {
         self.unconfirmed.retain(|unconfirmed| *unconfirmed != id);
         let job = self.jobs.remove(number)?;
@@ -146,7 +148,7 @@ impl Queue {
         self.worker_pool.reserve_slot(self.jobs.ready())
     }
 
-    /// Returns a worker's next job. Without one the worker ends.
+    /// Returns a worker's next job. If there is no job, the worker ends.
     pub(super) fn next(&mut self) -> Option<Box<Job>> {
         let job = self.jobs.pop();
         self.worker_pool.took(job.is_some());
@@ -164,7 +166,7 @@ impl Queue {
         self.end(job, outcome);
     }
 
-    /// Counts an event that ended between two attempts.
+    /// Counts an event that ended while it waited for its next attempt.
     pub(super) fn finish_retrying(&mut self, job: &Job) {
         self.retrying -= 1;
         self.end(job, EventOutcome::Dead);
@@ -173,13 +175,13 @@ impl Queue {
     fn end(&mut self, job: &Job, outcome: EventOutcome) {
         self.bytes -= job.size();
         self.stats.end(outcome);
-        // Otherwise the dead letter blocks the key.
+        // If dead letters block keys, the key of a dead-lettered event stays blocked.
         if outcome != EventOutcome::Dead || !self.dead_letters.blocks_keys() {
             self.jobs.release(job.key.as_ref());
         }
     }
 
-    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the letters that were dropped.
+    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the letters that this drops.
     pub(super) fn push_dead_letter(
         &mut self,
         letter: DeadLetter,
@@ -206,7 +208,7 @@ impl Queue {
         self.jobs.push_first(job);
     }
 
-    /// Makes a job of a dead letter. Returns false if there is no letter of this id.
+    /// Turns a dead letter into a job. Returns false if there is no letter with this id.
     pub(super) fn replay(&mut self, id: u64) -> Result<bool, AcceptError> {
         let Some(letter) = self.dead_letters.get(id) else {
             return Ok(false);
@@ -217,7 +219,7 @@ impl Queue {
         let progress = Progress::replayed(letter.routes());
         let is_blocking = self.dead_letters.is_blocking(id);
         if let Err(error) = self.room(event.body().len()) {
-            // The events that this letter blocks may take up the room, and only its replay would make any.
+            // The events that this letter blocks may fill the inbox. Only replaying the letter frees space.
             if error.kind() != AcceptErrorKind::Full || !is_blocking {
                 return Err(error);
             }
@@ -240,7 +242,7 @@ impl Queue {
         Ok(true)
     }
 
-    /// Deletes a dead letter. Returns false if there is no letter of this id.
+    /// Deletes a dead letter. Returns false if there is no letter with this id.
     pub(super) fn delete(&mut self, id: u64) -> bool {
         if self.dead_letters.get(id).is_none() {
             return false;
@@ -252,18 +254,18 @@ impl Queue {
         true
     }
 
-    /// Refuses new events from now on. Returns the jobs between two attempts, which are due now.
+    /// Refuses new events from now on. Returns the jobs that wait for their next attempt, which are due now.
     pub(super) fn drain(&mut self) -> Waiters {
         self.draining = true;
         self.drain.take()
     }
 
-    /// Returns a receiver that resolves once nothing is in flight, or `None` if nothing is.
+    /// Returns a receiver that resolves once no job is in flight, or `None` if none is.
     pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.in_flight() > 0).then(|| self.idle.wait())
     }
 
-    /// If nothing is in flight, returns the tasks that wait for it.
+    /// If no job is in flight, returns the tasks that wait for an idle inbox.
     pub(super) fn take_idle_waiters(&mut self) -> Option<Waiters> {
         (self.in_flight() == 0).then(|| self.idle.take())
     }

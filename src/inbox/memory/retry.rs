@@ -9,7 +9,7 @@ use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::Job;
 
 impl Inner {
-    /// Lets a job wait for its next attempt in a task of its own, so that the job occupies no worker.
+    /// Holds a job in a separate task until its next attempt, so that the job occupies no worker.
     pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration) {
         let draining = self.change(Queue::retry);
         let mut retrying = RetryGuard {
@@ -22,20 +22,20 @@ impl Inner {
         let wait = async move {
             // If the runtime has no timer, the next attempt is due at once.
             if let Ok(sleep) = catch_panic(|| retrying.inner.executor.runtime.sleep(delay)) {
-                // A drain cuts the wait short.
+                // A drain ends the delay early.
                 drop(select(CatchPanic::new(sleep), draining).await);
             }
             retrying.requeue();
         };
-        // A runtime that can't spawn drops the task and so ends the event.
+        // If the runtime can't spawn the task, it drops the task, and the event is dead-lettered.
         let _ = catch_panic(|| self.executor.runtime.spawn(Box::pin(wait)));
     }
 }
 
-/// A job between two attempts. If the runtime drops the job, its event is dead-lettered.
+/// A job that waits for its next attempt. If the runtime drops the job, its event is dead-lettered.
 struct RetryGuard {
     inner: Arc<Inner>,
-    /// Taken when the wait is over.
+    /// Taken when the delay is over.
     job: Option<Box<Job>>,
 }
 
