@@ -9,8 +9,8 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The error of this crate.
 ///
-/// The error is opaque and cheap to clone. [`kind`](Error::kind) returns what failed, and the text
-/// says why. [`source`](StdError::source) returns the underlying error of another crate or of the
+/// The error is opaque and cheap to clone. [`kind`](Error::kind) classifies the failure, and the text
+/// describes it. [`source`](StdError::source) returns the underlying error of another crate or of the
 /// operating system. Neither the text nor a source contains a secret or a payload value, so the
 /// error can be logged.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub enum ErrorKind {
     Route,
     /// An inbox can't open its store, or the store fails.
     Inbox,
-    /// Another process, or another inbox of this process, has locked the file of an inbox.
+    /// Another process, or another inbox of this process, has locked the inbox's file.
     Locked,
 }
 

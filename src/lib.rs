@@ -127,7 +127,7 @@
 //!
 //! Each feature works on its own, and the crate works without any feature. To use another executor, implement [`Runtime`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The docs link to items of all features. A build with all of them checks the links.
+// The docs link to items of all features. A build with all features checks the links.
 #![cfg_attr(
     not(all(
         feature = "jetstream",

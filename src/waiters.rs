@@ -14,7 +14,7 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Returns a receiver that resolves with the signal.
+    /// Returns a receiver that resolves when the signal is sent.
     pub(crate) fn wait(&mut self) -> oneshot::Receiver<()> {
         if self.senders.len() == self.senders.capacity() {
             self.senders.retain(|sender| !sender.is_canceled());

@@ -57,7 +57,7 @@ impl Attempt {
 /// Writes `account.updated m-1 handled: route handled`. Special characters in the sender's names are escaped.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client chooses these names. Without escaping, a line break in a name forges a line in the user's log.
+        // The client chooses these names. Without escaping, a line break could forge a line in the user's log.
         let event_type = self.event.event_type().as_str().escape_debug();
         write!(f, "{event_type} {} ", self.event.id().escape_debug())?;
         match self.next {

@@ -121,8 +121,8 @@ impl DeadLetter {
         &self.routes
     }
 
-    /// Returns why the event was dead-lettered if no route caused it: the inbox can't decode the event, or the process
-    /// crashed each time the event ran.
+    /// Returns why the event was dead-lettered, if no route caused it. Either the inbox can't decode the event, or the
+    /// process crashed each time the event ran.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

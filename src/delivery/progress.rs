@@ -12,7 +12,7 @@ use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    /// Absent until a route finishes or fails. Most events end with their first attempt, and many events may wait for it.
+    /// Absent until a route finishes or fails. Most events end with their first attempt, and many events may be waiting.
     routes: Option<Box<RouteProgress>>,
 }
 

@@ -36,7 +36,7 @@ struct SeenId {
 #[derive(Debug)]
 pub(crate) enum Admission {
     New {
-        /// The event's place in the order of acceptance.
+        /// The event's position in the order of acceptance.
         number: u64,
         /// Whether, for the first time, an id was forgotten before its window ended.
         forgot_early: bool,

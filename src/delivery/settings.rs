@@ -75,8 +75,8 @@ impl fmt::Debug for OrderBy {
 /// Defines the builder methods of the settings. The builder's field `delivery` stores the settings.
 macro_rules! settings {
     () => {
-        /// Sets how many events run at once. The default is 64, because most handlers wait for a database or an API, and few
-        /// of these serve more requests at once. 0 counts as 1.
+        /// Sets how many events run at once. The default is 64. Most handlers wait for a database or an API, and few of
+        /// these serve more requests at once. 0 counts as 1.
         pub fn concurrency(mut self, events: usize) -> Self {
             self.delivery.concurrency = events.max(1);
             self

@@ -12,8 +12,8 @@ use super::EventOutcome;
 /// accepted + recovered + replayed == handled + unhandled + dead + published + in_flight
 /// ```
 ///
-/// The receiver counts requests that the inbox doesn't: `malformed`, `unverified`, `overloaded` and `rejected`. They are 0
-/// in the stats of an inbox's own handle.
+/// The receiver, not the inbox, counts `malformed`, `unverified`, `overloaded` and `rejected` requests. In the stats of an
+/// inbox's own handle these counts are 0.
 ///
 /// # Examples
 ///
@@ -48,7 +48,7 @@ pub struct Stats {
     pub running: u64,
     /// Events that wait for their next attempt.
     pub retrying: u64,
-    /// Attempts after which a retry followed.
+    /// Attempts that were followed by a retry.
     pub retried: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
@@ -64,10 +64,10 @@ pub struct Stats {
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
-    /// Requests that the receiver answered 503 although the inbox refused nothing. Either too many bytes of bodies were in
+    /// Requests that the receiver answered 503 without a refusal from the inbox. Either too many bytes of bodies were in
     /// flight, or the inbox didn't answer in time. In the second case the inbox may have accepted the event.
     pub overloaded: u64,
-    /// Requests that the receiver answered with any status except 200 for any other reason.
+    /// All other requests that the receiver didn't answer with 200.
     pub rejected: u64,
 }
 

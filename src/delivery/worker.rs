@@ -95,7 +95,7 @@ async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
         // job isn't affected.
         let _ = CatchPanic::new(job.run()).await;
         batch += 1;
-        // A worker must not occupy the thread while the queue never empties.
+        // If the queue never empties, the worker must still yield the thread.
         if batch >= guard.source.batch_len() {
             batch = 0;
             yield_now().await;

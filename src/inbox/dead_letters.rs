@@ -75,7 +75,7 @@ impl DeadLetters {
         Arc::clone(&self.store).list(after, limit).await
     }
 
-    /// Returns the letter with this id, or `None` if there is none.
+    /// Returns the letter with this id, or `None` if it doesn't exist.
     ///
     /// # Errors
     ///

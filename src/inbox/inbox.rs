@@ -29,7 +29,7 @@ use crate::runtime::Runtime;
 /// - An inbox doesn't wait for handlers. If an inbox is full, it refuses events at once, because
 ///   queueing would exceed the sender's timeout.
 /// - A copy of a stored event is [`Accepted::Duplicate`]. A copy of an event that the inbox is
-///   still storing isn't.
+///   still storing isn't a duplicate.
 /// - The memory of an inbox is bounded, by count and by bytes.
 ///
 /// # Examples

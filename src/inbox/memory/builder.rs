@@ -46,8 +46,8 @@ impl MemoryInboxBuilder {
 
     settings!();
 
-    /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, enough for some
-    /// seconds of a busy sender.
+    /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, enough for a few
+    /// seconds of traffic from a busy sender.
     ///
     /// With `concurrency(n)` and `max_events(n + q)`, n events run and q events wait. The inbox refuses further events.
     pub fn max_events(mut self, events: usize) -> Self {

@@ -58,8 +58,8 @@ impl InboxControl for Inner {
 }
 
 impl Inner {
-    /// Returns a receiver that resolves once no job is in flight, or `None` if none is. Spawns workers for jobs that a
-    /// runtime may have left behind.
+    /// Returns a receiver that resolves once no job is in flight, or `None` if the inbox is idle. Spawns workers for jobs
+    /// that a runtime may have left behind.
     fn idle(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {
         let idle = self.queue().idle()?;
         spawn_workers(self);

@@ -17,7 +17,7 @@ pub(super) struct DeadLetterQueue {
     letters: BTreeMap<u64, Entry>,
     /// The ids of the letters, by their push numbers.
     ids: BTreeMap<u64, u64>,
-    /// The number of letters that were ever pushed. A letter's push number is this count at its push.
+    /// The number of letters ever pushed, which is also the newest push number.
     pushed: u64,
     bytes: usize,
     /// The number of dropped letters.

@@ -16,7 +16,7 @@ use crate::outcome::HandlerError;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Tries random interleavings, and interleavings with few context switches. Few switches find most bugs.
+/// Tries random interleavings, and interleavings with few context switches. Few switches suffice for most bugs.
 fn check(model: fn()) {
     shuttle::check_random(model, 2_000);
     shuttle::check_pct(model, 2_000, 3);

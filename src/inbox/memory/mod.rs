@@ -2,11 +2,11 @@
 //!
 //! - [`MemoryInbox`] is the public type. It shares [`Inner`](inner::Inner) with its workers.
 //! - [`accept`] admits an event, queues a job for it, and spawns a worker if a slot is free.
-//! - [`Queue`](queue::Queue) has the jobs, the ids, the counts and the dead letters, under one lock. No user code runs under
-//!   the lock.
+//! - [`Queue`](queue::Queue) holds the jobs, the ids, the counts and the dead letters, under one lock. No user code runs
+//!   under the lock.
 //! - [`job_source`]: a worker takes a job and returns the job after the attempt. [`retry`] holds the job until the next
 //!   attempt.
-//! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue) has the dead letters, within separate limits.
+//! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue) holds the dead letters, within separate limits.
 //! - [`control`] and [`dead_letters`] implement the operations of the handle.
 
 mod accept;

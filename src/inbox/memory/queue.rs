@@ -36,7 +36,7 @@ pub(super) struct Queue {
     /// The number of the newest job.
     admitted: u64,
     pub(super) dead_letters: DeadLetterQueue,
-    /// The counts that no other field has.
+    /// The counts that aren't derived from other fields.
     stats: Stats,
     /// The tasks that wait until nothing is in flight.
     idle: Waiters,
@@ -260,7 +260,7 @@ impl Queue {
         self.drain.take()
     }
 
-    /// Returns a receiver that resolves once no job is in flight, or `None` if none is.
+    /// Returns a receiver that resolves once no job is in flight, or `None` if the inbox is idle.
     pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.in_flight() > 0).then(|| self.idle.wait())
     }
