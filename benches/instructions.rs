@@ -1,7 +1,7 @@
 //! Counts instructions with valgrind: `cargo bench --bench instructions`.
 //!
-//! Unlike a time, a count doesn't depend on the load of the machine. For each job, this program runs itself under callgrind:
-//! once with n repetitions and once with 2n. The difference excludes the start and the set-up.
+//! Unlike times, counts don't depend on the load of the machine. For each job, this program runs itself under callgrind:
+//! once with n repetitions and once with 2n. The difference excludes the start and the setup.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Fault> {
     match arguments.as_slice() {
         ["--bench"] => compare(),
         [job, size, times] => run(job, size.parse()?, times.parse()?),
-        // As a test, each job runs once.
+        // In test mode, each job runs once.
         _ => [
             "request", "ours", "hand", "home", "through", "event", "tree", "borrowed",
         ]
@@ -45,9 +45,9 @@ fn main() -> Result<(), Fault> {
     }
 }
 
-/// Prints the count of each job beside the count that it is compared with.
+/// Prints the count of each job next to a reference count.
 fn compare() -> Result<(), Fault> {
-    // The request itself isn't counted.
+    // The counts exclude building the request.
     let made = count("request", SIZE, 1_000)?;
     let ours = count("ours", SIZE, 1_000)? - made;
     let hand = count("hand", SIZE, 1_000)? - made;
@@ -59,7 +59,7 @@ fn compare() -> Result<(), Fault> {
     );
     let home = count("home", 0, 1_000)?;
     let through = count("through", 0, 1_000)?;
-    println!("another request through the layer, beyond the service itself");
+    println!("the layer's cost for any other request, without the service");
     println!("                      {:>10}", through - home);
     println!("refusing a request of {SIZE} B");
     for status in REFUSED {
@@ -68,7 +68,7 @@ fn compare() -> Result<(), Fault> {
             count("refuse", status, 1_000)? - made
         );
     }
-    println!("decoding, beside a tree of values and a borrowed struct");
+    println!("decoding, compared with a tree of values and with a borrowed struct");
     for size in SIZES {
         let times = 2_000_000 / size as u64;
         let event = count("event", size, times)?;
@@ -111,7 +111,7 @@ fn collect(job: &str, size: usize, times: u64) -> Result<u64, Fault> {
     let collected = said
         .lines()
         .find_map(|line| line.split_once("Collected : "));
-    let (_, collected) = collected.ok_or_else(|| format!("no count of {job}: {said}"))?;
+    let (_, collected) = collected.ok_or_else(|| format!("no count for {job}: {said}"))?;
     Ok(collected.trim().parse()?)
 }
 
@@ -195,7 +195,7 @@ where
         for _ in 0..times {
             let request = Request::get("/")
                 .body(Empty::new())
-                .expect("a good request");
+                .expect("a valid request");
             let response = service.call(black_box(request)).await;
             let response = response.unwrap_or_else(|never| match never {});
             assert!(black_box(response).status().is_success());

@@ -1,6 +1,6 @@
 //! Measures times and allocations: `cargo bench --bench speed`.
 //!
-//! Times depend on the machine: compare only rows of one run.
+//! Times depend on the machine, so compare only rows of the same run.
 
 mod common;
 

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
+    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Receives webhooks in front of an axum app, and stores them on disk until their handlers have run.
+//! Receives webhooks in front of an axum app, and stores each event on disk until its handlers have run.
 //!
 //! ```text
 //! cargo run --example durable
@@ -6,8 +6,8 @@
 //!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "poll.created", "data": {"question": "cats or dogs?", "seconds": 20}}'
 //! ```
 //!
-//! Kill the process within 20 s, with `kill -9` or Ctrl-\, and start it again: the handler of the poll runs. Send the same event
-//! again: no handler runs, because the inbox recognises the copy. `INBOX` is the path of the file.
+//! Kill the process within 20 s, with `kill -9` or Ctrl-\, and start it again. The handler of the poll then runs. Send the same
+//! event again: no handler runs, because the inbox recognises the duplicate. `INBOX` is the path of the file.
 
 mod common;
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let path = env::var_os("INBOX").map(PathBuf::from);
     let path = path.unwrap_or_else(|| env::temp_dir().join("botisimo-inbox.db"));
     let inbox = SqliteInbox::builder(&path)
-        // An older process may still drain while this one starts.
+        // While this process starts, an older process may still be draining.
         .lock_timeout(Duration::from_secs(30))
         .open(router)
         .await?;
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
+    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
     tokio::select! {

@@ -38,13 +38,13 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
-    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
+    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = common::listen().await?;
     let accept = async {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Probably the process has no file descriptors left.
+                // The process has probably run out of file descriptors.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };

@@ -8,9 +8,9 @@
 //!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "poll.created", "data": {"question": "cats or dogs?", "seconds": 20}}'
 //! ```
 //!
-//! Start any number of receivers and workers, each receiver with its own `ADDR`. Kill the worker within 20 s: another worker
-//! runs the handler of the poll, 30 s after the last heartbeat. `NATS_URL` lists the servers, separated by commas. `REPLICAS` is
-//! the number of servers that store an event before the receiver answers.
+//! Start any number of receivers and workers. Each receiver needs its own `ADDR`. If you kill the worker within 20 s, another
+//! worker runs the handler of the poll 30 s after the last heartbeat. `NATS_URL` lists the servers, separated by commas.
+//! `REPLICAS` sets the number of servers that store an event before the receiver answers.
 
 mod common;
 

@@ -75,7 +75,7 @@ pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: &[u8]) -> (Route
     let app = Router::new()
         .route("/dead-letters", get(list))
         .route("/dead-letters/{id}/replay", post(replay))
-        .route_layer(from_fn_with_state(admin, guard)) // reasons may quote payloads
+        .route_layer(from_fn_with_state(admin, guard)) // dead-letter reasons may quote payloads
         .with_state(handle.dead_letters().expect("a SQLite inbox keeps them"))
         .route("/", titles)
         .layer(webhooks);
@@ -98,7 +98,7 @@ async fn replay(letters: State<DeadLetters>, id: Path<u64>) -> Result<&'static s
     Ok(found.then_some("replayed").ok_or(StatusCode::NOT_FOUND)?)
 }
 
-#[allow(clippy::needless_pass_by_value)] // as `map_err` calls it
+#[allow(clippy::needless_pass_by_value)] // `map_err` passes the error by value
 fn unavailable(error: Error) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
@@ -110,9 +110,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let folder = env::var_os("DATA").map_or_else(env::temp_dir, PathBuf::from);
     let board = Board::open(folder.join("live-board.json")).await?;
     let inbox = SqliteInbox::builder(folder.join("live-board.db"))
-        .lock_timeout(Duration::from_secs(30)) // the old process drains while the new one starts
+        .lock_timeout(Duration::from_secs(30)) // the old process drains while the new process starts
         .ordering_key(|event| Some(event.decode::<Stream>().ok()?.channel))
-        .block_key_on_dead_letter() // a replayed start must not follow its end
+        .block_key_on_dead_letter() // a replayed start of a stream must not run after its end
         .open(router(&board))
         .await?;
     let (app, handle) = app(board, inbox, &secret);

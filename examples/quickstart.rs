@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         println!("{}\n\nserving; press Ctrl-C to stop", handle.stats());
         stop.await;
     }
-    // Drain before the port closes: the sender retries after a 503, but maybe not after a closed port.
+    // Drain before the port closes, because the sender retries after a 503, but might not retry after a refused connection.
     common::drain(&handle).await;
     drop(close);
     if let Ok(served) = timeout(common::CLOSE_WITHIN, server).await {
@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 fn show_curl(url: &str) {
-    // Prints the name of the variable, so that the secret isn't on the screen.
+    // Prints the name of the variable, so the secret doesn't appear on the screen.
     let token = common::secret().map_or("", |_| "?token=$BOTISIMO_SECRET");
     let body = mock("account.updated", "m-0", "name", "grace").body_bytes();
     let body = String::from_utf8_lossy(&body);
@@ -122,6 +122,6 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     for (what, answer, ran) in table {
         println!("{what:<30}{answer:<26}{ran}");
     }
-    println!("\nA copy of an accepted event is answered 200, and no handler runs.\n");
+    println!("\nThe receiver answers 200 to a copy of an accepted event, and no handler runs.\n");
     Ok(())
 }

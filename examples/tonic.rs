@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let handle = webhooks.handle();
 
-    // The server stops after the drain: the sender retries after a 503, but maybe not after a closed port.
+    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
     let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = TcpIncoming::from(common::listen().await?);
     let (_, health) = tonic_health::server::health_reporter();

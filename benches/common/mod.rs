@@ -1,5 +1,5 @@
 //! The same job twice: with this crate, and handwritten on axum.
-#![allow(dead_code)] // each benchmark uses its part
+#![allow(dead_code)] // each benchmark uses only some items
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -42,7 +42,7 @@ impl Ran {
     }
 }
 
-/// The inner service, which answers at once.
+/// The inner service, which answers immediately.
 #[derive(Clone)]
 pub(crate) struct Home;
 
@@ -60,12 +60,12 @@ impl<B> Service<Request<B>> for Home {
     }
 }
 
-/// Receives with this crate, around the inner service.
+/// Returns this crate's receiver around the inner service.
 pub(crate) fn ours<I: IntoInbox>(inbox: I) -> Webhook<Home, I::Inbox> {
     WebhookLayer::new(PATH, inbox).layer(Home)
 }
 
-/// A router with one route that matches the events of the benchmarks, and two that don't.
+/// Returns a router with one route that matches the events of the benchmarks, and two routes that don't.
 pub(crate) fn router(ran: &Ran) -> EventRouter {
     let ran = ran.clone();
     EventRouter::new()
@@ -76,7 +76,7 @@ pub(crate) fn router(ran: &Ran) -> EventRouter {
         .on("poll.*", |_: Event| async {})
 }
 
-/// A router of `count` routes, two of which match an event.
+/// Returns a router with `count` routes. Two of the routes match an event.
 pub(crate) fn routes(count: usize) -> EventRouter {
     let all = EventRouter::new()
         .on_prefix("connection.stream.started", |_: Event| async {})
@@ -102,14 +102,14 @@ pub(crate) struct Borrowed<'a> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Envelope {
     pub(crate) message_id: String,
-    #[allow(dead_code)] // decoded like the others
+    #[allow(dead_code)] // decoded, but not read
     timestamp: u64,
     pub(crate) event_type: String,
     pub(crate) data: Value,
 }
 
-/// A handwritten receiver, as in the first version of many services: without bounds, isolation,
-/// deadline or counts.
+/// Returns a handwritten receiver without limits, isolation, deadline or counts, like the first
+/// version of many services.
 pub(crate) fn by_hand(ran: &Ran) -> Router {
     async fn receive(State(ran): State<Ran>, Json(envelope): Json<Envelope>) -> StatusCode {
         match envelope.event_type.as_str() {
@@ -132,7 +132,7 @@ pub(crate) fn by_hand(ran: &Ran) -> Router {
         .with_state(ran.clone())
 }
 
-/// An event of about `size` bytes, whose `data` is a list of small objects.
+/// Returns an event of about `size` bytes, whose `data` is a list of small objects.
 pub(crate) fn event(id: u64, size: usize) -> String {
     let item =
         r#"{"id":10482,"name":"ada","title":"a stream about nothing","live":true,"viewers":1250},"#;

@@ -13,7 +13,7 @@ const SIZE: usize = 600;
 pub(crate) struct Client {
     stream: TcpStream,
     request: Vec<u8>,
-    /// The position of the id of 16 digits in the request, if it has one.
+    /// The position of the 16-digit id in the request, if the request has an id.
     id: Option<usize>,
     number: u64,
     answer: Vec<u8>,
@@ -42,13 +42,13 @@ impl Client {
             self.request[place..place + id.len()].copy_from_slice(id.as_bytes());
         }
         self.stream.write_all(&self.request).await?;
-        // Every server of this benchmark writes its answer in one piece.
+        // Every server of this benchmark writes its answer in a single write.
         let read = self.stream.read(&mut self.answer).await?;
         let status = self.answer[..read]
             .strip_prefix(b"HTTP/1.1 ")
             .and_then(|rest| rest.get(..3))
             .and_then(|status| std::str::from_utf8(status).ok());
-        Ok(status.ok_or("no answer of HTTP")?.parse()?)
+        Ok(status.ok_or("the answer isn't HTTP")?.parse()?)
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn measure(
                 measured.per_second / base,
             );
             if name == "commit" {
-                // The other servers do another job, so the ratio restarts.
+                // The remaining servers do a different job, so the ratio restarts.
                 first = None;
             }
         }

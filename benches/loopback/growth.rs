@@ -6,7 +6,7 @@ use crate::Fault;
 use crate::machine;
 use crate::process::{Folder, Process};
 
-/// The servers: name and limit.
+/// The servers: name, and description with the limit.
 const SERVERS: [(&str, &str); 3] = [
     ("memory", "in memory; the limit is the processor"),
     (
@@ -44,9 +44,9 @@ pub(crate) fn measure(time: Duration) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The figures that the load printed.
+/// The numbers that the load generator printed.
 struct Seen {
-    /// The number of answers 200.
+    /// The number of 200 answers.
     taken: f64,
     rest: [u64; 8],
 }
@@ -63,7 +63,7 @@ fn pace(name: &str, rate: u32, time: Duration) -> Result<Seen, Fault> {
         Ok(said)
     };
     if rate == 0 {
-        // The first flood fills all queues. After it, the number of answers 200 is the rate at which they empty.
+        // The first run fills all queues. In later runs, the rate of 200 answers is the rate at which the queues empty.
         run()?;
     }
     let said = run()?;

@@ -15,11 +15,11 @@ use crate::common::PATH;
 /// The number of connections of a load with a fixed rate.
 const CONNECTIONS: u32 = 256;
 
-/// How long the sender waits for an answer: the default `response_timeout`.
+/// The time that the sender waits for an answer. It equals the default `response_timeout`.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Sends requests over connections, each as soon as the previous one is answered. Prints the number
-/// of answers 200 and the time.
+/// Sends requests over several connections. Each connection sends its next request when the
+/// previous request is answered. Prints the number of 200 answers and the time.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn flood(
     address: SocketAddr,
@@ -57,7 +57,7 @@ pub(crate) async fn flood(
 /// The answers to a load with a fixed rate.
 #[derive(Default)]
 struct Seen {
-    /// The times until the answers 200, in microseconds.
+    /// The times until the 200 answers, in microseconds.
     taken: Vec<u32>,
     refused: u64,
     other: u64,
@@ -67,9 +67,10 @@ struct Seen {
     late: u64,
 }
 
-/// Sends `rate` requests a second, spread evenly over time and connections; with 0, as many as the
-/// server answers. Prints the numbers of answers 200, 503, others and missing, the number of late
-/// requests, the percentiles 50, 99 and 99.9 of the times until the 200, and the longest time.
+/// Sends `rate` requests per second, spread evenly over time and connections. If `rate` is 0, sends
+/// as many requests as the server answers. Prints the numbers of 200 answers, 503 answers, other
+/// answers, missing answers and late requests. Then prints the 50th, 99th and 99.9th percentile of
+/// the times until a 200, and the longest time.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn pace(address: SocketAddr, rate: u32, time: Duration) -> Result<(), Fault> {
     let interval = match rate {
@@ -118,7 +119,7 @@ async fn sender(
     let mut seen = Seen::default();
     let mut due = first;
     loop {
-        // tokio's timer is too coarse, and this core has no other work.
+        // tokio's timer is too coarse, so the loop spins. This core has no other work.
         while Instant::now() < due {
             yield_now().await;
         }
@@ -128,7 +129,7 @@ async fn sender(
         }
         seen.late += u64::from(sent > due + Duration::from_millis(1));
         let Ok(status) = timeout(DEADLINE, client.send()).await else {
-            // A late answer would be taken for the answer to the next request.
+            // A late answer would look like the answer to the next request.
             seen.unanswered += 1;
             return Ok(seen);
         };

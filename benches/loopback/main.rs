@@ -5,10 +5,10 @@
 //! cargo bench --bench loopback -- growth               # times of the answers under growing load
 //! ```
 //!
-//! If the machine has two cores and `taskset`, each server runs on one core and the load on the other.
-//! The thread that writes to the disk then shares the server's core. `-- SECONDS CONNECTIONS…` sets the
-//! time and the numbers of connections. With `free` before them, the server may use all cores, and the
-//! load still runs on one. `-- growth SECONDS` sets the time of each line.
+//! If the machine has two cores and `taskset`, each server runs on one core and the load runs on the
+//! other. The thread that writes to the disk then shares the server's core. `-- SECONDS CONNECTIONS…`
+//! sets the time and the numbers of connections. If `free` precedes the numbers, the server may use all
+//! cores, but the load still runs on one core. `-- growth SECONDS` sets the time per line of the table.
 
 mod client;
 #[path = "../common/mod.rs"]
@@ -49,7 +49,7 @@ fn main() -> Result<(), Fault> {
         }
         ["free", arguments @ .., "--bench"] => bench(None, arguments),
         [arguments @ .., "--bench"] => bench(Some(0), arguments),
-        // As a test, each benchmark runs once and briefly.
+        // In test mode, each benchmark runs once and briefly.
         _ => {
             compare::measure(Some(0), Duration::from_millis(200), &[4])?;
             growth::measure(Duration::from_millis(200))
@@ -57,7 +57,7 @@ fn main() -> Result<(), Fault> {
     }
 }
 
-/// `core` is the core of the servers, or `None` if they may use all.
+/// Runs the servers on `core`, or on all cores if it is `None`.
 fn bench(core: Option<usize>, arguments: &[&str]) -> Result<(), Fault> {
     let [seconds, connections @ ..] = arguments else {
         return compare::measure(core, Duration::from_secs(4), &[32, 64, 256]);

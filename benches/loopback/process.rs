@@ -8,7 +8,7 @@ use std::{env, fs, process, thread};
 
 use crate::Fault;
 
-/// A process that is killed when it is dropped.
+/// A child process. Dropping this value kills the process.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -43,7 +43,7 @@ impl Process {
             .0
             .stdout
             .take()
-            .ok_or("the first line was read already")?;
+            .ok_or("the first line has already been read")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         Ok(line.trim().to_owned())
@@ -77,7 +77,7 @@ impl Drop for Process {
     }
 }
 
-/// A folder on the program's disk. A temporary folder may be in memory.
+/// A folder on the program's disk, because a temporary folder may be in memory.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {

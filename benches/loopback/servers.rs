@@ -33,7 +33,7 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
-        // Exits with the benchmark, even if the benchmark crashes.
+        // Exits when the benchmark exits, even if the benchmark crashes.
         thread::spawn(|| {
             let _ = std::io::stdin().read_line(&mut String::new());
             #[allow(clippy::exit)] // no state to lose
@@ -57,7 +57,7 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
     })
 }
 
-/// An inbox that fills up: its handler waits, as if for another service.
+/// Returns an inbox that fills up, because its handler sleeps. The sleep stands for a call of another service.
 fn slow() -> MemoryInbox {
     let wait = |_: Event| tokio::time::sleep(Duration::from_millis(20));
     MemoryInbox::builder()
@@ -75,7 +75,7 @@ fn hyper<S>(service: S) -> TowerToHyperService<S> {
     TowerToHyperService::new(service)
 }
 
-/// The same hyper server for all services.
+/// Serves any service with the same hyper server.
 async fn serve<S, B>(listener: TcpListener, service: S) -> Result<(), Fault>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error: Into<Fault>, Future: Send>
@@ -95,7 +95,7 @@ where
     }
 }
 
-/// A handwritten receiver that loses no event: a table with a unique id, and a commit before the 200.
+/// Returns a handwritten receiver that loses no event. It uses a table with a unique id, and commits before the 200.
 fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
     type Shared = (Arc<Mutex<rusqlite::Connection>>, Ran);
 

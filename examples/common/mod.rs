@@ -1,5 +1,5 @@
-//! Shared by the examples: handlers, settings, the stop signal and the drain.
-#![allow(dead_code)] // each example uses a part
+//! Code that the examples share: handlers, settings, the stop signal and the drain.
+#![allow(dead_code)] // each example uses only some items
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::oneshot;
 
-/// How long a server may take to close. A client that stalls in the middle of a request would
-/// otherwise keep it open.
+/// The maximum time that a server may take to close. Without it, a client that stalls during a
+/// request would keep the server open.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 
 /// The members that the handler needs. serde ignores all others.
@@ -30,7 +30,7 @@ struct Account {
 #[derive(Deserialize)]
 pub(crate) struct Poll {
     question: String,
-    /// The sender publishes no schema of `data`: give optional members a default.
+    /// The sender publishes no schema for `data`, so optional members need a default.
     #[serde(default)]
     seconds: u64,
 }
@@ -41,7 +41,7 @@ pub(crate) async fn went_live(event: Event<Stream>) {
     println!("{} {} {title}", event.event_type(), event.id());
 }
 
-/// Prints the name of an account. An error by `?` is retried, and a permanent one isn't.
+/// Prints the name of an account. The inbox retries errors from `?`, but not permanent errors.
 pub(crate) async fn refresh(event: Event) -> HandlerResult {
     let account: Account = event.decode()?;
     if account.name.is_empty() {
@@ -51,14 +51,14 @@ pub(crate) async fn refresh(event: Event) -> HandlerResult {
     Ok(())
 }
 
-/// Takes as long as the poll. The receiver answered 200 before this handler started.
+/// Runs for as long as the poll. The receiver answers 200 before this handler starts.
 pub(crate) async fn poll(event: Event<Poll>) {
     let poll = event.data();
     tokio::time::sleep(Duration::from_secs(poll.seconds)).await;
     println!("{} {} {}", event.event_type(), event.id(), poll.question);
 }
 
-/// Writes the logs of the crate to stderr, so that stdout has only the lines of the handlers.
+/// Writes the crate's logs to stderr, so stdout contains only the output of the example.
 pub(crate) fn log_to_stderr() {
     let logs = tracing_subscriber::fmt().with_writer(io::stderr);
     logs.with_ansi(false).init();
@@ -76,7 +76,7 @@ pub(crate) async fn listen() -> Result<TcpListener, Box<dyn Error + Send + Sync>
 
 /// Returns `BOTISIMO_SECRET`, unless it is empty.
 pub(crate) fn secret() -> Option<Vec<u8>> {
-    // With `env::var` a secret that isn't UTF-8 would count as none, and every request would pass.
+    // `env::var` fails if the secret isn't UTF-8. Then the example would have no secret and accept every request.
     let secret = env::var_os("BOTISIMO_SECRET")?.into_encoded_bytes();
     (!secret.is_empty()).then_some(secret)
 }
@@ -105,8 +105,8 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Returns a future that drains on Ctrl-C or SIGTERM and then completes, so that the server closes,
-/// and a future that completes [`CLOSE_WITHIN`] later.
+/// Returns two futures. The first drains on Ctrl-C or SIGTERM and then completes, so that the
+/// server closes. The second completes [`CLOSE_WITHIN`] later.
 pub(crate) fn shutdown(
     handle: &Handle,
 ) -> io::Result<(
@@ -142,10 +142,10 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Refuses new events, and waits up to 20 s for accepted ones.
+/// Refuses new events, and waits up to 20 s for accepted events.
 pub(crate) async fn drain(handle: &Handle) {
     let drained = handle.drain(Duration::from_secs(20));
-    // `join!` polls the drain first, so it has begun when the line is printed.
+    // `join!` polls the drain first, so the drain has started before the line is printed.
     let (drained, ()) = tokio::join!(drained, async {
         let running = handle.stats().in_flight();
         println!("draining: {running} in flight, new events are answered 503");

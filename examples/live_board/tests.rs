@@ -1,4 +1,4 @@
-//! Tests of the example `live_board`, through its own router and inbox.
+//! Tests the example `live_board` through its router and inbox.
 
 #[path = "../live_board.rs"]
 #[allow(dead_code)] // `main` isn't called here
@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// The service over a folder of its own, and the harness that delivers events to it.
+/// Returns the service over a folder, and a harness that delivers events to the service.
 async fn open(folder: &Path) -> (Router, Harness) {
     let board = live_board::Board::open(folder.join("board/titles.json")).await;
     let board = board.expect("the file can be read");
@@ -46,7 +46,11 @@ async fn request(app: &Router, method: Method, path: &str, token: &str) -> (Stat
     let request = request.header("x-admin-token", token).body(Body::empty());
     let response = app.clone().oneshot(request.expect("a valid request")).await;
     let (head, body) = response.expect("axum never fails").into_parts();
-    let body = body.collect().await.expect("the body is whole").to_bytes();
+    let body = body
+        .collect()
+        .await
+        .expect("the body is complete")
+        .to_bytes();
     (head.status, body.to_vec())
 }
 
@@ -119,7 +123,7 @@ async fn a_failed_event_is_listed_and_replayed_over_http() {
         "{letters}"
     );
 
-    fs::create_dir(folder.path().join("board")).expect("the folder can be made again");
+    fs::create_dir(folder.path().join("board")).expect("the folder can be created again");
     let path = format!("/dead-letters/{id}/replay");
     assert_eq!(
         request(&app, Method::POST, &path, "wrong").await.0,
@@ -133,7 +137,7 @@ async fn a_failed_event_is_listed_and_replayed_over_http() {
         request(&app, Method::POST, &path, "s3cret").await.0,
         StatusCode::OK
     );
-    // Waits until the replayed event has finished, too.
+    // Waits until the replayed event has also finished.
     harness
         .deliver(started("bob", "100%"))
         .await

@@ -1,4 +1,4 @@
-//! Reads the members of an envelope in one pass over the body, without a tree of values.
+//! Reads the members of an envelope in one pass over the body, without building a tree of values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,12 +20,12 @@ pub(super) struct Members<'a> {
     pub(super) data: Option<&'a str>,
 }
 
-/// Decodes an envelope. A leading byte order mark is skipped.
+/// Decodes an envelope, and skips a leading byte order mark.
 ///
 /// # Errors
 ///
-/// Fails if the body isn't an envelope. There is one static text per rule, because the messages of
-/// serde_json quote the payload.
+/// Returns an error if the body isn't an envelope. Each rule has a static text, because
+/// serde_json's messages quote the payload.
 pub(super) fn decode(body: &str) -> Result<Members<'_>, Error> {
     // RFC 8259, 8.1: a parser may ignore the mark.
     let json = body.strip_prefix('\u{feff}').unwrap_or(body);
@@ -51,7 +51,7 @@ pub(super) fn fault(text: &'static str) -> Error {
     Error::new(ErrorKind::Envelope, text)
 }
 
-/// The members that were found, before the rules are checked.
+/// The members of an envelope before validation.
 #[derive(Default)]
 struct Found<'a> {
     message_id: Option<&'a RawValue>,
@@ -59,7 +59,7 @@ struct Found<'a> {
     event_type: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
-    /// The error of the first member that was given twice.
+    /// The error text for the first duplicate member.
     twice: Option<&'static str>,
 }
 
@@ -101,7 +101,7 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
         let Text(text) = serde_json::from_str(written).ok()?;
         text
     } else {
-        // Valid JSON without escapes equals its text.
+        // A JSON string without escapes equals its text.
         Cow::Borrowed(quoted)
     };
     (1..=MAX_TEXT).contains(&text.len()).then_some(text)
@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for Envelope {
                 }
             };
             if member.replace(map.next_value()?).is_some() {
-                // Reported after the whole body has turned out to be JSON.
+                // `check` returns this error only if the whole body is JSON.
                 found.twice.get_or_insert(twice);
             }
         }

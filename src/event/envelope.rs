@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// The part that all clones of an event share: the body, and the ranges of its members.
 pub(super) struct Envelope {
-    /// An exact copy. The frames of a server keep its whole read buffer alive.
+    /// A copy of exactly the body's size. A frame would keep the server's whole read buffer alive.
     pub(super) body: Box<str>,
     id: Id,
     pub(super) event_type: EventType,
@@ -24,7 +24,7 @@ pub(crate) struct Undecoded {
     pub(crate) body: Box<[u8]>,
 }
 
-/// The place of the id.
+/// The location of the id.
 enum Id {
     /// A range of the body.
     Body(Range<usize>),

@@ -19,8 +19,8 @@ use crate::outcome::AttemptState;
 /// outcome of that route is [`Outcome::Mismatched`](crate::Outcome::Mismatched), and other routes
 /// aren't affected.
 ///
-/// The specification publishes no schema of `data`, so the types are yours. Declare only the members
-/// that you need: serde ignores the others, and the sender may add new ones.
+/// The specification has no schema for `data`, so you define the types. Declare only the members
+/// that you need: serde ignores all others, and the sender may add new members.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ use crate::outcome::AttemptState;
 /// ```
 pub struct Event<T = Raw> {
     envelope: Arc<Envelope>,
-    /// Absent outside an attempt.
+    /// `None` outside an attempt.
     attempt_state: Option<Arc<AttemptState>>,
     payload: T,
 }
@@ -51,9 +51,9 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't a JSON object, or if a
-    /// member is missing, given twice or of the wrong type. The text names the member and quotes no
-    /// value.
+    /// Returns [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't a JSON object, or if a
+    /// member is missing, duplicated or of the wrong type. The text names the member and doesn't
+    /// quote its value.
     pub fn from_bytes(body: impl AsRef<[u8]>) -> Result<Self, Error> {
         Self::received(Box::from(body.as_ref()), SystemTime::now())
             .map_err(|undecoded| undecoded.error)
@@ -69,7 +69,7 @@ impl Event {
         })
     }
 
-    /// Returns the event of one attempt.
+    /// Returns the event with the state of an attempt.
     pub(crate) fn with_attempt_state(self, attempt_state: Arc<AttemptState>) -> Self {
         Self {
             attempt_state: Some(attempt_state),
@@ -94,7 +94,7 @@ impl Event {
 }
 
 impl<T> Event<T> {
-    /// Returns the event's `messageId`. If the envelope has none, returns its `id`.
+    /// Returns the event's `messageId`. If the envelope has no `messageId`, returns its `id`.
     #[must_use]
     pub fn id(&self) -> &str {
         self.envelope.id()
@@ -132,7 +132,7 @@ impl<T> Event<T> {
         self.envelope.received_at
     }
 
-    /// Returns the number of the attempt, starting at 1. Outside an attempt it is 1.
+    /// Returns the number of the attempt, starting at 1. Outside an attempt, returns 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt_state
@@ -140,7 +140,7 @@ impl<T> Event<T> {
             .map_or(1, |attempt_state| attempt_state.attempt())
     }
 
-    /// Returns `data` as JSON text, unchanged. If the envelope has none, returns `null`.
+    /// Returns `data` as JSON text, unchanged. If the envelope has no `data`, returns `null`.
     #[must_use]
     pub fn raw_data(&self) -> &str {
         self.envelope.data()
@@ -169,8 +169,8 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text contains
-    /// the line, the column and the path of the field, and quotes no value.
+    /// Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text contains
+    /// the line, the column and the path of the field, but no value.
     pub fn decode<'a, U: Deserialize<'a>>(&'a self) -> Result<U, Error> {
         let data = self.raw_data();
         serde_json::from_str(data).map_err(|error| mismatch::explain::<U>(data, &error))
@@ -212,7 +212,7 @@ impl<T: Clone> Clone for Event<T> {
     }
 }
 
-/// Writes everything but the payload.
+/// Omits the payload.
 impl<T> fmt::Debug for Event<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")

@@ -20,7 +20,8 @@ macro_rules! event_types {
         /// The type of an event: a documented name, or any other name.
         ///
         /// The variants are the names that the sender's specification lists under "Event Types". Any other name is an
-        /// [`Undocumented`](EventType::Undocumented), which routes alike. Event types are ordered and hashed by name.
+        /// [`Undocumented`](EventType::Undocumented) event type, which routes match in the same way. Event types are
+        /// ordered and hashed by name.
         ///
         /// # Examples
         ///
@@ -78,7 +79,7 @@ macro_rules! event_types {
         /// The documented names, in the order of the specification.
         static NAMES: [&str; COUNT] = [$($name),*];
 
-        /// The indexes of the documented names, in the order of the search.
+        /// The indexes of the documented names, sorted for the binary search.
         static SORTED: [u8; COUNT] = names::sorted(&[$($name),*]);
     };
 }
@@ -204,7 +205,7 @@ impl EventType {
         Platform::split(self.as_str()).map(|(_, platform)| platform)
     }
 
-    /// Returns the event type without its platform. If it has none, returns the event type itself.
+    /// Returns the event type without its platform. If it has no platform, returns a clone.
     #[must_use]
     pub fn without_platform(&self) -> Self {
         match Platform::split(self.as_str()) {
@@ -238,8 +239,8 @@ impl FromStr for EventType {
     }
 }
 
-/// Event types are compared, ordered and hashed by name, so a map of event types can be queried by
-/// `&str`.
+/// Event types are compared, ordered and hashed by name, so `&str` works as a key of a map of event
+/// types.
 impl Borrow<str> for EventType {
     fn borrow(&self) -> &str {
         self.as_str()

@@ -1,8 +1,9 @@
-//! Events: the envelope, the event type, and the payload, which is decoded when a handler needs it.
+//! Events: the envelope, the event type and the payload. The payload is decoded when a handler
+//! needs it.
 
 mod decode;
 mod envelope;
-#[allow(clippy::module_inception)] // one type a file, also the type that the module is named after
+#[allow(clippy::module_inception)] // each type has its own file
 mod event;
 mod event_type;
 mod mismatch;

@@ -1,7 +1,8 @@
-//! Finds a name in a list by binary search. The compiler sorts the list, by length first, because
-//! most comparisons of lengths decide at once.
+//! Finds a name in a list by binary search. The list is sorted at compile time. It is sorted by
+//! length first, because comparing the lengths is usually enough.
 
-/// Returns the index of `name` in `names`. `sorted` has the indexes of `names` in order.
+/// Returns the index of `name` in `names`. `sorted` contains the indexes of `names` in sorted
+/// order.
 pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
     let found = sorted.binary_search_by(|&place| {
         let other = names[usize::from(place)];
@@ -13,9 +14,9 @@ pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
 
 /// Returns the indexes of `names`, sorted by length and then by name.
 ///
-/// Insertion sort, because it runs in the compiler.
+/// Uses insertion sort, because the function runs at compile time.
 pub(super) const fn sorted<const N: usize>(names: &[&str; N]) -> [u8; N] {
-    assert!(N <= 256, "an index is a byte");
+    assert!(N <= 256, "an index fits in a byte");
     let mut order = [0; N];
     let mut len = 0;
     while len < N {

@@ -3,9 +3,9 @@ use serde::de::DeserializeOwned;
 use super::Event;
 use crate::error::Error;
 
-/// A type that the `data` of an [`Event<T>`](Event) can be decoded as.
+/// The payload type of an [`Event<T>`](Event).
 ///
-/// Every [`DeserializeOwned`] type implements it, and so does [`Raw`]. It is sealed.
+/// Every [`DeserializeOwned`] type and [`Raw`] implement this trait. The trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "an event's data can't be decoded as `{Self}`",
     label = "the payload of an event implements `serde::Deserialize`",
@@ -17,7 +17,7 @@ pub trait Payload: Sized + sealed::Sealed {
     fn take(event: &Event) -> Result<Self, Error>;
 }
 
-/// The payload of a plain [`Event`]: `data` stays JSON text.
+/// The payload of a plain [`Event`], whose `data` stays JSON text.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw(pub(super) ());
 

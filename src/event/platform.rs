@@ -47,7 +47,7 @@ impl Platform {
         }
     }
 
-    /// Splits `connection.stream.started.twitch` before its platform.
+    /// Splits an event type, such as `connection.stream.started.twitch`, before its platform.
     pub(super) fn split(event_type: &str) -> Option<(&str, Self)> {
         let (base, last) = event_type.rsplit_once('.')?;
         let platform = Self::ALL

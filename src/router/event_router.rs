@@ -32,13 +32,13 @@ use crate::telemetry;
 /// | `on("a.b.*")` | event types below `a.b`, with one or more further segments |
 /// | `on_prefix("a.b")` | `a.b` and event types below it |
 /// | `on_any` | every event |
-/// | `fallback` | every event that matches no other route, `on_any` aside |
+/// | `fallback` | every event that matches no route other than `on_any` routes |
 ///
 /// All matching handlers run concurrently. A handler affects only its own route: an error, a panic
 /// or a payload that doesn't fit becomes the route's [`Outcome`](crate::Outcome) in the [`Report`].
-/// Two things can't be isolated. A handler that blocks its thread delays other tasks on that thread:
-/// use `spawn_blocking`. With `panic = "abort"` a panic ends the process, and so does a second panic
-/// during unwinding.
+/// Two cases can't be isolated. A handler that blocks its thread delays other tasks on that thread,
+/// so use `spawn_blocking` for blocking work. With `panic = "abort"`, a panic ends the process. A
+/// second panic during unwinding always ends the process.
 ///
 /// Finding the routes of an event takes the same time among ten routes as among ten thousand.
 ///
@@ -46,16 +46,16 @@ use crate::telemetry;
 ///
 /// The name of a route is its pattern, unless [`named`](EventRouter::named) sets another. Reports and
 /// logs contain the name, and a durable inbox stores it to remember which routes have finished. So
-/// names must be unique where the router is used: an inbox, a layer or an endpoint that is built over
-/// two routes of one name panics, or returns an error if its constructor returns a `Result`. If
-/// layers hide the router from the inbox, each call of the router panics.
+/// names must be unique when the router is used. If two routes have the same name, the constructor of
+/// an inbox, a layer or an endpoint panics. A constructor that returns a `Result` returns an error
+/// instead. If layers hide the router from the inbox, each call of the router panics.
 ///
 /// # As a service
 ///
-/// The router is a tower [`Service`] of events that is always ready and never fails. Wrap it in
-/// layers of tower, for example a timeout or a concurrency limit, and pass the service to
-/// [`MemoryInbox::new`](crate::MemoryInbox). A service that calls several routers needs names that
-/// are unique among all of them.
+/// The router is a tower [`Service`] of events. It is always ready and never fails. Wrap it in
+/// tower layers, for example a timeout or a concurrency limit, and pass the service to
+/// [`MemoryInbox::new`](crate::MemoryInbox). If a service calls several routers, route names must
+/// be unique across all of them.
 ///
 /// # Examples
 ///
@@ -67,7 +67,7 @@ use crate::telemetry;
 ///
 /// let router = EventRouter::new()
 ///     // The specification doesn't say whether `….started`, `….started.twitch` or both are sent.
-///     // A prefix matches either, and runs twice if both are sent.
+///     // A prefix matches both. If both are sent, the handler runs twice.
 ///     .on_prefix("connection.stream.started", |event: Event<Stream>| async move {
 ///         if event.data().title.is_empty() {
 ///             return Err(HandlerError::permanent("a stream without a title"));
@@ -95,9 +95,10 @@ impl EventRouter {
 
     /// Registers a handler for one event type (`a.b`) or for the event types below it (`a.b.*`).
     ///
-    /// The pattern is a text or an [`EventType`]. A pattern that matches no documented event type is
-    /// a typo, or newer than this crate. The route works, a warning is logged, and the route table
-    /// marks the route. If a documented event type is similar, both suggest it.
+    /// The pattern is a string or an [`EventType`]. A pattern that matches no documented event type
+    /// is a typo, or newer than this crate. The route still works, but the router logs a warning and
+    /// the route table marks the route. If a documented event type is similar, the warning and the
+    /// table suggest it.
     ///
     /// # Panics
     ///
@@ -121,7 +122,7 @@ impl EventRouter {
     /// let router = EventRouter::new()
     ///     .on(EventType::PollCreated, refresh)
     ///     .on("account.updated", refresh)
-    ///     // A second route of one pattern needs a name.
+    ///     // A second route with the same pattern needs a name.
     ///     .on("account.updated", |_: Event| async {}).named("audit");
     /// # let _ = router;
     /// ```
@@ -139,9 +140,10 @@ impl EventRouter {
 
     /// Registers a handler for one event type and the event types below it.
     ///
-    /// `on_prefix("a.b")` matches `a.b`, `a.b.c` and `a.b.c.d`. Most handlers of streams need it: the
-    /// specification doesn't say whether the start of a stream sends `connection.stream.started`,
-    /// `connection.stream.started.twitch` or both. If both are sent, the handler runs for each.
+    /// `on_prefix("a.b")` matches `a.b`, `a.b.c` and `a.b.c.d`. Most handlers of streams need a
+    /// prefix: the specification doesn't say whether the start of a stream sends
+    /// `connection.stream.started`, `connection.stream.started.twitch` or both. If both are sent, the
+    /// handler runs twice.
     ///
     /// # Panics
     ///
@@ -159,14 +161,14 @@ impl EventRouter {
 
     /// Registers a handler like [`on`](EventRouter::on), and returns an error instead of panicking.
     ///
-    /// Use it for patterns that come from configuration. To register two routes of one pattern, name
-    /// the first one before adding the second.
+    /// Use it for patterns from configuration. To register two routes with the same pattern, name
+    /// the first route before adding the second.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`](crate::ErrorKind::Pattern) if the pattern is malformed, and
-    /// [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The error
-    /// consumes the router, so keep a clone if you need it.
+    /// Returns [`ErrorKind::Pattern`](crate::ErrorKind::Pattern) if the pattern is malformed.
+    /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The
+    /// error consumes the router, so keep a clone if you need it.
     #[track_caller]
     pub fn try_on<P, T, H, Fut>(self, pattern: P, handler: H) -> Result<Self, Error>
     where
@@ -183,8 +185,9 @@ impl EventRouter {
 
     /// Registers a handler that observes every event. Its route is named `*`.
     ///
-    /// The route doesn't count as a match. The [`fallback`](EventRouter::fallback) runs nevertheless,
-    /// and an event that matches no other route counts as unhandled.
+    /// The route doesn't count as a match. If an event matches no other route, the
+    /// [`fallback`](EventRouter::fallback) still runs. Without a fallback, the event counts as
+    /// unhandled.
     #[track_caller]
     pub fn on_any<T, H, Fut>(self, handler: H) -> Self
     where
@@ -195,12 +198,12 @@ impl EventRouter {
         self.add(Matcher::Any, Typed::new(handler))
     }
 
-    /// Registers the handler of events that match no other route,
-    /// [`on_any`](EventRouter::on_any) aside. Its route is named `fallback`.
+    /// Registers the handler for events that match no route other than
+    /// [`on_any`](EventRouter::on_any) routes. Its route is named `fallback`.
     ///
     /// # Panics
     ///
-    /// Panics if the router has a fallback already.
+    /// Panics if the router already has a fallback.
     #[track_caller]
     pub fn fallback<T, H, Fut>(self, handler: H) -> Self
     where
@@ -211,10 +214,10 @@ impl EventRouter {
         self.add(Matcher::Fallback, Typed::new(handler))
     }
 
-    /// Renames the route that was added last.
+    /// Renames the last added route.
     ///
-    /// See [Names](EventRouter#names). Renaming a route of a durable inbox makes it a new route: an
-    /// event that is retried meanwhile runs it again.
+    /// See [Names](EventRouter#names). For a durable inbox, a renamed route is a new route. If an
+    /// event is retried after the renaming, the route runs again.
     ///
     /// # Panics
     ///
@@ -224,7 +227,7 @@ impl EventRouter {
         let renamed = Arc::make_mut(&mut self.routes).rename_last(name.into());
         assert!(
             renamed,
-            "`named` renames the route that was added last, and there is none"
+            "`named` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
         );
         self
     }
@@ -243,12 +246,12 @@ impl EventRouter {
 
     /// Checks that no two routes have the same name.
     ///
-    /// Constructors that use the router make this check too. Call it to get an error where they
-    /// would panic.
+    /// Constructors that take the router also make this check. Call `validate` to get an error
+    /// instead of a panic.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The text
+    /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The text
     /// contains the file and the line of both registrations.
     pub fn validate(&self) -> Result<(), Error> {
         self.routes.validate()
@@ -278,7 +281,8 @@ impl EventRouter {
         self.routes.matching(&event_type.into())
     }
 
-    /// Returns whether an event of this type matches a route, [`on_any`](EventRouter::on_any) aside.
+    /// Returns whether an event of this type matches a route other than
+    /// [`on_any`](EventRouter::on_any) routes.
     #[must_use]
     pub fn matches(&self, event_type: &EventType) -> bool {
         self.routes.matches(event_type)
@@ -328,7 +332,7 @@ impl fmt::Display for EventRouter {
     }
 }
 
-/// Panics with the error, at the line of the user's call.
+/// Panics with the error, at the caller's line.
 #[track_caller]
 fn or_panic<T>(result: Result<T, Error>) -> T {
     match result {

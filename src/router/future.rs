@@ -12,29 +12,30 @@ use crate::catch_panic::{CatchPanic, PanicMessage};
 use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
 
-/// The future of [`EventRouter`](crate::EventRouter). It is ready when all handlers of the event are.
+/// The future of [`EventRouter`](crate::EventRouter). Completes when all handlers of the event have
+/// finished.
 ///
 /// # Cancel safety
 ///
-/// Dropping it drops the handlers that still run. Inside an inbox, these routes are retried, and the
-/// routes that have finished aren't.
+/// Dropping the future drops the handlers that are still running. An inbox retries their routes, but
+/// not the routes that have finished.
 #[must_use = "futures do nothing unless polled"]
 pub struct RouterFuture {
     attempt_state: Arc<AttemptState>,
     run: RouterRun,
     runs: Runs,
-    /// Signals the end of the attempt's time. Created when a handler is pending for the first time.
+    /// Signals the timeout of the attempt. Created when a handler first returns `Pending`.
     deadline: Option<oneshot::Receiver<()>>,
 }
 
-/// The handlers that still run.
+/// The handlers that are still running.
 pub(super) enum Runs {
     None,
     One(Run),
     Many(FuturesUnordered<Run>),
 }
 
-/// One handler that runs; ready with its index in the router run and its outcome.
+/// The run of one handler. Completes with the handler's index in the router run and its outcome.
 pub(super) struct Run {
     index: usize,
     future: CatchPanic<BoxFuture<Outcome>>,
@@ -50,7 +51,8 @@ impl RouterFuture {
         }
     }
 
-    /// Polls the handlers and records their outcomes. Ready when none is left.
+    /// Polls the handlers and records their outcomes. Returns `Ready` when every handler has
+    /// finished.
     fn poll_runs(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next = match &mut self.runs {
@@ -71,7 +73,7 @@ impl RouterFuture {
         }
     }
 
-    /// Returns whether the attempt's time has passed.
+    /// Returns whether the attempt has timed out.
     fn is_expired(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = match self
             .deadline
@@ -81,11 +83,11 @@ impl RouterFuture {
             Some(deadline) => self.deadline.insert(deadline),
             None => return true,
         };
-        // This future holds the attempt state, so the sender of the signal lives.
+        // This future holds the attempt state, so the signal's sender is still alive.
         Pin::new(deadline).poll(cx).is_ready()
     }
 
-    /// Drops the handlers that still run.
+    /// Drops the handlers that are still running.
     fn time_out(&mut self) {
         match std::mem::replace(&mut self.runs, Runs::None) {
             Runs::None => {}

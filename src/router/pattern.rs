@@ -7,8 +7,8 @@ use crate::event::{DOCUMENTED, EventType, MAX_TEXT};
 
 /// A pattern of event types.
 ///
-/// `a.b` matches one event type, `a.b.*` the event types below it, and `a.b[.*]` both. Segments are
-/// compared whole.
+/// `a.b` matches one event type, `a.b.*` matches the event types below it, and `a.b[.*]` matches
+/// both. Segments are compared whole.
 ///
 /// # Examples
 ///
@@ -48,7 +48,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`] if the text is empty, if its name is longer than 255 bytes, or if a `*`
+    /// Returns [`ErrorKind::Pattern`] if the text is empty, if its name is longer than 255 bytes, or if a `*`
     /// isn't the whole last segment.
     pub fn new(pattern: &str) -> Result<Self, Error> {
         match (pattern.strip_suffix(".*"), pattern.strip_suffix("[.*]")) {
@@ -62,7 +62,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Pattern`] if the name is empty, longer than 255 bytes, or contains a `*`.
+    /// Returns [`ErrorKind::Pattern`] if the name is empty, longer than 255 bytes, or contains a `*`.
     pub fn prefix(name: &str) -> Result<Self, Error> {
         Self::checked(Scope::Prefix, name, name)
     }
@@ -125,7 +125,8 @@ impl Pattern {
             .any(|event_type| self.matches(event_type.as_str()))
     }
 
-    /// Returns the most similar pattern that matches a documented event type, if one is similar.
+    /// Returns the most similar pattern that matches a documented event type, or `None` if no
+    /// pattern is similar.
     pub(super) fn suggestion(&self) -> Option<String> {
         let names = DOCUMENTED.iter().map(EventType::as_str);
         let ancestors = || DOCUMENTED.iter().flat_map(|each| ancestors(each.as_str()));
@@ -148,7 +149,7 @@ impl Scope {
     }
 }
 
-/// Returns the names that a name is below: `a` and `a.b` for `a.b.c`.
+/// Returns the ancestors of a name: `a` and `a.b` for `a.b.c`.
 fn ancestors(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(dot, _)| &name[..dot])
 }

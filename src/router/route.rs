@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::pattern::Pattern;
 
-/// A route of an [`EventRouter`](crate::EventRouter): its name, and which events it matches.
+/// A route of an [`EventRouter`](crate::EventRouter): its name, and the events that it matches.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub(super) name: Arc<str>,

@@ -17,7 +17,7 @@ pub(super) struct Routes {
     routes: Vec<Registered>,
     /// The number of routes of each name.
     names: HashMap<Arc<str>, usize>,
-    /// The number of routes whose name an earlier route has too.
+    /// The number of routes that repeat the name of an earlier route.
     clashes: usize,
     table: Table,
     fallback: Option<Index>,
@@ -30,7 +30,7 @@ struct Registered {
 }
 
 impl Routes {
-    /// Adds a route. Its name may clash until the router is used.
+    /// Adds a route. Its name may equal another route's name until the router is used.
     pub(super) fn push(&mut self, route: Route, handler: Arc<dyn Handler>) -> Result<(), Error> {
         let index = Index::try_from(self.routes.len()).map_err(|_| {
             Error::new(
@@ -140,8 +140,8 @@ impl Routes {
     ///
     /// # Panics
     ///
-    /// Panics if two routes have the same name. Here is the first use of a router that layers hide
-    /// from the inbox.
+    /// Panics if two routes have the same name. If layers hide the router from the inbox, this call
+    /// is the first check.
     pub(super) fn run(&self, event: &Event) -> RouterFuture {
         if self.clashes > 0
             && let Err(error) = self.validate()

@@ -1,9 +1,9 @@
-//! Suggests a documented name for one that looks like a typo.
+//! Suggests a documented name for a name that looks like a typo.
 
 /// Returns the most similar name, or `None` if no name is similar.
 ///
-/// A typo seldom spoils a whole segment, so the segments that both names share at their ends are
-/// left out of the comparison. Of the rest, at most a third may differ.
+/// A typo rarely changes a whole segment, so the comparison excludes segments that both names share
+/// at the start and at the end. At most a third of the rest may differ.
 pub(super) fn suggest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,
@@ -42,8 +42,8 @@ fn differing_segments<'n, 'c>(name: &'n str, candidate: &'c str) -> (&'n str, &'
     (name, candidate)
 }
 
-/// Returns the number of bytes to insert, delete, replace or swap with the next one, if it is at
-/// most `limit`.
+/// Returns the number of edits between two names, or `None` if it exceeds `limit`. An edit inserts,
+/// deletes or replaces a byte, or swaps two adjacent bytes.
 fn distance(a: &[u8], b: &[u8], limit: usize) -> Option<usize> {
     if a.len().abs_diff(b.len()) > limit {
         return None;
@@ -61,7 +61,7 @@ fn distance(a: &[u8], b: &[u8], limit: usize) -> Option<usize> {
             }
             row.push(least);
         }
-        // A later row has no smaller number.
+        // No later row contains a smaller number.
         if row.iter().all(|distance| *distance > limit) {
             return None;
         }

@@ -22,7 +22,7 @@ pub(super) struct Table {
 pub(super) struct Found {
     /// In the order of registration.
     pub(super) routes: Vec<Index>,
-    /// Whether one of them isn't an observer.
+    /// Whether at least one route isn't an observer.
     pub(super) matched: bool,
 }
 

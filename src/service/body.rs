@@ -9,7 +9,8 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The body of a response: the unchanged body of the inner service, or the text of the receiver's answer.
     ///
-    /// The default is an empty body, which layers such as tower-http's `CorsLayer` and `TimeoutLayer` ask for.
+    /// The default is an empty body. Layers such as tower-http's `CorsLayer` and `TimeoutLayer` need a
+    /// default.
     #[derive(Debug)]
     pub struct ResponseBody<B = Empty<Bytes>> {
         #[pin]
@@ -41,14 +42,15 @@ impl<B> ResponseBody<B> {
     }
 }
 
-/// An empty body, whether or not the inner body has a default.
+/// Returns an empty body, even if the inner body has no default.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
         Self::text("")
     }
 }
 
-/// The inner body's data must be made from the bytes of the receiver's texts. There is no other bound.
+/// The inner body's data must convert from [`Bytes`], the type of the receiver's texts. No other bound
+/// is needed.
 impl<B: Body<Data: From<Bytes>>> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

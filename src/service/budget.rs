@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// The bytes of all bodies that are being read or stored.
+/// Counts the bytes of all bodies that are being read or stored.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     used: Arc<AtomicUsize>,
@@ -28,8 +28,8 @@ impl Budget {
 impl Permit {
     /// Adds `bytes` to the share, or returns `false` if they exceed the budget.
     ///
-    /// Only received bytes are counted, so a request that merely declares a large body takes nothing
-    /// from the others.
+    /// Only received bytes count, so a request that declares a large body doesn't use the budget of
+    /// other requests.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
         // Relaxed: no other memory depends on this count.
@@ -41,7 +41,7 @@ impl Permit {
         grown
     }
 
-    /// Releases the whole share. The bytes have been dropped.
+    /// Releases the whole share. The caller has dropped the bytes.
     pub(super) fn release(&mut self) {
         self.used
             .fetch_sub(std::mem::take(&mut self.mine), Ordering::Relaxed);

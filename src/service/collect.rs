@@ -10,16 +10,16 @@ use super::deadline::Deadline;
 use super::reason::RejectionReason;
 use crate::error::BoxError;
 
-/// The least number of bytes that are drained of an unread body before an early answer.
+/// The minimum limit of bytes that the receiver drains from an unread body before an early answer.
 ///
-/// If the body limit is larger, the body limit counts, so that the sender of an event of any allowed
-/// size reads the answer.
+/// If the body limit is larger, the receiver drains up to the body limit. So the sender of any event
+/// of an allowed size can read the answer.
 const DRAIN: usize = 64 << 10;
 
 /// The reason why a body wasn't read to its end.
 pub(super) struct Unread {
     pub(super) reason: RejectionReason,
-    /// Whether there is time left and the rest of the body can be read.
+    /// Whether the deadline hasn't passed and the rest of the body can be read.
     pub(super) open: bool,
 }
 
@@ -38,7 +38,7 @@ impl Unread {
 
 /// Reads a body into an exact allocation.
 ///
-/// Each frame is copied at once, because a frame keeps the server's whole read buffer alive.
+/// Copies each frame immediately, because a frame keeps the server's whole read buffer alive.
 pub(super) async fn collect<B>(
     mut body: Pin<&mut B>,
     limit: usize,
@@ -58,7 +58,7 @@ where
             }
             Some(Some(Ok(frame))) => frame,
         };
-        // A body of endlessly many small frames may never be pending.
+        // A body with an endless number of small frames may never be pending.
         if deadline.is_over() {
             return Err(Unread::broken(RejectionReason::Incomplete));
         }
@@ -79,8 +79,8 @@ where
 
 /// Reads and discards a body, and returns whether it reached the end.
 ///
-/// A server resets a connection that it closes before the request has been read. The sender would
-/// then read no answer.
+/// If a server closes a connection before the request has been read, the connection is reset. Then
+/// the sender can't read the answer.
 pub(super) async fn drain<B: Body>(
     mut body: Pin<&mut B>,
     limit: usize,

@@ -11,22 +11,23 @@ pub(super) struct Counters {
     unverified: AtomicU64,
     overloaded: AtomicU64,
     rejected: AtomicU64,
-    /// Not added to [`Stats`], because the inbox counts its refusals itself.
+    /// Not added to [`Stats`], because the inbox already counts its refusals.
     refused: AtomicU64,
     warned_unverified: AtomicBool,
 }
 
 impl Counters {
-    /// Warns, once, that the receiver verifies no requests.
+    /// Logs a warning, once, that the receiver doesn't verify requests.
     pub(super) fn warn_unverified(&self) {
-        // Read first: axum calls `Layer::layer` for each request until `with_state`.
+        // Load before the swap, because axum calls `Layer::layer` for each request until
+        // `with_state`.
         let warned = &self.warned_unverified;
         if !warned.load(Ordering::Relaxed) && !warned.swap(true, Ordering::Relaxed) {
             telemetry::verify_missing();
         }
     }
 
-    /// Counts a rejection, and returns the number of its kind so far.
+    /// Counts a rejection, and returns the number of rejections of this kind so far.
     pub(super) fn count(&self, reason: RejectionReason) -> u64 {
         let count = match reason {
             RejectionReason::Malformed => &self.malformed,

@@ -14,7 +14,7 @@ pub(super) struct Deadline {
     runtime: Arc<dyn Runtime>,
     /// `None` if the deadline is later than the largest `Instant`.
     at: Option<Instant>,
-    /// Created after the first `Pending` only, because most requests need no timer.
+    /// Created only after the first `Pending`, because most requests need no timer.
     sleep: Option<BoxFuture<()>>,
 }
 
@@ -28,12 +28,13 @@ impl Deadline {
         }
     }
 
-    /// Returns whether the deadline has passed. Work that is never pending asks this.
+    /// Returns whether the deadline has passed. Work that is never pending must call it.
     pub(super) fn is_over(&self) -> bool {
         self.at.is_some_and(|at| self.runtime.now() >= at)
     }
 
-    /// Returns the output of `future`. If the deadline passes first, drops it and returns `None`.
+    /// Returns the output of `future`. If the deadline passes first, drops the future and returns
+    /// `None`.
     pub(super) async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -50,7 +51,7 @@ impl Deadline {
                     .get_or_insert_with(|| runtime.sleep(left()))
                     .poll_unpin(cx)
             });
-            // The runtime has no timer. Without a bound, the receiver doesn't wait.
+            // The runtime has no timer. The receiver doesn't wait without a deadline.
             over.unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await

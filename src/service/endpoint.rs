@@ -12,15 +12,16 @@ use super::receive::Receiver;
 use crate::error::BoxError;
 use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
 
-/// A service that receives webhooks at any path, to mount as a route or on a port of its own.
+/// A service that receives webhooks at any path. Mount it as a route, or serve it on a separate
+/// port.
 ///
 /// It is always ready and never fails. To receive the webhooks of one path of a service, use
 /// [`WebhookLayer`](crate::WebhookLayer).
 ///
 /// # Settings
 ///
-/// [`Endpoint::new`] has the defaults, so it accepts webhooks from anyone who knows the URL. To set
-/// a secret or a limit, set it on a layer, and call
+/// [`Endpoint::new`] uses the default settings, so it accepts webhooks from any client that knows
+/// the URL. To add a secret or a limit, configure a layer, and call
 /// [`WebhookLayer::endpoint`](crate::WebhookLayer::endpoint):
 ///
 /// ```
@@ -42,7 +43,7 @@ pub struct Endpoint<I = MemoryInbox> {
 
 impl<I: Inbox> Endpoint<I> {
     /// Returns an endpoint over an [`Inbox`], or over an [`EventRouter`](crate::EventRouter) in a
-    /// [`MemoryInbox`] with its defaults.
+    /// default [`MemoryInbox`].
     ///
     /// # Panics
     ///
@@ -57,7 +58,8 @@ impl<I: Inbox> Endpoint<I> {
         Self { receiver }
     }
 
-    /// Returns the handle that counts, drains and awaits the accepted events.
+    /// Returns the handle for the inbox: use it to read the counts, to drain, and to wait for
+    /// accepted events.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.receiver.handle()

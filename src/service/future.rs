@@ -16,12 +16,13 @@ use crate::runtime::BoxFuture;
 pin_project! {
     /// The response future of [`Webhook`](crate::Webhook) and [`Endpoint`](crate::Endpoint).
     ///
-    /// `F` is the future of the inner service. The default stands for no inner service.
+    /// `F` is the future of the inner service. The default is for a service without an inner
+    /// service.
     ///
     /// # Cancel safety
     ///
-    /// The server drops this future when the client leaves. If the inbox has taken the event by
-    /// then, the event is delivered. If it hasn't, nothing remains of the event.
+    /// If the client disconnects, the server drops this future. If the inbox has received the event
+    /// by then, the inbox delivers it. Otherwise the receiver discards the event.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F = Ready<Result<Response<Empty<Bytes>>, Infallible>>> {
         #[pin]

@@ -1,4 +1,4 @@
-//! The facts that the head of a request declares about its body.
+//! Reads a request head's declarations about the body.
 
 use http::{HeaderMap, HeaderValue, header};
 

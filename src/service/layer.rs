@@ -14,38 +14,40 @@ use super::webhook::Webhook;
 use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
 use crate::router::EventRouter;
 
-/// Receives the webhooks of one path of a service. All other requests pass through untouched.
+/// Receives the webhooks of one path of a service. All other requests pass through unchanged.
 ///
-/// The path is compared with the path of the request's URI byte by byte: without percent-decoding,
-/// and without ignoring a trailing slash. The query doesn't matter. Every request for the path is
-/// answered within [`response_timeout`](WebhookLayer::response_timeout), and never with the
-/// service's error type.
+/// The layer compares its path with the path of the request's URI byte by byte, without
+/// percent-decoding. A trailing slash is significant, and the query is ignored. The layer answers
+/// every request for its path within [`response_timeout`](WebhookLayer::response_timeout), and
+/// never returns the service's error type for it.
 ///
 /// # Where to add it
 ///
 /// Add it around the whole service:
 ///
 /// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside `nest`
-///   run only for registered routes, so they never see the path. There, mount an [`Endpoint`] as a
-///   route.
+///   run only for registered routes, so they never see the path. In these cases, mount an
+///   [`Endpoint`] as a route.
 /// - **hyper**: `TowerToHyperService::new(webhooks.layer(service))`, from the crate `hyper-util`.
 /// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1`, tonic
 ///   accepts HTTP/2 only.
 ///
 /// While the inner service isn't ready, webhooks aren't answered. axum's `Router` is always ready. A
 /// service with a concurrency limit or a rate limit isn't. Either put `load_shed` around the limit,
-/// or mount an [`Endpoint`], which is always ready, beside the service.
+/// or mount an [`Endpoint`] next to the service, because an endpoint is always ready.
 ///
 /// # Limits of the server
 ///
 /// The deadline of [`response_timeout`](WebhookLayer::response_timeout) starts when the request head
-/// has been received. The server limits the time and the number of connections before that:
+/// has been received. Before that, only the server can limit the time and the number of connections:
 ///
 /// - hyper with a timer (`timer(TokioTimer::new())`) closes a connection if the head takes longer
 ///   than its `header_read_timeout`, 30 s by default. Without a timer, as in `axum::serve`, hyper
-///   waits without a limit. Then set the limit in a reverse proxy, or serve like `examples/hyper.rs`.
-/// - hyper answers 431 to more than 100 headers, and to a head that exceeds its buffer.
-/// - An open connection takes some kilobytes, even if it is idle. This crate doesn't count
+///   waits without a limit. Then set the limit in a reverse proxy, or set a timer as in
+///   `examples/hyper.rs`.
+/// - hyper answers 431 if a request has more than 100 headers, or if the head exceeds hyper's
+///   buffer.
+/// - An open connection uses some kilobytes, even if it is idle. This crate doesn't count
 ///   connections. Limit the open files of the process, or the connections of the proxy.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer
@@ -76,7 +78,7 @@ pub struct WebhookLayer<I = MemoryInbox> {
 
 impl<I: Inbox> WebhookLayer<I> {
     /// Returns a layer that receives the webhooks of `path`, over an [`Inbox`], or over an
-    /// [`EventRouter`] in a [`MemoryInbox`] with its defaults.
+    /// [`EventRouter`] in a default [`MemoryInbox`].
     ///
     /// # Panics
     ///
@@ -94,7 +96,7 @@ impl<I: Inbox> WebhookLayer<I> {
         let exact = parsed.is_ok_and(|parsed| path.starts_with('/') && parsed.path() == path);
         assert!(
             exact,
-            "the path of a webhook starts with `/` and has no query: {path:?}"
+            "the path of a webhook must start with `/` and have no query: {path:?}"
         );
         Self {
             path: Arc::from(path),
@@ -113,7 +115,7 @@ impl<I: Inbox> WebhookLayer<I> {
 
     /// Sets the maximum size of a body in bytes. The default is 1 MiB.
     ///
-    /// The default is thousands of times the size of the specification's example. The receiver
+    /// The default is thousands of times larger than the specification's example. The receiver
     /// answers 413 to a larger body.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.settings().max_body_bytes = bytes;
@@ -123,7 +125,7 @@ impl<I: Inbox> WebhookLayer<I> {
     /// Sets the maximum size, in bytes, of all bodies that are being read or stored at once. The
     /// default is 64 MiB.
     ///
-    /// Above the limit the receiver answers 503. Set it no lower than
+    /// Above the limit, the receiver answers 503. Set at least
     /// [`max_body_bytes`](Self::max_body_bytes).
     pub fn max_body_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.settings().max_body_bytes_in_flight = bytes;
@@ -132,8 +134,8 @@ impl<I: Inbox> WebhookLayer<I> {
 
     /// Sets how requests are verified, for example by a [`SharedSecret`](crate::SharedSecret).
     ///
-    /// By default every request is accepted, and a warning is logged once. A second call replaces
-    /// the first.
+    /// By default, the receiver accepts every request, and logs a warning once. A second call
+    /// replaces the first.
     pub fn verify(mut self, verify: impl Verify) -> Self {
         self.settings().verify = Some(Arc::new(verify));
         self
@@ -141,8 +143,8 @@ impl<I: Inbox> WebhookLayer<I> {
 
     /// Sets the status of the answer to a body that isn't an event. The default is 400.
     ///
-    /// After a 2xx the sender forgets the request. Then store [`Rejection::body`] in a hook of
-    /// [`on_rejection`](Self::on_rejection).
+    /// After a 2xx, the sender doesn't retry. To keep the body, store [`Rejection::body`] in a hook
+    /// of [`on_rejection`](Self::on_rejection).
     pub fn answer_malformed(mut self, status: StatusCode) -> Self {
         self.settings().malformed = status;
         self
@@ -150,17 +152,18 @@ impl<I: Inbox> WebhookLayer<I> {
 
     /// Sets the status of the answer to an event that matches no route. The default is 200.
     ///
-    /// Routes of `on_any` don't count as a match. With a 2xx the inbox accepts the event as usual,
-    /// and routes of `on_any` run. With any other status the event is rejected before the inbox.
-    /// After an error, the sender retries for days and then disables the endpoint.
+    /// Routes of `on_any` don't count as a match. With a 2xx, the inbox accepts the event as usual,
+    /// and routes of `on_any` run. With any other status, the receiver rejects the event, and the
+    /// inbox doesn't store it. After an error, the sender retries for days and then disables the
+    /// endpoint.
     ///
-    /// The receiver asks the router that the inbox was built over. If layers wrap the router, or if
-    /// the inbox has no router (`JetStreamInbox`), set the router before, with
+    /// The receiver uses the router that the inbox was built over. If layers wrap the router, or if
+    /// the inbox has no router (`JetStreamInbox`), first set the router with
     /// [`router`](Self::router).
     ///
     /// # Panics
     ///
-    /// Panics if the receiver knows no router.
+    /// Panics if the receiver has no router.
     ///
     /// # Examples
     ///
@@ -191,7 +194,7 @@ impl<I: Inbox> WebhookLayer<I> {
         self
     }
 
-    /// Sets the router that [`answer_unmatched`](Self::answer_unmatched) asks.
+    /// Sets the router that [`answer_unmatched`](Self::answer_unmatched) uses.
     ///
     /// The default is the router that the inbox was built over.
     ///
@@ -207,16 +210,17 @@ impl<I: Inbox> WebhookLayer<I> {
         self
     }
 
-    /// Adds a hook that runs for each webhook request that is answered with another status than 200.
+    /// Adds a hook that runs for each webhook request that the receiver answers with a status other
+    /// than 200.
     ///
-    /// The hook runs before the answer is sent, so it must not block. If the hook panics, the panic
-    /// is logged and has no other effect.
+    /// The hook runs before the answer is sent, so it must not block. If the hook panics, the
+    /// receiver logs the panic and continues.
     pub fn on_rejection(mut self, hook: impl Fn(&Rejection) + Send + Sync + 'static) -> Self {
         self.settings().hooks.add(Arc::new(hook));
         self
     }
 
-    /// Returns a service with the same inbox and settings, to mount as a route:
+    /// Returns a service with the same inbox and settings. Mount it as a route:
     /// `Router::route_service(path, webhooks.endpoint())`.
     ///
     /// The endpoint ignores the path of the layer.
@@ -224,7 +228,8 @@ impl<I: Inbox> WebhookLayer<I> {
         Endpoint::over(Arc::clone(&self.receiver))
     }
 
-    /// Returns the handle that counts, drains and awaits the accepted events.
+    /// Returns the handle for the inbox: use it to read the counts, to drain, and to wait for
+    /// accepted events.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.receiver.handle()

@@ -1,7 +1,7 @@
-//! The receiver: from an HTTP request to a stored event, and to the answer.
+//! The receiver: turns an HTTP request into a stored event and an answer.
 //!
-//! `call` decides by the path alone whether a request is a webhook. A webhook goes through
-//! `receive.rs` from top to bottom. The table of answers is in `reason.rs`.
+//! `call` decides by the path alone whether a request is a webhook. `receive.rs` processes
+//! webhooks, in order from top to bottom. `reason.rs` contains the table of answers.
 
 mod body;
 mod budget;

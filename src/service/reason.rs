@@ -14,9 +14,9 @@ use crate::inbox::AcceptError;
 /// | `ContentType`, `ContentEncoding` | 415 | the sender sends JSON; an absent or empty content type is accepted |
 /// | `TooLarge` | 413 | before the body is read, if its length is declared |
 /// | `Unreadable` | 400 | the connection broke, or an outer layer failed |
-/// | `Malformed` | 400 with one text per member, or as set | it may be the first sign of a changed envelope |
+/// | `Malformed` | 400 with a text per member, or the status of `answer_malformed` | the sender may have changed its envelope |
 /// | `Incomplete` | 408 | the deadline passed before the end of the body |
-/// | `Unmatched` | as set; by default unmatched events are accepted | after an error, the sender retries for days |
+/// | `Unmatched` | the status of `answer_unmatched`; by default, unmatched events are accepted | after an error, the sender retries for days |
 /// | `Full`, `Busy` | 503, `Retry-After: 1` | the inbox is full, or too many body bytes are in flight |
 /// | `Draining`, `Unavailable`, `Panicked`, `Slow` | 503, `Retry-After: 5` | the sender retries, so nothing is lost |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ pub enum RejectionReason {
     ContentEncoding,
     /// The body exceeds the limit.
     TooLarge,
-    /// The body couldn't be read to its end.
+    /// The body couldn't be read to the end.
     Unreadable,
     /// The body isn't an event.
     Malformed,
@@ -49,16 +49,16 @@ pub enum RejectionReason {
     Draining,
     /// The inbox isn't working.
     Unavailable,
-    /// A [`Verify`](crate::Verify), a wrapper of an inbox, or a body panicked.
+    /// A [`Verify`](crate::Verify), a wrapper of an inbox or a body panicked.
     Panicked,
     /// The inbox didn't answer before the deadline.
     ///
-    /// It may store the event nevertheless. It then answers the next copy with 200.
+    /// The inbox may still store the event. The receiver then answers 200 to the next copy.
     Slow,
 }
 
 impl RejectionReason {
-    /// Returns a short text, which contains nothing of the request.
+    /// Returns a short text that contains no part of the request.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl RejectionReason {
         }
     }
 
-    /// Returns the answer. This is the only table of answers.
+    /// Returns the answer to a request that is rejected for this reason.
     pub(super) fn reply(self) -> Reply {
         let text = self.as_str();
         match self {
@@ -102,9 +102,9 @@ impl RejectionReason {
 
     /// Returns whether to log the `count`th rejection of this kind as a warning.
     ///
-    /// A rejection that a retry doesn't fix, and that a stranger can't cause, is always a warning.
-    /// Of the other kinds the 1st, 2nd, 4th, 8th and so on are. So a scanner can't fill the log, and
-    /// a wrong secret is still noticed.
+    /// The receiver always warns if a retry doesn't fix the rejection and a stranger can't cause it.
+    /// For all other kinds, it warns for the 1st, 2nd, 4th, 8th and so on. So a scanner can't fill
+    /// the log, but a wrong secret still appears in the log.
     pub(super) fn should_warn(self, count: u64) -> bool {
         matches!(
             self,

@@ -58,7 +58,7 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Starts the deadline of a request, in `call`, and returns the future of the answer.
+    /// Starts the deadline of a request, and returns the future of the answer. Called in `call`.
     pub(super) fn receive<B>(
         self: &Arc<Self>,
         request: Request<B>,
@@ -73,8 +73,8 @@ impl<I: Inbox> Receiver<I> {
         );
         async move {
             let version = request.version();
-            // Panics of a `Verify` and of an inbox are caught where these are called. This catches the
-            // panics of bodies and of log subscribers, after which the sender would get no answer.
+            // The calls of a `Verify` and of an inbox catch their own panics. This catches panics of
+            // bodies and of log subscribers. Otherwise the sender would get no answer.
             let processed = CatchPanic::new(async {
                 let (parts, body) = request.into_parts();
                 receiver.process(&parts, pin!(body), &mut deadline).await
@@ -90,7 +90,7 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Takes a request from its head to the inbox, and returns the status of the answer.
+    /// Processes a request from its head to the inbox, and returns the status of the answer.
     async fn process<B>(
         &self,
         parts: &Parts,
@@ -112,7 +112,7 @@ impl<I: Inbox> Receiver<I> {
         Ok(status)
     }
 
-    /// Checks the head and reads the body. After a failed check it drains the body.
+    /// Checks the head and reads the body. If a check fails, drains the body.
     async fn read<B>(
         &self,
         parts: &Parts,
@@ -151,7 +151,7 @@ impl<I: Inbox> Receiver<I> {
         })
     }
 
-    /// Returns the smaller one of the receiver's limit and the inbox's limit.
+    /// Returns the smaller of the receiver's limit and the inbox's limit.
     fn max_body_bytes(&self) -> usize {
         let own = self.settings.max_body_bytes;
         self.inbox
@@ -196,8 +196,8 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Returns the status of the answer once the inbox has stored the event, or rejects an event
-    /// that matches no route.
+    /// Returns the status to send after the inbox has stored the event. If the event matches no
+    /// route and the status for unmatched events is an error, returns a rejection.
     fn status_of(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
         let (Some(status), Some(router)) = (self.settings.unmatched, &self.settings.router) else {
             return Ok(StatusCode::OK);
@@ -212,10 +212,10 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Gives the event to the inbox.
+    /// Passes the event to the inbox.
     ///
-    /// There is no await before the first poll of `accept`, so the inbox takes the event even if the
-    /// client leaves now.
+    /// There is no await before the first poll of `accept`, so the inbox receives the event even if
+    /// the client disconnects now.
     async fn submit(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
         let copy = event.clone();
         let accept = catch_panic(|| self.inbox.accept(event)).map(CatchPanic::new);
@@ -254,10 +254,10 @@ impl<I: Inbox> Receiver<I> {
     }
 }
 
-/// Closes the connection after the answer to a body that wasn't read to its end.
+/// Closes the connection after the answer, because the body wasn't read to the end.
 ///
-/// An HTTP/1 server closes such a connection anyway. Without the header, the sender would send the
-/// next event on it and get no answer.
+/// An HTTP/1 server closes the connection anyway. Without the header, the sender would send the
+/// next event on this connection and get no answer.
 fn closing(rejection: Box<Rejection>, version: Version) -> Box<Rejection> {
     if version < Version::HTTP_2 {
         rejection.closing()

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::event::{Event, Undecoded};
 use crate::inbox::{AcceptError, AcceptErrorKind};
 
-/// A webhook request that was rejected, as a hook of
-/// [`on_rejection`](crate::WebhookLayer::on_rejection) sees it.
+/// A rejected webhook request. The receiver passes it to hooks of
+/// [`on_rejection`](crate::WebhookLayer::on_rejection).
 ///
 /// # Examples
 ///
@@ -60,7 +60,8 @@ impl Rejection {
         self.error.as_ref()
     }
 
-    /// Returns the event, if the body was decoded: the inbox refused it, or no route matched.
+    /// Returns the event if the body was decoded. Then either the inbox refused the event, or no
+    /// route matched.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.event.as_ref()
@@ -113,7 +114,7 @@ impl Rejection {
         rejection
     }
 
-    /// Replaces the status that belongs to the reason.
+    /// Replaces the reason's default status.
     pub(super) fn with_status(mut self: Box<Self>, status: StatusCode) -> Box<Self> {
         self.reply = Reply::new(status, self.text());
         self
@@ -131,14 +132,14 @@ impl Rejection {
     }
 }
 
-/// Writes the status and the text of the answer, which contain nothing of the request.
+/// Writes the status and the text of the answer. Neither contains any part of the request.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status().as_u16(), self.text())
     }
 }
 
-/// Writes everything except the payload.
+/// Omits the payload.
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection")

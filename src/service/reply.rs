@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 
-/// The answer of the receiver, before it becomes a response.
+/// The receiver's answer, before conversion to a response.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     status: StatusCode,
@@ -28,7 +28,7 @@ impl Reply {
             .with(header::ALLOW, HeaderValue::from_static("POST"))
     }
 
-    /// RFC 9110, 15.5.2: a 401 names an authentication scheme. No registered scheme applies.
+    /// RFC 9110, 15.5.2: a 401 must name an authentication scheme. No registered scheme applies.
     pub(super) fn unauthorized(text: &'static str) -> Self {
         let challenge = HeaderValue::from_static("SharedSecret realm=\"webhooks\"");
         Self::new(StatusCode::UNAUTHORIZED, text).with(header::WWW_AUTHENTICATE, challenge)
@@ -64,7 +64,8 @@ impl Reply {
     }
 
     pub(super) fn into_response<B>(self) -> Response<ResponseBody<B>> {
-        // RFC 9110, 6.4.1 and 15.3.6: these have no body. The user may have set such a status.
+        // RFC 9110, 6.4.1 and 15.3.6: responses with these statuses have no body. The user may have
+        // set one of these statuses.
         let bodiless = self.status.is_informational()
             || [
                 StatusCode::NO_CONTENT,

@@ -8,7 +8,7 @@ use super::verify::Verify;
 use crate::delivery::Hooks;
 use crate::router::EventRouter;
 
-/// The settings of a receiver: see the methods of [`WebhookLayer`](crate::WebhookLayer).
+/// The settings of a receiver. The methods of [`WebhookLayer`](crate::WebhookLayer) describe them.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) response_timeout: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Returns the defaults of a receiver over an inbox that was built over `router`.
+    /// Returns the default settings for an inbox that was built over `router`.
     pub(super) fn new(router: Option<EventRouter>) -> Self {
         Self {
             response_timeout: Duration::from_secs(3),

@@ -30,7 +30,7 @@ pub struct SharedSecret {
     secrets: Vec<Box<[u8]>>,
 }
 
-/// The part of the request that has the secret.
+/// The part of the request that contains the secret.
 #[derive(Clone, Debug)]
 enum Carrier {
     Query(Box<str>),
@@ -73,7 +73,7 @@ impl SharedSecret {
         .or(secret)
     }
 
-    /// Accepts another secret too, in the same parameter or header.
+    /// Also accepts another secret, in the same parameter or header.
     ///
     /// # Panics
     ///
@@ -95,8 +95,8 @@ impl SharedSecret {
     /// A `+` is a space if the sender encoded the query as a form. It is a `+` if the secret was
     /// pasted into the URL.
     fn matches_encoded(&self, given: &str) -> Choice {
-        // A stranger chooses the number of parameters. A value whose length can't match costs next to
-        // nothing, and a value without escapes costs no allocation. The length isn't secret.
+        // A stranger can send any number of parameters. So a value whose length can't match is
+        // rejected early, and a value without escapes isn't copied. The length isn't secret.
         let possible =
             |secret: &[u8]| (secret.len()..=secret.len().saturating_mul(3)).contains(&given.len());
         if !self.secrets.iter().any(|secret| possible(secret)) {
@@ -110,7 +110,8 @@ impl SharedSecret {
         pasted | self.matches(&decoded(&given.replace('+', " ")))
     }
 
-    /// Compares with every secret, even after a match, so that the time doesn't tell which matched.
+    /// Compares with every secret, even after a match, so that the time doesn't reveal which secret
+    /// matched.
     fn matches(&self, given: &[u8]) -> Choice {
         self.secrets
             .iter()

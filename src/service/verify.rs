@@ -6,7 +6,8 @@ use http::request::Parts;
 /// Verifies that a request comes from the sender.
 ///
 /// Botisimo doesn't sign requests, so most services use a [`SharedSecret`](crate::SharedSecret).
-/// Implement this trait to check what a reverse proxy adds, or a signature once there is one.
+/// Implement this trait to check a header that a reverse proxy adds, or a signature if Botisimo
+/// adds one.
 ///
 /// # Examples
 ///
@@ -44,7 +45,7 @@ pub trait Verify: Send + Sync + 'static {
     }
 }
 
-/// The error of a request that doesn't come from the sender. The receiver answers 401.
+/// The error for a request that fails verification. The receiver answers 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unverified;
 

@@ -3,16 +3,16 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// How long a paused clock is held at most, in real time: a commit takes milliseconds. A test whose request never gets an answer
-/// must still reach its deadline.
+/// The maximum real time for which a paused clock is held. A commit takes milliseconds. If a request never gets an answer, the
+/// test must still reach its deadline.
 const MAX_HOLD: Duration = Duration::from_secs(2);
 
-/// Keeps a paused clock of tokio from advancing while it is alive.
+/// Keeps tokio's paused clock from advancing until the hold is dropped.
 ///
 /// If no task can run, a paused clock advances to the next timer. A commit runs on a thread outside the runtime, so the response
-/// timeout would fire before it ends.
+/// timeout would fire before the commit ends.
 pub(super) struct ClockHold {
-    /// The blocking task ends once this is dropped.
+    /// The blocking task ends when this sender is dropped.
     _release: Sender<()>,
 }
 

@@ -36,8 +36,8 @@ impl DeliveryResult {
         self.answer.body()
     }
 
-    /// Returns the attempts at the request's event. An event that was rejected or is a duplicate has
-    /// none.
+    /// Returns the attempts at the request's event. A rejected event and a duplicate have no
+    /// attempts.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
@@ -53,7 +53,7 @@ impl DeliveryResult {
             .next()
     }
 
-    /// Asserts that the request was answered 200.
+    /// Asserts that the answer is 200.
     #[track_caller]
     pub fn assert_accepted(&self) {
         self.assert_status(200);
@@ -106,7 +106,7 @@ impl DeliveryResult {
         );
     }
 
-    /// Asserts that the event was accepted and that no route matched, `on_any` aside.
+    /// Asserts that the event was accepted and that no route other than `on_any` matched.
     #[track_caller]
     pub fn assert_unhandled(&self) {
         let event_outcome = self.attempts.last().and_then(Attempt::event_outcome);
@@ -117,7 +117,7 @@ impl DeliveryResult {
         );
     }
 
-    /// Returns the actual result, as the second half of a sentence.
+    /// Returns the actual result, as the second half of a panic message.
     fn actual(&self) -> String {
         let status = self.status();
         let said = String::from_utf8_lossy(self.body());

@@ -24,9 +24,9 @@ use crate::service::Endpoint;
 
 /// Delivers mock requests to a router or to a whole service, and returns their results.
 ///
-/// The harness waits by [`Handle::wait_idle`], so it waits for every event in the inbox. If handlers
-/// wait for one another, deliver concurrently from clones. Clones share the attempts that they have
-/// seen.
+/// The harness waits with [`Handle::wait_idle`], so it waits for every event in the inbox. If
+/// handlers wait for one another, deliver concurrently from clones. Clones share the recorded
+/// attempts.
 #[derive(Clone)]
 pub struct Harness {
     send: Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Answer> + Send + Sync>,
@@ -34,11 +34,11 @@ pub struct Harness {
     seen: Arc<Mutex<Vec<Attempt>>>,
 }
 
-/// The answer, or the service's error as text.
+/// The answer, or the text of the service's error.
 pub(super) type Answer = Result<Response<Bytes>, String>;
 
 impl Harness {
-    /// Returns a harness over a router or a router in layers, behind an [`Endpoint`] and a
+    /// Returns a harness over a router, or over a router in layers, behind an [`Endpoint`] and a
     /// [`MemoryInbox`] on tokio.
     ///
     /// The inbox makes a single attempt at each event, so that a test doesn't wait for retries. To test
@@ -76,8 +76,7 @@ impl Harness {
     /// Returns a harness over a service. `handle` is the handle of the layer or the endpoint in it.
     ///
     /// The inbox retries failed routes, and [`deliver`](Harness::deliver) waits for the retries. Pause
-    /// the time of the test, or use an inbox with
-    /// [`RetryPolicy::no_retry`](crate::RetryPolicy::no_retry).
+    /// the test's clock, or use an inbox with [`RetryPolicy::no_retry`](crate::RetryPolicy::no_retry).
     ///
     /// The bodies of the requests are [`Full<Bytes>`](Full). If the service needs another type, convert
     /// it in a layer: `ServiceBuilder::new().map_request(|request|
@@ -112,8 +111,8 @@ impl Harness {
     ///
     /// # Panics
     ///
-    /// Panics if the path of the request isn't valid. Panics if the service returns an error, which it
-    /// never does for a webhook.
+    /// Panics if the path of the request isn't valid. Panics if the service returns an error. A
+    /// receiver never returns an error for a webhook.
     #[track_caller]
     pub fn deliver(
         &self,

@@ -12,7 +12,7 @@ use crate::event::{Event, EventType};
 /// A webhook request of Botisimo, or an invalid one.
 ///
 /// Builds a valid request by default: `POST /webhooks/botisimo` with an envelope whose `data` is
-/// `null`. The `messageId` is unique, also among processes, so tests can share a durable inbox. A
+/// `null`. The `messageId` is unique, even across processes, so tests can share a durable inbox. A
 /// clone has the same `messageId`, so an inbox answers it as a duplicate.
 ///
 /// # Examples
@@ -91,7 +91,8 @@ impl MockRequest {
         self.member("data", data)
     }
 
-    /// Sets a member of the envelope. The member may be unknown, and the value may have a wrong type.
+    /// Sets a member of the envelope. The member may be unknown, and the value may have the wrong
+    /// type.
     ///
     /// # Panics
     ///
@@ -101,7 +102,7 @@ impl MockRequest {
         let value = serde_json::to_string(&value);
         let value = value.unwrap_or_else(|error| panic!("{name} can't be serialized: {error}"));
         let members = self.members();
-        // In the old position, so that the envelope keeps the order of the specification.
+        // Keep the position, so that the members stay in the order of the specification.
         let position = members.iter().position(|member| member.name == name);
         members.retain(|member| member.name != name);
         let name = name.to_owned();
@@ -120,7 +121,8 @@ impl MockRequest {
         self
     }
 
-    /// Adds a member of the envelope as JSON text, even if there is one of the same name.
+    /// Adds a member to the envelope as JSON text, even if the envelope has a member of the same
+    /// name.
     ///
     /// # Panics
     ///
@@ -136,11 +138,13 @@ impl MockRequest {
     fn members(&mut self) -> &mut Vec<Member> {
         match &mut self.body {
             MockBody::Envelope(members) => members,
-            MockBody::Raw(_) => panic!("`body` has replaced the envelope: set its members before"),
+            MockBody::Raw(_) => {
+                panic!("`body` has replaced the envelope: set members before calling `body`")
+            }
         }
     }
 
-    /// Replaces the whole envelope by a body.
+    /// Replaces the whole envelope with a body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = MockBody::Raw(body.into());
         self
@@ -174,7 +178,7 @@ impl MockRequest {
         self
     }
 
-    /// Adds a query parameter, for example a secret. It is percent-encoded.
+    /// Adds a percent-encoded query parameter, for example a secret.
     pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
         self
@@ -254,7 +258,7 @@ impl MockRequest {
         request
     }
 
-    /// Decodes the body to an event, to call a handler or a router with.
+    /// Decodes the body to an event, for a direct call of a handler or a router.
     ///
     /// # Panics
     ///

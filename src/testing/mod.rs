@@ -1,4 +1,4 @@
-//! Mock requests and a harness, to test handlers.
+//! Mock requests and a harness for testing handlers.
 //!
 //! This module needs the feature `testing`. Enable it for your tests only:
 //!
@@ -50,7 +50,7 @@
 //! # Your whole service
 //!
 //! [`Harness::service`] takes your service with its [`WebhookLayer`], and the handle of the layer. So
-//! the test covers your secret, your limits and your own layers too:
+//! the test also covers your secret, your limits and your own layers:
 //!
 //! ```
 //! use axum::routing::get;
@@ -81,14 +81,14 @@
 //!
 //! # Time
 //!
-//! The [`Runtime`](crate::Runtime) of the inbox tells the time. On tokio,
-//! `#[tokio::test(start_paused = true)]` skips every wait, and a handler that hangs times out at once.
-//! It needs tokio's feature `test-util`.
+//! The [`Runtime`](crate::Runtime) of the inbox provides the clock. On tokio,
+//! `#[tokio::test(start_paused = true)]` skips every delay, and a handler that hangs times out
+//! immediately. The attribute needs tokio's feature `test-util`.
 //!
-//! The threads of `SqliteInbox` work in real time. [`deliver`](Harness::deliver) holds a paused clock
-//! until the answer arrives, for at most 2 s of real time. If a test sends a request without a harness
-//! or calls [`drain`](crate::Handle::drain), the paused clock reaches the timeout first: don't pause it
-//! there.
+//! The threads of `SqliteInbox` use real time. [`deliver`](Harness::deliver) holds a paused clock until
+//! the answer arrives, for at most 2 s of real time. If a test sends a request without a harness or
+//! calls [`drain`](crate::Handle::drain), the paused clock reaches the timeout first. Don't pause the
+//! clock in these tests.
 //!
 //! [`named`]: crate::EventRouter::named
 //! [`WebhookLayer`]: crate::WebhookLayer

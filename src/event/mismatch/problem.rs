@@ -5,7 +5,7 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::Names;
 
-/// The beginnings of serde's and serde_json's descriptions of a value, and the class of each.
+/// Maps prefixes of serde's and serde_json's value descriptions to classes of values.
 const CLASSES: &[(&str, &str)] = &[
     ("boolean", "a boolean"),
     ("integer", "an integer"),
@@ -21,11 +21,11 @@ const CLASSES: &[(&str, &str)] = &[
     ("unit variant", "a unit variant"),
 ];
 
-/// The beginnings of serde_json's messages about valid JSON, and their meanings.
+/// Maps prefixes of serde_json's messages about valid JSON to their meanings.
 const COMPLAINTS: &[(&str, &str)] = &[
     ("recursion limit exceeded", "the JSON is nested too deeply"),
     ("number out of range", "the number is out of range"),
-    ("trailing c", "it holds more than was expected"),
+    ("trailing c", "the value has more content than expected"),
     (
         "expected value",
         "not a variant, expected a string or a map with one key",
@@ -42,7 +42,7 @@ const COMPLAINTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The beginnings of the custom messages of serde's derived code, and their meanings.
+/// Maps prefixes of the custom messages of serde's derived code to their meanings.
 const CUSTOM: &[(&str, &str)] = &[
     (
         "data did not match any variant of untagged enum",
@@ -50,22 +50,22 @@ const CUSTOM: &[(&str, &str)] = &[
     ),
     (
         "no variant of enum",
-        "no variant of the flattened enum is there",
+        "no variant of the flattened enum is present",
     ),
     ("unknown field `", "unknown field"),
 ];
 
-/// A mismatch and its path. It is the only error type that the type's code gets.
+/// A mismatch and its path. The code of the decoded type sees no other error type.
 ///
-/// It holds its path itself, so that an error that the code drops also drops its path.
+/// The error contains its path, so dropping the error also drops the path.
 #[derive(Debug, Default)]
 pub(super) struct Problem {
     what: Cow<'static, str>,
     expected: Option<String>,
-    /// The length in the message. It means nothing until it is known to be a count of elements.
+    /// The length in the message. It is meaningful only if it is a count of elements.
     length: Option<usize>,
     pub(super) in_key: bool,
-    /// The steps of the path, the innermost first.
+    /// The steps of the path, innermost first.
     path: Vec<Step>,
     pub(super) position: Option<(usize, usize)>,
 }
@@ -85,7 +85,7 @@ impl Problem {
         }
     }
 
-    /// Reads a message of serde_json. `expected` is the value that the type expected there.
+    /// Converts a message of serde_json. `expected` describes the value that the type expects.
     pub(super) fn of_json(message: &str, expected: Option<&str>) -> Self {
         match message.strip_prefix("invalid type: ") {
             Some(found) => Self::invalid_type(found, expected.map(str::to_owned)),
@@ -113,8 +113,8 @@ impl Problem {
         self
     }
 
-    /// Marks this as a problem of a sequence of which `count` elements were read, unless it is a problem
-    /// of an element.
+    /// Adds the length `count` to the text if the problem is the length of the sequence. Leaves a
+    /// problem of an element unchanged.
     pub(super) fn of_sequence(mut self, count: usize, expected: Option<&str>) -> Self {
         if self.length != Some(count) || !self.path.is_empty() {
             return self;
@@ -160,7 +160,7 @@ impl std::error::Error for Problem {}
 impl de::Error for Problem {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(
-            meaning(CUSTOM, &message.to_string()).unwrap_or("the type refused it"),
+            meaning(CUSTOM, &message.to_string()).unwrap_or("the type rejected the value"),
             None,
         )
     }
@@ -197,7 +197,7 @@ impl de::Error for Problem {
     }
 }
 
-/// Returns our text for a message. Only the beginning of the message counts.
+/// Returns the table's text for a message. The table contains prefixes of messages.
 fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
     table
         .iter()

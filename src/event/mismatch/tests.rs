@@ -153,7 +153,7 @@ impl<const HOW: u8> QuotingVisitor<HOW> {
     fn refuse<E: de::Error>(text: &str, number: u64) -> E {
         let dynamic = format!("anything but {text}");
         match HOW {
-            CUSTOM => E::custom(format_args!("{text} is no time")),
+            CUSTOM => E::custom(format_args!("{text} isn't a time")),
             POSITION => E::custom(format_args!("bad at line {number} column {number}")),
             VALUE => E::invalid_value(Unexpected::Str(text), &dynamic.as_str()),
             LENGTH => E::invalid_length(number as usize, &"less"),
@@ -289,11 +289,11 @@ fn invalid_values_and_lengths_are_reported_without_the_value() {
     );
     assert_eq!(
         said::<(u8, u8)>("[1,2,3]"),
-        "it holds more than was expected"
+        "the value has more content than expected"
     );
     assert_eq!(
         said::<Vec<(u8, u8)>>("[[1,2],[1,2,3]]"),
-        "it holds more than was expected at `[1]`"
+        "the value has more content than expected at `[1]`"
     );
 }
 
@@ -472,11 +472,11 @@ fn problems_that_the_type_ignores_are_not_reported() {
 
 #[test]
 fn refusals_by_the_type_are_reported_with_its_expectation() {
-    let refused = "the type refused it, expected a time at `[0]`";
+    let refused = "the type rejected the value, expected a time at `[0]`";
     assert_eq!(said::<Vec<Quoting<CUSTOM>>>(r#"["a"]"#), refused);
     assert_eq!(
         said::<Vec<Quoting<CUSTOM>>>("[[0]]"),
-        "the type refused it at `[0]`"
+        "the type rejected the value at `[0]`"
     );
     assert_eq!(
         said::<Vec<Quoting<VALUE>>>(r#"["a"]"#),
@@ -505,9 +505,12 @@ fn refusals_by_the_type_are_reported_with_its_expectation() {
     let position = said::<Vec<Quoting<POSITION>>>("[4815162342]");
     assert_eq!(
         position,
-        "the type refused it, expected a time at `[0]` (line 1, column 11)"
+        "the type rejected the value, expected a time at `[0]` (line 1, column 11)"
     );
-    assert_eq!(said::<std::net::IpAddr>(r#""a""#), "the type refused it");
+    assert_eq!(
+        said::<std::net::IpAddr>(r#""a""#),
+        "the type rejected the value"
+    );
 }
 
 #[test]

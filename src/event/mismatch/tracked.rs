@@ -8,19 +8,19 @@ use serde::de::{
 use super::Names;
 use super::problem::{Problem, Step, position, stateless};
 
-/// The spot of a value that is being decoded.
+/// The position of a value that is being decoded.
 #[derive(Default)]
 pub(super) struct Spot<'t> {
-    /// The spot of which this one is a key, an element or a member.
+    /// The enclosing spot. This spot is one of its keys, elements or members.
     outer: Option<&'t Spot<'t>>,
     /// The fields or variants that the type declares here.
     names: Names,
     expected: Option<String>,
-    /// The declared name that equals the last text directly in this spot. A key is such a text.
+    /// The declared name that equals the last string directly in this spot, for example a key.
     name: Cell<Option<&'static str>>,
     /// The number of elements read.
     count: Cell<usize>,
-    /// A problem that passes through serde_json, whose error can't hold it.
+    /// A problem that is passed around serde_json, because serde_json's error can't contain it.
     problem: Cell<Option<Problem>>,
 }
 
@@ -45,13 +45,13 @@ impl Spot<'_> {
         .map_err(|error| spot.surfaced(&error, spot.expected.as_deref()))
     }
 
-    /// Hides a problem, so that serde_json can pass it on.
+    /// Stores a problem, and returns a placeholder error for serde_json.
     fn sunk<E: de::Error>(&self, problem: Problem) -> E {
         self.problem.set(Some(problem));
         E::custom("")
     }
 
-    /// Returns the problem behind an error of serde_json: the hidden one, or serde_json's own.
+    /// Returns the stored problem. If there is none, converts serde_json's error.
     pub(super) fn surfaced(&self, error: &impl de::Error, expected: Option<&str>) -> Problem {
         let message = error.to_string();
         let mut problem = self
@@ -62,7 +62,7 @@ impl Spot<'_> {
         problem
     }
 
-    /// Remembers the declared name that a text equals, if any. The text may be a key.
+    /// Stores the declared name that equals `text`, if any. The text may be a key.
     fn note(&self, text: &str) {
         if let Some(outer) = self.outer {
             outer
@@ -77,7 +77,7 @@ impl Spot<'_> {
     }
 }
 
-/// A wrapper of a part of serde: a deserializer, a seed, a visitor or an access, in its spot.
+/// Wraps a deserializer, a seed, a visitor or an access of serde, and adds its spot.
 pub(super) struct Tracked<'t, X> {
     pub(super) inner: X,
     pub(super) spot: &'t Spot<'t>,
@@ -142,7 +142,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only serde_json calls this, for a message of which only the class is read.
+        // Only serde_json calls this, for a message. `Problem` reads only the class from that
+        // message.
         Ok(())
     }
 
@@ -216,8 +217,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tracked<'_, A> {
         self.inner
             .next_key_seed(Tracked { inner, spot })
             .map_err(|error| {
-                // The only problem of a struct's key is an unknown field, and its text mentions the
-                // key.
+                // A struct's key has only one possible problem, an unknown field. Its text already
+                // mentions the key.
                 let mut problem = spot.surfaced(&error, None);
                 problem.in_key = spot.names.is_empty();
                 problem
