@@ -239,8 +239,8 @@ impl FromStr for EventType {
     }
 }
 
-/// Event types are compared, ordered and hashed by name, so `&str` works as a key of a map of event
-/// types.
+/// Event types are compared, ordered and hashed by name, so a lookup by `&str` works in a map of
+/// event types.
 impl Borrow<str> for EventType {
     fn borrow(&self) -> &str {
         self.as_str()

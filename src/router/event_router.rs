@@ -251,8 +251,8 @@ impl EventRouter {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The text
-    /// contains the file and the line of both registrations.
+    /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The
+    /// text contains the file and the line of both registrations.
     pub fn validate(&self) -> Result<(), Error> {
         self.routes.validate()
     }

@@ -48,8 +48,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Pattern`] if the text is empty, if its name is longer than 255 bytes, or if a `*`
-    /// isn't the whole last segment.
+    /// Returns [`ErrorKind::Pattern`] if the text is empty, if its name is longer than 255 bytes,
+    /// or if a `*` isn't the whole last segment.
     pub fn new(pattern: &str) -> Result<Self, Error> {
         match (pattern.strip_suffix(".*"), pattern.strip_suffix("[.*]")) {
             (Some(name), _) => Self::checked(Scope::Below, name, pattern),
@@ -62,7 +62,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Pattern`] if the name is empty, longer than 255 bytes, or contains a `*`.
+    /// Returns [`ErrorKind::Pattern`] if the name is empty, longer than 255 bytes, or contains a
+    /// `*`.
     pub fn prefix(name: &str) -> Result<Self, Error> {
         Self::checked(Scope::Prefix, name, name)
     }

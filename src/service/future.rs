@@ -16,8 +16,7 @@ use crate::runtime::BoxFuture;
 pin_project! {
     /// The response future of [`Webhook`](crate::Webhook) and [`Endpoint`](crate::Endpoint).
     ///
-    /// `F` is the future of the inner service. The default is for a service without an inner
-    /// service.
+    /// `F` is the future of the inner service. The default applies if there is no inner service.
     ///
     /// # Cancel safety
     ///

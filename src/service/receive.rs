@@ -196,8 +196,8 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Returns the status to send after the inbox has stored the event. If the event matches no
-    /// route and the status for unmatched events is an error, returns a rejection.
+    /// Returns the status to send after the inbox has stored the event. Returns a rejection if the
+    /// event matches no route and the status for unmatched events isn't a 2xx.
     fn status_of(&self, event: &Event) -> Result<StatusCode, Box<Rejection>> {
         let (Some(status), Some(router)) = (self.settings.unmatched, &self.settings.router) else {
             return Ok(StatusCode::OK);

@@ -129,10 +129,10 @@ impl DeliveryResult {
         match self.attempts.as_slice() {
             [] if status.is_success() => {
                 format!(
-                    "the answer was {status}{said} and nothing ran, as after a duplicate messageId"
+                    "the answer was {status}{said} and no route ran, as for a duplicate messageId"
                 )
             }
-            [] => format!("the answer was {status}{said} and nothing ran"),
+            [] => format!("the answer was {status}{said} and no route ran"),
             [.., last] => format!(
                 "the answer was {status}{said} and this ran: {}",
                 last.report()

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::event::{Event, EventType};
 
-/// A webhook request of Botisimo, or an invalid one.
+/// A mock webhook request, valid or invalid.
 ///
 /// Builds a valid request by default: `POST /webhooks/botisimo` with an envelope whose `data` is
 /// `null`. The `messageId` is unique, even across processes, so tests can share a durable inbox. A

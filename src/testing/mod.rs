@@ -74,10 +74,9 @@
 //!
 //! # Invalid requests
 //!
-//! [`MockRequest`] also builds requests that no sender should send: without a member, with a body that
-//! isn't JSON, with another content type, or with a body over the limit.
-//! [`build`](MockRequest::build) returns a plain [`http::Request`] for `tower::ServiceExt::oneshot` on
-//! any service.
+//! [`MockRequest`] also builds invalid requests. For example, a member is missing, the body isn't
+//! JSON, the content type is wrong, or the body exceeds the limit. [`build`](MockRequest::build)
+//! returns a plain [`http::Request`] for `tower::ServiceExt::oneshot` on any service.
 //!
 //! # Time
 //!

@@ -251,7 +251,7 @@ async fn a_failed_assertion_names_the_actual_result() {
     let refused = deliver(MockRequest::event("account.updated").truncated()).await;
     let message = panic_of(|| refused.assert_handled("account.updated"));
     assert!(
-        message.contains("the answer was 400 Bad Request (the body is not JSON) and nothing ran"),
+        message.contains("the answer was 400 Bad Request (the body is not JSON) and no route ran"),
         "{message}"
     );
 }
@@ -264,7 +264,7 @@ async fn a_clone_of_a_mock_is_a_copy_of_its_event_and_a_failed_assertion_names_i
     let copy = harness.deliver(mock).await;
     let message = panic_of(|| copy.assert_handled("*"));
     assert!(
-        message.contains("nothing ran, as after a duplicate messageId"),
+        message.contains("no route ran, as for a duplicate messageId"),
         "{message}"
     );
 }

@@ -197,7 +197,7 @@ impl de::Error for Problem {
     }
 }
 
-/// Returns the table's text for a message. The table contains prefixes of messages.
+/// Returns the table's text for the prefix with which the message starts.
 fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
     table
         .iter()

@@ -51,7 +51,7 @@ impl Spot<'_> {
         E::custom("")
     }
 
-    /// Returns the stored problem. If there is none, converts serde_json's error.
+    /// Returns the stored problem. If no problem is stored, converts serde_json's error.
     pub(super) fn surfaced(&self, error: &impl de::Error, expected: Option<&str>) -> Problem {
         let message = error.to_string();
         let mut problem = self
