@@ -640,6 +640,28 @@ async fn denied_checkpoints_are_warned_of_and_events_run() {
     recovered(&worker).await;
 }
 
+/// The first worker's acknowledgement gets lost, and the server delivers the event to the second worker.
+#[tokio::test]
+async fn what_one_worker_finished_but_could_not_acknowledge_no_other_worker_repeats() {
+    let server = Server::start_with(&users(&["$JS.ACK.>"])).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let runs = Runs::default();
+    let start = |context: &Context| {
+        let router = EventRouter::new().on("a", runs.noting("a"));
+        worker(context)
+            .ack_wait(Duration::from_secs(1))
+            .start(router)
+    };
+    let first = start(&context).await.unwrap();
+    send(&inbox, "a", "1").await;
+    until("it has run", async || runs.count() == 1).await;
+    let second = start(&operator(&server).await).await.unwrap();
+    drain(&first).await;
+    wait_idle(&second, 1).await;
+    assert_eq!(runs.count(), 1);
+}
+
 #[tokio::test]
 async fn without_a_stream_for_checkpoints_a_worker_starts_and_warns() {
     let server = Server::start().await;

@@ -1,7 +1,7 @@
 //! The durable consumers of a group. A worker creates missing consumers at their positions and compares existing ones.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{
@@ -47,6 +47,8 @@ pub(super) struct Consumers {
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) stalls: Arc<Stalls>,
     pub(super) runtime: Arc<dyn Runtime>,
+    /// When the checkpoints were last read.
+    pub(super) loaded: Mutex<Option<Instant>>,
     /// The names of the consumers that this worker has.
     pub(super) names: Vec<String>,
 }
@@ -90,7 +92,21 @@ impl Consumers {
         self.checkpoints.identify(stream.cached_info());
         // The start has no effect: the group has had the consumer, so there is a position.
         let start = self.options.first_start;
-        self.ensure(&stream, plan, start, true).await.map(drop)
+        self.ensure(&stream, plan, start, true).await?;
+        // A new leader may deliver events again that other workers finished.
+        self.load_checkpoints().await;
+        Ok(())
+    }
+
+    /// Reads the checkpoints, unless they were read within half of `ack_wait`. An event that another worker finished without an
+    /// answer to its acknowledgement is delivered again only after `ack_wait`.
+    pub(super) async fn refresh_checkpoints(&self) {
+        let now = self.runtime.now();
+        let loaded = *self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = loaded.map(|loaded| now.saturating_duration_since(loaded));
+        if age.is_none_or(|age| age >= self.options.ack_wait / 2) {
+            self.load_checkpoints().await;
+        }
     }
 
     async fn ensure(
@@ -246,6 +262,8 @@ impl Consumers {
 
     /// Reads the checkpoints. If that fails, the worker warns and goes on.
     async fn load_checkpoints(&self) -> Vec<u64> {
+        let now = self.runtime.now();
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         match self.checkpoints.load().await {
             Ok(loaded) => loaded,
             Err(error) => {

@@ -127,6 +127,9 @@ impl MessageTask {
         if !headers::is_meant_for(&headers, &self.route.plan.consumer) {
             return self.ack(info, Exit::Acked).await;
         }
+        if info.attempt > NonZeroU32::MIN {
+            self.worker.consumers.refresh_checkpoints().await;
+        }
         if self.is_finished(info) {
             // A new stream under the same name reuses the sequences.
             let (context, settings) = (

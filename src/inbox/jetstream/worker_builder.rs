@@ -265,6 +265,7 @@ impl JetStreamWorkerBuilder {
             checkpoints: Arc::clone(&checkpoints),
             stalls: Arc::clone(&stalls),
             runtime: Arc::clone(&runtime),
+            loaded: Mutex::default(),
             names: names.clone(),
         };
         let stream = stream::open(context, settings).await?;
