@@ -16,7 +16,7 @@ use crate::error::BoxError;
 /// of an allowed size can read the answer.
 const DRAIN: usize = 64 << 10;
 
-/// The reason why a body wasn't read to its end.
+/// The reason why a body wasn't read to the end.
 pub(super) struct Unread {
     pub(super) reason: RejectionReason,
     /// Whether the deadline hasn't passed and the rest of the body can be read.

@@ -159,7 +159,7 @@ impl<I: Inbox> Receiver<I> {
             .map_or(own, |inbox| inbox.min(own))
     }
 
-    /// Makes all checks that don't need the body.
+    /// Runs all checks that don't need the body.
     fn check_head(
         &self,
         parts: &Parts,

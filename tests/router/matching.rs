@@ -380,7 +380,10 @@ fn a_mistake_panics_at_the_callers_line() {
             || drop(EventRouter::new().fallback(noop).fallback(noop)),
             "fallback",
         ),
-        (|| drop(EventRouter::new().named("a")), "there is none"),
+        (
+            || drop(EventRouter::new().named("a")),
+            "`named` needs a route",
+        ),
         (
             || {
                 drop(
