@@ -164,7 +164,7 @@ where
     });
 }
 
-/// Sends requests that the receiver answers with this status.
+/// Sends requests, and checks that the receiver answers with this status.
 fn refuse(status: usize, times: u64) {
     let layer = WebhookLayer::new(PATH, EventRouter::new());
     let layer = match status {

@@ -1,4 +1,4 @@
-//! Measures the answers and their times at 10%, 50%, 90% and 200% of the capacity of a server.
+//! Measures the answers and their times at 10%, 50%, 90% and 200% of a server's capacity.
 
 use std::time::Duration;
 

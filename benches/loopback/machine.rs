@@ -1,4 +1,4 @@
-//! Describes the machine that the figures depend on.
+//! Describes the machine on which the figures depend.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -432,7 +432,7 @@ async fn a_body_that_fails_midway_is_answered_400() {
     );
 }
 
-// 408: see clock.rs
+// 408: see deadline.rs
 
 // 503
 
@@ -637,7 +637,7 @@ fn requests_are_answered_on_a_runtime_without_timers() {
     assert_eq!(slow.status(), 503);
 }
 
-// Settable statuses
+// Statuses that the user sets
 
 #[tokio::test]
 async fn the_status_of_a_malformed_body_can_be_set() {

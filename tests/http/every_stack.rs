@@ -620,7 +620,7 @@ mod checks {
         assert_eq!(stack.ran().await, ["by bytes"]);
     }
 
-    /// An early answer that drains the body keeps the connection open.
+    /// An early answer drains the body and keeps the connection open.
     pub(super) async fn an_early_answer_keeps_the_connection(mut stack: Stack) {
         let mut client = stack.connect().await;
         for _ in 0..3 {
@@ -754,7 +754,7 @@ mod http1_checks {
         assert_eq!(read_raw(&mut socket).await, 200);
         assert_eq!(stack.ran().await, ["continued"]);
 
-        // The server doesn't ask an unverified client for the body.
+        // The server doesn't send 100 to an unverified client.
         let mut socket = stack.connect_raw().await;
         socket
             .write_all(&raw(&stranger(), &headers, b""))

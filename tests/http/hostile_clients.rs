@@ -192,7 +192,7 @@ async fn after_hostile_http_1_clients_other_clients_still_get_answers() {
             [post("", &own), b"GARBAGE\r\n\r\n".to_vec()].concat(),
             &[&[200, 400]],
         ),
-        ("bytes in chunks", chunked(&padded, 1, ""), &[&[200]]),
+        ("one byte in each chunk", chunked(&padded, 1, ""), &[&[200]]),
         (
             "extensions",
             chunked(&own, 1, &";a=b".repeat(50)),

@@ -73,7 +73,7 @@ async fn a_webhook_never_reaches_the_inner_service_and_keeps_its_readiness() {
         assert_eq!(response.status(), 200);
     }
     assert_pending!(handle.poll_request());
-    // The inner service is still ready, for a request to another path.
+    // The inner service is still ready for a request to another path.
     let mut response = spawn(service.call(other()));
     let (request, send) = assert_ready!(handle.poll_request()).expect("the request");
     assert_eq!(request.uri(), "/other");

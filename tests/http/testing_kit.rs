@@ -173,7 +173,7 @@ async fn a_mock_works_with_oneshot_on_the_real_service() {
     );
 }
 
-/// Returns the message that `code` panics with.
+/// Returns the message of the panic of `code`.
 fn panic_of(code: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(code)).expect_err("it should have panicked");
     let text = payload.downcast_ref::<String>().cloned();

@@ -1,11 +1,9 @@
 //! The receiver accepts verified requests, answers others 401, and never shows a secret.
 
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
 #[cfg(feature = "tracing")]
 use std::sync::{Arc, Mutex};
 
+use crate::support::panics::catch_panic;
 use crate::support::receiver::{PATH, Script, Step, ask, good, idle, teapot};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
@@ -204,25 +202,11 @@ async fn a_custom_verifier_receives_the_head_and_the_whole_body() {
     assert_eq!(ask(&webhooks, request).await.status(), 401);
 }
 
-// Panics name the caller
+// Panics name the line of the caller
 
-thread_local! {
-    static PANICKED_AT: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
-}
-
-/// Returns the file and line of the panic in `code`.
+/// Returns the file and the line that the panic of `code` names.
 fn panicked_at(code: impl FnOnce()) -> Option<(String, u32)> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let next = take_hook();
-        set_hook(Box::new(move |info| {
-            let at = info.location().map(|at| (at.file().to_owned(), at.line()));
-            PANICKED_AT.set(at);
-            next(info);
-        }));
-    });
-    let _ = catch_unwind(AssertUnwindSafe(code));
-    PANICKED_AT.take()
+    catch_panic(code).map(|panic| (panic.file, panic.line))
 }
 
 #[test]
@@ -374,7 +358,7 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     );
 }
 
-// The warning
+// The warning about a missing verifier
 
 #[cfg(feature = "tracing")]
 const WARNING: &str = "webhooks are accepted from any client";

@@ -1,5 +1,5 @@
-//! Facts of the NATS server and its client, against which the inbox on JetStream takes precautions. If one of
-//! these tests fails, its precaution may be needless.
+//! Facts about the NATS server and its client. Each is the reason for a precaution of the inbox on JetStream.
+//! If a test fails, its precaution may be needless.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -134,7 +134,7 @@ async fn a_subject_of_four_kilobytes_disconnects_its_publisher() {
     let subject = format!("s.{}", "a".repeat(5000));
     client.publish(subject, "x".into()).await.unwrap();
     let connects = &client.statistics().connects;
-    until("it has connected again", async || {
+    until("the client has connected again", async || {
         connects.load(Ordering::Relaxed) > 1
     })
     .await;
@@ -151,7 +151,7 @@ async fn a_client_without_a_connection_keeps_its_messages() {
         client.connection_state() != State::Connected
     })
     .await;
-    // More than any limit of the client's that is set in bytes.
+    // The bodies are larger than any limit of the client that counts bytes.
     let body = bytes::Bytes::from(vec![b'x'; 1 << 19]);
     for _ in 0..64 {
         let publish = context.publish("s.a", body.clone());
@@ -159,7 +159,7 @@ async fn a_client_without_a_connection_keeps_its_messages() {
         assert!(kept.unwrap().is_ok());
     }
     server.restart().await;
-    until("all of it arrives", async || {
+    until("the server gets every message", async || {
         match context.get_stream("S").await {
             Ok(stream) => stream.cached_info().state.messages == 64,
             Err(_) => false,
@@ -173,7 +173,7 @@ async fn a_unicode_space_in_a_stored_subject_closes_its_consumers_connection() {
     let server = Server::start().await;
     let context = server.context().await;
     stream(&context, Config::default()).await;
-    // With headers; without any it is read otherwise.
+    // The message has headers. Without headers, the client parses it differently.
     let message = PublishMessage::build().payload("x".into()).message_id("1");
     let publish = context.send_publish("s.a\u{2003}b", message).await;
     publish.unwrap().await.unwrap();
@@ -184,7 +184,7 @@ async fn a_unicode_space_in_a_stored_subject_closes_its_consumers_connection() {
         .unwrap();
     let _messages = consumer.fetch().max_messages(1).messages().await.unwrap();
     let connects = &client.statistics().connects;
-    until("it has connected again", async || {
+    until("the client has connected again", async || {
         connects.load(Ordering::Relaxed) > 1
     })
     .await;

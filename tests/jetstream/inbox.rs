@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::support::nats::{self, Server, until};
+use crate::support::{event, typed};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Source, StorageType};
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, AcceptErrorKind, Accepted, Error, ErrorKind, Event, Inbox, JetStreamInbox,
-    StreamSettings,
+    AcceptError, AcceptErrorKind, Accepted, Error, ErrorKind, Inbox, JetStreamInbox, StreamSettings,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -22,12 +22,6 @@ async fn open(context: &Context) -> JetStreamInbox {
         .unwrap()
 }
 
-fn event(id: &str) -> Event {
-    MockRequest::event("account.updated")
-        .message_id(id)
-        .to_event()
-}
-
 async fn messages(context: &Context) -> u64 {
     let stream = context.get_stream("BOTISIMO").await.unwrap();
     stream.get_info().await.unwrap().state.messages
@@ -38,7 +32,7 @@ async fn an_event_is_in_the_stream_when_it_is_answered() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = open(&context).await;
-    let event = event("m-1");
+    let event = typed("account.updated");
     assert_eq!(inbox.accept(event.clone()).await, Ok(Accepted::New));
     let stream = context.get_stream("BOTISIMO").await.unwrap();
     let message = stream.get_raw_message(1).await.unwrap();
@@ -100,13 +94,13 @@ async fn while_the_server_is_away_events_are_refused_and_then_accepted_again() {
     let inbox = open(&context).await;
     assert!(inbox.accept(event("m-1")).await.is_ok());
     server.kill();
-    // At the first poll: no time passes.
+    // The answer comes at the first poll, so no time passes.
     until("the client notices", async || {
         inbox.accept(event("m-2")).now_or_never() == Some(Err(AcceptError::unavailable()))
     })
     .await;
     server.restart().await;
-    until("events are taken again", async || {
+    until("the inbox accepts events again", async || {
         inbox.accept(event("m-4")).await.is_ok()
     })
     .await;
@@ -129,13 +123,13 @@ async fn an_event_without_an_acknowledgement_in_time_is_503_and_its_bytes_count_
         inbox.accept(large.clone()).await,
         Err(AcceptError::unavailable())
     );
-    // The client still holds it, so there is no room for another one.
+    // The client still holds the event, so the inbox has no room for another event.
     assert_eq!(inbox.handle().stats().bytes, 900);
     assert_eq!(inbox.accept(event("m-2")).await, Err(AcceptError::full()));
     server.resume();
     inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
-    // It came late, and it counts.
+    // The acknowledgement came late, and the event counts.
     assert_eq!((stats.accepted, stats.refused, stats.bytes), (1, 2, 0));
     assert_eq!(inbox.accept(large).await, Ok(Accepted::Duplicate));
 }
@@ -183,10 +177,10 @@ async fn a_body_over_the_servers_limit_is_413() {
     let sized = |bytes| MockRequest::event("account.updated").padded(bytes);
     harness.deliver(sized(limit)).await.assert_status(200);
     harness.deliver(sized(limit + 1)).await.assert_status(413);
-    // One that a wrapper lets through all the same is refused.
+    // If a wrapper passes such an event on, the inbox refuses it.
     let refused = inbox.accept(sized(limit + 1).to_event()).await;
     assert_eq!(refused, Err(AcceptError::unavailable()));
-    // The longest names there are fit beside the largest body.
+    // The longest names fit beside the largest body.
     let longest = "\u{1}".repeat(255);
     let longest = MockRequest::event(longest.as_str()).message_id(longest.as_str());
     harness
@@ -208,7 +202,7 @@ async fn a_drain_refuses_new_events_and_waits_for_publishes_in_flight() {
     let inbox = inbox.unwrap();
     server.hang(&context).await;
     let accepting = tokio::spawn(inbox.accept(event("m-1")));
-    until("it is on its way", async || {
+    until("the publish is in flight", async || {
         inbox.handle().stats().bytes > 0
     })
     .await;

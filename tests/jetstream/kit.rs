@@ -23,7 +23,7 @@ pub(crate) async fn inbox(context: &Context) -> JetStreamInbox {
     inbox.open().await.unwrap()
 }
 
-/// A worker that retries without delay.
+/// Returns the builder of a worker that retries without delay.
 pub(crate) fn worker(context: &Context) -> JetStreamWorkerBuilder {
     let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
     JetStreamWorker::builder(context.clone(), "team")
@@ -40,7 +40,7 @@ pub(crate) async fn send(inbox: &JetStreamInbox, event_type: &str, id: &str) {
     assert_eq!(accepted, Ok(Accepted::New));
 }
 
-/// The runs of handlers, in the order in which it began: the route, the event's id, and the attempt.
+/// The runs of handlers, in the order in which they began: the route, the event's id, and the attempt.
 #[derive(Clone, Default)]
 pub(crate) struct Runs(Arc<Mutex<Vec<(String, String, u32)>>>);
 
@@ -70,7 +70,7 @@ impl Runs {
         self.of(route).into_iter().map(|run| run.0).collect()
     }
 
-    /// Returns a handler that only notes that it ran.
+    /// Returns a handler that only records its run.
     pub(crate) fn noting(
         &self,
         route: &'static str,
@@ -116,9 +116,9 @@ pub(crate) fn balanced(stats: &WorkerStats) {
     );
 }
 
-/// Waits until so many events have ended and none runs.
+/// Waits until this number of events has ended and no event runs.
 pub(crate) async fn wait_idle(worker: &JetStreamWorker, ended: u64) {
-    until("all have ended", async || {
+    until("all events have ended", async || {
         let stats = worker.stats();
         balanced(&stats);
         stats.acked + stats.dead >= ended && stats.running == 0

@@ -1,5 +1,7 @@
-//! Faults of servers and changes by operators while workers run: workers and receivers recover by themselves, skip no event and
-//! repeat no finished event. The guide has a table of these faults that names the tests.
+//! Faults of servers, and changes by operators while workers run. Workers and receivers recover by themselves,
+//! skip no event, and run no finished event again.
+//!
+//! The guide has a table of these faults that names the tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,12 +21,12 @@ use tokio::sync::Notify;
 use super::kit::{Log, Runs, balanced, event, inbox, send, settings, wait_idle, worker};
 use crate::support::nats::{self, Server, until};
 
-/// The settings of streams that the test itself creates, by these.
+/// Changes the settings of a stream that the test itself creates.
 fn existing() -> StreamSettings {
     StreamSettings::new()
 }
 
-/// A router with two routes that take the same events.
+/// Returns a router with two routes that match the same events.
 fn two_routes(runs: &Runs) -> EventRouter {
     EventRouter::new()
         .on("a", runs.noting("first"))
@@ -68,7 +70,8 @@ async fn drain(worker: &JetStreamWorker) {
     assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
 }
 
-/// Users: `worker`, whom the server takes every client for, with these subjects denied, and `operator`, who may do anything.
+/// The configuration of two users. The server takes every client for `worker`, which may not use these
+/// subjects. `operator` may do everything.
 fn users(denied: &[&str]) -> String {
     format!(
         "authorization {{ users: [\n\
@@ -95,17 +98,17 @@ async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
     send(&inbox, "a", "1").await;
     wait_idle(&before, 1).await;
     drain(&before).await;
-    // The second route begins with the events that come from now on.
+    // The second route begins with the events that arrive from now on.
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     send(&inbox, "a", "2").await;
     wait_idle(&worker, 2).await;
     delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
-    until("its log says so", async || {
+    until("the worker logs the creation", async || {
         log.count("the worker recreated a consumer") == 3
     })
     .await;
     send(&inbox, "a", "3").await;
-    until("all have run", async || runs.count() >= 5).await;
+    until("all events have run", async || runs.count() >= 5).await;
     recovered(&worker).await;
     drain(&worker).await;
     assert_eq!(runs.ids("first"), ["1", "2", "3"]);
@@ -132,7 +135,7 @@ async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last
     wait_idle(&between, 2).await;
     drain(&between).await;
     delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
-    // Nobody has a consumer for this one.
+    // No consumer of the second route exists for this event.
     send(&inbox, "a", "3").await;
     let after = start().await.unwrap();
     send(&inbox, "a", "4").await;
@@ -142,7 +145,7 @@ async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last
     assert_eq!(runs.ids("second"), ["2", "3", "4"]);
 }
 
-/// A worker that is killed has no drain to store what it knows.
+/// If a worker is killed, no drain stores its positions.
 #[tokio::test]
 async fn a_consumer_deleted_after_its_worker_was_killed_is_created_again_behind_the_last_finished_event()
  {
@@ -209,7 +212,7 @@ async fn an_event_that_waits_for_its_retry_survives_its_consumer_and_later_event
     mended.store(true, Ordering::Relaxed);
     let after = start().await.unwrap();
     send(&inbox, "a", "new").await;
-    until("both have run", async || runs.count() >= 13).await;
+    until("both events have run", async || runs.count() >= 13).await;
     drain(&after).await;
     let last: Vec<_> = runs.ids("a").split_off(11);
     assert_eq!(last, ["late", "new"]);
@@ -230,15 +233,18 @@ async fn an_event_that_runs_while_its_consumer_is_deleted_runs_once() {
         .named("route");
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    until("it has begun", async || runs.count() == 1).await;
+    until("the event has begun", async || runs.count() == 1).await;
     delete_consumers(&context, &["team-route"]).await;
-    until("it is delivered again", async || worker.stats().taken == 2).await;
+    until("the server delivers the event again", async || {
+        worker.stats().taken == 2
+    })
+    .await;
     gate.notify_one();
     wait_idle(&worker, 1).await;
     recovered(&worker).await;
     assert_eq!(runs.count(), 1);
     let left = consumer(&context, "team-route").await;
-    until("it is acknowledged", async || {
+    until("the worker has acknowledged the event", async || {
         let info = left.get_info().await.unwrap();
         info.num_ack_pending + info.num_pending as usize == 0
     })
@@ -315,13 +321,16 @@ async fn a_consumer_whose_filter_is_changed_under_a_worker_skips_nothing() {
         .await
         .unwrap();
     send(&inbox, "a", "2").await;
-    until("both routes have run both", async || runs.count() >= 4).await;
+    until("both routes have run both events", async || {
+        runs.count() >= 4
+    })
+    .await;
     drain(&worker).await;
     assert_eq!(runs.ids("first"), ["1", "2"]);
 }
 
 #[tokio::test]
-async fn a_consumer_whose_limits_are_changed_under_a_worker_goes_on_and_is_warned_of() {
+async fn a_consumer_whose_limits_are_changed_under_a_worker_continues_and_is_warned_of() {
     let log = Log::capture();
     let server = Server::start().await;
     let context = server.context().await;
@@ -364,7 +373,7 @@ async fn a_consumer_whose_limits_are_changed_under_a_worker_goes_on_and_is_warne
 }
 
 #[tokio::test]
-async fn a_purged_stream_goes_on_with_the_next_event() {
+async fn a_purged_stream_continues_with_the_next_event() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -378,7 +387,7 @@ async fn a_purged_stream_goes_on_with_the_next_event() {
     });
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    until("it has begun", async || runs.count() == 1).await;
+    until("the event has begun", async || runs.count() == 1).await;
     let stream = context.get_stream("BOTISIMO").await.unwrap();
     stream.purge().await.unwrap();
     gate.notify_one();
@@ -399,7 +408,7 @@ async fn a_deleted_stream_is_created_again_and_its_events_run() {
     let context = server.context().await;
     let inbox = inbox(&context).await;
     let runs = Runs::default();
-    // The second route is new, and yet it gets every event of the new stream.
+    // The second route is new. It still gets every event of the new stream.
     let only = EventRouter::new()
         .on("a", runs.noting("first"))
         .named("first");
@@ -410,14 +419,14 @@ async fn a_deleted_stream_is_created_again_and_its_events_run() {
     }
     wait_idle(&worker, 4).await;
     context.delete_stream("BOTISIMO").await.unwrap();
-    // They get the sequences that the finished ones had.
+    // The new events get the sequence numbers of the finished events.
     for id in ["3", "4", "5"] {
-        until("it is accepted", async || {
+        until("the inbox accepts the event", async || {
             inbox.accept(event("a", id)).await == Ok(Accepted::New)
         })
         .await;
     }
-    until("all have run", async || runs.count() >= 10).await;
+    until("all events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
     drain(&worker).await;
     for route in ["first", "second"] {
@@ -481,12 +490,12 @@ async fn a_server_that_comes_back_with_an_empty_store_gets_its_streams_and_consu
     server.wipe();
     server.restart().await;
     for id in ["3", "4", "5"] {
-        until("it is accepted", async || {
+        until("the inbox accepts the event", async || {
             inbox.accept(event("a", id)).await == Ok(Accepted::New)
         })
         .await;
     }
-    until("all have run", async || runs.count() >= 10).await;
+    until("all events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
     drain(&worker).await;
     for route in ["first", "second"] {
@@ -542,7 +551,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
     let cause = "denies `publish` on `botisimo.>`";
     assert_eq!(log.count(cause), 1, "{}", log.text());
     server.reconfigure(&users(&[])).await;
-    until("it is accepted", async || {
+    until("the inbox accepts the event", async || {
         inbox.accept(event("a", "2")).await.is_ok()
     })
     .await;
@@ -550,7 +559,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
 }
 
 #[tokio::test]
-async fn a_denied_pull_is_a_stall_and_no_absence_of_events() {
+async fn a_denied_pull_is_a_stall_and_not_an_absence_of_events() {
     let log = Log::capture();
     let server = Server::start_with(&users(&[])).await;
     let context = server.context().await;
@@ -595,7 +604,7 @@ async fn denied_consumer_calls_delay_the_recovery_and_are_warned_of() {
     let cause = "the consumer team-first can't be looked up";
     stalled(&worker, Some("first"), cause).await;
     server.reconfigure(&users(&[])).await;
-    until("both have run", async || runs.count() >= 4).await;
+    until("both events have run", async || runs.count() >= 4).await;
     recovered(&worker).await;
     drain(&worker).await;
     for route in ["first", "second"] {
@@ -615,14 +624,20 @@ async fn a_denied_acknowledgement_repeats_no_handler() {
     server.reconfigure(&users(&["$JS.ACK.>"])).await;
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "events can't be acknowledged").await;
-    until("it is delivered again", async || worker.stats().taken >= 3).await;
+    until("the server delivers the event again", async || {
+        worker.stats().taken >= 3
+    })
+    .await;
     server.reconfigure(&users(&[])).await;
-    until("it is acknowledged", async || worker.stats().acked == 1).await;
+    until("the worker has acknowledged the event", async || {
+        worker.stats().acked == 1
+    })
+    .await;
     recovered(&worker).await;
     assert_eq!(runs.count(), 1);
 }
 
-/// Denied checkpoints cost only the memory of positions.
+/// Without checkpoints, a worker loses only the memory of its positions.
 #[tokio::test]
 async fn denied_checkpoints_are_warned_of_and_events_run() {
     let server = Server::start_with(&users(&[])).await;
@@ -701,7 +716,7 @@ async fn a_worker_that_may_not_read_checkpoints_starts_and_warns() {
     assert_eq!(runs.count(), 2);
 }
 
-/// A router whose route fails for good, and counts its runs.
+/// Returns a router whose route fails permanently, and counts its runs.
 fn failing(count: &Arc<AtomicU32>) -> EventRouter {
     let count = Arc::clone(count);
     EventRouter::new().on("a", |_: Event| async move {
@@ -719,7 +734,10 @@ async fn a_deleted_dead_letter_stream_is_created_again() {
     let worker = worker(&context).start(failing(&count)).await.unwrap();
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
     send(&inbox, "a", "1").await;
-    until("its letter is stored", async || worker.stats().dead == 1).await;
+    until("the dead letter is stored", async || {
+        worker.stats().dead == 1
+    })
+    .await;
     assert_eq!(worker.dead_letters().list(None, 9).await.unwrap().len(), 1);
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
@@ -747,15 +765,18 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "there is no stream BOTISIMO_DEAD").await;
-    // The server would deliver it again after a third of a second.
+    // The server would deliver the event again after a third of a second.
     let begun = std::time::Instant::now();
-    until("it was not delivered again", async || {
+    until("the server didn't deliver the event again", async || {
         begun.elapsed() > Duration::from_secs(2)
     })
     .await;
     assert_eq!((worker.stats().dead, worker.stats().acked), (0, 0));
     context.create_stream(config).await.unwrap();
-    until("its letter is stored", async || worker.stats().dead == 1).await;
+    until("the dead letter is stored", async || {
+        worker.stats().dead == 1
+    })
+    .await;
     recovered(&worker).await;
     assert_eq!(count.load(Ordering::Relaxed), 1);
     assert_eq!(worker.dead_letters().list(None, 9).await.unwrap().len(), 1);
@@ -804,10 +825,16 @@ async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body(
         .padded(40_000)
         .to_event();
     assert_eq!(inbox.accept(large.clone()).await, Ok(Accepted::New));
-    until("it has begun", async || count.load(Ordering::Relaxed) == 1).await;
+    until("the event has begun", async || {
+        count.load(Ordering::Relaxed) == 1
+    })
+    .await;
     server.reconfigure("max_payload: 8192").await;
     gate.notify_one();
-    until("its letter is stored", async || worker.stats().dead == 1).await;
+    until("the dead letter is stored", async || {
+        worker.stats().dead == 1
+    })
+    .await;
     let letters = worker.dead_letters();
     let letter = letters.list(None, 9).await.unwrap().remove(0);
     assert_eq!((letter.message_id(), letter.body()), ("large", ""));
@@ -823,8 +850,8 @@ async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body(
         "the dead letter was stored without its body"
     );
     assert_eq!(count.load(Ordering::Relaxed), 1);
-    // The receiver knows the new limit, once its client has connected again.
-    until("a small one is accepted", async || {
+    // Once its client has connected again, the receiver knows the new limit.
+    until("the inbox accepts a small event", async || {
         inbox.accept(event("a", "small")).await.is_ok()
     })
     .await;
@@ -922,7 +949,7 @@ async fn the_permissions_of_the_guide_are_enough() {
     assert_eq!(log.count("stalled"), 0, "{}", log.text());
 }
 
-/// An account whose streams may take so many bytes.
+/// The configuration of an account whose streams may store this number of bytes.
 fn account(max_file: &str) -> String {
     format!(
         "accounts {{ A: {{ jetstream: {{ max_file: {max_file} }}, users: [ {{ user: worker, password: w }} ] }} }}\n\
@@ -941,7 +968,7 @@ async fn a_full_account_is_503_with_its_cause_and_recovers_when_there_is_room() 
     send(&inbox, "a", "1").await;
     server.reconfigure(&account("1KB")).await;
     let sized = || MockRequest::event("a").padded(2000).to_event();
-    until("it is full", async || {
+    until("the account is full", async || {
         inbox.accept(sized()).await == Err(AcceptError::full())
     })
     .await;
@@ -951,14 +978,14 @@ async fn a_full_account_is_503_with_its_cause_and_recovers_when_there_is_room() 
     let cause = "the stream BOTISIMO doesn't accept events";
     assert_eq!(log.count(cause), 1, "{}", log.text());
     server.reconfigure(&account("64MB")).await;
-    until("there is room", async || {
+    until("the account has room", async || {
         inbox.accept(sized()).await.is_ok()
     })
     .await;
     assert_eq!(log.count("the inbox has recovered"), 1, "{}", log.text());
 }
 
-/// `SMALL_DISK` is a folder on an empty file system of 16 MiB. A server that can't write turns JetStream off.
+/// `SMALL_DISK` is a folder on an empty file system of 16 MiB. If a server can't write, it turns JetStream off.
 #[tokio::test]
 #[ignore = "it needs a small file system"]
 async fn on_a_small_disk_that_is_full_events_are_refused_until_the_server_has_room_and_runs_again()
@@ -987,12 +1014,12 @@ async fn on_a_small_disk_that_is_full_events_are_refused_until_the_server_has_ro
     std::fs::remove_file(&filler).unwrap();
     server.kill();
     server.restart().await;
-    until("it is accepted", async || {
+    until("the inbox accepts the event", async || {
         inbox.accept(event("a", "last")).await.is_ok()
     })
     .await;
     accepted.push("last".to_owned());
-    until("all have run", async || {
+    until("all events have run", async || {
         let ran = [runs.ids("first"), runs.ids("second")];
         ran.iter()
             .all(|ran| accepted.iter().all(|id| ran.contains(id)))
@@ -1015,7 +1042,7 @@ async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequen
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     let accept = async |id: &'static str| {
-        until("it is accepted", async || {
+        until("the inbox accepts the event", async || {
             inbox.accept(event("a", id)).await == Ok(Accepted::New)
         })
         .await;
@@ -1028,18 +1055,18 @@ async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequen
     for id in ["2", "3"] {
         accept(id).await;
     }
-    until("they have run", async || worker.stats().acked == 6).await;
+    until("the events have run", async || worker.stats().acked == 6).await;
     server.kill();
     server.restore(&backup);
     server.restart().await;
     for id in ["4", "5"] {
         accept(id).await;
     }
-    until("they have run", async || runs.count() >= 10).await;
+    until("the events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
     delete_consumers(&context, &["team-first"]).await;
     accept("6").await;
-    until("it has run", async || runs.count() >= 12).await;
+    until("the event has run", async || runs.count() >= 12).await;
     drain(&worker).await;
     for route in ["first", "second"] {
         assert_eq!(runs.ids(route), ["1", "2", "3", "4", "5", "6"]);
@@ -1047,7 +1074,7 @@ async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequen
 }
 
 #[tokio::test]
-async fn what_one_worker_finished_no_other_worker_repeats_from_a_consumer_created_again() {
+async fn no_worker_runs_an_event_that_another_worker_finished_before_the_consumer_was_deleted() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -1065,11 +1092,11 @@ async fn what_one_worker_finished_no_other_worker_repeats_from_a_consumer_create
     let start = || worker(&context).start(router.clone());
     let (one, other) = (start().await.unwrap(), start().await.unwrap());
     send(&inbox, "a", "stuck").await;
-    until("it has begun", async || runs.count() == 1).await;
+    until("the event has begun", async || runs.count() == 1).await;
     for id in 0..40 {
         send(&inbox, "a", &id.to_string()).await;
     }
-    until("the others have ended", async || {
+    until("the other events have ended", async || {
         one.stats().acked + other.stats().acked == 40
     })
     .await;
@@ -1091,7 +1118,7 @@ async fn what_one_worker_finished_no_other_worker_repeats_from_a_consumer_create
     assert_eq!((count, ran.len()), (41, 41));
 }
 
-/// Two workers run events, while consumers and checkpoints are deleted and workers come and go.
+/// Two workers run events. Meanwhile operators delete consumers and checkpoints, and workers start and stop.
 #[tokio::test]
 async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_again() {
     let server = Server::start().await;
@@ -1130,9 +1157,9 @@ async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_ag
                 delete_consumers(&context, &["team-first", "team-second"]).await;
             }
         }
-        // A consumer that isn't there can't be deleted.
+        // A consumer that doesn't exist can't be deleted.
         for name in ["team-first", "team-second"] {
-            until("the consumers are there", async || {
+            until("the consumers exist", async || {
                 let found =
                     context.get_consumer_from_stream::<pull::Config, _, _>(name, "BOTISIMO");
                 found.await.is_ok()
@@ -1154,9 +1181,12 @@ async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_ag
     }
 }
 
-/// Waits until both routes have run so many events.
+/// Waits until both routes have run this number of events.
 async fn wait_for(runs: &Runs, events: usize) {
-    until("all have run", async || runs.count() >= 2 * events).await;
+    until("both routes have run the events", async || {
+        runs.count() >= 2 * events
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -1194,7 +1224,7 @@ async fn letters_are_pruned_by_the_servers_clock() {
         .start(failing(&Arc::default()))
         .await
         .unwrap();
-    // As a worker stores it whose clock is in 1970.
+    // A worker whose clock is in 1970 stores this letter.
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("Botisimo-Received", "1000"),

@@ -1,17 +1,18 @@
-//! Receivers, workers and servers in processes of their own, some of which are killed. A receiver or a worker
-//! is this binary, started again as the test `role`.
+//! Receivers, workers and servers in processes of their own. The tests kill some of them. A receiver or a
+//! worker is this binary, started again to run the test `role`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, process};
 
 use crate::support::nats::{Server, TIMEOUT, free_port, until};
+use crate::support::process::{Process, own_binary};
 use async_nats::jetstream::{self, Context};
 use axum::Router;
 use axum::routing::get;
@@ -26,13 +27,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
 
-/// After which time the server gives the event of a dead worker to another one.
+/// The time after which the server delivers the event of a dead worker to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(2);
 
-/// The bytes that a receiver may hold while the server is away.
+/// The limit of the bytes that a receiver holds while the server is away.
 const IN_FLIGHT: usize = 4 << 20;
 
-/// Names the role of this process, and the arguments of the role.
+/// The variable that names the role of this process and the arguments of the role.
 const ROLE: &str = "JETSTREAM_ROLE";
 
 /// The tests load the machine, so they run one after another.
@@ -60,7 +61,7 @@ fn settings(replicas: usize) -> StreamSettings {
     StreamSettings::new().replicas(replicas).create_if_missing()
 }
 
-/// The role of a receiver.
+/// Runs a receiver.
 async fn receive(url: &str, replicas: usize) {
     let context = context(url).await;
     let inbox = JetStreamInbox::builder(context)
@@ -82,7 +83,7 @@ async fn receive(url: &str, replicas: usize) {
     }
 }
 
-/// The role of a worker: it notes each begin and each end of a handler in a file.
+/// Runs a worker that writes each begin and each end of a handler to a file.
 async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: Duration) {
     let log = fs::File::options().append(true).open(log).unwrap();
     let log = Arc::new(log);
@@ -104,14 +105,14 @@ async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: 
     let _ = worker.drain(TIMEOUT).await;
 }
 
-/// Writes a line at once, so that it is there also if the process is killed next.
+/// Writes a line with a single write, so a kill leaves the whole line or nothing.
 fn note(mut log: &fs::File, what: &str, event: &Event) {
     let (id, attempt, process) = (event.id(), event.attempt(), process::id());
     let line = format!("{what} {id} {attempt} {process}\n");
     log.write_all(line.as_bytes()).unwrap();
 }
 
-/// Waits until standard input ends, which it does with the process that started this one.
+/// Waits until standard input ends. It ends with the process that started this process.
 async fn told_to_end() {
     let read = || std::io::stdin().lines().for_each(drop);
     tokio::task::spawn_blocking(read).await.unwrap();
@@ -123,36 +124,24 @@ async fn context(url: &str) -> Context {
 
 /// A receiver or a worker.
 struct Role {
-    process: Child,
-    /// Ends the process when it is dropped.
-    input: Option<ChildStdin>,
+    process: Process,
     said: String,
 }
 
 impl Role {
     /// Starts a process, and waits until it is ready.
     fn start(arguments: &[&str]) -> Self {
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "processes::role", "--nocapture"])
-            .env(ROLE, arguments.join(" "))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-        let said = output
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.strip_prefix("ready")?.trim().to_owned()));
-        // The test harness writes to the pipe after a minute, and ends if the pipe is closed.
-        thread::spawn(move || output.for_each(drop));
-        let said = said.unwrap_or_else(|| panic!("{arguments:?} doesn't start"));
-        let input = process.stdin.take();
-        Self {
-            process,
-            input,
-            said,
-        }
+        let mut command = Command::new(own_binary());
+        command.env(ROLE, arguments.join(" "));
+        let (tell, told) = mpsc::channel();
+        let process = Process::start(command, "processes::role", move |line| {
+            if let Some(said) = line.strip_prefix("ready") {
+                tell.send(said.trim().to_owned()).unwrap();
+            }
+        });
+        let said = told.recv_timeout(TIMEOUT);
+        let said = said.unwrap_or_else(|_| panic!("{arguments:?} doesn't start"));
+        Self { process, said }
     }
 
     fn receiver(url: &str, replicas: usize) -> Self {
@@ -166,26 +155,12 @@ impl Role {
     }
 
     fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
     }
 
-    /// Returns how many bytes of memory the process uses.
+    /// Returns the memory of the process in bytes.
     fn memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kilobytes * 1024)
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Some(self.process.memory("VmRSS:")? * 1024)
     }
 }
 
@@ -195,7 +170,7 @@ struct Log {
     _directory: TempDir,
 }
 
-/// A line of it.
+/// A line of the log.
 struct Line {
     what: String,
     id: String,
@@ -238,7 +213,7 @@ impl Log {
             .collect()
     }
 
-    /// Returns how many handlers ran at once at the most, and in how many processes they ran.
+    /// Returns the largest number of handlers that ran at once, and the number of processes in which they ran.
     fn spread(&self) -> (usize, usize) {
         let (mut running, mut most, mut processes) = (0_usize, 0, HashSet::new());
         for line in self.lines() {
@@ -283,7 +258,7 @@ impl Sender {
     }
 }
 
-/// Sends one event after another, from several tasks, until it is stopped.
+/// Sends events one after another, from several tasks, until the test stops them.
 struct Load {
     stop: Arc<AtomicBool>,
     answers: Arc<Mutex<HashMap<u16, u64>>>,
@@ -307,7 +282,7 @@ impl Load {
             load.tasks.push(tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let id = format!("load-{}", ID.fetch_add(1, Ordering::Relaxed));
-                    // As the sender does: again after a 5xx, though not for days.
+                    // Sends an event again after a 5xx, as the sender does.
                     for _ in 0..3 {
                         let status = sender.send(&receiver, &id, bytes).await;
                         *answers.lock().unwrap().entry(status).or_default() += 1;
@@ -348,15 +323,17 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
     for i in 0..16 {
         assert_eq!(sender.send(&receiver.said, &i.to_string(), 0).await, 200);
     }
-    until("both are in the middle", async || {
+    until("both workers are in the middle", async || {
         let begun = log.lines();
-        workers
-            .iter()
-            .all(|worker| begun.iter().any(|line| line.process == worker.process.id()))
+        workers.iter().all(|worker| {
+            begun
+                .iter()
+                .any(|line| line.process == worker.process.pid())
+        })
     })
     .await;
     let [killed, _other] = workers;
-    let killed_id = killed.process.id();
+    let killed_id = killed.process.pid();
     killed.kill();
     let begun = Instant::now();
     let lines = log.lines();
@@ -373,7 +350,7 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
         .cloned()
         .collect();
     assert!(!lost.is_empty());
-    until("all have ended", async || log.ended().len() == 16).await;
+    until("all events have ended", async || log.ended().len() == 16).await;
     println!(
         "  {} events of a killed worker ended {:?} after it, with an ack_wait of {ACK_WAIT:?}",
         lost.len(),
@@ -391,18 +368,21 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_under_load_costs_503_and_no_event() {
+async fn a_server_that_is_killed_under_load_causes_503_and_loses_no_event() {
     let _one = ONE_AT_A_TIME.lock().await;
     let mut server = Server::start().await;
     let (url, log, sender) = (server.url(), Log::new(), Sender::new());
     let receiver = Role::receiver(&url, 1);
     let _worker = Role::worker(&url, &log, (1, 64), 0);
     let load = Load::start(&sender, &[&receiver.said], 16, 32 << 10);
-    until("events are taken", async || load.count(200) >= 300).await;
+    until("the receiver accepts events", async || {
+        load.count(200) >= 300
+    })
+    .await;
     let before = receiver.memory();
     server.kill();
     let (refused, mut most) = (load.count(503), 0);
-    until("there are 503s for a hundred megabytes", async || {
+    until("the receiver refuses a hundred megabytes", async || {
         most = most.max(sender.bytes(&receiver.said).await);
         load.count(503) >= refused + 3200
     })
@@ -410,7 +390,7 @@ async fn a_server_that_is_killed_under_load_costs_503_and_no_event() {
     let meanwhile = receiver.memory();
     server.restart().await;
     let taken = load.count(200);
-    until("events are taken again", async || {
+    until("the receiver accepts events again", async || {
         load.count(200) >= taken + 300
     })
     .await;
@@ -423,7 +403,7 @@ async fn a_server_that_is_killed_under_load_costs_503_and_no_event() {
             before >> 20,
             meanwhile >> 20
         );
-        // Its allocator's and the connections' own come on top of what is in flight.
+        // The memory also contains the buffers of the allocator and of the connections.
         assert!(meanwhile < before + (48 << 20), "{before} {meanwhile}");
     }
     assert!(
@@ -435,14 +415,14 @@ async fn a_server_that_is_killed_under_load_costs_503_and_no_event() {
             .any(|status| ![200, 503].contains(status))
     );
     let accepted = load.stop().await;
-    until("all have been handled", async || {
+    until("all events have been handled", async || {
         accepted.is_subset(&log.ended())
     })
     .await;
     println!("  {} events answered 200, all handled", accepted.len());
 }
 
-/// Starts three servers that are one cluster.
+/// Starts three servers that form a cluster.
 async fn cluster() -> Vec<Server> {
     let ports: Vec<_> = (0..3).map(|_| (free_port(), free_port())).collect();
     let mut routes = String::new();
@@ -462,7 +442,7 @@ async fn cluster() -> Vec<Server> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_under_load_costs_no_event() {
+async fn a_leader_that_is_killed_under_load_loses_no_event() {
     let _one = ONE_AT_A_TIME.lock().await;
     const ROUNDS: usize = 5;
     let mut servers = cluster().await;
@@ -489,9 +469,12 @@ async fn a_leader_that_is_killed_under_load_costs_no_event() {
             .map(|receiver| receiver.said.as_str())
             .collect();
         let load = Load::start(&sender, &names, 16, 0);
-        until("events are taken", async || load.count(200) >= 300).await;
+        until("the receivers accept events", async || {
+            load.count(200) >= 300
+        })
+        .await;
         let mut leader = None;
-        until("there is a leader", async || {
+        until("the stream has a leader", async || {
             leader = leader_of(&context).await;
             leader.is_some()
         })
@@ -499,18 +482,19 @@ async fn a_leader_that_is_killed_under_load_costs_no_event() {
         let leader = leader.unwrap();
         servers[leader].kill();
         let taken = load.count(200);
-        until("events are taken without it", async || {
-            load.count(200) >= taken + 300
-        })
+        until(
+            "the receivers accept events without the killed server",
+            async || load.count(200) >= taken + 300,
+        )
         .await;
         let answers = load.answers.lock().unwrap().clone();
         let accepted = load.stop().await;
         servers[leader].restart().await;
-        until("all have been handled", async || {
+        until("all events have been handled", async || {
             accepted.is_subset(&log.ended())
         })
         .await;
-        until("all three are in step", async || {
+        until("all three servers have the same messages", async || {
             are_in_step(&context).await
         })
         .await;
@@ -526,7 +510,7 @@ async fn a_leader_that_is_killed_under_load_costs_no_event() {
     assert_eq!(answered, handled);
 }
 
-/// Returns the place of the server that leads the stream.
+/// Returns the position of the server that leads the stream.
 async fn leader_of(context: &Context) -> Option<usize> {
     let info = context
         .get_stream("BOTISIMO")
@@ -553,7 +537,7 @@ async fn are_in_step(context: &Context) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_workers_do_more() {
+async fn more_workers_handle_more_events() {
     let _one = ONE_AT_A_TIME.lock().await;
     const EVENTS: usize = 1200;
     let server = Server::start().await;
@@ -577,9 +561,9 @@ async fn more_workers_do_more() {
         });
         futures_util::future::join_all(sending).await;
         let sent = begun.elapsed();
-        // Of the round before there may be one whose worker was killed before its end was known.
+        // A worker of the previous round may have been killed before the server knew the end of its last event.
         let own = format!("{count}-");
-        until("all have been handled", async || {
+        until("all events have been handled", async || {
             let ended = log.ended();
             ended.iter().filter(|id| id.starts_with(&own)).count() == EVENTS
         })
@@ -588,7 +572,7 @@ async fn more_workers_do_more() {
         println!(
             "  {count} workers of 2 places, 10 ms an event: {rate:.0} events/s ({EVENTS} sent in {sent:.1?})"
         );
-        // None does more than its places allow, and all of them have a part in it.
+        // No worker runs more events than its concurrency allows, and each worker runs some events.
         let (most, processes) = log.spread();
         assert!(most <= 2 * count, "{most} ran at once");
         assert!(count == 1 || most > 2, "{most} ran at once");

@@ -1,4 +1,4 @@
-//! The workers on JetStream: which route runs which event, how often, and how the event ends.
+//! The workers on JetStream: the route that runs an event, how often it runs, and how the event ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use botisimo_webhooks::{
 use futures_util::StreamExt;
 use tokio::sync::{Notify, Semaphore};
 
-/// The event types that would be the end of a connection if they went into a subject as they are, and their like.
+/// Event types that would break a connection if a subject contained them unencoded, and similar types.
 fn hostile() -> Vec<String> {
     let mut hostile: Vec<String> = [
         " ",
@@ -78,7 +78,7 @@ fn hostile() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn each_route_gets_the_events_that_the_router_says() {
+async fn each_route_gets_the_events_that_match_it() {
     let server = Server::start().await;
     let context = server.context().await;
     let runs = Runs::default();
@@ -97,7 +97,7 @@ async fn each_route_gets_the_events_that_the_router_says() {
         .named("any")
         .fallback(runs.noting("rest"))
         .named("rest");
-    // A pattern the filter of which would be too long.
+    // The filter of this pattern would be too long.
     let long = "\u{1}".repeat(200);
     router = router
         .on_prefix(&long, runs.noting("long"))
@@ -147,7 +147,7 @@ async fn each_route_gets_the_events_that_the_router_says() {
         .start(router)
         .await
         .unwrap();
-    until("all have run", async || runs.count() >= count).await;
+    until("all routes have run", async || runs.count() >= count).await;
     assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (route, id, attempt) in runs.all() {
@@ -228,7 +228,7 @@ async fn events_that_wait_long_are_warned_of() {
     let inbox = builder.open().await.unwrap();
     send(&inbox, "a", "1").await;
     let sent = std::time::Instant::now();
-    until("it has waited", async || {
+    until("the event has waited", async || {
         sent.elapsed() > Duration::from_millis(6100)
     })
     .await;
@@ -349,7 +349,7 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
     send(&inbox, "poll", "3").await;
     wait_idle(&worker, 6).await;
     assert_eq!(worker.stats().dead, 3);
-    until("the hook is told", async || {
+    until("the hook is called", async || {
         told.load(Ordering::Relaxed) == 3
     })
     .await;
@@ -376,7 +376,7 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
     };
     assert_eq!(millis(letter.received_at()), millis(event.received_at()));
     assert!(letter.dead_lettered_at() >= letter.received_at());
-    // Pages, and single ones.
+    // Letters can be listed by page and found by id.
     let first = dead.list(None, 1).await.unwrap();
     let rest = dead.list(Some(first[0].id()), 10).await.unwrap();
     assert_eq!((first.len(), rest.len()), (1, 2));
@@ -386,11 +386,11 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
     );
     assert!(dead.get(u64::MAX / 2).await.unwrap().is_none());
 
-    // A replay runs the failed route alone, and its attempts begin anew.
+    // A replay runs only the failed route, and its attempts begin at 1 again.
     mended.store(1, Ordering::Relaxed);
     assert!(dead.replay(letter.id()).await.unwrap());
     assert!(!dead.replay(letter.id()).await.unwrap());
-    until("it has run", async || runs.of("bad").len() == 7).await;
+    until("the route has run", async || runs.of("bad").len() == 7).await;
     assert_eq!(runs.of("bad")[6], ("1".to_owned(), 1));
     assert_eq!(
         dead.replay_matching(&Pattern::new("poll.*").unwrap())
@@ -398,7 +398,7 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
             .unwrap(),
         1
     );
-    until("it has run", async || runs.of("bad").len() == 8).await;
+    until("the route has run", async || runs.of("bad").len() == 8).await;
     wait_idle(&worker, 10).await;
     assert_eq!(runs.of("good").len(), 3);
     assert_eq!(worker.stats().replayed, 2);
@@ -477,7 +477,7 @@ async fn letters_are_pruned_by_age() {
         dead.prune(Duration::ZERO).await.unwrap() > 0
     })
     .await;
-    until("both are gone", async || {
+    until("both letters are deleted", async || {
         dead.prune(Duration::ZERO).await.unwrap();
         dead.list(None, 10).await.unwrap().is_empty()
     })
@@ -532,9 +532,15 @@ async fn a_route_that_stalls_affects_no_other_route() {
     for id in 0..20 {
         send(&inbox, "a", &id.to_string()).await;
     }
-    until("the others have run", async || runs.of("quick").len() == 20).await;
-    until("its places are taken", async || runs.of("slow").len() == 2).await;
-    until("no more run", async || worker.stats().running == 2).await;
+    until("the other routes have run", async || {
+        runs.of("quick").len() == 20
+    })
+    .await;
+    until("the route uses all its permits", async || {
+        runs.of("slow").len() == 2
+    })
+    .await;
+    until("no more events run", async || worker.stats().running == 2).await;
     gate.add_permits(20);
     wait_idle(&worker, 40).await;
     assert_eq!(runs.of("slow").len(), 20);
@@ -563,15 +569,16 @@ async fn a_handler_may_take_longer_than_ack_wait() {
         .await;
     let mut signs = signs.unwrap();
     send(&inbox, "a", "1").await;
-    until("it has begun", async || runs.count() == 1).await;
-    // Three signs of life come in the time of one wait, so these take longer than one.
+    until("the handler has begun", async || runs.count() == 1).await;
+    // The worker sends three progress signals within one `ack_wait`, so these signals take longer than one
+    // `ack_wait`.
     for _ in 0..4 {
         let sign = tokio::time::timeout(nats::TIMEOUT, signs.next()).await;
         assert_eq!(sign.unwrap().unwrap().payload, "+WPI");
     }
     assert_eq!(runs.count(), 1);
     gate.notify_one();
-    until("it has ended", async || {
+    until("the handler has ended", async || {
         one.stats().acked + other.stats().acked == 1
     })
     .await;
@@ -589,11 +596,11 @@ async fn a_drain_returns_events_at_once_to_another_worker() {
         waiting.acquire().await.unwrap().forget();
     });
     let inbox = inbox(&context).await;
-    // Nothing would come back by itself while the test runs.
+    // Without the drain, the server wouldn't deliver these events again while the test runs.
     let start = || worker(&context).ack_wait(Duration::from_secs(600));
     let one = start().concurrency(1).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    until("it has begun", async || runs.count() == 1).await;
+    until("the handler has begun", async || runs.count() == 1).await;
     assert_eq!(one.drain(Duration::ZERO).await.remaining, 1);
     for id in 2..12 {
         send(&inbox, "a", &id.to_string()).await;
@@ -602,7 +609,7 @@ async fn a_drain_returns_events_at_once_to_another_worker() {
         .start(EventRouter::new().on("a", runs.noting("other")))
         .await
         .unwrap();
-    until("the other has run them", async || {
+    until("the other worker has run the events", async || {
         runs.of("other").len() == 10
     })
     .await;
@@ -628,7 +635,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
             .start(router.clone())
     };
     let one = start().await.unwrap();
-    // Its pull is under way: the server has it, and answers it with what comes now.
+    // The server has the worker's pull, and answers it with the event that arrives now.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -638,7 +645,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
     })
     .await;
     let drained = tokio::spawn(one.drain(nats::TIMEOUT));
-    // The drain begins with its first poll.
+    // The drain begins at its first poll.
     tokio::task::yield_now().await;
     send(&inbox, "a", "1").await;
     assert_eq!(drained.await.unwrap().remaining, 0);
@@ -648,7 +655,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
     assert_eq!(runs.count(), 0);
     let other = start().await.unwrap();
     wait_idle(&other, 1).await;
-    // A hand-back is a delivery, and deliveries are what attempts count.
+    // A returned event counts as a delivery, and attempts are counted by deliveries.
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 2)]);
 }
 
@@ -669,7 +676,7 @@ async fn each_group_gets_every_event_and_its_workers_share_them() {
         send(&inbox, "a", &id.to_string()).await;
     }
     wait_idle(&third, 50).await;
-    until("both are done", async || {
+    until("both groups are done", async || {
         one.stats().acked + other.stats().acked == 50
     })
     .await;
@@ -677,7 +684,7 @@ async fn each_group_gets_every_event_and_its_workers_share_them() {
 }
 
 #[tokio::test]
-async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_next() {
+async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_next_event() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -693,7 +700,7 @@ async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_n
     wait_idle(&two, 2).await;
     assert_eq!(runs.of("first").len(), 2);
     assert_eq!(runs.of("second"), [("2".to_owned(), 1)]);
-    // Both can be set.
+    // Both starting points can be set.
     let third = both.on_any(runs.noting("third"));
     let three = worker(&context).new_routes(StartAt::Beginning);
     let three = three.start(third).await.unwrap();
@@ -734,7 +741,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
     inbox(&context).await;
     let router = EventRouter::new().on("a", |_: Event| async {});
     let first = worker(&context).start(router.clone()).await.unwrap();
-    // A worker that runs would put the consumer back.
+    // A running worker would put the consumer back.
     assert_eq!(first.drain(nats::TIMEOUT).await.remaining, 0);
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
@@ -758,7 +765,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
         error.to_string().contains("ack_wait is 30s, not 7s"),
         "{error}"
     );
-    // Another pattern under the same name.
+    // A route of the same name has another pattern.
     let other = EventRouter::new().on("b", |_: Event| async {}).named("a");
     let error = worker(&context).start(other).await.unwrap_err();
     let text = error.to_string();
@@ -771,7 +778,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
         .await
         .unwrap();
     assert_eq!(consumer.cached_info().config, before);
-    // Of several filters one isn't seen by looking at `filter_subject`.
+    // If a consumer has several filters, `filter_subject` shows none of them.
     context
         .delete_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -900,7 +907,7 @@ async fn a_body_that_cant_be_decoded_is_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
+async fn an_event_whose_attempts_never_end_is_dead_lettered() {
     let server = Server::start().await;
     let context = server.context().await;
     let inbox = inbox(&context).await;
@@ -910,7 +917,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
     let idle = build().start(router.clone()).await.unwrap();
     assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
     send(&inbox, "a", "1").await;
-    // To the server, this looks like a worker that crashes each time.
+    // To the server, this event looks like an event whose worker crashes each time.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -934,7 +941,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered_at_last() {
         letters[0].cause(),
         Some("it was delivered 7 times and never came to an end")
     );
-    // A replay is a new message, and starts at attempt 1.
+    // A replay is a new message, so it starts at attempt 1.
     assert!(worker.dead_letters().replay(letters[0].id()).await.unwrap());
     wait_idle(&worker, 2).await;
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 1)]);
@@ -1021,7 +1028,7 @@ async fn a_retry_is_returned_with_its_delay() {
     assert!(returned.contains("7000000000"), "{returned}");
 }
 
-/// The client's own double acknowledgement took it for an answer that nobody is there to answer.
+/// The bug: the client's own double acknowledgement took the answer "no responders" for success.
 #[tokio::test]
 async fn an_acknowledgement_without_a_reply_doesnt_count() {
     let server = Server::start().await;
@@ -1036,25 +1043,25 @@ async fn an_acknowledgement_without_a_reply_doesnt_count() {
     let worker = worker(&context).ack_wait(Duration::from_secs(1));
     let worker = worker.start(router).await.unwrap();
     send(&inbox, "a", "1").await;
-    until("it has begun", async || runs.count() == 1).await;
+    until("the handler has begun", async || runs.count() == 1).await;
     let events = context.get_stream("BOTISIMO").await.unwrap();
     events.delete_consumer("team-a").await.unwrap();
     gate.notify_one();
-    until(
-        "the worker stops waiting for an answer, or has one",
-        async || {
-            let stats = worker.stats();
-            stats.running == 0 && stats.acked + stats.retried > 0
-        },
-    )
+    until("the worker gets an answer or stops waiting", async || {
+        let stats = worker.stats();
+        stats.running == 0 && stats.acked + stats.retried > 0
+    })
     .await;
-    // The consumer is created again, and the event that it delivers again needs no run.
-    until("it is acknowledged", async || worker.stats().acked == 1).await;
+    // The worker creates the consumer again. The server delivers the event again, and the event needs no run.
+    until("the worker has acknowledged the event", async || {
+        worker.stats().acked == 1
+    })
+    .await;
     assert_eq!(runs.count(), 1);
     balanced(&worker.stats());
 }
 
-/// It never returned: each letter that it sent round came back as another one.
+/// The bug: `replay_all` never returned, because each letter that it replayed came back as another letter.
 #[tokio::test]
 async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     let server = Server::start().await;
@@ -1067,11 +1074,14 @@ async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     for id in ["1", "2", "3"] {
         send(&inbox, "a", id).await;
     }
-    until("all are dead", async || worker.stats().dead == 3).await;
+    until("all events are dead", async || worker.stats().dead == 3).await;
     let letters = worker.dead_letters();
     let pattern = Pattern::new("a").unwrap();
     let replayed = letters.replay_matching(&pattern);
     let replayed = tokio::time::timeout(nats::TIMEOUT, replayed).await;
     assert_eq!(replayed.unwrap().unwrap(), 3);
-    until("all are dead again", async || worker.stats().dead == 6).await;
+    until("all events are dead again", async || {
+        worker.stats().dead == 6
+    })
+    .await;
 }

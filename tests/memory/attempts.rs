@@ -13,6 +13,7 @@ use botisimo_webhooks::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use crate::support::panics::panic_on_purpose;
 use crate::support::{balanced, event};
 
 fn seconds(seconds: u64) -> Duration {
@@ -318,7 +319,7 @@ async fn waiting_retries_count_against_the_inboxs_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_makes_waiting_retries_due() {
+async fn a_drain_runs_waiting_retries_at_once() {
     let retry = RetryPolicy::new()
         .initial_delay(seconds(1000))
         .max_delay(seconds(1000));
@@ -532,7 +533,7 @@ async fn a_router_that_is_first_reached_by_a_later_attempt_runs_its_routes() {
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
-/// The behaviour of a route in each attempt.
+/// The behaviour of a route in one attempt.
 #[derive(Clone, Debug)]
 enum Deed {
     Handle,
@@ -570,14 +571,13 @@ async fn perform(deed: Deed) -> Result<(), HandlerError> {
         Deed::Handle => Ok(()),
         Deed::Fail => Err("failed".into()),
         Deed::Permanent => Err(HandlerError::permanent("failed")),
-        Deed::Panic => panic!("panicked"),
+        Deed::Panic => panic_on_purpose(),
         Deed::Hang => pending().await,
     }
 }
 
 /// Compares attempts and counts with the model, and checks law 2.
 async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
-    std::panic::set_hook(Box::new(|_| {}));
     let runs: Arc<Mutex<HashMap<(String, usize), usize>>> = Arc::default();
     let scripts = Arc::new(scripts);
     let route = |route: usize| {

@@ -1,4 +1,5 @@
-//! Hostile handlers, hooks, subscribers and runtimes. No event is lost or counted wrongly, and nothing hangs.
+//! Hostile handlers, hooks, subscribers and runtimes. The inbox loses no event, counts each event once, and
+//! never hangs.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +16,7 @@ use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::TestRuntime;
-use crate::support::{balanced, event, wait_empty};
+use crate::support::{balanced, event, wait_idle};
 
 /// Fails a test that would otherwise hang forever.
 const BOUND: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
         .retry(RetryPolicy::no_retry())
         .build(router);
     inbox.accept(event("1")).await.unwrap();
-    assert_eq!(wait_empty(&inbox.handle()).await.dead, 1);
+    assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
 }
 
 /// The same bug in the receiver.
@@ -122,7 +123,7 @@ fn wait_idle_runs_the_events_that_a_runtime_left_behind() {
             tokio::task::yield_now().await;
         }
     });
-    let stats = runtime().block_on(wait_empty(&inbox.handle()));
+    let stats = runtime().block_on(wait_idle(&inbox.handle()));
     assert_eq!((stats.dead, stats.handled), (1, 1));
 }
 
@@ -144,7 +145,7 @@ impl http_body::Body for Explosive {
 impl Drop for Explosive {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            panic!("and again when it is dropped")
+            panic!("a second panic when it is dropped")
         }
     }
 }
@@ -245,7 +246,7 @@ async fn no_kind_of_runtime_loses_or_miscounts_an_event() {
                 assert_eq!(accepted, Ok(Accepted::New), "{spawns:?} {sleeps:?}");
                 balanced(&inbox.handle().stats());
             }
-            let stats = wait_empty(&inbox.handle()).await;
+            let stats = wait_idle(&inbox.handle()).await;
             assert_eq!(stats.handled + stats.dead, 30);
             assert!(runs.load(Ordering::SeqCst) >= 30);
             let drained = tokio::time::timeout(BOUND, inbox.handle().drain(BOUND)).await;
@@ -268,7 +269,7 @@ async fn a_retry_whose_timer_panics_runs_at_once() {
                 }),
             );
         inbox.accept(event("1")).await.unwrap();
-        let stats = wait_empty(&inbox.handle()).await;
+        let stats = wait_idle(&inbox.handle()).await;
         assert_eq!((stats.handled, stats.retried), (1, 2), "{spawns:?}");
     }
 }
@@ -293,7 +294,7 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
         .build(EventRouter::new());
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("1")).await.unwrap();
-    let stats = wait_empty(&inbox.handle()).await;
+    let stats = wait_idle(&inbox.handle()).await;
     assert!(stats.unhandled > 10 && stats.refused == 1, "{stats:?}");
     slot.lock().unwrap().take();
 }
@@ -328,7 +329,7 @@ fn a_waker_may_read_the_counts() {
             let _ = wait.as_mut().poll(&mut cx);
         }
     }
-    runtime.block_on(wait_empty(&handle));
+    runtime.block_on(wait_idle(&handle));
 }
 
 #[cfg(feature = "tracing")]
@@ -411,7 +412,7 @@ mod subscribers {
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
-            let stats = wait_empty(&inbox.handle()).await;
+            let stats = wait_idle(&inbox.handle()).await;
             assert_eq!(stats.dead, 3, "{panics}: {stats:?}");
             drop(guard);
         }
@@ -427,7 +428,7 @@ mod subscribers {
             for id in ["1", "2", "3"] {
                 inbox.accept(event(id)).await.unwrap();
             }
-            let stats = wait_empty(&inbox.handle()).await;
+            let stats = wait_idle(&inbox.handle()).await;
             assert_eq!(stats.handled, 3, "{panics}: {stats:?}");
             drop(guard);
         }
@@ -447,7 +448,7 @@ mod subscribers {
             let answer = answer.await.expect("the receiver catches panics").unwrap();
             assert_eq!(answer.status(), status);
         }
-        assert_eq!(wait_empty(&webhooks.handle()).await.accepted, 1);
+        assert_eq!(wait_idle(&webhooks.handle()).await.accepted, 1);
     }
 
     #[tokio::test]
@@ -475,7 +476,7 @@ mod subscribers {
         for id in 0..50 {
             let _ = inbox.accept(event((id / 2).to_string())).await;
         }
-        wait_empty(&inbox.handle()).await;
+        wait_idle(&inbox.handle()).await;
         assert!(asked.load(Ordering::SeqCst) > 20);
     }
 }

@@ -15,6 +15,7 @@ use botisimo_webhooks::{
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::support::panics::panic_on_purpose;
 use crate::support::runtime::TestRuntime;
 use crate::support::{balanced, run_ready_tasks, typed};
 
@@ -519,7 +520,7 @@ fn perform(deed: Deed) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> 
         match deed {
             Deed::Handle => {}
             Deed::Fail => return Err("failed".into()),
-            Deed::Panic => panic!("panicked"),
+            Deed::Panic => panic_on_purpose(),
             Deed::Hang => pending().await,
             Deed::Yield => tokio::task::yield_now().await,
             Deed::Sleep(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
@@ -534,7 +535,6 @@ type Arriving = (bool, Deed, Deed, u64);
 
 /// Checks law 2 after every step, under random handler behaviour and load.
 async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
-    std::panic::set_hook(Box::new(|_| {}));
     let script: HashMap<String, Arriving> = arrivals
         .iter()
         .enumerate()
@@ -745,7 +745,7 @@ impl std::error::Error for Unspeakable {}
 impl Drop for Unspeakable {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            panic!("nor dropped")
+            panic!("a panic in drop")
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::sync::{Barrier, Semaphore};
 
+use crate::support::panics::panic_on_purpose;
 use crate::support::runtime::TestRuntime;
 use crate::support::subscriber::capture;
 use crate::support::{key, keyed, letters, run_ready_tasks, wait_idle};
@@ -1191,7 +1192,7 @@ fn modelled(rules: Rules, model: &Arc<Mutex<Model>>) -> MemoryInbox {
             }
             Deed::Fail => Err(HandlerError::new("failed")),
             Deed::Permanent => Err(HandlerError::permanent("failed")),
-            Deed::Panic => panic!("panicked"),
+            Deed::Panic => panic_on_purpose(),
             Deed::Hang => pending().await,
         }
     });
@@ -1255,21 +1256,7 @@ async fn nth(inbox: &MemoryInbox, place: usize) -> Option<(u64, usize)> {
     Some((letter.id(), letter.message_id().parse().unwrap()))
 }
 
-/// Hides intentional panics from the output.
-fn quiet() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload().downcast_ref::<&str>() != Some(&"panicked") {
-                hook(panic);
-            }
-        }));
-    });
-}
-
 async fn against_the_model(rules: Rules, steps: Vec<Step>) {
-    quiet();
     let model = Arc::new(Mutex::new(Model {
         rules,
         script: Vec::new(),

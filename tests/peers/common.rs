@@ -1,13 +1,15 @@
-//! Shared by the programs of the peers: an inbox on disk that accepts events, and the ids that a handler stored through the peer.
+//! Shared by the programs of the peers: an inbox on disk that accepts events, and the ids of the events whose
+//! handlers stored them through the peer.
 
 use std::sync::Arc;
 
 use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, SqliteInbox};
 
-/// The ids of the events that the inbox accepts.
+/// The ids of the events that the program sends to the inbox.
 pub const IDS: [&str; 3] = ["m-1", "m-2", "m-3"];
 
-/// Opens an inbox whose handler runs `store` for each event, accepts the events of [`IDS`], and waits for their handlers.
+/// Opens an inbox whose handler runs `store` for each event. Accepts the events of [`IDS`], and waits until the
+/// inbox is idle.
 pub async fn deliver<F, E>(
     folder: &tempfile::TempDir,
     store: impl Fn(String) -> F + Send + Sync + 'static,

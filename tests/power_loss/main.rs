@@ -1,6 +1,7 @@
-//! Laws 1 and 10 through a power failure: an event is synced before its 200 is written. strace records the
-//! system calls of a server under load. Other tests open the file that a disk would hold that keeps only
-//! synced data.
+//! Laws 1 and 10 through a power failure: the inbox syncs an event before the receiver writes its 200.
+//!
+//! strace records the system calls of a server under load. Other tests open the file as a disk that keeps only
+//! synced data would hold it.
 //!
 //! The tests need strace, so a plain `cargo test` leaves them out. Run `cargo test --test power_loss`.
 #![cfg(all(target_os = "linux", feature = "sqlite", feature = "tokio"))]
@@ -20,20 +21,20 @@ use rusqlite::Connection;
 use support::server::{Server, ServerFolder, Starting, body, own_binary, texts, until};
 
 #[test]
-#[ignore = "the process that the others start"]
+#[ignore = "the process that other tests start"]
 fn server() {
     support::server::serve();
 }
 
-/// Starts a server whose calls on files and sockets are written to `trace`.
+/// Starts a server under strace. strace writes the calls on files and sockets to `trace`.
 fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
     let found = Command::new("strace").arg("-V").output();
     assert!(
         found.is_ok_and(|found| found.status.success()),
-        "this test needs strace: `apt-get install strace`, or the like of your system"
+        "this test needs strace: `apt-get install strace`, or the package of your system"
     );
     let mut strace = Command::new("strace");
-    // Paths beside the numbers of files, and a page of the database as a whole.
+    // strace prints paths beside the numbers of files, and whole pages of the database.
     strace.args(["-f", "-y", "-s", "5000", "-o"]);
     strace.arg(place.folder().join("trace"));
     strace.args(["-e", "trace=read,recvfrom,write,writev,sendto,sendmsg,pwrite64,pwritev,ftruncate,fsync,fdatasync"]);
@@ -41,7 +42,7 @@ fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
     place.start_by(strace)
 }
 
-/// Sends events over several connections at once, and returns the ids of those that were answered 200.
+/// Sends events over several connections at once, and returns the ids of the events that were answered 200.
 fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
     let taken = Mutex::new(HashSet::new());
     thread::scope(|scope| {
@@ -51,7 +52,7 @@ fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
                 let mut connection = server.client();
                 for number in 0..each {
                     let id = format!("event-{name}-{client}-{number}-end");
-                    // The inbox may say no, which is no loss.
+                    // The inbox may refuse the event, which loses nothing.
                     if connection.post(&body(&id, "{}")).unwrap() == 200 {
                         taken.lock().unwrap().insert(id);
                     }
@@ -79,10 +80,11 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
         taken.len(),
         batches.len()
     );
-    assert!(*largest > 1, "there was no load");
+    assert!(*largest > 1, "no sync covered several events");
 }
 
-/// Checks for each event that its page was written, then synced, and then its 200 written. Returns how many events each sync was for.
+/// Checks for each event that the inbox wrote its page, then synced the page, and that the receiver wrote the
+/// 200 after that. Returns the number of events of each sync.
 #[track_caller]
 fn check_order(
     place: &ServerFolder,
@@ -114,7 +116,7 @@ fn check_order(
         );
         *batches.entry(sync.unwrap().begun).or_default() += 1;
     }
-    // Or the log itself could be gone.
+    // If the folder isn't synced, the log itself may be lost.
     let folder = place.folder().to_str().unwrap();
     let first = answered.values().min().unwrap();
     let entered = calls.iter().any(|call| {
@@ -124,7 +126,7 @@ fn check_order(
     batches
 }
 
-/// Sends events, each again until it is taken, and returns their ids.
+/// Sends events, each until it is accepted, and returns their ids.
 fn load_until_taken(server: &Server) -> HashSet<String> {
     let ids = thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
@@ -146,7 +148,7 @@ fn load_until_taken(server: &Server) -> HashSet<String> {
     ids
 }
 
-/// Checks that each of these events has run once, and will not again.
+/// Checks that each of these events has run once and won't run again.
 fn check_ran(place: &ServerFolder, server: Server, ids: &HashSet<String>) {
     server.end();
     let ran: Vec<_> = place.journal().into_iter().map(|line| line.id).collect();
@@ -173,7 +175,7 @@ fn an_event_whose_sync_fails_is_answered_503_and_accepted_when_sent_again() {
 #[test]
 fn an_event_whose_sync_takes_too_long_is_answered_503_and_is_a_duplicate_when_sent_again() {
     let place = ServerFolder::new();
-    // Longer than the receiver's timeout of 3 s.
+    // The call takes longer than the receiver's timeout of 3 s.
     let fault = "inject=fsync,fdatasync:delay_enter=5000000:when=20";
     let server = traced(&place, &["-e", fault]).listening();
     let ids = load_until_taken(&server);
@@ -191,9 +193,9 @@ fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     let server = traced(&place, &[]).listening();
     let mut taken = load(&server, "a", 75);
     let trace = place.folder().join("trace");
-    until("there is a checkpoint, in a pause", || {
+    until("a pause brings a checkpoint", || {
         let trace = fs::read_to_string(&trace).unwrap();
-        // The last line may not be all there.
+        // The last line may be incomplete.
         let whole = trace.rfind('\n').map_or(0, |end| end + 1);
         checkpoints(&calls(&trace[..whole])) > 0
     });
@@ -208,7 +210,7 @@ fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     answered.sort_unstable();
     let mut answered = answered.into_iter().peekable();
     let (mut disk, mut owed, mut states) = (Disk::default(), Vec::new(), 0);
-    // By the line at which a thing happens.
+    // The changes of the files and the answers, by the lines of the trace.
     calls.sort_by_key(|call| call.ended);
     for call in &calls {
         while let Some((_, id)) = answered.next_if(|(begun, _)| *begun < call.ended) {
@@ -230,14 +232,14 @@ fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     );
 }
 
-/// Returns how often the database was synced once the log was in use.
+/// Returns the number of syncs of the database after the first write to the log.
 fn checkpoints(calls: &[Call]) -> usize {
     let synced = calls.iter().filter(|call| call.is_sync());
     let later = synced.skip_while(|call| !call.file.ends_with("inbox.db-wal"));
     later.filter(|call| call.file.ends_with("inbox.db")).count()
 }
 
-/// The files of an inbox: as they look to the process, and as they were synced.
+/// The files of an inbox, both as the process sees them and as they were synced.
 #[derive(Default)]
 struct Disk {
     seen: HashMap<String, Vec<u8>>,
@@ -258,15 +260,15 @@ impl Disk {
                 file[from..to].copy_from_slice(&call.data);
             }
             "ftruncate" => file.resize(call.number, 0),
-            // One thread writes, so nothing has come in since the sync began.
+            // A single thread writes, so no write has happened since the sync began.
             "fsync" | "fdatasync" => {
                 self.synced.insert(name.to_owned(), file.clone());
             }
-            other => panic!("{other} isn't expected here"),
+            other => panic!("this test doesn't know the call {other}"),
         }
     }
 
-    /// Opens what is synced, and looks for events in it.
+    /// Opens the synced files, and searches them for events.
     fn check(&self, ids: &[&String]) {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in &self.synced {
@@ -278,21 +280,21 @@ impl Disk {
         for id in ids {
             assert!(
                 remembered.contains(*id),
-                "{id} isn't on disk, and has its 200"
+                "{id} was answered 200 and isn't on disk"
             );
         }
-        // An event may have ended by then, but in no state is there one without its id.
+        // The event may have ended by then. But no state has an event without its id.
         let check = texts(&inbox, "PRAGMA quick_check");
         assert_eq!(check, ["ok"]);
     }
 }
 
-/// A system call on a file or a socket. When it began and ended is the number of a line: strace sees everything in an order in
-/// which it happened.
+/// A system call on a file or a socket. Its begin and its end are line numbers. strace prints the calls in an
+/// order in which they may have happened.
 #[derive(Debug)]
 struct Call {
     name: String,
-    /// The file of the descriptor.
+    /// The path of the descriptor's file.
     file: String,
     begun: usize,
     ended: usize,
@@ -308,7 +310,8 @@ impl Call {
     }
 }
 
-/// Returns for each event when its 200 began to be written: the next answer on its connection after it was read.
+/// Returns for each event when the server began to write its 200: the next answer on the connection on which
+/// the server read the event.
 fn answers(calls: &[Call]) -> HashMap<String, usize> {
     let (mut asked, mut answered) = (HashMap::new(), HashMap::new());
     for call in calls.iter().filter(|call| call.file.starts_with("socket:")) {
@@ -323,7 +326,7 @@ fn answers(calls: &[Call]) -> HashMap<String, usize> {
     answered
 }
 
-/// Returns the ids of the events that are mentioned.
+/// Returns the ids of the events in these bytes.
 fn ids(data: &[u8]) -> impl Iterator<Item = String> {
     let text = String::from_utf8_lossy(data);
     let rests = text.split("event-").skip(1);
@@ -331,8 +334,8 @@ fn ids(data: &[u8]) -> impl Iterator<Item = String> {
     ids.collect::<Vec<_>>().into_iter()
 }
 
-/// Reads what strace wrote: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`, which is in two lines if something else
-/// happened in between. Calls that failed are left out.
+/// Parses the output of strace: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`. If another call
+/// happens in between, the call is on two lines. Leaves out failed calls.
 fn calls(trace: &str) -> Vec<Call> {
     let (mut calls, mut unfinished) = (Vec::new(), HashMap::new());
     for (at, line) in trace.lines().enumerate() {
@@ -375,7 +378,7 @@ fn call(text: &str, begun: usize, ended: usize) -> Option<Call> {
     })
 }
 
-/// Reads a string of C up to its end.
+/// Parses a C string up to its closing quote.
 fn unescaped(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), text.bytes().peekable());
     while let Some(byte) = rest.next() {

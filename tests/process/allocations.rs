@@ -20,7 +20,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service};
 
-/// Answers without an allocation.
+/// An inner service that answers without an allocation.
 #[derive(Clone)]
 struct Inner;
 
@@ -38,7 +38,7 @@ impl Service<Request<Full<Bytes>>> for Inner {
     }
 }
 
-/// Sends a request to its end, and returns the bytes of the answer.
+/// Sends a request, reads the whole answer, and returns its bytes.
 fn send<S, B>(service: &S, request: Request<Full<Bytes>>) -> usize
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
@@ -79,17 +79,17 @@ fn a_request_for_another_path_allocates_nothing() {
     let (length, mut bytes) = (request().body_bytes().len(), 0);
     let ours = measure(|| bytes = send(&service, through));
     assert_eq!((ours.count_total, bytes), (0, length));
-    // To wrap another service, as axum does for each request, costs none either.
+    // Wrapping another service allocates nothing either. axum wraps one for each request.
     assert_eq!(measure(|| drop(layer.layer(Inner))).count_total, 0);
 
-    // The counter counts: an answer of our own has its allocation.
+    // An answer of the receiver allocates, which shows that the counter counts.
     let webhook = MockRequest::event("account.updated").build::<Full<Bytes>>();
     assert_ne!(measure(|| bytes = send(&service, webhook)).count_total, 0);
 }
 
-/// The bug: each of the thousands of secrets that fit into a URL was decoded twice.
+/// The bug: a URL has room for thousands of secrets, and the verifier decoded each of them twice.
 #[test]
-fn a_thousand_wrong_secrets_cost_no_allocation_more_than_one() {
+fn a_thousand_wrong_secrets_allocate_no_more_than_one() {
     let layer = WebhookLayer::new("/webhooks/botisimo", EventRouter::new())
         .verify(SharedSecret::in_query("token", "s3cret"));
     let service = layer.layer(Inner);
@@ -119,7 +119,7 @@ fn parsing_and_finding_a_documented_event_type_allocate_nothing() {
         assert_eq!(parsed.count_total, 0, "{name}");
         assert_eq!(found, name.starts_with("connection.stream"));
     }
-    // The counter counts: any other name is kept.
+    // The router keeps a copy of any other name, which shows that the counter counts.
     assert_ne!(
         measure(|| drop(EventType::from("planet.discovered"))).count_total,
         0
@@ -138,12 +138,12 @@ fn accept(inbox: &MemoryInbox, number: usize, body: &str) {
 }
 
 #[test]
-fn an_event_that_waits_costs_less_than_300_bytes_beyond_its_body() {
+fn a_waiting_event_takes_less_than_300_bytes_beyond_its_body() {
     const EVENTS: usize = 100_000;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
-    // Nothing runs on it while it isn't blocked on.
+    // This runtime runs tasks only while the test blocks on it.
     let _entered = runtime.enter();
     let inbox = MemoryInbox::builder()
         .max_events(EVENTS)
@@ -164,7 +164,7 @@ fn an_event_that_waits_costs_less_than_300_bytes_beyond_its_body() {
 }
 
 #[test]
-fn an_event_costs_nine_allocations_from_its_request_to_its_end() {
+fn an_event_makes_nine_allocations_from_its_request_to_its_end() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
@@ -178,7 +178,7 @@ fn an_event_costs_nine_allocations_from_its_request_to_its_end() {
         let request = request.build::<Full<Bytes>>();
         let measured = measure(|| {
             runtime.block_on(async { send(&service, request) });
-            // The worker that was spawned for it has its turn. tokio's own `yield_now` allocates.
+            // The worker of the event runs now. tokio's own `yield_now` allocates.
             let mut turns = 0..2;
             runtime.block_on(poll_fn(|cx| {
                 cx.waker().wake_by_ref();
@@ -190,9 +190,9 @@ fn an_event_costs_nine_allocations_from_its_request_to_its_end() {
     };
     // The first event makes room in the queue, among the ids and in the runtime.
     deliver("m-0");
-    // The receiver's future; the body, and the envelope that owns it; the job; the worker's future and its task; the
-    // attempt's state, and its routes, which the reports share; the handler's future. Data with brackets in it costs one
-    // more.
+    // The receiver's future; the body, and the envelope that owns it; the job; the worker's future and its
+    // task; the attempt's state, and its routes, which the reports share; the handler's future. If the data
+    // contains brackets, one more.
     assert_eq!(deliver("m-1"), 9);
     assert_eq!(deliver("m-2"), 9);
 }

@@ -1,6 +1,7 @@
-//! Law 10, with a process that is killed under load at random moments and started again on the same file. No
-//! event answered 200 is lost, and no event runs again after its end was committed. Each process opens the inbox by another of
-//! its names, and has another wrong clock.
+//! Law 10, with a server that the test kills under load at random moments and starts again on the same file.
+//!
+//! The inbox loses no event answered 200, and runs no event again after its end was committed. Each server
+//! opens the inbox by another of its names, and has another wrong clock.
 //!
 //! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, as far as the
 //! scheduler allows.
@@ -36,13 +37,14 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
         place.name = rng.choice(&names).cloned();
         place.ahead = rng.choice(CLOCKS).unwrap_or(0);
         let starting = place.start();
-        // Now and then before it serves: while it opens the inbox, or has just begun to recover.
+        // Some kills hit a server before it serves: while it opens the inbox, or when it has just begun to
+        // recover.
         if rng.u8(..6) == 0 {
             thread::sleep(Duration::from_millis(rng.u64(..120)));
             starting.kill();
         } else {
             let mut server = recovered(starting, &truth);
-            // Else the backlog grows, and new events never run.
+            // Without this wait, the backlog would grow, and new events would never run.
             if rng.u8(..3) == 0 {
                 server.wait_idle();
             }
@@ -59,7 +61,7 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     }
     let server = recovered(place.start(), &truth);
     let stats = server.wait_idle();
-    assert_eq!(stats.of("dead"), 0, "a retry would have done it");
+    assert_eq!(stats.of("dead"), 0, "a retry would have succeeded");
     server.end();
     truth.check(&place, &senders);
     assert_eq!(truth.pending, Vec::<String>::new());
@@ -69,13 +71,16 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
     println!("lost {lost}, run twice {}", truth.run_twice());
     assert_eq!(lost, 0);
     let fewest = if rounds > 20 { 1 } else { 0 };
-    assert!(truth.killed_in_flight >= fewest, "no kill hit anything");
+    assert!(
+        truth.killed_in_flight >= fewest,
+        "no kill hit an event in flight"
+    );
 }
 
 const HOUR: i64 = 60 * 60;
 const DAY: i64 = 24 * HOUR;
 
-/// How far the clock of a server may be ahead.
+/// Draws how far the clock of a server is ahead.
 const CLOCKS: [i64; 8] = [
     0,
     0,
@@ -87,7 +92,7 @@ const CLOCKS: [i64; 8] = [
     30 * 365 * DAY,
 ];
 
-/// Returns the inbox's name, and others that lead to it.
+/// Returns the path of the inbox, and other names that lead to the same file.
 fn names(place: &ServerFolder) -> Vec<PathBuf> {
     let folder = place.folder();
     let (link, other) = (folder.join("link.db"), folder.join("folder"));
@@ -119,7 +124,7 @@ fn counts(truth: &Truth, senders: &[Sender]) -> String {
     )
 }
 
-/// Waits for a server, and checks that it found what the one before left.
+/// Waits for a server, and checks the events that it recovered from the previous server.
 fn recovered(starting: Starting, truth: &Truth) -> Server {
     let server = starting.listening();
     let recovered = server.stats().of("recovered");
@@ -130,11 +135,11 @@ fn recovered(starting: Starting, truth: &Truth) -> Server {
 #[derive(Clone, Copy)]
 enum End {
     Kill,
-    /// A kill in the middle of a drain.
+    /// Kills the server during a drain.
     Drain,
 }
 
-/// Has all senders send at once, and kills the server at a random moment.
+/// Lets all senders send at once, and kills the server at a random moment.
 fn load(server: &mut Server, senders: &mut [Sender], rng: &mut Rng, end: End) {
     let (addr, answers) = (server.addr, AtomicUsize::new(0));
     let enough = rng.usize(..600);
@@ -143,27 +148,27 @@ fn load(server: &mut Server, senders: &mut [Sender], rng: &mut Rng, end: End) {
         for sender in senders {
             scope.spawn(|| sender.send(addr, &answers));
         }
-        until("enough is answered", || {
+        until("enough events are answered", || {
             answers.load(Ordering::Relaxed) >= enough
         });
         if let End::Drain = end {
             scope.spawn(move || drop(Client::new(addr).get("/drain")));
             thread::sleep(bit);
         }
-        // A random moment, not one at which something is to be over.
+        // The moment of the kill is random, so the thread sleeps without a condition.
         thread::sleep(bit);
         server.kill();
     });
 }
 
-/// One of those who send events, each one after the answer to the last.
+/// A sender that sends each event after the answer to the previous one.
 struct Sender {
     name: usize,
     rng: Rng,
     next: usize,
     /// The event that got no answer.
     unanswered_last: Option<Sent>,
-    /// Those that were answered 200.
+    /// The events that were answered 200.
     taken: Vec<Sent>,
     requests: usize,
     ok: usize,
@@ -194,11 +199,11 @@ impl Sender {
         }
     }
 
-    /// Sends until the server is gone.
+    /// Sends events until the server is gone.
     fn send(&mut self, addr: SocketAddr, answers: &AtomicUsize) {
         let mut client = Client::new(addr);
         loop {
-            // As the real sender does, if not always.
+            // The sender sends most of these events again, as the real sender does.
             let again = self.unanswered_last.take().filter(|_| self.rng.bool());
             let copied = match self.rng.u8(..10) {
                 0 => self.rng.choice(&self.taken).cloned(),
@@ -218,7 +223,7 @@ impl Sender {
                 Ok(503) => {
                     assert!(!copy, "a copy of {} was refused", sent.id);
                     self.refused += 1;
-                    // Draining: there is nothing to be had any more.
+                    // The server drains, so it accepts nothing more.
                     thread::yield_now();
                 }
                 Ok(status) => panic!("answered {status}"),
@@ -232,7 +237,8 @@ impl Sender {
         }
     }
 
-    /// Returns the next event: every other one has this sender's key, some fail at first, some take a while.
+    /// Returns the next event. Every other event has this sender's key, some fail at first, and some take a
+    /// while.
     fn new_event(&mut self) -> Sent {
         self.next += 1;
         let keyed = self.rng.bool();
@@ -254,18 +260,18 @@ fn taken(senders: &[Sender]) -> impl Iterator<Item = &String> {
     taken.map(|sent| &sent.id)
 }
 
-/// The state that the test knows from outside.
+/// The state of the inbox, as the test sees it from outside.
 #[derive(Default)]
 struct Truth {
-    /// How many lines of the journal have been read.
+    /// The number of lines of the journal that were read.
     read: usize,
-    /// The ids on disk that haven't ended.
+    /// The ids on disk whose events haven't ended.
     pending: Vec<String>,
-    /// The ids that were on disk, or ran, and aren't on disk any more.
+    /// The ids that were on disk or ran, and aren't on disk any more.
     ended: HashSet<String>,
-    /// The last attempt at each id.
+    /// The last attempt of each id.
     attempts: HashMap<String, u32>,
-    /// How often each id did its work.
+    /// How often the handler of each id succeeded.
     done: HashMap<String, usize>,
     /// How many kills found each id in flight.
     hits: HashMap<String, usize>,
@@ -279,7 +285,7 @@ impl Truth {
         self.done.values().filter(|times| **times > 1).count()
     }
 
-    /// Checks what a server that is dead now has done, and left.
+    /// Checks the runs of a killed server and the file that it left.
     fn check(&mut self, place: &ServerFolder, senders: &[Sender]) {
         let journal = place.journal();
         let lines = &journal[self.read..];
@@ -287,7 +293,7 @@ impl Truth {
         self.check_lines(lines);
 
         let (pending, remembered) = place.look(|inbox| {
-            // It may have been killed before it had a table.
+            // The server may have been killed before it created the tables.
             if texts(inbox, "SELECT name FROM sqlite_schema").is_empty() {
                 return (Vec::new(), Vec::new());
             }
@@ -303,11 +309,14 @@ impl Truth {
         for id in taken(senders) {
             let safe = on_disk.contains(id) || self.done.contains_key(id);
             assert!(safe, "{id} was answered 200, didn't run and isn't on disk");
-            assert!(remembered.contains(id), "{id} could be taken twice");
+            assert!(remembered.contains(id), "{id} could be accepted twice");
         }
         for id in &pending {
             assert!(remembered.contains(id), "{id} is on disk without its id");
-            assert!(!self.ended.contains(id), "{id} had ended and is back");
+            assert!(
+                !self.ended.contains(id),
+                "{id} had ended and is on disk again"
+            );
             *self.hits.entry(id.clone()).or_default() += 1;
         }
         self.killed_in_flight += pending.len();
@@ -315,7 +324,7 @@ impl Truth {
             let hits = self.hits.get(id).copied().unwrap_or(0);
             assert!(*times <= 1 + hits, "{id} ran {times} times, {hits} kills");
         }
-        // Whatever was ever on disk is remembered there.
+        // The table of message ids has every id that was ever on disk.
         self.ended = remembered
             .into_iter()
             .filter(|id| !on_disk.contains(id))
@@ -323,15 +332,15 @@ impl Truth {
         self.pending = pending;
     }
 
-    /// Checks what one server ran.
+    /// Checks the runs of one server.
     fn check_lines(&mut self, lines: &[Line]) {
         let mut ran = HashSet::new();
         for line in lines {
             let (id, attempt) = (&line.id, line.attempt);
-            assert!(!self.ended.contains(id), "{id} runs again, and had ended");
+            assert!(!self.ended.contains(id), "{id} runs again after its end");
             assert!(
                 ran.insert((id, attempt)),
-                "attempt {attempt} at {id} ran twice in one process"
+                "attempt {attempt} of {id} ran twice in one process"
             );
             let last = self.attempts.insert(id.clone(), attempt).unwrap_or(1);
             assert!(last <= attempt, "{id}: attempt {attempt} after {last}");
@@ -342,8 +351,8 @@ impl Truth {
         }
     }
 
-    /// Checks that no event of a key runs before the previous event has ended. Each sender sends the events of its key one
-    /// after another.
+    /// Checks that no event of a key runs before the previous event has ended. Each sender sends the events of
+    /// its key one after another.
     fn check_order(&mut self, line: &Line) {
         let Some(numbers) = line.id.strip_prefix("keyed-") else {
             return;

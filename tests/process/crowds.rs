@@ -1,14 +1,16 @@
 //! Ten thousand idle connections, and more unfinished and endless bodies than the budget allows, over real
-//! sockets. The server runs in a process of its own. Its memory stays bounded, and the next valid event gets
-//! its 200.
+//! sockets.
+//!
+//! The server runs in a process of its own. Its memory stays bounded, and the next valid event gets its 200.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{self, Child, Command, Stdio};
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::support::process::{Process, end_with_parent, own_binary};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
 use hyper::server::conn::http1;
@@ -26,7 +28,7 @@ const ACK: Duration = Duration::from_secs(3);
 const LATE: Duration = Duration::from_secs(60);
 const CROWD: u64 = 10_000;
 
-/// Raises the soft limit of open files, and returns how many connections it leaves room for.
+/// Raises the soft limit of open files, and returns how many connections fit below it.
 fn room() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -38,21 +40,18 @@ fn room() -> u64 {
         .maximum
         .map_or(CROWD, |files| files.saturating_sub(100));
     if room < CROWD {
-        println!("{room} connections, since no more files may be open");
+        println!("{room} connections, because the limit of open files is lower");
     }
     room.min(CROWD)
 }
 
 #[test]
-#[ignore = "the process that the others start"]
+#[ignore = "the process that other tests start"]
 fn server() {
     if env::var_os("CROWD_SERVER").is_none() {
         return;
     }
-    std::thread::spawn(|| {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        process::abort();
-    });
+    end_with_parent();
     room();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -75,50 +74,33 @@ async fn serve() {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new());
         let connection = server.serve_connection(TokioIo::new(socket), service);
-        // An error is a client that left.
+        // An error means that the client has left.
         tokio::spawn(connection);
     }
 }
 
 struct Server {
-    child: Child,
+    process: Process,
     addr: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Server {
     fn start() -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "crowds::server", "--nocapture"])
-            .env("CROWD_SERVER", "yes")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let addr = stdout.by_ref().map_while(Result::ok).find_map(|line| {
-            let addr = line.strip_prefix("listening ")?;
-            Some(addr.parse().unwrap())
+        let mut command = Command::new(own_binary());
+        command.env("CROWD_SERVER", "yes");
+        let (tell, told) = mpsc::channel();
+        let process = Process::start(command, "crowds::server", move |line| {
+            if let Some(addr) = line.strip_prefix("listening ") {
+                tell.send(addr.parse().unwrap()).unwrap();
+            }
         });
-        // The test harness writes to the pipe after a minute, and ends if the pipe is closed.
-        std::thread::spawn(move || stdout.for_each(drop));
-        let addr = addr.expect("it listens");
-        Self { child, addr }
+        let addr = told.recv_timeout(LATE).expect("the server listens");
+        Self { process, addr }
     }
 
-    /// The most memory that it has had, in KiB.
+    /// Returns the peak of the server's memory in KiB.
     fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let size = line.unwrap().split_whitespace().nth(1).unwrap();
-        size.parse().unwrap()
+        self.process.memory("VmHWM:").unwrap()
     }
 
     async fn crowd(&self, count: u64, text: &[u8]) -> Vec<TcpStream> {
@@ -131,7 +113,7 @@ impl Server {
         crowd
     }
 
-    /// Sends a good event that needs all bytes of bodies.
+    /// Sends a valid event that needs the whole budget of bodies.
     async fn good(&self) {
         let event = MockRequest::event("a").padded(LIMIT).body_bytes();
         let mut request = head(&format!("content-length: {LIMIT}\r\nconnection: close\r\n"));
@@ -153,18 +135,20 @@ fn head(headers: &str) -> Vec<u8> {
     format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n").into_bytes()
 }
 
-/// Reads to the end of the connection, and returns the status, if there was one.
+/// Reads until the connection ends, and returns the status, if the server sent one.
 async fn status(client: &mut TcpStream) -> Option<u16> {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(LATE, client.read_to_end(&mut answer));
-    let _ = read.await.expect("an answer and an end");
+    let _ = read
+        .await
+        .expect("the server answers and closes the connection");
     let answer = String::from_utf8(answer).unwrap();
     let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?;
     Some(status.parse().unwrap())
 }
 
 #[tokio::test]
-async fn idle_connections_cost_a_few_kilobytes_each_and_no_client_an_answer() {
+async fn idle_connections_take_a_few_kilobytes_each_and_delay_no_client() {
     let (room, server) = (room(), Server::start());
     server.good().await;
     let before = server.peak();
@@ -179,11 +163,13 @@ async fn idle_connections_cost_a_few_kilobytes_each_and_no_client_an_answer() {
 
 #[tokio::test]
 async fn ten_thousand_unfinished_bodies_are_bounded_and_released_at_the_deadline() {
+    /// The bytes that each client sends: few clients fill the budget, so they do before their deadline.
+    const SENT: usize = 4096;
     let (room, server) = (room(), Server::start());
     server.good().await;
     let before = server.peak();
-    let mut text = head("content-length: 2000\r\n");
-    text.extend([b' '; 1024]);
+    let mut text = head("content-length: 8000\r\n");
+    text.extend([b' '; SENT]);
     let crowd = server.crowd(room, &text).await;
     let mut answers = BTreeMap::<_, u64>::new();
     for mut client in crowd {
@@ -195,7 +181,7 @@ async fn ten_thousand_unfinished_bodies_are_bounded_and_released_at_the_deadline
     let known = |status: &Option<u16>| matches!(status, Some(408 | 503));
     assert!(answers.keys().all(known), "{answers:?}");
     assert!(answers.contains_key(&Some(408)), "{answers:?}");
-    if room > 2 * LIMIT as u64 / 1024 {
+    if room > 2 * (LIMIT / SENT) as u64 {
         assert!(answers.contains_key(&Some(503)), "{answers:?}");
     }
     // hyper keeps a read buffer of 8 KiB for each connection that has sent anything.
@@ -219,7 +205,7 @@ async fn endless_chunked_bodies_are_answered_413_or_503_and_not_kept() {
                 .unwrap();
             let endless = async {
                 let mut sent = 0_u64;
-                // Until the server closes.
+                // Sends until the server closes the connection.
                 while write.write_all(&chunk).await.is_ok() {
                     sent += chunk.len() as u64;
                 }
@@ -228,7 +214,7 @@ async fn endless_chunked_bodies_are_answered_413_or_503_and_not_kept() {
             let answer = async {
                 let mut answer = [0; 12];
                 let read = read.read_exact(&mut answer).await;
-                read.expect("an answer comes before the end");
+                read.expect("the answer comes before the connection ends");
                 let answer = std::str::from_utf8(&answer).unwrap();
                 answer[9..].parse::<u16>().unwrap()
             };
@@ -247,6 +233,6 @@ async fn endless_chunked_bodies_are_answered_413_or_503_and_not_kept() {
         "{} KiB sent without end, {grown} KiB more in memory",
         sent / 1024
     );
-    // Bodies take a MiB together, and the read buffers of hyper up to 400 KiB each.
+    // All bodies together take 1 MiB, and each read buffer of hyper takes up to 400 KiB.
     assert!(grown < 32 << 10, "{grown} KiB");
 }

@@ -1,5 +1,7 @@
-//! The inbox on disk while the disk fails, its file changes, or another process uses it. Every event is
-//! answered, and none answered 200 is lost. The inbox recovers by itself, or its log says why it can't.
+//! The inbox on disk while the disk fails, its file changes, or another process uses the file.
+//!
+//! The server answers every event, and loses no event that it answered 200. The inbox recovers by itself, or
+//! its log says why it can't.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
@@ -14,17 +16,18 @@ use std::thread;
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::server::{Server, ServerFolder, body, own_binary, texts, until};
+use crate::support::process::own_binary;
+use crate::support::server::{Server, ServerFolder, body, texts, until};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// Starts a server that gets an error for a file that is too large, instead of a signal.
+/// Starts a server that gets an error instead of a signal if a file is too large.
 fn bounded(place: &ServerFolder) -> Server {
     place.start_by(within("")).listening()
 }
 
-/// Returns the command that runs this binary after one of the shell's.
+/// Returns a command of the shell that sets a limit and then runs this binary.
 fn within(limit: &str) -> Command {
     let mut shell = Command::new("sh");
     let script = format!("trap '' XFSZ; {limit}\nexec \"$0\" \"$@\"");
@@ -32,7 +35,7 @@ fn within(limit: &str) -> Command {
     shell
 }
 
-/// Bounds how large a server's files may become.
+/// Limits the size of a server's files.
 fn limit(server: &Server, bytes: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
     let limit = Rlimit {
@@ -42,7 +45,7 @@ fn limit(server: &Server, bytes: Option<u64>) {
     prlimit(pid, Resource::Fsize, limit).unwrap();
 }
 
-/// Returns how much memory a server has had at most, in KiB.
+/// Returns the peak of a server's memory in KiB.
 fn peak(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -50,7 +53,8 @@ fn peak(server: &Server) -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-/// Sends events of a name, each of which must be answered in this way, and returns their ids.
+/// Sends events whose ids start with `name`. Checks that the server answers each with this status, and returns
+/// their ids.
 #[track_caller]
 fn send(server: &Server, name: &str, count: usize, data: &str, status: u16) -> Vec<String> {
     let mut client = server.client();
@@ -62,7 +66,7 @@ fn send(server: &Server, name: &str, count: usize, data: &str, status: u16) -> V
     answered.collect()
 }
 
-/// Checks that each of these events, and no other, has done its work once.
+/// Checks that each of these events has succeeded once, and no other event.
 #[track_caller]
 fn ran_once(place: &ServerFolder, ids: &[Vec<String>]) {
     let mut done = HashMap::new();
@@ -73,7 +77,7 @@ fn ran_once(place: &ServerFolder, ids: &[Vec<String>]) {
     assert_eq!(done, expected);
 }
 
-/// Returns how often a text is in the log.
+/// Returns how often the log contains a text.
 fn logged(place: &ServerFolder, text: &str) -> usize {
     place.log().matches(text).count()
 }
@@ -91,9 +95,9 @@ fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
     limit(&server, Some(4 * KIB));
     let refused = send(&server, "refused", 20, "{}", 503);
     assert_eq!(server.stats().of("accepted"), 4);
-    // The running events have ended, and their ends can't be written.
+    // The handlers have ended, and the inbox can't write the results.
     server.get("/release");
-    until("their work is done", || place.journal().len() == 4);
+    until("the handlers have ended", || place.journal().len() == 4);
     send(&server, "later", 20, "{}", 503);
     let stats = server.stats();
     assert_eq!((stats.of("handled"), stats.of("running")), (0, 4));
@@ -115,9 +119,9 @@ fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
     assert_eq!(server.stats().of("recovered"), 0);
 }
 
-/// The same on a real disk: `SMALL_DISK` is a folder on an empty file system of 16 MiB.
+/// The same on a real disk. `SMALL_DISK` is a folder on an empty file system of 16 MiB.
 #[test]
-#[ignore = "it needs a small file system"]
+#[ignore = "this test needs a small file system"]
 fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
     let disk = PathBuf::from(std::env::var_os("SMALL_DISK").expect("SMALL_DISK isn't set"));
     let mut place = ServerFolder::new();
@@ -130,7 +134,7 @@ fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     drop(file);
 
-    // Some may find room in the log.
+    // A small event may still fit into the log.
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(16 << 10));
     let mut client = server.client();
     let mut refused = Vec::new();
@@ -144,9 +148,11 @@ fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
             }
         }
     }
-    assert!(refused.len() > 50, "it was never full");
+    assert!(refused.len() > 50, "the disk was never full");
     server.get("/release");
-    until("their work is done", || place.journal().len() == ids.len());
+    until("the handlers have ended", || {
+        place.journal().len() == ids.len()
+    });
 
     fs::remove_file(&filler).unwrap();
     for id in &refused {
@@ -168,18 +174,18 @@ fn a_refused_event_takes_no_memory() {
     let place = ServerFolder::new();
     let server = bounded(&place);
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(64 << 10));
-    // Accounts for the memory of a connection and of a first large body.
+    // The first request takes memory for a connection and for a large body.
     send(&server, "first", 20, &data, 200);
     limit(&server, Some(4 * KIB));
     send(&server, "refused", 20, &data, 503);
     let before = peak(&server);
     send(&server, "more", 2000, &data, 503);
-    // The kernel reads the peak from counters that lag, so that it may seem to fall.
+    // The kernel reads the peak from counters that lag, so the peak may seem to fall.
     let grown = peak(&server).saturating_sub(before) * KIB;
     assert!(grown < 16 * MIB, "125 MiB of events took {grown} bytes");
 }
 
-/// The bug: a log that couldn't grow began anew only in a pause.
+/// The bug: a log that couldn't grow was restarted only in a pause.
 #[test]
 fn a_full_wal_restarts_under_load() {
     let place = ServerFolder::new();
@@ -201,7 +207,7 @@ fn a_full_wal_restarts_under_load() {
     });
     server.wait_idle();
     ran_once(&place, &[taken.into_inner().unwrap()]);
-    assert!(logged(&place, FAILING) > 0, "it had room enough");
+    assert!(logged(&place, FAILING) > 0, "the file had enough room");
 }
 
 #[test]
@@ -211,7 +217,7 @@ fn on_a_full_disk_open_fails_with_the_cause() {
     let path = place.inbox.to_str().unwrap();
     assert!(error.contains("can't be opened"), "{error}");
     assert!(error.contains(path), "{error}");
-    // And nothing is left there that would be in the way.
+    // The failed open leaves no file that would be in the way.
     let server = place.serving();
     let ids = send(&server, "event", 3, "{}", 200);
     server.wait_idle();
@@ -226,7 +232,7 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     until("they run", || server.stats().of("running") == 4);
     let other = Connection::open(&place.inbox).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // Several at once, of which some come while the writer waits.
+    // Several events are sent at once. Some arrive while the writer waits.
     let ids = thread::scope(|scope| {
         let senders: Vec<_> = (0..4)
             .map(|name| {
@@ -238,11 +244,11 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
         let ids = senders.into_iter().map(|sender| sender.join().unwrap());
         ids.flatten().collect::<Vec<_>>()
     });
-    until("their work is done", || place.journal().len() == 4);
+    until("the handlers have ended", || place.journal().len() == 4);
     assert_eq!(server.stats().of("handled"), 0);
     other.execute_batch("ROLLBACK").unwrap();
 
-    // One that was answered by the deadline may be accepted by now: this is a copy then.
+    // The inbox may have accepted an event that was answered at the deadline. Then this event is a copy.
     let mut client = server.client();
     for id in &ids {
         client.post_until_taken(&body(id, "{}"));
@@ -254,7 +260,8 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     assert_eq!(logged(&place, RECOVERED), 1, "{}", place.log());
 }
 
-/// Returns the command that runs a copy of this binary as somebody whom permissions bind, and opens the place to them.
+/// Returns the command that runs a copy of this binary as a user without the rights of root. Opens the folder
+/// to that user.
 fn as_nobody(place: &ServerFolder) -> Command {
     let folder = place.folder();
     let copy = folder.join("server");
@@ -313,18 +320,18 @@ fn an_inbox_whose_file_cant_be_written_is_left_unchanged() {
     ran_once(&place, &[ids]);
 }
 
-/// The bug: one page that couldn't be read kept all events from running, those before it too.
+/// The bug: one unreadable page prevented all events from running, even the events before it.
 #[test]
 fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     let place = ServerFolder::new();
     let mut server = place.serving();
     let held = send(&server, "held", 8, r#"{"held":true}"#, 200);
-    // A larger file isn't checked as a whole when it is opened.
+    // SQLite checks a large file not as a whole when it opens the file.
     let large = format!(r#"{{"padding":"{}"}}"#, "x".repeat(256 << 10));
     let large = send(&server, "large", 68, &large, 200);
     let small = send(&server, "small", 200, "{}", 200);
     server.kill();
-    // Brings all of it from the log to the file.
+    // Checkpoints the log, so the file contains all pages.
     drop(
         Connection::open(&place.inbox)
             .and_then(|inbox| inbox.query_row("SELECT count(*) FROM events", [], |_| Ok(()))),
@@ -340,24 +347,26 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     let on_page = |id: &String| page.contains(&format!("\"messageId\":\"{id}\""));
     let hurt = small.iter().filter(|id| on_page(id)).count() as u64;
     assert!((1..100).contains(&hurt));
-    // And new ones.
+    // New events run too.
     let mut client = server.client();
     let new: Vec<_> = (0..5).map(|number| format!("new-{number}")).collect();
     for id in &new {
         client.post_until_taken(&body(id, "{}"));
     }
     let all = || [&held, &large, &small, &new].into_iter().flatten();
-    until("all others run", || {
+    until("all other events run", || {
         let ran: HashSet<_> = place.journal().into_iter().map(|line| line.id).collect();
         all().all(|id| ran.contains(id) || on_page(id))
     });
-    until("they are counted", || server.stats().in_flight() == hurt);
+    until("the events are counted", || {
+        server.stats().in_flight() == hurt
+    });
     let log = place.log();
     assert_eq!(logged(&place, "the inbox is damaged"), 1, "{log}");
     assert!(log.contains("the inbox is corrupt: /"), "{log}");
     server.kill();
 
-    // A copy of the page still has all events.
+    // The test's copy of the page still has all events.
     let page = &whole[usize::try_from(at).unwrap()..][..4096];
     file.write_all_at(page, at).unwrap();
     let server = place.serving();
@@ -367,7 +376,8 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     assert!(all().all(|id| ran.contains(id)));
 }
 
-/// Finds the page of the table of events that has an event of this id, and returns where it begins and its text.
+/// Finds the page of the table of events that contains an event of this id. Returns the offset and the text of
+/// the page.
 fn leaf_with(file: &[u8], id: &str) -> (u64, String) {
     const LEAF: u8 = 0x0D;
     let wanted = format!("\"messageId\":\"{id}\"");
@@ -403,7 +413,7 @@ fn an_inbox_whose_file_is_deleted_runs_its_events_and_refuses_new_ones() {
     ran_once(&place, &[ids, new]);
 }
 
-/// The bug: the log of the old file stayed there, and was applied to the new one at the next start.
+/// The bug: the log of the old file remained, and the next start applied it to the new file.
 #[test]
 fn an_inbox_whose_file_is_replaced_leaves_the_new_file_intact() {
     let place = ServerFolder::new();
@@ -441,7 +451,7 @@ fn an_inbox_whose_file_is_replaced_leaves_the_new_file_intact() {
     }
 }
 
-/// The bug: what was in the log only was lost with a process that was killed before a pause.
+/// The bug: if a process was killed before a pause, the inbox lost the events that only the log contained.
 #[test]
 fn events_of_a_deleted_wal_are_on_disk_when_new_events_are_refused() {
     let place = ServerFolder::new();

@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::server::{ServerFolder, body, own_binary};
+use crate::support::process::own_binary;
+use crate::support::server::{ServerFolder, body};
 
 #[test]
 fn two_processes_never_own_one_inbox_whatever_names_it_has() {
@@ -30,13 +31,13 @@ fn two_processes_never_own_one_inbox_whatever_names_it_has() {
         let error = place.start().failing();
         assert!(error.contains("lock_timeout"), "{error}");
         if cfg!(target_os = "linux") {
-            // Neither does it help to delete the lock.
+            // Deleting the lock file changes nothing.
             let _ = fs::remove_file(place.beside("-lock"));
             let error = place.start().failing();
             assert!(error.contains("lock_timeout"), "{error}");
         }
     }
-    // The first one goes on, and nothing ran twice.
+    // The first server continues, and no event ran twice.
     assert_eq!(client.post(&body("new", "{}")).unwrap(), 200);
     server.get("/release");
     assert_eq!(server.wait_idle().of("handled"), 2);
@@ -47,8 +48,8 @@ fn two_processes_never_own_one_inbox_whatever_names_it_has() {
     assert_eq!(server.client().post(&body("last", "{}")).unwrap(), 200);
 }
 
-/// Returns the command that runs this binary after `mount` in a mount namespace of its own, or `None` if this user may not
-/// mount.
+/// Returns a command that runs `mount` and then this binary, in a mount namespace of its own. Returns `None` if
+/// this user may not mount.
 #[cfg(target_os = "linux")]
 fn mounted(mount: &str) -> Option<Command> {
     let unshare = |program: &mut Command| program.stderr(std::process::Stdio::null()).status();
@@ -77,7 +78,7 @@ fn mount_bind(from: &Path, to: &Path) -> String {
     format!("mount --bind '{}' '{}'", from.display(), to.display())
 }
 
-/// `docker run -v ./inbox.db:/data/inbox.db` mounts the file alone. Its log would be lost with the container.
+/// `docker run -v ./inbox.db:/data/inbox.db` mounts the file alone. The log would be lost with the container.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_is_mounted_on_its_own_is_refused_and_its_folder_is_not() {
@@ -111,7 +112,7 @@ fn a_file_that_is_mounted_on_its_own_is_refused_and_its_folder_is_not() {
     }
 }
 
-/// A container's own file system: the first write copies the file from a lower layer.
+/// In the file system of a container, the first write copies the file from a lower layer.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_inbox_on_an_overlay_keeps_its_log() {

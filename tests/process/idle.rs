@@ -1,5 +1,7 @@
-//! The writer thread of an idle inbox sleeps. The other tests of this binary have their inboxes in other
-//! processes, so this test counts the CPU time of all such threads of this process.
+//! The writer thread of an idle inbox sleeps.
+//!
+//! The other tests of this binary have their inboxes in other processes. So this test counts the CPU time of
+//! all writer threads of this process.
 
 use std::fs;
 use std::time::Duration;
@@ -38,7 +40,7 @@ async fn the_writer_thread_of_an_idle_or_waiting_inbox_sleeps() {
     assert!(used < 30, "{used} ticks of 10 ms");
 }
 
-/// Ticks of CPU that the threads of inboxes of this process have used.
+/// Returns the ticks of CPU time that the writer threads of this process have used.
 fn cpu() -> u64 {
     let mut ticks = 0;
     for task in fs::read_dir("/proc/self/task")

@@ -1,4 +1,5 @@
-//! Costs of a process, and receivers in processes of their own, which are loaded, starved and killed.
+//! The memory and the allocations of a process, and receivers in processes of their own that the tests load,
+//! limit and kill.
 #![cfg(all(unix, feature = "sqlite", feature = "tokio"))]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
-use std::{env, fs, future, process, thread};
+use std::{env, future, thread};
 
+use crate::support::panics::panic_on_purpose;
+use crate::support::process::{Process, end_with_parent, own_binary};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,25 +25,22 @@ use botisimo_webhooks::{
 };
 use tower::ServiceExt;
 
-/// Bounds what would hang for ever.
+/// The limit of a test that might hang.
 const BOUND: Duration = Duration::from_secs(60);
 const SENDERS: u32 = 6;
-/// How much more memory the last third may take than the first, in KiB.
+/// How much more memory the last third may take than the first third, in KiB.
 const SLACK: u64 = 8 << 10;
 
-/// Panics, and is not written about.
-struct Purpose;
-
-/// A handler that does another bad thing with each event and attempt.
+/// A handler that fails, panics, hangs or succeeds, by event and attempt.
 async fn misbehave(event: Event) -> HandlerResult {
     let mut hasher = DefaultHasher::new();
     (event.id(), event.attempt()).hash(&mut hasher);
     match hasher.finish() % 20 {
         0 => Err(HandlerError::new("failed")),
-        1 => std::panic::panic_any(Purpose),
+        1 => panic_on_purpose(),
         2 => {
             tokio::task::yield_now().await;
-            std::panic::panic_any(Purpose)
+            panic_on_purpose()
         }
         3 => future::pending().await,
         4 => Err(HandlerError::permanent("failed")),
@@ -82,7 +81,7 @@ enum Door {
 }
 
 impl Door {
-    /// Small bounds, so that all of them are reached soon.
+    /// The limits are low, so that the test reaches all of them soon.
     async fn open(file: Option<&str>) -> Self {
         let (timeout, running) = (Duration::from_millis(20), 8);
         if let Some(file) = file {
@@ -123,11 +122,11 @@ impl Door {
     }
 }
 
-/// The receiver of the process. None while one inbox closes and the next opens.
+/// The receiver of the process. `None` while one inbox closes and the next inbox opens.
 struct Service {
     file: Option<String>,
     door: RwLock<Option<Door>>,
-    /// The sums of the inboxes before this one.
+    /// The sums of the counts of the previous inboxes.
     before: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -154,7 +153,7 @@ impl Service {
         }
     }
 
-    /// Drains the inbox and forgets it; another one takes its place.
+    /// Drains the inbox, closes it, and opens the next inbox.
     async fn restart(&self) {
         let handle = self.door().unwrap().handle();
         let left = handle.drain(Duration::from_secs(20)).await.remaining;
@@ -175,7 +174,7 @@ impl Service {
             return;
         };
         for letter in letters.list(None, 3).await.unwrap() {
-            // A full inbox refuses.
+            // If the inbox is full, it refuses the replay.
             if letters.replay(letter.id()).await.is_ok_and(|there| there) {
                 say(&format!("replay {}", letter.message_id()));
             }
@@ -197,22 +196,13 @@ fn counts(stats: &Stats) -> [(&'static str, u64); 8] {
 }
 
 #[test]
-#[ignore = "the process that the others start"]
+#[ignore = "the process that other tests start"]
 fn server() {
     let Some(file) = env::var_os("SOAK_INBOX") else {
         return;
     };
     let file = file.into_string().unwrap();
-    thread::spawn(|| {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        process::abort();
-    });
-    let written = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !panic.payload().is::<Purpose>() {
-            written(panic);
-        }
-    }));
+    end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -237,7 +227,7 @@ async fn serve(file: String) {
     });
     let receive = async |State(service): State<Arc<Service>>, request: Request| {
         let Some(door) = service.door() else {
-            // A body that isn't read may cost its client the answer.
+            // If the server doesn't read the body, the client may lose the answer.
             let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
             return http::StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
@@ -274,7 +264,7 @@ async fn serve(file: String) {
     axum::serve(listener, app).await.unwrap();
 }
 
-/// The answers and ends of an event.
+/// The answers and the ends of all events.
 #[derive(Default)]
 struct Known {
     fates: Vec<Fate>,
@@ -283,9 +273,9 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// Answered 200.
+    /// Whether the event was answered 200.
     taken: bool,
-    /// Nobody read an answer.
+    /// Whether the client left without reading an answer.
     left: bool,
     ends: u32,
     replays: u32,
@@ -316,56 +306,38 @@ impl Known {
 }
 
 struct Server {
-    child: Child,
+    process: Process,
     addr: SocketAddr,
     known: Arc<Mutex<Known>>,
     broken: Arc<Mutex<Option<String>>>,
     wait_idle: Arc<AtomicU32>,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Server {
     fn start(file: Option<&Path>) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "soak::server", "--nocapture"])
-            .env("SOAK_INBOX", file.unwrap_or(Path::new("")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(own_binary());
+        command.env("SOAK_INBOX", file.unwrap_or(Path::new("")));
         let known = Arc::<Mutex<Known>>::default();
         let broken = Arc::<Mutex<Option<String>>>::default();
         let wait_idle = Arc::<AtomicU32>::default();
         let (tell, told) = std::sync::mpsc::channel();
-        let stdout = child.stdout.take().unwrap();
         let (known_to, broken_to, idle_to) = (
             Arc::clone(&known),
             Arc::clone(&broken),
             Arc::clone(&wait_idle),
         );
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                match line.split_once(' ').unwrap_or((&line, "")) {
-                    ("end", id) => known_to.lock().unwrap().fate(id.parse().unwrap()).ends += 1,
-                    ("replay", id) => {
-                        known_to.lock().unwrap().fate(id.parse().unwrap()).replays += 1;
-                    }
-                    ("listening", addr) => tell.send(addr.parse().unwrap()).unwrap(),
-                    ("breach", of) => *broken_to.lock().unwrap() = Some(of.to_owned()),
-                    ("wait_idle", _) => drop(idle_to.fetch_add(1, Ordering::SeqCst)),
-                    _ => {}
-                }
-            }
-        });
+        let on_line = move |line: &str| match line.split_once(' ').unwrap_or((line, "")) {
+            ("end", id) => known_to.lock().unwrap().fate(id.parse().unwrap()).ends += 1,
+            ("replay", id) => known_to.lock().unwrap().fate(id.parse().unwrap()).replays += 1,
+            ("listening", addr) => tell.send(addr.parse().unwrap()).unwrap(),
+            ("breach", of) => *broken_to.lock().unwrap() = Some(of.to_owned()),
+            ("wait_idle", _) => drop(idle_to.fetch_add(1, Ordering::SeqCst)),
+            _ => {}
+        };
+        let process = Process::start(command, "soak::server", on_line);
         let addr = told.recv_timeout(BOUND).unwrap();
         Self {
-            child,
+            process,
             addr,
             known,
             broken,
@@ -374,10 +346,7 @@ impl Server {
     }
 
     fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let size = line.unwrap().split_whitespace().nth(1).unwrap();
-        size.parse().unwrap()
+        self.process.memory("VmRSS:").unwrap()
     }
 
     fn get(&self, path: &str) -> String {
@@ -389,7 +358,7 @@ impl Server {
     }
 }
 
-/// A connection, which is made anew after each answer that ends it.
+/// A connection. If the server closes it after an answer, the client connects again.
 struct Client {
     addr: SocketAddr,
     stream: Option<TcpStream>,
@@ -445,7 +414,7 @@ fn request(id: u64, kind: &str, pad: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends events of all kinds, until it is told to stop.
+/// Sends events of all kinds until the test stops it.
 fn send(addr: SocketAddr, known: &Mutex<Known>, stop: &AtomicBool) {
     let (mut client, mut rng) = (Client::new(addr), fastrand::Rng::new());
     let mut last = None;
@@ -491,7 +460,8 @@ fn send(addr: SocketAddr, known: &Mutex<Known>, stop: &AtomicBool) {
                 match status {
                     200 => {
                         known.fate(id).taken = true;
-                        // A restart of the inbox in memory may have forgotten it, so a copy is a new event to it.
+                        // After a restart, the inbox in memory may not know the id, so it accepts the copy as a
+                        // new event.
                         last = Some(id).filter(|_| rng.bool());
                     }
                     503 => last = None,
@@ -499,7 +469,7 @@ fn send(addr: SocketAddr, known: &Mutex<Known>, stop: &AtomicBool) {
                 }
             }
         }
-        // Bursts fill the inbox, and pauses let it run empty.
+        // Bursts fill the inbox, and pauses let it drain.
         if rng.u8(..50) == 0 {
             thread::sleep(Duration::from_millis(rng.u64(..200)));
         }
@@ -591,7 +561,7 @@ fn soak(name: &str, file: Option<&Path>) {
             "{name}: {id} was refused: {fate:?}"
         );
     }
-    println!("{name}: {again} ended more often than they were taken and replayed");
+    println!("{name}: {again} events ended more often than they were accepted and replayed");
     assert!(restarts > 0);
     assert!(
         thirds[2] <= thirds[0] + SLACK,

@@ -192,7 +192,7 @@ async fn handlers_may_return_errors_of_every_kind() {
             fails()?;
             Ok::<_, HandlerError>(())
         })
-        .named("all in one")
+        .named("all forms in one function")
         .on_any(async |_: Event| Err("a text"))
         .named("text")
         .on_any(async |_: Event| HandlerResult::Err("a text".into()))
@@ -211,7 +211,7 @@ async fn handlers_may_return_errors_of_every_kind() {
         ("io", "failed: no disk"),
         ("boxed", digit),
         ("anyhow", digit),
-        ("all in one", "failed: for good"),
+        ("all forms in one function", "failed: for good"),
         ("text", "failed: a text"),
         ("into", "failed: a text"),
     ]);

@@ -8,5 +8,7 @@ mod handler_forms;
 mod handler_mistakes;
 #[cfg(feature = "tokio")]
 mod matching;
+#[path = "../support/mod.rs"]
+mod support;
 #[cfg(feature = "tokio")]
 mod user_layers;

@@ -1,6 +1,5 @@
 //! The event router: which routes an event reaches, and that no route affects another.
 
-use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::panic;
 use std::pin::Pin;
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::support::panics::catch_panic;
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
     Endpoint, ErrorKind, Event, EventRouter, EventType, HandlerError, HandlerResult, MemoryInbox,
@@ -347,28 +347,10 @@ fn a_clone_is_independent_of_its_router() {
     assert_eq!((names(&one, "a").len(), names(&two, "a").len()), (1, 2));
 }
 
-/// Returns the file and line of the panic in `code`, and the message.
-fn blame(code: impl FnOnce() + panic::UnwindSafe) -> (String, String) {
-    thread_local!(static SEEN: RefCell<Option<(String, String)>> = const { RefCell::new(None) });
-    static HOOK: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = HOOK.lock().unwrap();
-    let previous = panic::take_hook();
-    panic::set_hook(Box::new(|info| {
-        let file = info.location().map(|location| location.file().to_owned());
-        let payload = info.payload();
-        let message = payload.downcast_ref::<String>().cloned();
-        let message = message.or_else(|| {
-            payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-        });
-        let message = message.unwrap_or_default();
-        SEEN.with(|seen| *seen.borrow_mut() = Some((file.unwrap_or_default(), message)));
-    }));
-    let end = panic::catch_unwind(code);
-    panic::set_hook(previous);
-    assert!(end.is_err(), "the code should have panicked");
-    SEEN.with(|seen| seen.take().unwrap())
+/// Returns the file that the panic of `code` names, and the message.
+fn blame(code: impl FnOnce()) -> (String, String) {
+    let panic = catch_panic(code).expect("a panic");
+    (panic.file, panic.message)
 }
 
 #[test]

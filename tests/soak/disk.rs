@@ -1,4 +1,4 @@
-//! An inbox on disk behind a receiver. Every round drains it, closes it and opens it again.
+//! An inbox on disk behind a receiver. Each round drains, closes and opens the inbox.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,19 +16,20 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
+use crate::faults::{BOUND, Dice, misbehave, runtime};
+use crate::support::panics::panic_on_purpose;
 use crate::support::sqlite::InboxFile;
-use crate::support::{balanced, wait_empty};
+use crate::support::{balanced, wait_idle};
 
 const PATH: &str = "/webhooks/botisimo";
 
-/// How many rounds go by before all that was taken must have ended.
+/// The number of rounds after which all accepted events must have ended.
 const ROUNDS: u64 = 4;
 
-/// The answers and ends of each id since the inbox was last idle.
+/// The answers and the ends of each id since the inbox was last idle.
 #[derive(Default)]
 struct Seen {
-    /// Whether it was answered 200, and how often it ended.
+    /// Whether the event was answered 200, and how often it ended.
     ids: HashMap<u64, (bool, u32)>,
     statuses: HashMap<u16, u64>,
     left: u64,
@@ -40,7 +41,7 @@ pub(crate) struct Soak {
     rounds: u64,
     next_id: u64,
     answered: u64,
-    /// Events that ended more than once: they were under way when their inbox was closed.
+    /// The number of events that ended more than once, because they ran while their inbox was closed.
     again: u64,
     largest: u64,
 }
@@ -69,7 +70,7 @@ impl Soak {
             .map(|_| main.spawn(self.sender(&mut dice).run(inbox.clone(), end)))
             .collect();
         if dice.roll(4) == 0 {
-            // Some sender's runtime ends in the middle, with the answers that it waits for.
+            // Some runtimes of senders end while the senders wait for answers.
             let leaver = runtime(1);
             leaver.spawn(self.sender(&mut dice).run(inbox.clone(), end));
             std::thread::sleep(Duration::from_millis(dice.roll(60)));
@@ -129,23 +130,23 @@ impl Soak {
                     let id = delivery.event().id().parse().unwrap();
                     seen.lock().unwrap().ids.entry(id).or_default().1 += 1;
                 }
-                on_purpose();
+                panic_on_purpose();
             })
     }
 
-    /// Opens it with handlers that do their work, and asserts that nothing is left and nothing lost.
+    /// Opens the inbox with handlers that succeed. Asserts that the inbox is empty then and has lost no event.
     async fn finish(&mut self) {
         let router = EventRouter::new().on_any(|_: Event| async {});
         let inbox = self.builder().open(router).await.unwrap();
         let handle = inbox.handle();
-        let stats = wait_empty(&handle).await;
+        let stats = wait_idle(&handle).await;
         assert_eq!(stats.dead, 0, "{stats:?}");
         drop((inbox, handle));
         self.place.free().await;
         let size = std::fs::metadata(self.place.path()).unwrap().len();
         self.largest = self.largest.max(size);
         for (id, (answered, ends)) in self.seen.lock().unwrap().ids.drain() {
-            assert!(!answered || ends > 0, "{id} was answered 200, and lost");
+            assert!(!answered || ends > 0, "{id} was answered 200 and is lost");
             self.answered += u64::from(answered);
             self.again += u64::from(ends > 1);
         }
@@ -153,7 +154,7 @@ impl Soak {
 }
 
 struct Sender {
-    /// Where its ids begin.
+    /// The first id of the sender.
     ids: u64,
     dice: Dice,
     seen: Arc<Mutex<Seen>>,
@@ -171,7 +172,7 @@ impl Sender {
         let mut sent = 0;
         while Instant::now() < end {
             for _ in 0..=self.dice.roll(20) {
-                // Now and then one that was sent before.
+                // Some events are copies of earlier events.
                 let copy = sent > 0 && self.dice.roll(8) == 0;
                 let number = if copy { self.dice.roll(sent) } else { sent };
                 sent += u64::from(!copy);
@@ -206,7 +207,7 @@ impl Sender {
     }
 }
 
-/// A thread that asks for the counts all the time.
+/// A thread that reads the counts again and again.
 struct Sampling {
     done: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,

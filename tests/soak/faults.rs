@@ -4,13 +4,14 @@ use std::future::pending;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use crate::support::panics::panic_on_purpose;
 use botisimo_webhooks::{Event, HandlerError, HandlerResult};
 use tokio::runtime::{Builder, Runtime};
 
-/// Bounds what would hang for ever.
+/// The limit of a test that might hang.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// Draws numbers; the same ones for the same seed.
+/// Draws numbers. The same seed draws the same numbers.
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -24,33 +25,26 @@ impl Dice {
     }
 }
 
-/// Panics, and is not written about.
-pub(crate) struct Purpose;
-
-pub(crate) fn on_purpose() -> ! {
-    std::panic::panic_any(Purpose)
-}
-
 struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            on_purpose();
+            panic_on_purpose();
         }
     }
 }
 
-/// A handler that does another bad thing with each event and attempt.
+/// A handler that fails, panics, hangs or succeeds, by event and attempt.
 pub(crate) async fn misbehave(event: Event) -> HandlerResult {
     let mut hasher = std::hash::DefaultHasher::new();
     (event.id(), event.attempt()).hash(&mut hasher);
     match hasher.finish() % 10 {
         0 => Err(HandlerError::new("failed")),
-        1 => on_purpose(),
+        1 => panic_on_purpose(),
         2 => {
             tokio::task::yield_now().await;
-            on_purpose()
+            panic_on_purpose()
         }
         3 => pending().await,
         4 => {

@@ -1,6 +1,5 @@
-//! All faults at once, in rounds: handlers that panic, hang and fail, clients that leave, copies, a full
-//! inbox, drains and restarts. Every accepted event ends, the counts balance at any moment, and memory stays
-//! flat.
+//! All faults at once, in rounds: handlers that panic, hang and fail, clients that leave, copies, a full inbox,
+//! drains and restarts. Every accepted event ends, the counts balance at any moment, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` runs longer.
 #![cfg(feature = "tokio")]
@@ -14,23 +13,13 @@ mod resident;
 mod support;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use faults::{Purpose, runtime};
+use faults::runtime;
 use resident::Resident;
 
-/// Does rounds, each from a seed of its own, until the time is over.
+/// Runs rounds, each from a seed of its own, until the time is over.
 fn soak(name: &str, mut round: impl FnMut(u64)) {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let written = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !panic.payload().is::<Purpose>() {
-                written(panic);
-            }
-        }));
-    });
     let seconds = std::env::var("SOAK_SECONDS").map_or(2, |text| text.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut rounds, mut resident) = (0_u64, Resident::default());

@@ -1,5 +1,5 @@
-//! An inbox in memory for each round. Each accepted event runs and ends once, over several threads and
-//! runtimes.
+//! A new inbox in memory for each round. Over several threads and runtimes, each accepted event runs and ends
+//! once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +11,23 @@ use botisimo_webhooks::{Accepted, Event, EventRouter, Inbox, MemoryInbox, RetryP
 use futures_util::FutureExt;
 use tokio::runtime::Runtime;
 
-use crate::faults::{BOUND, Dice, misbehave, on_purpose, runtime};
-use crate::support::{balanced, wait_empty};
+use crate::faults::{BOUND, Dice, misbehave, runtime};
+use crate::support::panics::panic_on_purpose;
+use crate::support::{balanced, wait_idle};
 
-/// The answers and ends of each id.
+/// The answers and the ends of each id.
 #[derive(Default)]
 struct Fates(Mutex<HashMap<String, Fate>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// Accepted as new.
+    /// How often the inbox accepted the event as new.
     taken: u32,
-    /// Runs of its handler.
+    /// The number of runs of the handler.
     runs: u32,
-    /// Final outcomes.
+    /// The number of final outcomes.
     ends: u32,
-    /// Of these, without a run: the runtime dropped the event.
+    /// The number of these outcomes without a run, because the runtime dropped the event.
     dropped: u32,
 }
 
@@ -41,7 +42,7 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
     let router = EventRouter::new()
         .on_any(|event: Event| async move {
             if event.id().ends_with("77") {
-                on_purpose()
+                panic_on_purpose()
             }
         })
         .on_prefix("a", move |event: Event| {
@@ -68,18 +69,18 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
                     fate.dropped += u32::from(dropped);
                 });
             }
-            on_purpose();
+            panic_on_purpose();
         })
         .build(router)
 }
 
-/// Sends events to the inbox. Some are sent twice, and for some the client leaves.
+/// Sends events to the inbox. Sends some events twice, and leaves some before the answer.
 async fn send(inbox: MemoryInbox, fates: Arc<Fates>, mut dice: Dice, end: Instant) {
     while Instant::now() < end {
         for _ in 0..dice.roll(20) {
             let id = format!("{}", dice.roll(20_000));
             let accept = inbox.accept(MockRequest::event("a").message_id(&id).to_event());
-            // Between the acceptance and this note its handler may run and end.
+            // The handler may run and end before the sender records the answer.
             match dice.roll(8) {
                 0 => drop(accept),
                 _ => {
@@ -116,7 +117,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
             std::thread::yield_now();
         }
     });
-    // Some end in the middle, with what they deliver.
+    // Some runtimes end while they deliver events.
     let leavers = dice.roll(3);
     for _ in 0..leavers {
         let leaver = runtime(2);
@@ -135,18 +136,18 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
         for task in tasks {
             task.await.unwrap();
         }
-        wait_empty(&handle).await;
+        wait_idle(&handle).await;
         if !drains {
-            // No place among those in delivery was lost.
+            // Every worker slot is free again.
             for id in 0..20 {
                 let id = format!("last {id}");
                 let accept = inbox.accept(MockRequest::event("a").message_id(&id).to_event());
                 assert_eq!(accept.await, Ok(Accepted::New), "seed {seed}");
                 fates.note(&id, |fate| fate.taken += 1);
-                wait_empty(&handle).await;
+                wait_idle(&handle).await;
             }
         }
-        wait_empty(&handle).await
+        wait_idle(&handle).await
     });
     done.store(true, Ordering::Relaxed);
     reader.join().unwrap();
@@ -158,7 +159,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
             ends,
             dropped,
         } = *fate;
-        // A runtime that ends may end a sender between the acceptance and its note.
+        // If a runtime ends a sender, the sender may have no record of its last answer.
         let noted = taken == 1 || (leavers > 0 && taken == 0);
         let ran = runs >= 1 || (leavers > 0 && dropped == 1);
         assert!(noted && ends == 1 && ran, "seed {seed}, {id}: {fate:?}");

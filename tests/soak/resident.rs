@@ -1,14 +1,14 @@
 use std::fmt;
 use std::fs;
 
-/// How much memory this process had, from sample to sample.
+/// The memory of this process, from sample to sample.
 #[derive(Default)]
 pub(crate) struct Resident {
     kilobytes: Vec<u64>,
 }
 
 impl Resident {
-    /// Looks where the system tells.
+    /// Takes a sample, if the system reports the memory.
     pub(crate) fn sample(&mut self) {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -28,13 +28,14 @@ impl Resident {
         (third > 0).then(|| [median(0), median(1), median(2)])
     }
 
-    /// Asserts that the last third had no more than the one before, where there was time to warm up.
+    /// Asserts that the last third isn't larger than the middle third. A short run has no time to warm up, so
+    /// the assertion needs enough samples.
     pub(crate) fn assert_flat(&self) {
         if self.kilobytes.len() < 150 {
             return;
         }
         if let Some([_, middle, last]) = self.thirds() {
-            // An allocator's heap breathes by some pages.
+            // The heap of an allocator varies by some pages.
             assert!(last <= middle + middle / 10, "{self}");
         }
     }

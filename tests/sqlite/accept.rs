@@ -1,4 +1,4 @@
-//! The inbox on disk answers after the commit, accepts a copy once, and keeps its bounds.
+//! The inbox on disk answers after the commit, accepts a copy once, and keeps its limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +86,7 @@ async fn an_id_is_remembered_for_its_window_also_across_processes() {
     let inbox = open().await.unwrap();
     assert_eq!(accept(&inbox, "2").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
-    // The next event also removes expired ids from the table.
+    // The next event also deletes expired ids from the table.
     assert_eq!(accept(&inbox, "3").await, Ok(Accepted::New));
     assert_eq!(place.count("SELECT count(*) FROM message_ids"), 3);
 }
@@ -233,7 +233,7 @@ async fn a_dropped_accept_is_committed_counted_and_run() {
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
     for i in 0..100 {
-        // The first poll takes the event.
+        // The inbox stores the event at the first poll.
         let _ = inbox.accept(event(i.to_string())).now_or_never();
     }
     until(|| handle.stats().accepted == 100).await;
@@ -255,7 +255,7 @@ async fn an_accept_that_was_never_polled_stores_nothing() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
 }
 
-/// An event whose acceptor hears of it late is delivered all the same.
+/// An event also runs if the caller polls the answer late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_accept_is_never_awaited_runs() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -271,7 +271,7 @@ async fn an_event_whose_accept_is_never_awaited_runs() {
     drop(accepting);
 }
 
-/// Law 2, and everything in it at once: failures, deaths, replays, a full inbox.
+/// Law 2 with failures, dead letters, replays and a full inbox at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_counts_balance_at_every_read() {
     let place = InboxFile::new();
@@ -325,13 +325,13 @@ async fn the_counts_balance_at_every_read() {
         let all = botisimo_webhooks::Pattern::new("a").unwrap();
         let replays = async {
             for _ in 0..20 {
-                // AcceptError where it is full.
+                // If the inbox is full, it refuses the event.
                 let _ = letters.replay_matching(&all).await;
             }
         };
         futures_util::future::join(join_all(senders), replays).await;
         if round < 2 {
-            // Some stay for the next one.
+            // Some events stay for the next inbox.
             let _ = handle.drain(Duration::ZERO).await;
         } else {
             wait_idle(&handle).await;

@@ -10,7 +10,7 @@ use crate::support::runtime::ManualClock;
 use crate::support::sqlite::{InboxFile, LONG, Log, at_once, logging};
 use crate::support::{balanced, event, until, wait_idle};
 
-/// A handler that logs its runs as `name#attempt`, and ends as `ends` says.
+/// Returns a handler that logs its runs as `name#attempt`, and returns the result that `ends` gives.
 fn route<R>(
     log: &Log,
     name: &'static str,
@@ -35,7 +35,7 @@ fn slowly(attempts: u32) -> RetryPolicy {
         .max_delay(hour)
 }
 
-/// Has an event wait for its second attempt, and closes the inbox.
+/// Runs the first attempt of an event, which fails, and closes the inbox.
 async fn waits(place: &InboxFile, clock: &ManualClock, router: EventRouter) {
     let builder = place.inbox().retry(slowly(4));
     let inbox = builder.open_with(clock.clone(), router).await.unwrap();
@@ -72,7 +72,7 @@ async fn the_next_process_continues_at_the_next_attempt() {
     let handle = inbox.handle();
     assert_eq!(handle.stats().recovered, 1);
     until(|| handle.stats().retrying == 1).await;
-    // It isn't due, which others don't mind.
+    // The attempt isn't due, and other events don't wait for it.
     inbox.accept(event("2")).await.unwrap();
     until(|| handle.stats().retrying == 2).await;
     assert_eq!(log.counts()["fails#1"], 2);
@@ -89,7 +89,7 @@ async fn the_next_process_continues_at_the_next_attempt() {
     ] {
         assert_eq!(counts[line], count, "{line}");
     }
-    // Those that were finished ran no more, whether they did their work or not.
+    // Finished routes didn't run again, whether they succeeded or failed.
     assert_eq!(
         (counts["works#1"], counts["dies#1"], counts.len()),
         (2, 2, 6)
@@ -140,7 +140,7 @@ async fn an_attempt_starts_when_it_is_due() {
     let handle = inbox.handle();
     until(|| handle.stats().retrying == 1).await;
     clock.advance(Duration::from_millis(u64::try_from(due).unwrap() - 1));
-    // A turn of the writer's, which would start it.
+    // This command gives the writer a turn, in which it could start the attempt.
     assert!(inbox.accept(event("1")).await.is_ok());
     assert_eq!((log.len(), handle.stats().retrying), (1, 1));
     clock
@@ -246,7 +246,8 @@ async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
     assert!(inbox.accept(event("5")).await.is_err());
 }
 
-/// The bug: the writer took a timer that had fired too early for a pending one. The attempt started a minute late.
+/// The bug: the writer took a timer that had fired too early for a pending timer, and the attempt started a
+/// minute late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_timer_loses_no_attempt() {
     struct Early;
@@ -288,7 +289,7 @@ async fn an_early_timer_loses_no_attempt() {
     wait_idle(&inbox.handle()).await;
 }
 
-/// The log has the lines of handlers in both processes.
+/// The log contains the runs of both processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handled_route_doesnt_run_again() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -311,7 +312,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes(
         ran.run(&event);
         Err::<(), _>("not yet")
     });
-    // As a breaker that has opened.
+    // The layer acts like an open circuit breaker.
     let service = tower::service_fn(move |event: Event| {
         let mut router = router.clone();
         async move {

@@ -1,4 +1,5 @@
-//! Clocks that are wrong, set or asleep: nothing is deleted early, no attempt waits longer than the policy allows.
+//! Clocks that are wrong, set or asleep. The inbox deletes nothing early, and no attempt waits longer than the
+//! policy allows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ async fn ten_letters(place: &InboxFile, clock: &ManualClock) {
     place.free().await;
 }
 
-/// Checks that another start has all ten dead letters and message ids.
+/// Checks that the inbox has all ten dead letters and message ids after another start.
 async fn has_ten_letters(place: &InboxFile, clock: &ManualClock) {
     let inbox = open(place, clock, failing(&Log::default())).await;
     assert_eq!(letters(&inbox).await.len(), 10);
@@ -70,7 +71,7 @@ async fn has_ten_letters(place: &InboxFile, clock: &ManualClock) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_with_a_clock_far_ahead_deletes_nothing_and_the_next_one_goes_on_as_before() {
+async fn a_start_with_a_clock_far_ahead_deletes_nothing_and_the_next_start_continues_as_before() {
     for ahead in [2 * DAY, 8 * DAY, 60 * DAY, 30 * YEAR] {
         let (place, clock) = (InboxFile::new(), ManualClock::new());
         ten_letters(&place, &clock).await;
@@ -88,14 +89,14 @@ async fn the_first_right_start_after_one_in_1970_deletes_nothing() {
     ten_letters(&place, &clock).await;
     clock.step(1_700_000_000);
     has_ten_letters(&place, &clock).await;
-    // Time goes on from there.
+    // From here on, time passes as usual.
     let inbox = open(&place, &clock, failing(&Log::default())).await;
     clock.advance(secs(31 * DAY));
     assert!(letters(&inbox).await.is_empty());
     assert_eq!(inbox.accept(event("3")).await, Ok(Accepted::New));
 }
 
-/// A board without a battery whose clock is wrong at each start, until the network sets it.
+/// On a machine without a battery, the clock is wrong at each start until the network sets it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_wrong_at_each_start_and_set_right_while_running_deletes_nothing() {
     for wrong in [8 * HOUR, -8 * HOUR, 3 * DAY, -YEAR] {
@@ -134,7 +135,7 @@ async fn a_clock_that_is_set_while_running_deletes_nothing() {
 async fn time_passes_while_no_process_runs() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
     ten_letters(&place, &clock).await;
-    // As far as it is plausible: from Friday to Monday it runs for an hour a day.
+    // The inbox counts the time that is plausible: from Friday to Monday it runs for an hour a day.
     for day in 1..=31 {
         place.free().await;
         clock.step(23 * HOUR);
@@ -155,7 +156,7 @@ async fn time_passes_while_no_process_runs() {
     }
 }
 
-/// An idle process doesn't write, and still knows at its end how long it ran.
+/// An idle process doesn't write. At its end, it still knows how long it ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_an_idle_process_counts() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
@@ -196,13 +197,13 @@ async fn no_attempt_is_due_later_than_the_longest_delay_whatever_the_clock_says_
             until(|| handle.stats().retrying == 1).await;
             drop((inbox, handle));
             place.free().await;
-            // There and back again.
+            // The clock jumps ahead, and back again.
             clock.step(if start % 2 == 0 { step } else { -step });
         }
     }
 }
 
-/// A store that says that an attempt is due in 30 years.
+/// In this file, an attempt is due in 30 years.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_stored_as_due_in_years_is_made_after_the_longest_delay() {
     let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
@@ -245,7 +246,7 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
         .await
         .unwrap();
     let (mut receiver, handle) = (Endpoint::new(inbox.clone()), inbox.handle());
-    // How far the clock moves before an event is received, and before it dies.
+    // How far the clock moves before an event is received, and before the event dies.
     let steps = [
         (0, 0),
         (60 * DAY, 0),
@@ -275,13 +276,13 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
 /// A step of the property test, on an inbox and its clocks.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Time passes while a process runs.
+    /// Lets time pass while a process runs.
     Advance(i64),
-    /// The system's clock is set, or the machine sleeps, while a process runs.
+    /// Sets the system clock, or lets the machine sleep, while a process runs.
     Set(i64),
-    /// The process ends, and the next one starts when the system's clock has moved by this.
+    /// Ends the process. The next process starts after the system clock has moved by this.
     Restart(i64),
-    /// An event is accepted: it fails for good, or succeeds at its second attempt.
+    /// Accepts an event. The event fails permanently, or succeeds at its second attempt.
     Accept { fails: bool },
 }
 
@@ -312,11 +313,11 @@ const WINDOW: i64 = 3 * DAY;
 const KEEP: i64 = 5 * DAY;
 const MAX_DELAY: i64 = 600;
 
-/// The time that may have passed, as far as the clocks tell.
+/// The time that may have passed, as far as the clocks show.
 #[derive(Clone, Copy, Default)]
 struct Passed {
     most: i64,
-    /// How far the system's clock was moved since the process started.
+    /// How far the system clock was moved since the process started.
     moved: i64,
 }
 
@@ -355,7 +356,8 @@ async fn check(steps: &[Step]) {
                 drop(inbox);
                 place.free().await;
                 clock.step(by);
-                // The clock is known by its last reading, so it counts the moves since then, up to a day.
+                // The inbox knows the clock by its last reading. So it counts moves since that reading, up to a
+                // day.
                 passed.most += (passed.moved.max(0) + by.max(0)).min(DAY);
                 passed.moved = 0;
                 inbox = open().await.unwrap();
@@ -385,7 +387,7 @@ async fn check(steps: &[Step]) {
             }
         }
     }
-    // No attempt is further away than the longest delay, and all that is too old goes.
+    // No attempt is due later than the longest delay, and all letters that are too old are deleted.
     let handle = inbox.handle();
     until(|| handle.stats().running + handle.stats().waiting == 0).await;
     clock.advance(secs(MAX_DELAY));
@@ -401,7 +403,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn whatever_the_clocks_do_nothing_is_deleted_early_and_no_attempt_is_late(steps in steps()) {
+    fn random_clock_changes_delete_nothing_early_and_delay_no_attempt(steps in steps()) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(check(&steps));
     }

@@ -1,4 +1,4 @@
-//! The dead letters of an inbox on disk: stored, listed, replayed and deleted, within their bounds.
+//! The dead letters of an inbox on disk: stored, listed, replayed and deleted, within their limits.
 
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ async fn ids(letters: &DeadLetters) -> Vec<u64> {
     all.iter().map(botisimo_webhooks::DeadLetter::id).collect()
 }
 
-/// Kills the events of these ids in an inbox of its own.
+/// Dead-letters the events of these ids in an inbox of its own.
 async fn killed(place: &InboxFile, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     for event in events {
@@ -79,13 +79,13 @@ async fn letters_are_listed_by_page_with_all_their_fields_also_by_the_next_proce
         assert_eq!(letter.event().unwrap().event_type().as_str(), "a");
         assert_eq!((letter.attempts(), letter.cause()), (1, None));
         assert_eq!(letter.routes()[0].reason(), Some("failed: no"));
-        // To the millisecond.
+        // The file stores milliseconds.
         let age = before
             .received_at()
             .duration_since(letter.received_at())
             .unwrap();
         assert!(age < Duration::from_millis(1));
-        // By two clocks, each to the millisecond.
+        // The two times come from two clocks, each in milliseconds.
         assert!(letter.dead_lettered_at() + Duration::from_millis(2) >= letter.received_at());
         let got = letters.get(letter.id()).await.unwrap().unwrap();
         assert_eq!(got.message_id(), letter.message_id());
@@ -261,7 +261,7 @@ async fn letters_older_than_the_retention_are_deleted() {
     inbox.accept(event("young")).await.unwrap();
     wait_idle(&inbox.handle()).await;
     clock.advance(Duration::from_secs(61));
-    // A turn of the writer's.
+    // This command gives the writer a turn.
     assert!(inbox.accept(event("young")).await.is_ok());
     let handle = inbox.handle();
     until(|| handle.stats().dead_letters == 1).await;
@@ -328,7 +328,7 @@ async fn hooks_run_before_the_event_is_counted_and_their_panics_change_nothing()
         .unwrap();
     let (see, handle) = (Arc::clone(&seen), inbox.handle());
     inbox.handle().on_dead_letter(move |letter| {
-        // It may ask for the counts, which are locked otherwise.
+        // The hook may read the counts, which are under a lock.
         see.lock()
             .unwrap()
             .push((letter.to_string(), handle.stats().dead));
@@ -352,7 +352,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
     }
     let _ = inbox.handle().drain(Duration::ZERO).await;
     drop(inbox);
-    // They were started, and their ends never came to the disk.
+    // The events ran, and their results never reached the disk.
     let connection = place.closed_by(&gate).await;
     for (id, body) in [
         (2, "'{\"version\": 9}'"),
@@ -399,7 +399,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
             "{cause}"
         );
         assert_eq!(letter.event().unwrap_err().kind(), ErrorKind::Envelope);
-        // It is known by its id still.
+        // The letter still has the id of its event.
         assert_eq!(letter.message_id(), letter.id().to_string());
         assert_eq!((letter.attempts(), letter.routes().len()), (0, 0));
     }
@@ -407,7 +407,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
         letters.get(2).await.unwrap().unwrap().body(),
         "{\"version\": 9}"
     );
-    // It may be sent round, and comes back.
+    // A replayed letter comes back.
     assert!(letters.replay(2).await.unwrap());
     wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
@@ -475,7 +475,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     assert!(idle.now_or_never().is_some());
 }
 
-/// It was the first to go, for its low number.
+/// The bug: this letter was the first to be dropped, because its number was low.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_letter_is_the_first_dead_lettered() {
     let place = InboxFile::new();
@@ -498,7 +498,7 @@ async fn the_oldest_letter_is_the_first_dead_lettered() {
     assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
 }
 
-/// It had all others dropped, and then was itself.
+/// The bug: such a letter displaced all other letters, and then the inbox dropped it too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_could_never_fit_displaces_no_other() {
     let place = InboxFile::new();
@@ -514,7 +514,7 @@ async fn a_letter_that_could_never_fit_displaces_no_other() {
     balanced(&stats);
 }
 
-/// Nothing but its deletion let the others pass.
+/// The bug: the other events could continue only after the letter was deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let (place, log) = (InboxFile::new(), Log::default());

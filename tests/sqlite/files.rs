@@ -42,7 +42,7 @@ async fn a_file_has_one_owner_by_whatever_name_it_is_opened() {
     for link in [&one, &other] {
         symlink("inbox.db", link).unwrap();
     }
-    // A link to a file that doesn't exist yet.
+    // This link leads to a file that doesn't exist yet.
     let inbox = SqliteInbox::open(&one, EventRouter::new()).await.unwrap();
     let folder = place.folder().join("folder");
     fs::create_dir(&folder).unwrap();
@@ -70,7 +70,7 @@ async fn a_file_has_one_owner_by_whatever_name_it_is_opened() {
     for name in [&hard, &far_hard] {
         is_locked(name).await;
     }
-    // And if the lock file is deleted.
+    // Deleting the lock file changes nothing.
     fs::remove_file(place.folder().join("inbox.db-lock")).unwrap();
     #[cfg(target_os = "linux")]
     for name in names {
@@ -100,7 +100,7 @@ async fn the_log_and_the_lock_lie_beside_the_file_that_a_link_leads_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_leads_nowhere_is_said_to_do_so() {
+async fn a_link_that_leads_nowhere_is_named_in_the_error() {
     let place = InboxFile::new();
     symlink("inbox.db", place.path()).unwrap();
     let error = refused(place.path()).await;
@@ -129,7 +129,7 @@ async fn a_relative_path_leads_to_the_same_file_whatever_the_working_directory_b
     assert!(!before.join("inbox.db").exists());
 }
 
-/// How many of SQLite's locks this process has on a file.
+/// Returns the number of locks that SQLite has on a file in this process.
 #[cfg(target_os = "linux")]
 fn posix_locks(path: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
@@ -140,7 +140,7 @@ fn posix_locks(path: &Path) -> usize {
     locks.lines().filter(ours).count()
 }
 
-/// To close any descriptor of a file drops the locks that SQLite has on it, in this process.
+/// Closing any descriptor of a file drops the locks that SQLite has on the file in this process.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
@@ -157,13 +157,13 @@ async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
         is_locked(&name).await;
         assert_eq!(posix_locks(&place.path()), before, "{}", name.display());
     }
-    // The last one that has the file keeps its own.
+    // The inbox that has the file keeps its lock.
     drop(inbox);
     place.free().await;
     assert!(posix_locks(&place.path()) > 0);
     look.query_row("SELECT count(*) FROM events", [], |_| Ok(()))
         .unwrap();
-    // Neither does a database of something else lose its locks.
+    // A database of another application keeps its locks too.
     let other = place.folder().join("other.db");
     let foreign = Connection::open(&other).unwrap();
     foreign
@@ -175,7 +175,7 @@ async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
     assert_eq!(posix_locks(&other), before);
 }
 
-/// Copies the files of an inbox as they are now, as a process that ends now leaves them.
+/// Copies the files of an inbox as a process that ends now would leave them.
 fn copy(place: &InboxFile, suffixes: &[&str]) -> InboxFile {
     let copy = InboxFile::new();
     for suffix in suffixes {
@@ -193,7 +193,7 @@ async fn recovered(place: &InboxFile) -> u64 {
     recovered
 }
 
-/// Returns an inbox that is open and has three events in its log.
+/// Returns an open inbox that has three events in its log.
 async fn with_three() -> (InboxFile, SqliteInbox) {
     let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let router = gated(&Log::default(), &gate);
@@ -208,7 +208,7 @@ async fn with_three() -> (InboxFile, SqliteInbox) {
 async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved_too() {
     let (place, _inbox) = with_three().await;
     let crashed = copy(&place, &["", "-wal"]);
-    // As if it had been opened there.
+    // The test writes the path as if the inbox had been opened there.
     let edit = Connection::open(crashed.path()).unwrap();
     edit.set_db_config(
         rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
@@ -254,7 +254,7 @@ async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
     assert_eq!(recovered(&crashed).await, 3);
 }
 
-/// A hard link has a log of its own name.
+/// A hard link has a log under its own name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused() {
     let (place, _inbox) = with_three().await;
@@ -285,7 +285,8 @@ async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
     let (place, inbox) = with_three().await;
-    // While the inbox works: `VACUUM INTO`, and `.backup` of `sqlite3`, which copies in the same way.
+    // The inbox works during the backup. `VACUUM INTO` and the command `.backup` of `sqlite3` copy in the same
+    // way.
     let vacuumed = InboxFile::new();
     let into = vacuumed.path();
     place
@@ -293,17 +294,17 @@ async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
         .execute("VACUUM INTO ?1", [into.to_str()])
         .unwrap();
     assert_eq!(recovered(&vacuumed).await, 3);
-    // The database, and then its log, while nothing is written.
+    // The database is copied first and its log second, while no process writes.
     let copied = copy(&place, &["", "-wal"]);
     assert_eq!(recovered(&copied).await, 3);
-    // A copy of the database file alone lacks what is in the log, and says so.
+    // A copy of the database file alone lacks the events of the log, and the open reports this.
     let alone = copy(&place, &[""]);
     assert_eq!(recovered(&alone).await, 0);
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_goes_on() {
+async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_continues() {
     let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let handle = inbox.handle();
@@ -317,13 +318,13 @@ async fn an_inbox_that_finds_rows_it_did_not_write_runs_them_and_goes_on() {
         let sql = "INSERT INTO message_ids VALUES (?1, 0, ?2)";
         other.execute(sql, (id, name)).unwrap();
     }
-    // The number of the next event is taken. The sender comes again after a 503.
+    // Another row has the number of the next event. After a 503, the sender sends the event again.
     let mut refused = 0;
     for id in ["5", "6", "7"] {
         while let Err(error) = inbox.accept(event(id)).await {
             assert_eq!(error.kind(), AcceptErrorKind::Unavailable);
             refused += 1;
-            assert!(refused < 20, "it never recovers");
+            assert!(refused < 20, "the inbox never recovers");
         }
     }
     wait_idle(&handle).await;
@@ -371,7 +372,7 @@ async fn events_deleted_by_hand_take_no_room_and_block_no_key() {
     }
 }
 
-/// A dead letter with the number of an event.
+/// The dead letter has the number of an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -394,7 +395,7 @@ async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
     assert!(inbox.handle().health().is_ok());
 }
 
-/// Law 11: a file that is gone is reported every minute, and by the inbox's health.
+/// Law 11: the inbox reports a missing file every minute, in its log and in its health.
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {
@@ -422,7 +423,7 @@ async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {
         runtime.clock.advance(Duration::from_secs(60));
         until(|| reports() == minutes + 1).await;
     }
-    // If it is put back, no restart is needed.
+    // If the file is put back, the inbox recovers without a restart.
     fs::rename(place.folder().join("moved.db"), place.path()).unwrap();
     until(|| handle.health().is_ok()).await;
     assert_eq!(runtime.count("the inbox has recovered"), 1);
@@ -431,7 +432,7 @@ async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {
 
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_that_passes_ends_with_a_line_though_nothing_comes() {
+async fn a_fault_that_passes_is_reported_as_recovered_without_new_events() {
     let (place, runtime) = (InboxFile::new(), logged::Logged::new());
     let inbox = place
         .inbox()
@@ -465,7 +466,7 @@ mod logged {
         static GUARD: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
     }
 
-    /// A runtime that captures the log of the inbox's thread, which asks it for the time.
+    /// A runtime that captures the log of the inbox's thread, which reads the time from the runtime.
     #[derive(Clone)]
     pub(super) struct Logged {
         pub(super) clock: ManualClock,

@@ -67,7 +67,10 @@ async fn the_file_is_closed_after_the_last_handle_is_dropped() {
     let owned = || SqliteInbox::open(place.path(), EventRouter::new());
     assert!(owned().await.is_err());
     drop((others.0, others.1));
-    assert!(owned().await.is_err(), "the dead letters have it");
+    assert!(
+        owned().await.is_err(),
+        "the dead letters keep the file open"
+    );
     drop(others.2);
     // The next process finds one file and no WAL. The bug: the inbox released the lock too early.
     place.free().await;
@@ -76,7 +79,7 @@ async fn the_file_is_closed_after_the_last_handle_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_accepted_though_the_inbox_is_dropped_meanwhile() {
+async fn an_event_is_accepted_even_if_the_inbox_is_dropped_meanwhile() {
     let (place, log) = (InboxFile::new(), Log::default());
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     let accepting: Vec<_> = (0..20)
@@ -116,7 +119,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
     let second = runtime();
     second.block_on(async {
         let handle = inbox.handle();
-        // Nobody delivers any more, but it takes events still.
+        // No worker runs, and the inbox still accepts events.
         until(|| handle.stats().running == 0).await;
         balanced(&handle.stats());
         assert_eq!((handle.stats().dead, handle.stats().in_flight()), (0, 10));
@@ -127,7 +130,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
         assert_eq!(inbox.handle().stats().recovered, 11);
         wait_idle(&inbox.handle()).await;
-        // The attempt that was dropped is made again, as the same one.
+        // The dropped attempt runs again with the same number.
         let counts = log.counts();
         assert_eq!((log.len(), counts.len()), (11, 11));
         assert!((0..11).all(|i| counts[&format!("{i}#1")] == 1));
@@ -135,7 +138,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
     });
 }
 
-/// The bug: a route that had done its work ran again after its runtime dropped the attempt.
+/// The bug: a route that had succeeded ran again after its runtime dropped the attempt.
 #[test]
 fn a_route_that_finished_in_a_dropped_attempt_doesnt_run_again() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -185,7 +188,7 @@ impl Wake for Panics {
     }
 }
 
-/// The bug: a waker that panicked ended the inbox's thread, and with it the inbox.
+/// The bug: a waker that panicked ended the inbox's thread, and the inbox with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waker_that_panics_affects_no_other_event() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -215,7 +218,7 @@ async fn a_waker_that_panics_affects_no_other_event() {
     balanced(&stats);
 }
 
-/// A subscriber that asks for the counts, and then panics, whenever a span ends.
+/// A subscriber that reads the counts and then panics whenever a span ends.
 struct Curious {
     handle: Arc<Mutex<Option<Handle>>>,
     closed: Arc<AtomicU32>,
@@ -234,7 +237,7 @@ impl<S: tracing::Subscriber> Layer<S> for Curious {
     }
 }
 
-/// The bug: a copy's span ended under the lock of the counts, on the inbox's thread.
+/// The bug: the span of a copy ended on the inbox's thread, under the lock of the counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -277,7 +280,7 @@ async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
     *handle.lock().unwrap() = None;
 }
 
-/// Hooks that panic, ask for counts and add other hooks, on whichever thread.
+/// Hooks may panic, read the counts and add other hooks, on any thread.
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_may_call_everything_that_doesnt_block() {
     let place = InboxFile::new();
@@ -318,7 +321,7 @@ async fn hooks_may_call_everything_that_doesnt_block() {
     assert_eq!(inbox.handle().stats().dead, 5);
 }
 
-/// An inbox whose handlers run on a runtime that isn't the one which accepts.
+/// The handlers run on one runtime, and another runtime polls `accept`.
 #[test]
 fn accepting_and_running_may_use_different_runtimes() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -338,7 +341,7 @@ fn accepting_and_running_may_use_different_runtimes() {
     });
     assert_eq!(log.len(), 100);
     drop(workers);
-    // Nobody delivers what comes now, but it is kept.
+    // No worker runs the event, and the inbox keeps it.
     assert_eq!(
         smol::block_on(inbox.accept(event("100"))),
         Ok(Accepted::New)

@@ -1,4 +1,4 @@
-//! The inbox on disk, in one process. `process` has the tests that kill one.
+//! The inbox on disk in one process. The tests in `process` kill processes.
 #![cfg(all(feature = "sqlite", feature = "tokio"))]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::support::sqlite::{InboxFile, LONG};
 use crate::support::{event, wait_idle};
 
-/// Opens a file that can't be, and sees that it is left as it was.
+/// Opens a file that can't be opened, and checks that the file stays unchanged.
 async fn refused(path: &Path) -> Error {
     let bytes = || fs::read(path).ok();
     let before = bytes();
@@ -31,7 +31,7 @@ async fn refused(path: &Path) -> Error {
     let again = SqliteInbox::open(path, EventRouter::new())
         .await
         .unwrap_err();
-    assert_eq!(again.to_string(), text, "its lock is free");
+    assert_eq!(again.to_string(), text, "the file's lock is free");
     error
 }
 
@@ -54,11 +54,11 @@ async fn a_folder_cant_be_opened() {
     assert!(error.to_string().ends_with("it is a folder"), "{error}");
     let file = place.folder().join("file");
     fs::write(&file, "text").unwrap();
-    // A file is no folder either.
+    // A file can't be used as a folder.
     refused(&file.join("inbox.db")).await;
 }
 
-/// Neither file can be opened for writing, not even by root.
+/// Not even root can open these files for writing.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_file_is_named_in_the_error() {
@@ -121,14 +121,14 @@ async fn a_foreign_database_is_left_unchanged() {
     }
 }
 
-/// The bug: a log that a crashed process had left was taken into a database that isn't ours.
+/// The bug: SQLite wrote the log of a crashed process into a database of another application.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_database_keeps_its_wal() {
     let (place, other) = (InboxFile::new(), InboxFile::new());
     let connection = Connection::open(other.path()).unwrap();
     let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
     connection.execute_batch(sql).unwrap();
-    // As it would be had the process ended here.
+    // The files are as they would be if the process ended here.
     for suffix in ["", "-wal"] {
         let file = |place: &InboxFile| place.folder().join(format!("inbox.db{suffix}"));
         fs::copy(file(&other), file(&place)).unwrap();
@@ -201,7 +201,7 @@ async fn a_file_has_one_owner() {
         error.to_string().contains(place.path().to_str().unwrap()),
         "{error}"
     );
-    // The first one doesn't mind.
+    // The first inbox continues.
     assert_eq!(first.accept(event("1")).await, Ok(Accepted::New));
     let wait = Duration::from_millis(60);
     let waits = SqliteInbox::builder(place.path()).lock_timeout(wait);
@@ -237,8 +237,7 @@ fn without_a_runtime_of_tokio_open_fails() {
     assert!(!place.path().exists());
 }
 
-/// The bug: events were answered 200 and never delivered on a runtime that can't spawn from the
-/// inbox's thread.
+/// The bug: on a runtime that can't spawn from the inbox's thread, events were answered 200 and never ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_that_spawns_only_where_it_is_current_is_refused() {
     struct Unable;

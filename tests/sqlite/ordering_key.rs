@@ -27,7 +27,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
     let router = EventRouter::new().on("a", move |event: Event| async move {
         let key = key(&event).unwrap();
         if !running.lock().unwrap().insert(key.clone()) {
-            write.write("two of one key run");
+            write.write("two events of one key run at once");
         }
         for _ in 0..3 {
             tokio::task::yield_now().await;
@@ -108,7 +108,7 @@ async fn a_dead_event_unblocks_its_key() {
     assert_eq!(log.lines(), ["1#1", "2#1", "3#1"]);
 }
 
-/// A router whose events of these ids die in their first run.
+/// Returns a router whose events of these ids die in their first run.
 fn killing(log: &Log, ids: &'static [&'static str]) -> EventRouter {
     let (log, dead) = (log.clone(), Arc::new(Mutex::new(HashSet::new())));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -186,8 +186,8 @@ async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
     );
 }
 
-/// The bug: what held under `block_key_on_dead_letter` was taken to hold by a process without it, and its replay
-/// ran beside the next of its key.
+/// The bug: a process without `block_key_on_dead_letter` took a key for blocked. A replay ran beside the next
+/// event of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -207,7 +207,7 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
     until(|| log.len() == 1).await;
     let handle = inbox.handle();
     assert!(handle.dead_letters().unwrap().replay(1).await.unwrap());
-    // Of another key, to see what runs by then.
+    // This event has another key. Once it has run, the blocked event would have run too.
     inbox.accept(event("4")).await.unwrap();
     until(|| log.len() >= 2).await;
     assert_eq!((log.len(), handle.stats().running), (2, 2));
@@ -218,13 +218,13 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
     assert_eq!(lines, ["2#1", "3#1", "1#1"]);
 }
 
-/// The bug: what waited behind a letter that held was lost until the next start, if the letter was
-/// replayed before it had been looked at.
+/// The bug: if a letter that blocks its key was replayed before the loader had read the key, its events were
+/// lost until the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
     let place = InboxFile::new();
     drop(ordered(&place).open(EventRouter::new()).await.unwrap());
-    // Event 1 waits behind letter 400 though it is older: it was a letter itself and was replayed.
+    // Event 1 waits behind letter 400 although event 1 is older: it was a letter and was replayed.
     let connection = place.closed().await;
     let body =
         |id: u32| format!(r#"{{"messageId":"{id}","timestamp":1,"eventType":"a","data":"k"}}"#);
@@ -306,7 +306,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
         .iter()
         .filter(|answer| **answer == Ok(Accepted::New))
         .count() as u64;
-    // At least as many as the writer's command channel holds.
+    // The events are at least as many as the writer's command channel holds.
     assert!(taken >= 4096, "{taken}");
     let others = async |inbox: &SqliteInbox, name: &str| {
         for i in 0..100 {
@@ -325,10 +325,10 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     drop((inbox, handle));
     gate.add_permits(1);
     drop(place.closed().await);
-    // The first of them has ended; the next process has the same trouble with the second.
+    // The first event has ended. The second blocks the key in the next process.
     let inbox = open().await.unwrap();
     others(&inbox, "y").await;
-    // Nor do they stop for good, and in their order.
+    // The blocked events run in their order.
     let stuck = || {
         let lines = log.lines();
         let number = |line: &String| line.strip_suffix("#1")?.parse::<u64>().ok();
@@ -341,7 +341,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     balanced(&inbox.handle().stats());
 }
 
-/// A closure that panics gives no key; an empty key is one.
+/// A closure that panics gives no key. An empty key is a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     let (place, log, gate) = (
@@ -368,13 +368,13 @@ async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     gate.add_permits(9);
     wait_idle(&inbox.handle()).await;
     drop(inbox);
-    // So it is for the next process.
+    // The next process finds the same keys.
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     wait_idle(&inbox.handle()).await;
     assert_eq!(log.len(), 4);
 }
 
-/// An event of the model: its key, how often it fails, and whether it dies of that.
+/// An event of the model: its key, how often it fails, and whether it dies.
 #[derive(Clone, Debug)]
 struct Arriving {
     key: Option<u8>,
@@ -399,8 +399,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..7)
 }
 
-/// Runs the steps, and returns what ran by key, as `number#attempt`; those without one are keys of
-/// their own.
+/// Runs the steps, and returns the runs of each key as `number#attempt`. An event without a key has a key of
+/// its own here.
 async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec<String>> {
     let place = InboxFile::new();
     let arrivals: Arc<Mutex<Vec<Arriving>>> = Arc::default();
@@ -503,7 +503,7 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
     ran.clone()
 }
 
-/// The expected runs by key: in the order of arrival, each event to its end.
+/// Returns the expected runs of each key: in the order of arrival, each event to its end.
 fn model(steps: &[Step]) -> BTreeMap<String, Vec<String>> {
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let batches = steps.iter().filter_map(|step| match step {

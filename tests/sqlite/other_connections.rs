@@ -78,7 +78,7 @@ async fn other_connections_can_read_the_file_while_the_inbox_works() {
     );
 }
 
-/// The bug: one event, which the sender chooses, made the view fail as a whole.
+/// The bug: a single event, chosen by the sender, made every query of the view fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_sqlite_cant_parse_as_json_leaves_the_view_readable() {
     let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
@@ -115,7 +115,7 @@ fn log_bytes(place: &InboxFile) -> u64 {
         .len()
 }
 
-/// Reads, and goes on to do so until it is dropped.
+/// Returns a connection that reads until it is dropped.
 fn reader(place: &InboxFile) -> Connection {
     let reader = place.look();
     reader.execute_batch("BEGIN").unwrap();
@@ -132,7 +132,7 @@ async fn fill(inbox: &SqliteInbox, name: &str) -> AcceptError {
             return refused;
         }
     }
-    panic!("it takes events for ever");
+    panic!("the inbox never refuses an event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +152,7 @@ async fn during_a_long_read_the_wal_is_bounded_and_the_inbox_recovers_afterwards
     let refused = fill(&inbox, "x").await;
     assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
     assert!(log_bytes(&place) < 2 * BOUND, "{}", log_bytes(&place));
-    // Copies are known, and nothing grows.
+    // The inbox recognizes copies, and the file doesn't grow.
     assert_eq!(inbox.accept(event("first")).await, Ok(Accepted::Duplicate));
     for _ in 0..100 {
         assert!(inbox.accept(sized("y", 20_000)).await.is_err());
@@ -168,13 +168,12 @@ async fn during_a_long_read_the_wal_is_bounded_and_the_inbox_recovers_afterwards
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(taken, "it doesn't recover");
+    assert!(taken, "the inbox doesn't recover");
     wait_idle(&handle).await;
     assert_eq!(handle.stats().handled, handle.stats().accepted);
 }
 
-/// The bug: what waited when the log was full went on a minute after it was emptied, or with the next
-/// that came.
+/// The bug: after a full log was emptied, waiting events continued only a minute later or with the next event.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
     let (place, log, gate) = (
@@ -239,7 +238,7 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
     let refused = inbox.accept(event("4")).await.unwrap_err();
     assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
-    // One ends, whose end can't be written: from when that is known on, nothing new is started.
+    // One handler ends, and the inbox can't write the result. From then on, it starts no new event.
     gate.add_permits(1);
     until(|| log.len() == 3).await;
     assert!(inbox.accept(event("5")).await.is_err());
@@ -256,14 +255,14 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
     gate.add_permits(2);
     wait_idle(&handle).await;
     assert_eq!(log.lines().len(), 5);
-    // The refused left nothing behind.
+    // The refused events left nothing behind.
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
     gate.add_permits(1);
     wait_idle(&handle).await;
     assert_eq!((handle.stats().handled, handle.stats().refused), (6, 3));
 }
 
-/// Only what arrived was counted: with deaths and replays alone the log grew without a bound.
+/// The bug: only accepted events counted, so dead letters and replays could grow the log without limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_and_replays_count_against_the_wal_limit() {
     let place = InboxFile::new();
@@ -280,7 +279,7 @@ async fn dead_letters_and_replays_count_against_the_wal_limit() {
         assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
         wait_idle(&handle).await;
     }
-    // 3 MB of letters, five times over; a step of the replays is written at once.
+    // The test writes 3 MB of letters five times. Each step of a replay is written at once.
     assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));
     let stats = handle.stats();
     assert_eq!((stats.replayed, stats.dead), (600, 750));

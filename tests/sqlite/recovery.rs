@@ -1,4 +1,5 @@
-//! Events that an earlier process left run in order and by window, and none can crash the process for ever.
+//! Events of an earlier process run in order, and as many at once as the window holds. No event can crash the
+//! process for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use crate::support::runtime::TestRuntime;
 use crate::support::sqlite::{InboxFile, LONG, Log, gated, logging};
-use crate::support::{balanced, event, sized, until, wait_idle};
+use crate::support::{balanced, event, letters, sized, until, wait_idle};
 
-/// Puts events on disk, of which none has run.
+/// Writes events to disk as a process would that has run none of them.
 fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
     let fill = connection.transaction().unwrap();
     let body = format!(
@@ -30,7 +31,7 @@ fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
     fill.commit().unwrap();
 }
 
-/// Returns a place where an earlier process left events.
+/// Returns the file of an earlier process that left events.
 async fn place(events: u32, padding: usize) -> InboxFile {
     let place = InboxFile::new();
     drop(place.inbox().open(EventRouter::new()).await.unwrap());
@@ -101,7 +102,7 @@ async fn bodies_larger_than_the_window_run_one_by_one() {
     assert!(numbers(&log).into_iter().eq(1..=8));
 }
 
-/// Memory is bounded by the window, whatever waits on disk: 50,000 events of 2 KB each.
+/// The window bounds memory, however many events wait on disk: 50,000 events of 2 KB each.
 #[test]
 fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let runtime = || {
@@ -114,8 +115,8 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_events_in_memory(100).concurrency(10);
     let inbox = runtime();
-    // Workers run on this thread and the window is loaded by another one, so it is the bodies that
-    // handlers get that are counted here: the events of the window, and no more.
+    // Workers run on this thread, and another thread loads the window. So this test counts the bodies that
+    // handlers get: the events of the window, and no more.
     let held = inbox.block_on(async {
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         until(|| log.len() == 10).await;
@@ -157,7 +158,7 @@ async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_un
         96
     );
     assert_eq!(place.count("SELECT count(*) FROM events"), 96);
-    // Twice is once.
+    // A second drain does nothing.
     assert_eq!(handle.drain(LONG).await.remaining, 96);
     drop((inbox, handle));
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
@@ -166,7 +167,7 @@ async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_un
     assert_eq!(inbox.handle().drain(LONG).await.remaining, 0);
 }
 
-/// Also where a handler ends at that moment, whose worker would go on to the next event.
+/// No attempt starts even if a handler ends at that moment and its worker would run the next event.
 #[tokio::test]
 async fn no_attempt_starts_after_a_drain_has_begun() {
     for _ in 0..20 {
@@ -202,8 +203,7 @@ async fn a_drain_unmarks_events_that_found_no_worker() {
     balanced(&inbox.handle().stats());
 }
 
-/// A deployment whose drain takes too long, three times, made a dead letter of an event that only runs
-/// for long.
+/// The bug: an event that runs long became a dead letter after three deployments whose drains took too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_outlasts_a_drain_is_no_poison_candidate() {
     let (place, log, gate) = (
@@ -240,7 +240,7 @@ async fn an_inbox_dropped_without_a_drain_leaves_unstarted_events_unmarked() {
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
     wait_idle(&inbox.handle()).await;
     assert_eq!(log.counts().len(), 100);
-    // Each once.
+    // Each event ran once.
     assert_eq!(log.len(), 100);
 }
 
@@ -286,7 +286,7 @@ async fn poison_candidates_run_one_at_a_time_beside_other_events() {
     let inbox = crashed(&place, &log, &gate, 3).await;
     until(|| log.len() == 8).await;
     let handle = inbox.handle();
-    // One poison candidate, and all other events.
+    // One poison candidate and all other events run.
     let mut running = numbers(&log);
     running.sort_unstable();
     assert_eq!(running, [1, 2, 5, 6, 7, 8, 9, 10]);
@@ -305,7 +305,7 @@ async fn poison_candidates_run_one_at_a_time_beside_other_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_candidate_that_fails_is_none_any_more() {
+async fn a_poison_candidate_that_fails_is_no_longer_a_candidate() {
     let (place, log) = (place(3, 0).await, Log::default());
     assert_eq!(place.edit("UPDATE events SET running = 1").await, 3);
     let write = log.clone();
@@ -362,7 +362,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_lettered_and_never_runs() {
             letter.cause(),
             Some("the process ended 2 times while it ran")
         );
-        // The one that it ended in.
+        // The attempt in which the process ended counts.
         assert_eq!(letter.attempts(), 1);
         assert!(letter.event().is_ok());
     }
@@ -376,7 +376,7 @@ async fn an_event_returned_to_disk_is_no_poison_candidate() {
         Arc::new(Semaphore::new(0)),
     );
     for _ in 0..4 {
-        // Opened and closed by the rules. At most one event runs, and it ends.
+        // No inbox crashed. At most one event runs, and it ends.
         let builder = place.inbox().max_crashes(1).concurrency(1);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         let _ = inbox.handle().drain(Duration::ZERO).await;
@@ -390,7 +390,7 @@ async fn an_event_returned_to_disk_is_no_poison_candidate() {
     assert_eq!(log.counts().len(), 3);
 }
 
-/// The bug: all of a backlog that couldn't be decoded was loaded at once.
+/// The bug: the loader read the whole backlog at once if no event could be decoded.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let place = place(3000, 0).await;
@@ -419,7 +419,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     }
 }
 
-/// To be run by hand: the time from opening to the first delivery of a large backlog.
+/// With `BACKLOG`, prints the time from opening to the first delivery of a larger backlog.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_starts_to_run_before_all_its_ids_are_read() {
     let events = std::env::var("BACKLOG").map_or(20_000, |events| events.parse().unwrap());
@@ -442,4 +442,58 @@ async fn a_backlog_starts_to_run_before_all_its_ids_are_read() {
         inbox.handle().wait_idle().await;
         println!("all delivered {:?}", start.elapsed());
     }
+}
+
+/// The bug: an event's bytes were added with one size and subtracted with another, so an idle inbox held bytes
+/// for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_changed_while_the_inbox_was_closed_leave_no_count_behind() {
+    let long = sized("1", 2_000).body().to_owned();
+    for (sql, dead) in [
+        ("UPDATE events SET body = '{}'".to_owned(), 20),
+        // Each invalid byte becomes a character of three bytes.
+        (
+            "UPDATE events SET body = CAST(x'ffffffff' AS TEXT)".to_owned(),
+            20,
+        ),
+        (format!("UPDATE events SET body = '{long}'"), 0),
+        ("DELETE FROM events WHERE id > 5".to_owned(), 0),
+        ("DELETE FROM events".to_owned(), 0),
+    ] {
+        let place = place(20, 0).await;
+        assert!(place.edit(&sql).await > 0);
+        let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+        let handle = inbox.handle();
+        until(|| handle.stats().in_flight() == 0).await;
+        let stats = wait_idle(&handle).await;
+        assert_eq!(stats.dead_letters, dead, "{sql}: {stats:?}");
+        // The inbox counts new events.
+        inbox.accept(event("new")).await.unwrap();
+        assert_eq!(wait_idle(&handle).await.accepted, 1);
+        drop((inbox, handle));
+        drop(place.closed().await);
+        assert_eq!(
+            place.count("SELECT events + event_bytes FROM totals"),
+            0,
+            "{sql}"
+        );
+    }
+}
+
+/// The bug: a replayed letter was counted by the length of its text, in which each invalid byte takes three
+/// bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_letter_counts_the_bytes_that_are_stored() {
+    let place = place(1, 0).await;
+    let sql = "UPDATE events SET body = CAST(x'ffffffff' AS TEXT)";
+    assert_eq!(place.edit(sql).await, 1);
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    wait_idle(&inbox.handle()).await;
+    drop(inbox);
+    let sql = "UPDATE dead_letters SET body = CAST(x'ffffffff' AS TEXT)";
+    assert_eq!(place.edit(sql).await, 1);
+    let inbox = place.inbox().open(EventRouter::new()).await.unwrap();
+    assert!(letters(&inbox).replay(1).await.unwrap());
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.replayed, stats.dead_letters), (1, 1));
 }

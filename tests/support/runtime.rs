@@ -1,4 +1,4 @@
-//! Runtimes for tests: one whose parts a test replaces, and one whose clock a test moves.
+//! Runtimes for tests: a runtime whose parts a test replaces, and a runtime whose clock a test moves.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ impl TestRuntime {
             })
     }
 
-    /// Drops every task, as tokio does after it has shut down, and has timers that never fire.
+    /// Drops every task, as tokio does after its shutdown. Its timers never fire.
     pub(crate) fn shut_down() -> Self {
         Self {
             spawn: Arc::new(drop),
@@ -111,7 +111,7 @@ pub(crate) struct ManualClock {
 struct Time {
     start: Instant,
     since: Duration,
-    /// How far the system's clock was moved ahead of the monotonic one, in seconds.
+    /// How far the system clock is ahead of the monotonic clock, in seconds.
     ahead: i64,
     timers: Vec<(Duration, tokio::sync::oneshot::Sender<()>)>,
 }
@@ -141,7 +141,7 @@ impl ManualClock {
         }
     }
 
-    /// Moves the system's clock only, by seconds: somebody sets it, or the machine sleeps.
+    /// Moves only the system clock, by seconds, as an operator or a sleeping machine does.
     pub(crate) fn step(&self, by: i64) {
         self.time.lock().unwrap().ahead += by;
     }

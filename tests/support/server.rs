@@ -1,5 +1,5 @@
-//! A server of webhooks over an inbox on disk, in a process of its own: the test's binary, started again. And
-//! its client.
+//! A server of webhooks over an inbox on disk, in a process that runs the test binary again. And the client of
+//! the server.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -7,11 +7,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, process, thread};
+use std::{env, thread};
 
+use super::process::{Process, end_with_parent, own_binary};
 use axum::Router;
 use axum::routing::get;
 use botisimo_webhooks::{
@@ -23,20 +24,20 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
-/// Bounds what would hang for ever.
+/// The limit of a test that might hang.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 const PATH: &str = "/webhooks/botisimo";
 
-/// The behaviour of the handler, set in the event's data. All members are optional.
+/// The behaviour of the handler, from the event's data. All members are optional.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Told {
-    /// How many attempts fail before one does its work.
+    /// How many attempts fail before an attempt succeeds.
     fails: u32,
     /// How many milliseconds an attempt takes.
     takes: u64,
-    /// Whether it runs until `/release` is asked for.
+    /// Whether the attempt runs until the test requests `/release`.
     held: bool,
 }
 
@@ -45,16 +46,12 @@ struct Keyed {
     key: Option<String>,
 }
 
-/// Serves if this process was started to do so. To be called by a test `server` that is ignored otherwise.
+/// Serves if this process was started as a server. The test `server` of each binary calls this.
 pub(crate) fn serve() {
     let Some(inbox) = env::var_os("SERVER_INBOX") else {
         return;
     };
-    // The pipe closes when the parent process ends in any way.
-    thread::spawn(|| {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        process::abort();
-    });
+    end_with_parent();
     let logs = tracing_subscriber::fmt().with_writer(io::stderr);
     logs.with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,11 +76,11 @@ async fn run(inbox: PathBuf) {
         let (id, attempt) = (event.id(), event.attempt());
         let fails = attempt <= told.fails;
         let end = if fails { "failed" } else { "done" };
-        // One write, so that a kill leaves all of the line or nothing.
+        // A single write, so that a kill leaves the whole line or nothing.
         let line = format!("{id} {attempt} {end}\n");
         (&*journal).write_all(line.as_bytes()).unwrap();
         if fails {
-            return Err(HandlerError::from("it was told to"));
+            return Err(HandlerError::from("the event asks for a failure"));
         }
         Ok(())
     });
@@ -199,7 +196,7 @@ fn counts(handle: &Handle) -> String {
 pub(crate) struct ServerFolder {
     folder: TempDir,
     pub(crate) inbox: PathBuf,
-    /// Another name of the inbox, by which servers open it.
+    /// Another name of the inbox. If it is set, servers open this name.
     pub(crate) name: Option<PathBuf>,
     /// How far the clocks of servers are ahead, in seconds.
     pub(crate) ahead: i64,
@@ -222,19 +219,19 @@ impl ServerFolder {
         self.folder.path()
     }
 
-    /// Returns the file beside the inbox whose name ends with a suffix.
+    /// Returns the path of the inbox with a suffix.
     pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.inbox.clone().into_os_string();
         name.push(suffix);
         name.into()
     }
 
-    /// Returns what the servers have logged until now.
+    /// Returns the log of all servers until now.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the servers have logged a text. The line of a server that was killed may still be on its way.
+    /// Waits until the servers have logged a text. The pipe may still hold the last line of a killed server.
     pub(crate) fn until_logged(&self, text: &str) {
         until(text, || self.log().contains(text));
     }
@@ -244,13 +241,13 @@ impl ServerFolder {
         journal.lines().map(Line::read).collect()
     }
 
-    /// Returns the ids of the events that are on disk. Works on copies: to open the files themselves would do what the
-    /// next server is to do.
+    /// Returns the ids of the events that are on disk. Reads copies of the files, because opening the files
+    /// would recover them.
     pub(crate) fn pending(&self) -> Vec<String> {
         self.look(|inbox| texts(inbox, "SELECT message_id FROM pending ORDER BY id"))
     }
 
-    /// Shows a copy of the inbox as a server that was killed left it.
+    /// Opens a copy of the inbox, as a killed server left it, and passes it to `look`.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&rusqlite::Connection) -> T) -> T {
         let copies = tempfile::tempdir().unwrap();
         let copy = copies.path().join("inbox.db");
@@ -271,26 +268,27 @@ impl ServerFolder {
 
     /// Starts a server by a command that ends with the path of this binary.
     pub(crate) fn start_by(&self, mut command: Command) -> Starting {
-        let mut child = command
-            .args(["--ignored", "--exact", "server", "--nocapture"])
+        command
             .env("SERVER_INBOX", self.name.as_ref().unwrap_or(&self.inbox))
             .env("SERVER_CLOCK", self.ahead.to_string())
             .env("SERVER_JOURNAL", self.folder().join("journal"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // No file: that could be too large too.
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (logged, log) = (child.stderr.take().unwrap(), Arc::clone(&self.log));
+            // A pipe, because a file may become too large.
+            .stderr(Stdio::piped());
+        let (tell, told) = mpsc::channel();
+        let mut process = Process::start(command, "server", move |line| {
+            if let Some(addr) = line.strip_prefix("listening ") {
+                let _ = tell.send(Ok(addr.parse().unwrap()));
+            } else if let Some(error) = line.strip_prefix("failed ") {
+                let _ = tell.send(Err(error.to_owned()));
+            }
+        });
+        let (logged, log) = (process.child.stderr.take().unwrap(), Arc::clone(&self.log));
         thread::spawn(move || {
             for line in BufReader::new(logged).lines().map_while(Result::ok) {
                 log.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        Starting {
-            process: Process { child },
-        }
+        Starting { process, told }
     }
 
     pub(crate) fn serving(&self) -> Server {
@@ -298,18 +296,14 @@ impl ServerFolder {
     }
 }
 
-pub(crate) fn own_binary() -> PathBuf {
-    env::current_exe().unwrap()
-}
-
-/// Returns the first column of what a query finds.
+/// Returns the first column of a query's rows.
 pub(crate) fn texts(inbox: &rusqlite::Connection, query: &str) -> Vec<String> {
     let mut statement = inbox.prepare(query).unwrap();
     let rows = statement.query_map([], |row| row.get(0)).unwrap();
     rows.map(Result::unwrap).collect()
 }
 
-/// A line of the journal: an attempt that came to its end.
+/// A line of the journal: an attempt that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) id: String,
@@ -329,27 +323,11 @@ impl Line {
     }
 }
 
-/// A child that is killed and reaped at the latest when this is dropped.
-struct Process {
-    child: Child,
-}
-
-impl Process {
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// A server that may not listen yet.
 pub(crate) struct Starting {
     process: Process,
+    /// The address, or why the server can't open its inbox.
+    told: mpsc::Receiver<Result<SocketAddr, String>>,
 }
 
 impl Starting {
@@ -357,7 +335,7 @@ impl Starting {
         self.process.kill();
     }
 
-    /// Waits until it listens.
+    /// Waits until the server listens.
     pub(crate) fn listening(self) -> Server {
         match self.told() {
             Ok(server) => server,
@@ -365,27 +343,16 @@ impl Starting {
         }
     }
 
-    /// Waits until it has failed to open its inbox, and returns what it says.
+    /// Waits until the server has failed to open its inbox, and returns the error.
     pub(crate) fn failing(self) -> String {
         match self.told() {
-            Ok(_) => panic!("it serves"),
+            Ok(_) => panic!("the server listens"),
             Err(error) => error,
         }
     }
 
-    fn told(mut self) -> Result<Server, String> {
-        let stdout = self.process.child.stdout.take().unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(addr) = line.strip_prefix("listening ") {
-                    let _ = tell.send(Ok(addr.parse().unwrap()));
-                } else if let Some(error) = line.strip_prefix("failed ") {
-                    let _ = tell.send(Err(error.to_owned()));
-                }
-            }
-        });
-        let told = told.recv_timeout(BOUND);
+    fn told(self) -> Result<Server, String> {
+        let told = self.told.recv_timeout(BOUND);
         let addr = told.map_err(|error| error.to_string()).flatten()?;
         Ok(Server {
             process: self.process,
@@ -402,21 +369,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.pid()
     }
 
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Has it close, and waits for its end.
+    /// Stops the server, and waits until its process ends.
     pub(crate) fn end(mut self) {
         self.get("/end");
-        let until = Instant::now() + BOUND;
-        while self.process.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it doesn't end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.process.wait(BOUND);
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -429,13 +392,13 @@ impl Server {
         text
     }
 
-    /// Returns the counts, having checked law 2.
+    /// Returns the counts after checking law 2.
     #[track_caller]
     pub(crate) fn stats(&self) -> Stats {
         Stats::read(&self.get("/stats"))
     }
 
-    /// Waits until nothing is in flight.
+    /// Waits until no event is in flight.
     #[track_caller]
     pub(crate) fn wait_idle(&self) -> Stats {
         Stats::read(&self.get("/wait_idle"))
@@ -472,7 +435,7 @@ impl Stats {
     }
 }
 
-/// A connection, on which one request follows another.
+/// A connection that carries one request after another.
 pub(crate) struct Client {
     addr: SocketAddr,
     stream: Option<TcpStream>,
@@ -483,11 +446,15 @@ impl Client {
         Self { addr, stream: None }
     }
 
-    /// Sends an event, and returns the status of the answer; an error if the server is gone.
+    /// Sends an event, and returns the status of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the server is gone.
     ///
     /// # Panics
     ///
-    /// If there is no answer.
+    /// If the server doesn't answer in time.
     pub(crate) fn post(&mut self, body: &str) -> io::Result<u16> {
         let length = body.len();
         let head = format!(
@@ -496,13 +463,13 @@ impl Client {
         self.request(&(head + body)).map(|(status, _)| status)
     }
 
-    /// Sends an event, and sends it again as long as it is answered 503.
+    /// Sends an event again and again until the answer isn't 503.
     pub(crate) fn post_until_taken(&mut self, body: &str) {
         let until = Instant::now() + BOUND;
         loop {
             match self.post(body).unwrap() {
                 200 => return,
-                503 => assert!(Instant::now() < until, "nothing is taken any more"),
+                503 => assert!(Instant::now() < until, "the inbox accepts nothing any more"),
                 other => panic!("answered {other}"),
             }
             thread::sleep(Duration::from_millis(5));
@@ -559,7 +526,7 @@ pub(crate) fn body(id: &str, data: &str) -> String {
     )
 }
 
-/// Polls until something is so.
+/// Polls a condition until it holds.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + BOUND;

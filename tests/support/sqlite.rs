@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::until;
 
-/// Longer than any test takes.
+/// A limit that no test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// The file of an inbox, in a folder of its own.
@@ -37,24 +37,24 @@ impl InboxFile {
         self.folder().join("inbox.db")
     }
 
-    /// Returns a builder that waits until the inbox before it is closed, and tries again at once.
+    /// Returns a builder whose inbox waits until the previous inbox is closed, and retries without delay.
     pub(crate) fn inbox(&self) -> SqliteInboxBuilder {
         SqliteInbox::builder(self.path())
             .lock_timeout(LONG)
             .retry(at_once(5))
     }
 
-    /// Returns a connection that reads while an inbox has the file.
+    /// Returns a connection that reads while an inbox has the file open.
     pub(crate) fn look(&self) -> Connection {
         Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
     }
 
-    /// Returns the answer to a query for one number.
+    /// Returns the number that a query returns.
     pub(crate) fn count(&self, sql: &str) -> i64 {
         self.look().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// Waits until no inbox has the file.
+    /// Waits until no inbox has the file open.
     pub(crate) async fn free(&self) {
         let lock = File::options()
             .write(true)
@@ -65,14 +65,14 @@ impl InboxFile {
         until(|| lock.try_lock().is_ok()).await;
     }
 
-    /// Waits until no inbox has the file, and returns a connection to change it.
+    /// Waits until no inbox has the file open, and returns a connection to change the file.
     pub(crate) async fn closed(&self) -> Connection {
         self.free().await;
         Connection::open(self.path()).unwrap()
     }
 
-    /// Returns a connection to the file as it would be if the process ended now: what waits at the gate
-    /// never comes to its end there.
+    /// Returns a connection to the file as it would be if the process ended now. The handlers at the gate end,
+    /// and their results don't reach this file.
     pub(crate) async fn closed_by(&self, gate: &Semaphore) -> Connection {
         let copy = self.folder().join("copy.db");
         self.look()
@@ -84,13 +84,13 @@ impl InboxFile {
         Connection::open(self.path()).unwrap()
     }
 
-    /// Changes the file while no inbox has it.
+    /// Changes the file while no inbox has it open.
     pub(crate) async fn edit(&self, sql: &str) -> usize {
         self.closed().await.execute(sql, []).unwrap()
     }
 }
 
-/// Returns a policy of this many attempts without waits.
+/// Returns a policy with this number of attempts and no delays.
 pub(crate) fn at_once(attempts: u32) -> RetryPolicy {
     RetryPolicy::new()
         .max_attempts(attempts)
@@ -98,7 +98,7 @@ pub(crate) fn at_once(attempts: u32) -> RetryPolicy {
         .max_delay(Duration::ZERO)
 }
 
-/// The events that ran, in their order, as `id#attempt`.
+/// The runs of events in their order, as `id#attempt`.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -119,7 +119,7 @@ impl Log {
         self.0.lock().unwrap().len()
     }
 
-    /// Returns how often each line is there.
+    /// Returns how often the log contains each line.
     pub(crate) fn counts(&self) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         for line in self.lines() {
@@ -129,13 +129,13 @@ impl Log {
     }
 }
 
-/// Returns a router that logs what runs.
+/// Returns a router that logs its runs.
 pub(crate) fn logging(log: &Log) -> EventRouter {
     let log = log.clone();
     EventRouter::new().on("a", move |event: Event| async move { log.run(&event) })
 }
 
-/// Returns a router that logs what runs, and ends it with a permit.
+/// Returns a router that logs its runs, each of which ends with a permit of the gate.
 pub(crate) fn gated(log: &Log, gate: &Arc<Semaphore>) -> EventRouter {
     let (log, gate) = (log.clone(), Arc::clone(gate));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -144,7 +144,7 @@ pub(crate) fn gated(log: &Log, gate: &Arc<Semaphore>) -> EventRouter {
     })
 }
 
-/// Returns a router that logs what runs, and fails for good.
+/// Returns a router that logs its runs, each of which fails permanently.
 pub(crate) fn failing(log: &Log) -> EventRouter {
     let log = log.clone();
     EventRouter::new().on("a", move |event: Event| async move {

@@ -10,8 +10,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Makes `subscriber` the subscriber of this thread, until the guard is dropped.
 ///
-/// If a process has a single subscriber, the first thread that reaches a log line decides whether the line is logged at all. That
-/// thread may belong to a test without a subscriber. So a second subscriber exists as long as the process.
+/// In a process with a single subscriber, the first thread that reaches a log line decides whether the line is
+/// enabled. That thread may belong to a test without a subscriber. So a second subscriber lives as long as the
+/// process.
 pub(crate) fn set<S>(subscriber: S) -> DefaultGuard
 where
     S: tracing::Subscriber + Send + Sync + 'static,

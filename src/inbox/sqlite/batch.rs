@@ -191,7 +191,8 @@ fn write_results(
             Next::End(EventOutcome::Dead) => {
                 let event = job.event.clone();
                 let letter = DeadLetter::new(job.number, event, &job.progress, at);
-                store.dead_letter(&letter, job.key.as_ref(), limits, &mut written.dropped)?;
+                let (key, dropped) = (job.key.as_ref(), &mut written.dropped);
+                store.dead_letter(&letter, job.size(), key, limits, dropped)?;
                 written.letters.push(letter);
             }
         }

@@ -161,13 +161,13 @@ impl Writer {
             .filter_map(|(letter, requeued)| Some((letter, requeued?)));
         let requeued: Vec<_> = requeued.collect();
         self.shared.update(|state| {
-            for (letter, _) in &requeued {
+            for (_, requeued) in &requeued {
                 state.stats.replayed += 1;
-                state.stored(letter.body().len());
+                state.stored(requeued.size);
             }
         });
         let replayed = requeued.len() as u64;
-        for (letter, Requeued { key, blocked }) in requeued {
+        for (letter, Requeued { key, blocked, .. }) in requeued {
             self.loader.schedule.requeue(letter.id(), key, blocked);
         }
         self.count_dead_letters(&Dropped::default());

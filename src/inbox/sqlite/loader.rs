@@ -1,7 +1,7 @@
 use super::database::Database;
 use super::error::is_corrupt;
 use super::schedule::Schedule;
-use super::store::{DeadLetterLimits, Dropped, StoredEvent};
+use super::store::{DeadLetterLimits, Dropped, Head, StoredEvent, Totals};
 use super::window::Capacity;
 use crate::delivery::{DeadLetter, Job, OrderKey};
 use crate::runtime::Clock;
@@ -17,9 +17,19 @@ pub(super) struct Loader {
     pub(super) schedule: Schedule,
     /// Earlier processes accepted the events up to this one.
     recovered: u64,
+    /// The rows that earlier processes left, less the rows that the loader has read. `None` once it has read all of them.
+    unread: Option<Unread>,
     concurrency: usize,
     max_crashes: u32,
     limits: DeadLetterLimits,
+}
+
+/// Rows of events that the totals count and the loader hasn't read yet.
+///
+/// Once all rows are read, nothing is left, unless another program changed the rows while no inbox had the file open.
+pub(super) struct Unread {
+    events: i128,
+    bytes: i128,
 }
 
 /// The events that a turn loaded.
@@ -32,6 +42,8 @@ pub(super) struct Loaded {
     undeliverable: Vec<(StoredEvent, String)>,
     /// Their dead letters, once they are on disk.
     pub(super) letters: Vec<DeadLetter>,
+    /// The sizes of their stored bodies in bytes.
+    pub(super) letter_sizes: Vec<usize>,
     pub(super) dropped: Dropped,
     /// Events whose attempt isn't due.
     pub(super) delayed: u64,
@@ -42,12 +54,17 @@ pub(super) struct Loaded {
 impl Loader {
     pub(super) fn new(
         schedule: Schedule,
+        totals: Totals,
         concurrency: usize,
         max_crashes: u32,
         limits: DeadLetterLimits,
     ) -> Self {
         Self {
             recovered: schedule.last(),
+            unread: Some(Unread {
+                events: totals.events.into(),
+                bytes: totals.event_bytes.into(),
+            }),
             schedule,
             concurrency,
             max_crashes,
@@ -125,10 +142,17 @@ impl Loader {
         let read = database.store.heads(after, HEADS, &mut heads);
         let last = heads.len() < HEADS;
         for head in heads {
+            self.count_read(&head);
             loaded.delayed += u64::from(self.schedule.see(head, now));
         }
         match read {
-            Ok(()) if last => self.schedule.seen_all(),
+            Ok(()) if last => {
+                self.schedule.seen_all();
+                let unread = self.unread.take();
+                if unread.is_some_and(|unread| (unread.events, unread.bytes) != (0, 0)) {
+                    database.needs_recount();
+                }
+            }
             Ok(()) => {}
             Err(error) => {
                 let corrupt = is_corrupt(&error);
@@ -136,11 +160,22 @@ impl Loader {
                 if corrupt {
                     // The events on that page stay on disk, and the others go on.
                     self.schedule.skip_unreadable();
+                    // A recount would fail on that page too.
+                    self.unread = None;
                 }
                 return corrupt;
             }
         }
         true
+    }
+
+    fn count_read(&mut self, head: &Head) {
+        if let Some(unread) = &mut self.unread
+            && head.id <= self.recovered
+        {
+            unread.events -= 1;
+            unread.bytes -= i128::from(head.size);
+        }
     }
 
     /// Decides whether a stored event runs.
@@ -177,10 +212,11 @@ impl Loader {
             return;
         }
         let letter = |(stored, cause): (StoredEvent, String)| {
-            let key = stored.key.clone();
-            (stored.into_dead_letter(&cause, clock.system_time()), key)
+            let (size, key) = (stored.body.len(), stored.key.clone());
+            let letter = stored.into_dead_letter(&cause, clock.system_time());
+            (letter, size, key)
         };
-        let letters: Vec<(DeadLetter, Option<OrderKey>)> =
+        let letters: Vec<(DeadLetter, usize, Option<OrderKey>)> =
             undeliverable.into_iter().map(letter).collect();
         let limits = self.limits;
         let written = database.transaction(|store| {
@@ -188,8 +224,8 @@ impl Loader {
                 store.set_running(*id)?;
             }
             let mut dropped = Dropped::default();
-            for (letter, key) in &letters {
-                store.dead_letter(letter, key.as_ref(), limits, &mut dropped)?;
+            for (letter, size, key) in &letters {
+                store.dead_letter(letter, *size, key.as_ref(), limits, &mut dropped)?;
             }
             Ok(dropped)
         });
@@ -198,18 +234,19 @@ impl Loader {
                 loaded.dropped = dropped;
                 // The next of a released key is loaded in the next turn.
                 loaded.more |= !letters.is_empty();
-                for (letter, key) in letters {
+                for (letter, size, key) in letters {
                     self.schedule.end_poison_candidate(letter.id());
                     if !limits.block_key {
                         self.schedule.release(key.as_ref());
                     }
                     loaded.letters.push(letter);
+                    loaded.letter_sizes.push(size);
                 }
             }
             Err(error) => {
                 database.failed(error);
                 let jobs = loaded.jobs.drain(..).map(|job| job.number);
-                let ids = jobs.chain(letters.iter().map(|(letter, _)| letter.id()));
+                let ids = jobs.chain(letters.iter().map(|(letter, ..)| letter.id()));
                 for id in ids.collect::<Vec<_>>().into_iter().rev() {
                     self.schedule.put_back(id);
                     self.schedule.cancel_poison_candidate(id);

@@ -82,7 +82,7 @@ impl Setup {
             state.stats.dead_letters = totals.dead_letters;
         });
         let concurrency = inner.executor.settings.concurrency;
-        let loader = Loader::new(schedule, concurrency, self.max_crashes, limits);
+        let loader = Loader::new(schedule, totals, concurrency, self.max_crashes, limits);
         let fingerprints = Arc::clone(&inner.fingerprints);
         let ids = MessageIds::new(fingerprints, self.max_remembered_ids, self.duplicate_window);
         let mut writer = Writer::new(

@@ -138,9 +138,9 @@ impl State {
     }
 
     /// Counts an event that is stored now.
-    pub(super) fn stored(&mut self, size: usize) {
+    pub(super) fn stored(&mut self, size: u64) {
         self.stats.waiting += 1;
-        self.stats.bytes += size as u64;
+        self.stats.bytes += size;
     }
 
     /// Ends the commit of an event, and puts it into the window if it may run.
@@ -150,10 +150,9 @@ impl State {
         committed: bool,
         schedule: &mut Schedule,
     ) -> Reply {
-        let size = accept.event.body().len();
+        let size = accept.event.body().len() as u64;
         let (number, answer) = (accept.number, accept.answer);
-        self.admissions
-            .end(number, accept.id, size as u64, committed);
+        self.admissions.end(number, accept.id, size, committed);
         let mut reply = Reply {
             answer,
             result: Ok(Accepted::New),
@@ -210,7 +209,7 @@ impl State {
                 self.stats.retried += 1;
             }
             Next::End(outcome) => {
-                self.stats.bytes -= job.size() as u64;
+                self.stats.bytes = self.stats.bytes.saturating_sub(job.size() as u64);
                 self.stats.end(outcome);
             }
         }
@@ -228,7 +227,7 @@ impl State {
         self.stats.waiting += events;
     }
 
-    /// Counts an event that is dead and didn't run.
+    /// Counts an event that is dead and didn't run. Its stored body had `size` bytes.
     pub(super) fn died_waiting(&mut self, size: usize) {
         self.stats.waiting = self.stats.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);

@@ -292,14 +292,16 @@ impl Writer {
             return false;
         };
         let mut loaded = self.loader.load(&mut self.database, capacity, &self.clock);
+        // Before the inbox may become idle.
+        self.recount();
         self.more |= loaded.more;
         self.report_dead_letters(&loaded.letters, &loaded.dropped);
         let jobs = std::mem::take(&mut loaded.jobs);
         let any = !jobs.is_empty();
         self.shared.update(|state| {
             state.delay(loaded.delayed);
-            for letter in &loaded.letters {
-                state.died_waiting(letter.body().len());
+            for size in &loaded.letter_sizes {
+                state.died_waiting(*size);
             }
             jobs.into_iter()
                 .for_each(|job| state.window.push(Box::new(job)));

@@ -1,4 +1,4 @@
-//! diesel with SQLite and the inbox, in one process: both use the one `libsqlite3-sys` of the build.
+//! diesel with SQLite and the inbox, in one process. Both use the only `libsqlite3-sys` of the build.
 
 #[path = "../common.rs"]
 mod common;

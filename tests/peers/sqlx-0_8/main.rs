@@ -1,4 +1,4 @@
-//! sqlx with SQLite and the inbox, in one process: both use the one `libsqlite3-sys` of the build.
+//! sqlx with SQLite and the inbox, in one process. Both use the only `libsqlite3-sys` of the build.
 
 #[path = "../common.rs"]
 mod common;

@@ -1,5 +1,7 @@
-//! sqlx with PostgreSQL, `migrate` and `chrono`, and the inbox, in one process. These features of sqlx bring `libsqlite3-sys` into
-//! the resolution of a build that uses no SQLite of sqlx's. No server is needed: the pool connects lazily.
+//! sqlx with PostgreSQL, `migrate` and `chrono`, and the inbox, in one process.
+//!
+//! These features bring `libsqlite3-sys` into the build even if the build doesn't use sqlx with SQLite. No
+//! server is needed, because the pool connects lazily.
 
 #[path = "../common.rs"]
 mod common;

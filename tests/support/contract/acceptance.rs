@@ -10,7 +10,7 @@ use super::{DeliverySettings, InboxFactory};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{AcceptErrorKind, Accepted, EventRouter, Inbox};
 
-/// How often the sender sends an event again that is refused, every 5 ms.
+/// How often the sender sends a refused event again, every 5 ms.
 const TRIES: usize = 6_000;
 
 /// An accepted event reaches its handlers once and unchanged, with any event type and any id.
@@ -51,7 +51,7 @@ pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactor
         opened.accept(event.clone()).await;
     }
     opened
-        .until("all have run", || runs.count("any") >= sent.len())
+        .until("all events have run", || runs.count("any") >= sent.len())
         .await;
     assert_eq!(runs.count("any"), sent.len(), "each event runs once");
     for event in sent {
@@ -82,13 +82,15 @@ pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
         let copy = || event(event_type, event_type);
         opened.accept(copy()).await;
         assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
-        opened.until("it has run", || runs.count("a") >= 1).await;
+        opened
+            .until("the event has run", || runs.count("a") >= 1)
+            .await;
         assert_eq!(opened.inbox.accept(copy()).await, Ok(Accepted::Duplicate));
-        // The id alone makes a copy.
+        // The id alone decides whether an event is a copy.
         let other = event("a.other", event_type);
         assert_eq!(opened.inbox.accept(other).await, Ok(Accepted::Duplicate));
     }
-    opened.until("nothing more runs", || true).await;
+    opened.until("no other event runs", || true).await;
     assert_eq!(runs.attempts("a"), [1]);
     assert_eq!(opened.inbox.handle().stats().duplicates, 6);
 }
@@ -109,11 +111,13 @@ pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFac
             assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
         }
     }
-    opened.until("it has run", || runs.count("a") >= 1).await;
+    opened
+        .until("the event has run", || runs.count("a") >= 1)
+        .await;
     assert_eq!(runs.attempts("a"), [1]);
 }
 
-/// The inbox takes the event at the first poll.
+/// The inbox stores the event at the first poll.
 pub(crate) async fn an_accept_that_was_never_polled_stores_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
@@ -121,12 +125,14 @@ pub(crate) async fn an_accept_that_was_never_polled_stores_nothing(factory: &imp
     drop(opened.inbox.accept(event("a", "1")));
     opened.assert_balanced();
     opened.accept(event("a", "1")).await;
-    opened.until("it has run", || runs.count("a") >= 1).await;
+    opened
+        .until("the event has run", || runs.count("a") >= 1)
+        .await;
     assert_eq!(runs.attempts("a"), [1]);
 }
 
-/// If the future is dropped after its first poll, only the answer is lost. The inbox stores the event with its id, or
-/// neither.
+/// If the future is dropped after its first poll, only the answer is lost. The inbox stores both the event and
+/// its id, or neither.
 pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
@@ -136,7 +142,7 @@ pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl I
         let _ = opened.inbox.accept(event("a", id)).now_or_never();
     }
     for id in &ids {
-        // The sender sends an event again that got no answer.
+        // The sender sends an unanswered event again.
         let mut answer = opened.inbox.accept(event("a", id)).await;
         for _ in 0..TRIES {
             if answer.is_ok() {
@@ -151,7 +157,7 @@ pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl I
         );
     }
     opened
-        .until("all have run", || runs.count("a") >= ids.len())
+        .until("all events have run", || runs.count("a") >= ids.len())
         .await;
     assert_eq!(runs.count("a"), ids.len(), "each event runs once");
 }
@@ -162,7 +168,9 @@ pub(crate) async fn new_events_are_refused_after_a_drain(factory: &impl InboxFac
     let router = EventRouter::new().on("a", runs.noting("a"));
     let opened = factory.open(router, DeliverySettings::new(1)).await;
     opened.accept(event("a", "1")).await;
-    opened.until("it has run", || runs.count("a") >= 1).await;
+    opened
+        .until("the event has run", || runs.count("a") >= 1)
+        .await;
     let handle = opened.inbox.handle();
     for _ in 0..2 {
         let drained = handle.drain(Duration::from_secs(30)).await;
@@ -171,6 +179,6 @@ pub(crate) async fn new_events_are_refused_after_a_drain(factory: &impl InboxFac
     let answer = opened.inbox.accept(event("a", "2")).await;
     let refused = answer.expect_err("a drained inbox refuses events");
     assert_eq!(refused.kind(), AcceptErrorKind::Draining);
-    opened.until("nothing more runs", || true).await;
+    opened.until("no other event runs", || true).await;
     assert_eq!(runs.count("a"), 1, "the refused event doesn't run");
 }

@@ -69,7 +69,8 @@ pub(crate) async fn a_permanent_failure_is_not_retried(factory: &impl InboxFacto
     assert_eq!(runs.attempts("mismatch"), [1]);
 }
 
-/// A handler that panics, hangs or can't decode its payload affects no other route, of this event or of the next.
+/// A handler that panics, hangs or can't decode its payload affects no other route of this event or of the next
+/// event.
 pub(crate) async fn a_handler_affects_only_its_own_route(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new()
@@ -91,13 +92,13 @@ pub(crate) async fn a_handler_affects_only_its_own_route(factory: &impl InboxFac
     opened.accept(event("a", "1")).await;
     opened.accept(event("a", "2")).await;
     opened
-        .until("both have run", || runs.count("good") >= 2)
+        .until("both routes have run", || runs.count("good") >= 2)
         .await;
     assert_eq!(runs.attempts("good"), [1, 1]);
 }
 
-/// A dead letter keeps the body and the reason. A replay runs the route that failed, and no route that finished. Skipped
-/// for an inbox without dead letters.
+/// A dead letter keeps the body and the reason. A replay runs the route that failed, and no finished route. The
+/// test skips an inbox without dead letters.
 pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl InboxFactory) {
     let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
     let (failing, flag) = (runs.clone(), Arc::clone(&mended));
@@ -121,11 +122,11 @@ pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl Inb
         opened.accept(event.clone()).await;
     }
     opened
-        .until("both are dead-lettered", || runs.count("bad") >= 4)
+        .until("both events are dead-lettered", || runs.count("bad") >= 4)
         .await;
     let letters = dead.list(None, 10).await;
     let letters = letters.expect("dead letters can be listed");
-    assert_eq!(letters.len(), 2, "both are kept");
+    assert_eq!(letters.len(), 2, "both letters are kept");
     for letter in &letters {
         let event = sent.iter().find(|event| event.id() == letter.message_id());
         let event = event.expect("a letter has the id of its event");
@@ -146,7 +147,9 @@ pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl Inb
     mended.store(true, Ordering::SeqCst);
     let replayed = dead.replay(letters[0].id()).await;
     assert!(replayed.expect("a letter can be replayed"));
-    opened.until("it has run", || runs.count("bad") >= 5).await;
+    opened
+        .until("the route has run", || runs.count("bad") >= 5)
+        .await;
     assert_eq!(runs.count("good"), 2, "a finished route doesn't run again");
     assert_eq!(
         runs.attempts("bad").last(),

@@ -7,7 +7,7 @@ use super::Opened;
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{Accepted, Event, Inbox};
 
-/// Bounds every wait, by the clock of the inbox's runtime.
+/// The limit of every wait, by the clock of the inbox's runtime.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The runs of all routes, in the order in which they began.

@@ -27,20 +27,24 @@ pub(crate) struct Requeued {
     pub(crate) key: Option<OrderKey>,
     /// Whether the dead letter blocked that key.
     pub(crate) blocked: bool,
+    /// The size of the stored body in bytes.
+    pub(crate) size: u64,
 }
 
 /// The table `dead_letters`.
 impl Store {
-    /// Moves an event to the dead letters, and drops the oldest ones beyond the limits.
+    /// Moves an event to the dead letters, and drops the oldest ones beyond the limits. The event's stored body has
+    /// `stored_size` bytes. The letter's body is longer if the stored body is invalid UTF-8.
     pub(crate) fn dead_letter(
         &mut self,
         letter: &DeadLetter,
+        stored_size: usize,
         key: Option<&OrderKey>,
         limits: DeadLetterLimits,
         dropped: &mut Dropped,
     ) -> rusqlite::Result<()> {
         let size = letter.body().len();
-        self.delete_events(&mut [(letter.id(), size)])?;
+        self.delete_events(&mut [(letter.id(), stored_size)])?;
         let blocks = key.filter(|_| limits.block_key);
         if size as u64 > limits.bytes {
             // It would displace all others, and then itself.
@@ -108,16 +112,17 @@ impl Store {
         let mut statement = self.connection.prepare_cached(sql)?;
         let row = statement.query_row([signed(id)], |row| {
             let (key, blocked) = (row::key(row, 0)?, row.get(1)?);
-            Ok((Requeued { key, blocked }, row::number(row, 2)?))
+            let size = row::number(row, 2)?;
+            Ok(Requeued { key, blocked, size })
         });
-        let row = row.optional()?;
+        let deleted = row.optional()?;
         drop(statement);
-        Ok(row.map(|(deleted, size)| {
+        if let Some(Requeued { size, .. }) = deleted {
             let totals = &mut self.totals;
             totals.dead_letters = totals.dead_letters.saturating_sub(1);
             totals.dead_letter_bytes = totals.dead_letter_bytes.saturating_sub(size);
-            deleted
-        }))
+        }
+        Ok(deleted)
     }
 
     /// Makes a dead letter an event again, with the same id. Routes that handled the event don't run again.
@@ -131,9 +136,9 @@ impl Store {
         let sql = "INSERT INTO events (id, received_at, order_key, due_at, routes, body) SELECT id, received_at, order_key, ?2, ?3, body FROM dead_letters WHERE id = ?1";
         self.run(sql, params![signed(letter.id()), signed(due_at), routes])?;
         let requeued = self.delete_dead_letter(letter.id())?;
-        if requeued.is_some() {
+        if let Some(Requeued { size, .. }) = requeued {
             self.totals.events += 1;
-            self.totals.event_bytes += letter.body().len() as u64;
+            self.totals.event_bytes += size;
             self.wrote(letter.body().len());
         }
         Ok(requeued)

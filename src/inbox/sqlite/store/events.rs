@@ -75,7 +75,7 @@ impl Store {
         heads: &mut Vec<Head>,
     ) -> rusqlite::Result<()> {
         // `id > ?1` would also read the page of `after`, which may be corrupt.
-        let sql = "SELECT id, order_key, due_at FROM events WHERE id >= ?1 ORDER BY id LIMIT ?2";
+        let sql = "SELECT id, order_key, due_at, octet_length(body) FROM events WHERE id >= ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let params = [signed(after.saturating_add(1)), signed(limit as u64)];
         for head in statement.query_map(params, Head::read)? {

@@ -11,12 +11,14 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::telemetry::ParentSpan;
 
-/// The columns of an event that decide when it runs.
+/// The columns of an event that decide when it runs, and the size of its body.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) id: u64,
     pub(crate) key: Option<OrderKey>,
     pub(crate) due_at: Option<u64>,
+    /// The size of the body in bytes.
+    pub(crate) size: u64,
 }
 
 /// A row of `events`.
@@ -34,12 +36,13 @@ pub(crate) struct StoredEvent {
 }
 
 impl Head {
-    /// Reads `id, order_key, due_at`.
+    /// Reads `id, order_key, due_at, octet_length(body)`.
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: number(row, 0)?,
             key: key(row, 1)?,
             due_at: row.get::<_, Option<i64>>(2)?.map(unsigned),
+            size: number(row, 3)?,
         })
     }
 }
