@@ -105,12 +105,24 @@ impl Server {
 
     async fn crowd(&self, count: u64, text: &[u8]) -> Vec<TcpStream> {
         let mut crowd = Vec::new();
-        for _ in 0..count {
+        for number in 1..=count {
             let mut client = TcpStream::connect(self.addr).await.unwrap();
             client.write_all(text).await.unwrap();
             crowd.push(client);
+            // If the queue of the listener is full, the kernel delays a client by a second.
+            if number % 64 == 0 {
+                self.accept_all().await;
+            }
         }
         crowd
+    }
+
+    /// Waits until the server has accepted all connections, which it accepts in their order.
+    async fn accept_all(&self) {
+        let mut client = TcpStream::connect(self.addr).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        assert_eq!(status(&mut client).await, Some(405));
     }
 
     /// Sends a valid event that needs the whole budget of bodies.
