@@ -18,7 +18,8 @@ use std::thread;
 
 use rusqlite::Connection;
 
-use support::server::{Server, ServerFolder, Starting, body, own_binary, texts, until};
+use support::process::own_binary;
+use support::server::{Server, ServerFolder, Starting, body, texts, until};
 
 #[test]
 #[ignore = "the process that other tests start"]
