@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Kill the process within 20 s, with `kill -9` or Ctrl-\, and start it again. The handler of the poll then runs. Send the same
-//! event again: no handler runs, because the inbox recognises the duplicate. `INBOX` is the path of the file.
+//! event again: no handler runs, because the inbox recognizes the duplicate. `INBOX` is the path of the file.
 
 mod common;
 

@@ -58,7 +58,7 @@
 //!     let drained = handle.drain(Duration::from_secs(20)).await;
 //!     println!("{} events remain", drained.remaining);
 //!     drop(stop);
-//!     // A client that stalls doesn't delay the end.
+//!     // A stalled client doesn't delay the shutdown.
 //!     let _ = tokio::time::timeout(Duration::from_secs(4), server).await;
 //!     Ok(())
 //! }

@@ -11,7 +11,7 @@ const SERVERS: [(&str, &str); 3] = [
     ("memory", "in memory; the limit is the processor"),
     (
         "slow",
-        "in memory, 1,000 events; the limit is handlers that take 20 ms",
+        "in memory, 1,000 events; limited by handlers that take 20 ms",
     ),
     ("sqlite", "on disk"),
 ];

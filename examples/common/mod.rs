@@ -51,7 +51,7 @@ pub(crate) async fn refresh(event: Event) -> HandlerResult {
     Ok(())
 }
 
-/// Runs for as long as the poll. The receiver answers 200 before this handler starts.
+/// Runs until the poll has ended. The receiver answers 200 before this handler starts.
 pub(crate) async fn poll(event: Event<Poll>) {
     let poll = event.data();
     tokio::time::sleep(Duration::from_secs(poll.seconds)).await;

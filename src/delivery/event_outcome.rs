@@ -6,7 +6,7 @@ use std::fmt;
 pub enum EventOutcome {
     /// Every route that matched handled the event.
     Handled,
-    /// No route matched, apart from the routes of [`on_any`](crate::EventRouter::on_any).
+    /// No route other than [`on_any`](crate::EventRouter::on_any) routes matched.
     Unhandled,
     /// A route failed and won't be retried.
     Dead,

@@ -77,7 +77,7 @@ impl Progress {
         let mut requested = None;
         let routes = self.routes.get_or_insert_default();
         let mut waiting = std::mem::take(&mut routes.waiting);
-        // If a layer didn't call the router, the waiting routes didn't run and still wait.
+        // If a layer didn't call the router, the waiting routes didn't run and are still waiting.
         waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
             match retry(each.outcome()) {

@@ -15,7 +15,7 @@ use crate::runtime::Runtime;
 
 /// Makes one attempt at an event: calls the service and returns the final outcomes of `attempt_state`.
 ///
-/// After `timeout`, the router drops the routes that still run. Finished routes keep their outcome. The function never
+/// After `timeout`, the router drops the routes that are still running. Finished routes keep their outcome. The function never
 /// panics, even if the service does.
 pub(crate) async fn run_attempt(
     service: &ErasedService,

@@ -12,10 +12,10 @@ use crate::runtime::millis;
 #[derive(Debug)]
 pub(crate) struct SeenIds {
     remembered: HashMap<Fingerprint, (), BuildHasherDefault<LowerHalf>>,
-    /// The same fingerprints, oldest first.
+    /// The fingerprints of `remembered`, oldest first.
     order: VecDeque<SeenId>,
     max_ids: usize,
-    /// In milliseconds.
+    /// How long an id is remembered, in milliseconds.
     window: u64,
     /// The highest number among events whose id was forgotten.
     forgotten: u64,
@@ -25,7 +25,7 @@ pub(crate) struct SeenIds {
 
 #[derive(Debug)]
 struct SeenId {
-    /// In milliseconds, by the inbox's clock.
+    /// The time of acceptance in milliseconds, by the inbox's clock.
     since: u64,
     /// The number of the event.
     number: u64,
@@ -58,7 +58,7 @@ impl Hasher for LowerHalf {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Not called for a u128.
+        // Hashing a `u128` doesn't call this method.
         bytes
             .iter()
             .for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));

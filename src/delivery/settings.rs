@@ -82,8 +82,8 @@ macro_rules! settings {
             self
         }
 
-        /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that still run
-        /// afterwards are dropped and count as [timed out](crate::Outcome::TimedOut).
+        /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that are still
+        /// running at the timeout are dropped and count as [timed out](crate::Outcome::TimedOut).
         pub fn attempt_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.delivery.attempt_timeout = timeout;
             self

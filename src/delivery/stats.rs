@@ -36,17 +36,17 @@ pub struct Stats {
     pub replayed: u64,
     /// Events that every matching route handled.
     pub handled: u64,
-    /// Events that no route matched, apart from the routes of `on_any`.
+    /// Events for which no route other than `on_any` routes matched.
     pub unhandled: u64,
     /// Events that were dead-lettered because a route failed permanently.
     pub dead: u64,
     /// Events that an inbox published for workers in other processes. The workers count the outcomes. See `JetStreamInbox`.
     pub published: u64,
-    /// Events that wait for a worker.
+    /// Events that are waiting for a worker.
     pub waiting: u64,
     /// Events whose attempt is running.
     pub running: u64,
-    /// Events that wait for their next attempt.
+    /// Events that are waiting for their next attempt.
     pub retrying: u64,
     /// Attempts that were followed by a retry.
     pub retried: u64,

@@ -7,7 +7,7 @@ pub(crate) struct WorkerPool {
     limit: usize,
     /// The number of workers that were spawned and haven't ended.
     workers: usize,
-    /// The number of workers that run a job.
+    /// The number of workers that are running a job.
     busy: usize,
     /// The total number of workers that the runtime dropped before their first poll, because it had shut down.
     dropped: u64,

@@ -215,7 +215,7 @@ impl EventType {
     }
 }
 
-/// Allocates only if the name is undocumented.
+/// The conversion allocates only if the name is undocumented.
 impl From<&str> for EventType {
     fn from(name: &str) -> Self {
         match names::find(&NAMES, &SORTED, name) {

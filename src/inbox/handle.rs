@@ -74,7 +74,7 @@ pub struct Drained {
     /// The number of accepted events that hadn't ended when the drain returned.
     ///
     /// A [`MemoryInbox`](crate::MemoryInbox) keeps running them until the process exits. A durable
-    /// inbox delivers them after its next start.
+    /// inbox delivers them after a restart.
     pub remaining: u64,
 }
 
@@ -95,14 +95,14 @@ impl Handle {
         self.control.stats()
     }
 
-    /// Returns an error while the inbox can't store events or can't read some of them. Use it for a
-    /// health check.
+    /// Returns an error while the inbox can't store events, or can't read some stored events. Use it
+    /// for a health check.
     ///
     /// A full or draining inbox is healthy: see [`stats`](Handle::stats).
     ///
     /// # Errors
     ///
-    /// The error that the inbox logs every minute while the error lasts.
+    /// Returns the error that the inbox logs every minute while the fault lasts.
     pub fn health(&self) -> Result<(), Error> {
         self.control.health()
     }
@@ -111,7 +111,7 @@ impl Handle {
     /// `within`.
     ///
     /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the running
-    /// events, and delivers the others after its next start. [`Drained::remaining`] includes them.
+    /// events, and delivers the others after a restart. [`Drained::remaining`] includes them.
     ///
     /// A drain doesn't wait for tasks that a handler spawned. If that work must finish, await it in the handler: see
     /// [handlers](crate::guide::handlers).
@@ -123,8 +123,8 @@ impl Handle {
     ///
     /// # Shutdown
     ///
-    /// Call `drain` while the server still runs. The sender retries an event after a 503, but not
-    /// after a refused connection.
+    /// Call `drain` while the server is still running. The sender retries an event after a 503, but
+    /// not after a refused connection.
     ///
     /// A drain doesn't shut the server down. The graceful shutdowns of axum, hyper and tonic wait
     /// for open connections without a limit, so give them a separate timeout.
@@ -136,7 +136,7 @@ impl Handle {
         Arc::clone(&self.control).drain(within)
     }
 
-    /// Waits until every accepted event has ended. The inbox accepts new events meanwhile.
+    /// Waits until every accepted event has ended. Meanwhile, the inbox accepts new events.
     ///
     /// May never resolve after the runtime has shut down; use a timeout.
     ///

@@ -139,7 +139,7 @@ impl AttemptState {
         Some(recorded.deadline.wait())
     }
 
-    /// Signals the attempt's timeout. The routers drop the handlers that still run.
+    /// Signals the attempt's timeout. The routers drop the handlers that are still running.
     pub(crate) fn expire(&self) {
         let deadline = {
             let mut recorded = self.recorded();

@@ -12,8 +12,8 @@ pub enum Outcome {
     Handled,
     /// The handler returned an error, or a layer around the router returned an error while the handler ran.
     Failed(HandlerError),
-    /// The handler panicked: in its clone, in its call, in the decoding, or in a poll or the drop of its future. Contains
-    /// the panic's message.
+    /// The handler panicked while it was cloned or called, while its payload was decoded, or while its future was polled or
+    /// dropped. Contains the panic's message.
     Panicked(Arc<str>),
     /// The payload doesn't match the handler's type.
     Mismatched(Error),

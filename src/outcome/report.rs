@@ -90,13 +90,13 @@ impl Report {
             .filter(|each| !each.outcome().is_handled())
     }
 
-    /// Returns whether every route that ran handled the event. Also true if no route ran.
+    /// Returns whether every route that ran handled the event. Also returns true if no route ran.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures().next().is_none()
     }
 
-    /// Returns whether no route matched, apart from the routes of [`on_any`](crate::EventRouter::on_any).
+    /// Returns whether no route other than [`on_any`](crate::EventRouter::on_any) routes matched.
     #[must_use]
     pub fn is_unhandled(&self) -> bool {
         self.unhandled

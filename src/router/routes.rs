@@ -13,7 +13,7 @@ use crate::outcome::{AttemptState, Outcome};
 /// The routes of a router, and the table that finds them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
-    /// In the order of registration. The table refers to a route by its index.
+    /// The routes in the order of registration. The table refers to a route by its index.
     routes: Vec<Registered>,
     /// The number of routes of each name.
     names: HashMap<Arc<str>, usize>,

@@ -20,7 +20,7 @@ pub(super) struct Table {
 /// The routes of one event type.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    /// In the order of registration.
+    /// The routes in the order of registration.
     pub(super) routes: Vec<Index>,
     /// Whether at least one route isn't an observer.
     pub(super) matched: bool,

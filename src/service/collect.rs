@@ -10,7 +10,7 @@ use super::deadline::Deadline;
 use super::reason::RejectionReason;
 use crate::error::BoxError;
 
-/// The minimum limit of bytes that the receiver drains from an unread body before an early answer.
+/// The maximum number of bytes that the receiver drains from an unread body before an early answer.
 ///
 /// If the body limit is larger, the receiver drains up to the body limit. So the sender of any event
 /// of an allowed size can read the answer.

@@ -47,7 +47,7 @@ use crate::router::EventRouter;
 ///   `examples/hyper.rs`.
 /// - hyper answers 431 if a request has more than 100 headers, or if the head exceeds hyper's
 ///   buffer.
-/// - An open connection uses some kilobytes, even if it is idle. This crate doesn't count
+/// - An open connection uses a few kilobytes, even if it is idle. This crate doesn't count
 ///   connections. Limit the open files of the process, or the connections of the proxy.
 ///
 /// [`Router::layer`]: https://docs.rs/axum/latest/axum/struct.Router.html#method.layer

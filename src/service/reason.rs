@@ -102,9 +102,9 @@ impl RejectionReason {
 
     /// Returns whether to log the `count`th rejection of this kind as a warning.
     ///
-    /// The receiver always warns if a retry doesn't fix the rejection and a stranger can't cause it.
-    /// For all other kinds, it warns for the 1st, 2nd, 4th, 8th and so on. So a scanner can't fill
-    /// the log, but a wrong secret still appears in the log.
+    /// The receiver always warns if a retry doesn't fix the rejection and an unverified client can't cause it.
+    /// For all other kinds, it warns for the 1st, 2nd, 4th, 8th and so on. This way a scanner
+    /// can't fill the log, but a misconfigured secret is still noticed.
     pub(super) fn should_warn(self, count: u64) -> bool {
         matches!(
             self,

@@ -95,7 +95,7 @@ impl SharedSecret {
     /// A `+` is a space if the sender encoded the query as a form. It is a `+` if the secret was
     /// pasted into the URL.
     fn matches_encoded(&self, given: &str) -> Choice {
-        // A stranger can send any number of parameters. So a value whose length can't match is
+        // Any client can send any number of parameters. So a value whose length can't match is
         // rejected early, and a value without escapes isn't copied. The length isn't secret.
         let possible =
             |secret: &[u8]| (secret.len()..=secret.len().saturating_mul(3)).contains(&given.len());

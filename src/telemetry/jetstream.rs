@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Reports that an operation of a worker fails, for one route or for all routes. `cause` concerns the server or the
+/// Reports that an operation of a worker is failing, for one route or for all routes. `cause` concerns the server or the
 /// connection.
 pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration) {
     log!(

@@ -1,4 +1,4 @@
-/// Reports that a layer or an endpoint without a [`Verify`](crate::Verify) starts to receive.
+/// Reports that a layer or an endpoint without a [`Verify`](crate::Verify) starts receiving requests.
 pub(crate) fn verify_missing() {
     log!(
         warn,

@@ -285,8 +285,8 @@ async fn a_body_without_a_declared_length_is_answered_413_once_it_exceeds_the_li
         TOO_LARGE,
         Some(("connection", "close")),
     );
-    // The receiver reads up to the limit and then drains up to 64 KiB. Each part ends with the frame that
-    // exceeds it.
+    // The receiver reads up to the limit and then drains up to 64 KiB. It stops each time at the frame that
+    // exceeds the limit.
     assert!(
         seen.bytes() <= 600 + (64 << 10) + 100,
         "the receiver read {} bytes",

@@ -453,7 +453,7 @@ async fn a_declared_length_alone_uses_no_budget() {
 
 #[tokio::test]
 async fn a_rejected_body_uses_no_budget_while_it_is_drained() {
-    // Rejected because the budget is full. The rest of the body hasn't arrived.
+    // The receiver rejects the body because the budget is full. The rest of the body hasn't arrived.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes_in_flight(1000)
         .endpoint();
@@ -468,7 +468,7 @@ async fn a_rejected_body_uses_no_budget_while_it_is_drained() {
         200
     );
 
-    // Rejected because of its size.
+    // The receiver rejects the body because of its size.
     let webhooks = WebhookLayer::new("/", idle())
         .max_body_bytes(600)
         .max_body_bytes_in_flight(1000)
@@ -482,7 +482,7 @@ async fn a_rejected_body_uses_no_budget_while_it_is_drained() {
         200
     );
 
-    // Rejected because of its head.
+    // The receiver rejects the request because of its head.
     let webhooks = picky().max_body_bytes_in_flight(1000).endpoint();
     let mut refused = start(&webhooks, scripted([data(1000), Step::Stall]));
     assert_pending!(refused.poll());

@@ -589,7 +589,7 @@ mod checks {
         let length = assert_answer(&home, 200, Some(header::CONTENT_LENGTH));
         assert_eq!(length, "4");
 
-        // The site's answers to these don't matter. The counts below show that the inbox accepted none of them.
+        // The site may answer these webhooks in any way. The counts below show that the inbox accepted none of them.
         for path in ["/webhooks/botisimo/", "/webhooks", "/webhooks/Botisimo"] {
             client.deliver(&webhook().path(path)).await;
         }
@@ -893,7 +893,7 @@ mod traps {
         assert_eq!(status(Router::new().nest("/webhooks", nested)).await, 200);
     }
 
-    /// If the error isn't a tonic status, tonic closes the connection instead. A webhook must cause neither.
+    /// For an error that isn't a tonic status, tonic closes the connection. A webhook must cause neither answer.
     #[tokio::test]
     async fn tonic_answers_200_to_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

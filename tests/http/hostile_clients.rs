@@ -418,7 +418,7 @@ async fn after_http_1_clients_that_disconnect_or_stall_other_clients_still_get_a
             server.check(&format!("{cut} bytes, reset: {reset}")).await;
         }
     }
-    // Endless bodies hold the budget until their deadline at most.
+    // Endless bodies hold the budget no longer than their deadline.
     let mut slow = Vec::new();
     for _ in 0..100 {
         let mut client = server.connect().await;

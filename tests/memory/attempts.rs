@@ -283,7 +283,7 @@ async fn a_retrying_event_counts_against_max_events_but_not_against_the_concurre
     while inbox.handle().stats().retrying < 2 {
         tokio::task::yield_now().await;
     }
-    // Two events wait for a retry. The third event runs meanwhile, or has been handled.
+    // Two events are waiting for a retry. The third event is running, or has been handled.
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.retrying, stats.in_flight(), stats.running),

@@ -40,7 +40,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
     assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
 }
 
-/// The same bug in the receiver.
+/// The bug: the receiver's timer stayed pending in the same way.
 #[tokio::test]
 async fn an_inbox_that_is_always_busy_is_answered_503() {
     #[derive(Clone)]

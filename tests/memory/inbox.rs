@@ -704,7 +704,7 @@ fn outcome_names_contain_no_user_text() {
 }
 
 /// The bug: a worker that found the queue empty released its slot a moment later. An event that arrived
-/// between those two steps got no worker.
+/// between these two steps got no worker.
 #[test]
 fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -384,7 +384,7 @@ async fn without_block_key_on_dead_letter_a_replayed_event_runs_after_the_other_
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
-/// The bug: only deleting the dead event, and so losing it, unblocked such an inbox.
+/// The bug: the inbox refused the replay, so only losing the dead event could unblock it.
 #[tokio::test(start_paused = true)]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [

@@ -1,4 +1,4 @@
-//! The crate runs on other executors than tokio, even without the feature `tokio`.
+//! The crate runs on executors other than tokio, even without the feature `tokio`.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -24,7 +24,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::support::runtime::TestRuntime;
 
-/// Longer than any test runs.
+/// A delay that is longer than any test.
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(10);
 

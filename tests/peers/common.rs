@@ -25,7 +25,7 @@ pub async fn deliver<F, E>(
     });
     let inbox = SqliteInbox::open(folder.path().join("inbox.db"), router)
         .await
-        .expect("the inbox opens beside the peer");
+        .expect("the inbox opens in the peer's process");
     for id in IDS {
         let body = format!(
             r#"{{"messageId":"{id}","timestamp":1,"eventType":"account.updated","data":null}}"#

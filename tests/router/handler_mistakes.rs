@@ -129,8 +129,8 @@ fn errors(name: &str) -> Vec<Value> {
     errors
 }
 
-/// Returns the library that this test is linked with. The arguments equal the arguments of this test's build. Everything is built
-/// already, so cargo only prints the path.
+/// Returns the library that this test is linked with. The cargo arguments match this test's build, so cargo builds
+/// nothing and only prints the path.
 fn library() -> &'static str {
     static LIBRARY: OnceLock<String> = OnceLock::new();
     LIBRARY.get_or_init(|| {

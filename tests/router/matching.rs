@@ -1,4 +1,4 @@
-//! The event router: which routes an event reaches, and that no route affects another.
+//! Tests which routes an event reaches, and that no route affects another.
 
 use std::future::{Future, pending};
 use std::panic;

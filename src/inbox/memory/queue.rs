@@ -181,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the letters that this drops.
+    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the dropped letters.
     pub(super) fn push_dead_letter(
         &mut self,
         letter: DeadLetter,
@@ -254,7 +254,7 @@ impl Queue {
         true
     }
 
-    /// Refuses new events from now on. Returns the jobs that wait for their next attempt, which are due now.
+    /// Refuses new events from now on. Returns the jobs that are waiting for their next attempt. They are due now.
     pub(super) fn drain(&mut self) -> Waiters {
         self.draining = true;
         self.drain.take()
