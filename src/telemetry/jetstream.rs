@@ -29,13 +29,13 @@ pub(crate) fn consumer_recreated(route: &str, consumer: &str, sequence: u64, rea
     );
 }
 
-/// Reports that a route's events wait longer than half of the stream's `max_age`.
+/// Reports that a route's events are waiting longer than half of the stream's `max_age`.
 pub(crate) fn events_delayed(route: &str, waited: Duration) {
     log!(
         warn,
         route,
         ?waited,
-        "events wait longer than half of the stream's `max_age`: add workers before the stream deletes the events"
+        "events are waiting longer than half of the stream's `max_age`: add workers before the stream deletes the events"
     );
 }
 

@@ -6,7 +6,7 @@ use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
 use crate::support::nats::Server;
 use botisimo_webhooks::{EventRouter, JetStreamInbox, JetStreamWorker, StreamSettings};
 
-/// A receiver and a worker on a NATS server of their own.
+/// A receiver and a worker on a separate NATS server.
 struct JetStream;
 
 impl InboxFactory for JetStream {

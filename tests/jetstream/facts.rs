@@ -1,5 +1,5 @@
 //! Facts about the NATS server and its client. Each is the reason for a precaution of the inbox on JetStream.
-//! If a test fails, its precaution may be needless.
+//! If a test fails, its precaution may be unnecessary.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -134,7 +134,7 @@ async fn a_subject_of_four_kilobytes_disconnects_its_publisher() {
     let subject = format!("s.{}", "a".repeat(5000));
     client.publish(subject, "x".into()).await.unwrap();
     let connects = &client.statistics().connects;
-    until("the client has connected again", async || {
+    until("the client has reconnected", async || {
         connects.load(Ordering::Relaxed) > 1
     })
     .await;
@@ -184,7 +184,7 @@ async fn a_unicode_space_in_a_stored_subject_closes_its_consumers_connection() {
         .unwrap();
     let _messages = consumer.fetch().max_messages(1).messages().await.unwrap();
     let connects = &client.statistics().connects;
-    until("the client has connected again", async || {
+    until("the client has reconnected", async || {
         connects.load(Ordering::Relaxed) > 1
     })
     .await;

@@ -94,7 +94,7 @@ async fn while_the_server_is_away_events_are_refused_and_then_accepted_again() {
     let inbox = open(&context).await;
     assert!(inbox.accept(event("m-1")).await.is_ok());
     server.kill();
-    // The answer comes at the first poll, so no time passes.
+    // The inbox answers at the first poll, so no time passes.
     until("the client notices", async || {
         inbox.accept(event("m-2")).now_or_never() == Some(Err(AcceptError::unavailable()))
     })
@@ -123,13 +123,13 @@ async fn an_event_without_an_acknowledgement_in_time_is_503_and_its_bytes_count_
         inbox.accept(large.clone()).await,
         Err(AcceptError::unavailable())
     );
-    // The client still holds the event, so the inbox has no room for another event.
+    // The client still holds the event, so the inbox has no space for another event.
     assert_eq!(inbox.handle().stats().bytes, 900);
     assert_eq!(inbox.accept(event("m-2")).await, Err(AcceptError::full()));
     server.resume();
     inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
-    // The acknowledgement came late, and the event counts.
+    // The acknowledgement arrived late, and the event counts.
     assert_eq!((stats.accepted, stats.refused, stats.bytes), (1, 2, 0));
     assert_eq!(inbox.accept(large).await, Ok(Accepted::Duplicate));
 }
@@ -177,10 +177,10 @@ async fn a_body_over_the_servers_limit_is_413() {
     let sized = |bytes| MockRequest::event("account.updated").padded(bytes);
     harness.deliver(sized(limit)).await.assert_status(200);
     harness.deliver(sized(limit + 1)).await.assert_status(413);
-    // If a wrapper passes such an event on, the inbox refuses it.
+    // If a wrapper passes on an event of that size, the inbox refuses it.
     let refused = inbox.accept(sized(limit + 1).to_event()).await;
     assert_eq!(refused, Err(AcceptError::unavailable()));
-    // The longest names fit beside the largest body.
+    // The longest names fit next to the largest body.
     let longest = "\u{1}".repeat(255);
     let longest = MockRequest::event(longest.as_str()).message_id(longest.as_str());
     harness

@@ -1,4 +1,4 @@
-//! Set-up that the tests of workers share.
+//! The setup that the tests of workers share.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(crate) async fn send(inbox: &JetStreamInbox, event_type: &str, id: &str) {
     assert_eq!(accepted, Ok(Accepted::New));
 }
 
-/// The runs of handlers, in the order in which they began: the route, the event's id, and the attempt.
+/// The runs of handlers, in starting order: the route, the event's id, and the attempt.
 #[derive(Clone, Default)]
 pub(crate) struct Runs(Arc<Mutex<Vec<(String, String, u32)>>>);
 

@@ -1,5 +1,5 @@
-//! Faults of servers, and changes by operators while workers run. Workers and receivers recover by themselves,
-//! skip no event, and run no finished event again.
+//! Faults of servers, and changes by operators while workers run. Workers and receivers recover
+//! automatically, skip no event, and run no finished event again.
 //!
 //! The guide has a table of these faults that names the tests.
 
@@ -70,7 +70,7 @@ async fn drain(worker: &JetStreamWorker) {
     assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
 }
 
-/// The configuration of two users. The server takes every client for `worker`, which may not use these
+/// The configuration of two users. The server treats every client as `worker`, which may not use these
 /// subjects. `operator` may do everything.
 fn users(denied: &[&str]) -> String {
     format!(
@@ -98,7 +98,7 @@ async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
     send(&inbox, "a", "1").await;
     wait_idle(&before, 1).await;
     drain(&before).await;
-    // The second route begins with the events that arrive from now on.
+    // The second route starts with the next event.
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     send(&inbox, "a", "2").await;
     wait_idle(&worker, 2).await;
@@ -235,7 +235,7 @@ async fn an_event_that_runs_while_its_consumer_is_deleted_runs_once() {
     send(&inbox, "a", "1").await;
     until("the event has begun", async || runs.count() == 1).await;
     delete_consumers(&context, &["team-route"]).await;
-    until("the server delivers the event again", async || {
+    until("the server redelivers the event", async || {
         worker.stats().taken == 2
     })
     .await;
@@ -624,7 +624,7 @@ async fn a_denied_acknowledgement_repeats_no_handler() {
     server.reconfigure(&users(&["$JS.ACK.>"])).await;
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "events can't be acknowledged").await;
-    until("the server delivers the event again", async || {
+    until("the server redelivers the event", async || {
         worker.stats().taken >= 3
     })
     .await;
@@ -765,9 +765,9 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "there is no stream BOTISIMO_DEAD").await;
-    // The server would deliver the event again after a third of a second.
+    // The server would redeliver the event after a third of a second.
     let begun = std::time::Instant::now();
-    until("the server didn't deliver the event again", async || {
+    until("the server doesn't redeliver the event", async || {
         begun.elapsed() > Duration::from_secs(2)
     })
     .await;
@@ -850,7 +850,7 @@ async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body(
         "the dead letter was stored without its body"
     );
     assert_eq!(count.load(Ordering::Relaxed), 1);
-    // Once its client has connected again, the receiver knows the new limit.
+    // Once its client has reconnected, the receiver knows the new limit.
     until("the inbox accepts a small event", async || {
         inbox.accept(event("a", "small")).await.is_ok()
     })
@@ -1080,7 +1080,7 @@ async fn no_worker_runs_an_event_that_another_worker_finished_before_the_consume
     let inbox = inbox(&context).await;
     let (runs, stuck) = (Runs::default(), Arc::new(Notify::new()));
     let (noted, waiting) = (runs.clone(), Arc::clone(&stuck));
-    // The first event holds the position of the consumer back.
+    // The first event holds back the consumer's position.
     let router = EventRouter::new()
         .on("a", |event: Event| async move {
             noted.add("a", &event);
@@ -1118,7 +1118,7 @@ async fn no_worker_runs_an_event_that_another_worker_finished_before_the_consume
     assert_eq!((count, ran.len()), (41, 41));
 }
 
-/// Two workers run events. Meanwhile operators delete consumers and checkpoints, and workers start and stop.
+/// Two workers run events. Meanwhile, operators delete consumers and checkpoints, and workers start and stop.
 #[tokio::test]
 async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_again() {
     let server = Server::start().await;

@@ -1,5 +1,5 @@
-//! Receivers, workers and servers in processes of their own. The tests kill some of them. A receiver or a
-//! worker is this binary, started again to run the test `role`.
+//! Receivers, workers and servers in separate processes. The tests kill some of them. A receiver or a worker
+//! is this binary, started to run only the test `role`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 /// The time after which the server delivers the event of a dead worker to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(2);
 
-/// The limit of the bytes that a receiver holds while the server is away.
+/// The maximum number of bytes that a receiver holds while the server is down.
 const IN_FLIGHT: usize = 4 << 20;
 
 /// The variable that names the role of this process and the arguments of the role.
@@ -83,7 +83,7 @@ async fn receive(url: &str, replicas: usize) {
     }
 }
 
-/// Runs a worker that writes each begin and each end of a handler to a file.
+/// Runs a worker that writes the start and the end of each handler to a file.
 async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: Duration) {
     let log = fs::File::options().append(true).open(log).unwrap();
     let log = Arc::new(log);
@@ -112,7 +112,7 @@ fn note(mut log: &fs::File, what: &str, event: &Event) {
     log.write_all(line.as_bytes()).unwrap();
 }
 
-/// Waits until standard input ends. It ends with the process that started this process.
+/// Waits until standard input ends. Standard input ends when the parent process exits.
 async fn told_to_end() {
     let read = || std::io::stdin().lines().for_each(drop);
     tokio::task::spawn_blocking(read).await.unwrap();
@@ -352,7 +352,7 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
     assert!(!lost.is_empty());
     until("all events have ended", async || log.ended().len() == 16).await;
     println!(
-        "  {} events of a killed worker ended {:?} after it, with an ack_wait of {ACK_WAIT:?}",
+        "  {} events of a killed worker ended {:?} after the kill, with an ack_wait of {ACK_WAIT:?}",
         lost.len(),
         begun.elapsed()
     );
@@ -395,11 +395,11 @@ async fn a_server_that_is_killed_under_load_causes_503_and_loses_no_event() {
     })
     .await;
     println!("  answers: {:?}", load.answers.lock().unwrap());
-    println!("  bytes in flight at the most: {most}, of {IN_FLIGHT}");
+    println!("  bytes in flight: at most {most}, of {IN_FLIGHT}");
     assert!(most <= IN_FLIGHT);
     if let (Some(before), Some(meanwhile)) = (before, meanwhile) {
         println!(
-            "  memory: {} MiB before, {} MiB then",
+            "  memory: {} MiB before, {} MiB while the server was down",
             before >> 20,
             meanwhile >> 20
         );
@@ -510,7 +510,7 @@ async fn a_leader_that_is_killed_under_load_loses_no_event() {
     assert_eq!(answered, handled);
 }
 
-/// Returns the position of the server that leads the stream.
+/// Returns the index of the server that leads the stream.
 async fn leader_of(context: &Context) -> Option<usize> {
     let info = context
         .get_stream("BOTISIMO")
@@ -570,7 +570,7 @@ async fn more_workers_handle_more_events() {
         .await;
         let rate = EVENTS as f64 / begun.elapsed().as_secs_f64();
         println!(
-            "  {count} workers of 2 places, 10 ms an event: {rate:.0} events/s ({EVENTS} sent in {sent:.1?})"
+            "  {count} workers with a concurrency of 2, 10 ms per event: {rate:.0} events/s ({EVENTS} sent in {sent:.1?})"
         );
         // No worker runs more events than its concurrency allows, and each worker runs some events.
         let (most, processes) = log.spread();

@@ -237,7 +237,7 @@ async fn events_that_wait_long_are_warned_of() {
     let worker = worker.start(EventRouter::new().on("a", runs.noting("a")));
     let worker = worker.await.unwrap();
     wait_idle(&worker, 1).await;
-    let warnings = log.count("events wait longer than half of the stream's `max_age`");
+    let warnings = log.count("events are waiting longer than half of the stream's `max_age`");
     assert_eq!(warnings, 1, "{}", log.text());
 }
 
@@ -386,7 +386,7 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
     );
     assert!(dead.get(u64::MAX / 2).await.unwrap().is_none());
 
-    // A replay runs only the failed route, and its attempts begin at 1 again.
+    // A replay runs only the failed route, and its attempts restart at 1.
     mended.store(1, Ordering::Relaxed);
     assert!(dead.replay(letter.id()).await.unwrap());
     assert!(!dead.replay(letter.id()).await.unwrap());
@@ -570,7 +570,7 @@ async fn a_handler_may_take_longer_than_ack_wait() {
     let mut signs = signs.unwrap();
     send(&inbox, "a", "1").await;
     until("the handler has begun", async || runs.count() == 1).await;
-    // The worker sends three progress signals within one `ack_wait`, so these signals take longer than one
+    // The worker sends three progress signals within one `ack_wait`, so four signals take longer than one
     // `ack_wait`.
     for _ in 0..4 {
         let sign = tokio::time::timeout(nats::TIMEOUT, signs.next()).await;
@@ -596,7 +596,7 @@ async fn a_drain_returns_events_at_once_to_another_worker() {
         waiting.acquire().await.unwrap().forget();
     });
     let inbox = inbox(&context).await;
-    // Without the drain, the server wouldn't deliver these events again while the test runs.
+    // Without the drain, the server wouldn't redeliver these events during the test.
     let start = || worker(&context).ack_wait(Duration::from_secs(600));
     let one = start().concurrency(1).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
@@ -635,7 +635,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
             .start(router.clone())
     };
     let one = start().await.unwrap();
-    // The server has the worker's pull, and answers it with the event that arrives now.
+    // The server has received the worker's pull, and answers it with the next event.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -645,7 +645,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
     })
     .await;
     let drained = tokio::spawn(one.drain(nats::TIMEOUT));
-    // The drain begins at its first poll.
+    // The drain starts at its first poll.
     tokio::task::yield_now().await;
     send(&inbox, "a", "1").await;
     assert_eq!(drained.await.unwrap().remaining, 0);
@@ -741,7 +741,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
     inbox(&context).await;
     let router = EventRouter::new().on("a", |_: Event| async {});
     let first = worker(&context).start(router.clone()).await.unwrap();
-    // A running worker would put the consumer back.
+    // A running worker would restore the consumer.
     assert_eq!(first.drain(nats::TIMEOUT).await.remaining, 0);
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
@@ -917,7 +917,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered() {
     let idle = build().start(router.clone()).await.unwrap();
     assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
     send(&inbox, "a", "1").await;
-    // To the server, this event looks like an event whose worker crashes each time.
+    // To the server, it looks as if the event's worker crashed at each delivery.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await
@@ -939,7 +939,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered() {
     let letters = worker.dead_letters().list(None, 10).await.unwrap();
     assert_eq!(
         letters[0].cause(),
-        Some("it was delivered 7 times and never came to an end")
+        Some("it was delivered 7 times and never finished")
     );
     // A replay is a new message, so it starts at attempt 1.
     assert!(worker.dead_letters().replay(letters[0].id()).await.unwrap());
@@ -1028,7 +1028,7 @@ async fn a_retry_is_returned_with_its_delay() {
     assert!(returned.contains("7000000000"), "{returned}");
 }
 
-/// The bug: the client's own double acknowledgement took the answer "no responders" for success.
+/// Tests for a bug: the client's own double acknowledgement took the answer "no responders" for success.
 #[tokio::test]
 async fn an_acknowledgement_without_a_reply_doesnt_count() {
     let server = Server::start().await;
@@ -1052,7 +1052,7 @@ async fn an_acknowledgement_without_a_reply_doesnt_count() {
         stats.running == 0 && stats.acked + stats.retried > 0
     })
     .await;
-    // The worker creates the consumer again. The server delivers the event again, and the event needs no run.
+    // The worker recreates the consumer. The server redelivers the event, and the worker doesn't run it.
     until("the worker has acknowledged the event", async || {
         worker.stats().acked == 1
     })
@@ -1061,7 +1061,7 @@ async fn an_acknowledgement_without_a_reply_doesnt_count() {
     balanced(&worker.stats());
 }
 
-/// The bug: `replay_all` never returned, because each letter that it replayed came back as another letter.
+/// Tests for a bug: `replay_all` never returned, because each replayed letter became a new letter.
 #[tokio::test]
 async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     let server = Server::start().await;

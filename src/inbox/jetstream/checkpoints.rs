@@ -15,17 +15,17 @@ use super::finished::Finished;
 use super::stream::{failed, get_or_create, is_stream_missing};
 use crate::error::Error;
 
-/// The least time between two records. A busy worker writes ten records a second.
+/// The minimum time between two records. A busy worker writes ten records a second.
 pub(super) const SPACING: Duration = Duration::from_millis(100);
 
-/// The most bytes of a stored range: two numbers with 20 digits, and four signs.
+/// The maximum size of a stored range, in bytes: two numbers with 20 digits, and four signs.
 const RANGE_BYTES: usize = 44;
 
-/// The finished events of a group, stored in a stream of their own. A deleted consumer takes its position with it, and without the
-/// position its route would run every event again or skip events.
+/// The finished events of a group, stored in a separate stream. If a consumer is deleted, the server loses its position. Without
+/// the position, its route would run every event again or skip events.
 ///
-/// Each worker writes one record under its own subject, and each record replaces the one before. A record has everything that its
-/// worker knows. The union of all records is what the group knows, so a record that another one contains can be deleted.
+/// Each worker writes one record under its own subject, and each record replaces the previous record. A record contains the whole
+/// state of its worker. The group's state is the union of all records, so a record contained in another can be deleted.
 pub(super) struct Checkpoints {
     context: Context,
     config: Config,
@@ -35,7 +35,7 @@ pub(super) struct Checkpoints {
     subject: String,
     state: Mutex<State>,
     changed: Notify,
-    /// Locked while a record is written, so that a record never replaces a later one.
+    /// Locked while a record is written, so that a record never replaces a later record.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -97,7 +97,7 @@ impl Checkpoints {
         self.changed.notified().await;
     }
 
-    /// Notes the identity of the stream. In another stream than before, nothing is finished.
+    /// Records the identity of the stream. If the stream is another stream than before, none of its events is finished.
     pub(super) fn identify(&self, info: &Info) {
         let created = nanos(SystemTime::from(info.created));
         if self.stream() == created {
@@ -126,7 +126,7 @@ impl Checkpoints {
         self.state().positions.keys().cloned().collect()
     }
 
-    /// Notes a consumer's position on the server, which includes the acknowledgements of all workers.
+    /// Records a consumer's position on the server, which includes the acknowledgements of all workers.
     pub(super) fn observe(&self, info: &consumer::Info) {
         let created = nanos(SystemTime::from(info.created));
         let floor = info.ack_floor.stream_sequence.max(begin(&info.config) - 1);
@@ -141,7 +141,7 @@ impl Checkpoints {
         });
     }
 
-    /// Notes that an event is finished, unless it is from another stream than the present one.
+    /// Records that an event is finished, unless it is from another stream than the current stream.
     pub(super) fn finish(&self, consumer: &str, stream: u64, (sequence, published): (u64, u64)) {
         self.change(|state| {
             if state.stream == stream
@@ -210,7 +210,8 @@ impl Checkpoints {
         });
     }
 
-    /// Stores a record and returns its size. An operator may have deleted the last one, so it is stored even without a change.
+    /// Stores a record and returns its size. An operator may have deleted the last record, so this record is stored even without a
+    /// change.
     pub(super) async fn store(&self) -> Result<usize, Error> {
         let _guard = self.writing.lock().await;
         let record = self.record();
@@ -247,13 +248,13 @@ impl Checkpoints {
             return;
         };
         for sequence in sequences {
-            // A record that its worker has replaced meanwhile is gone.
+            // If the other worker has replaced its record in the meantime, the record no longer exists.
             let _ = stream.delete_message(sequence).await;
         }
     }
 }
 
-/// Returns the first sequence that a consumer delivers, as far as its configuration says it.
+/// Returns the first sequence that a consumer delivers, if its configuration contains the sequence.
 pub(super) fn begin(config: &consumer::Config) -> u64 {
     match config.deliver_policy {
         DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.max(1),

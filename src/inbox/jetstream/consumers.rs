@@ -22,13 +22,13 @@ use crate::telemetry;
 /// Stands for the list of initial routes, if the list is too long.
 const ALL: &str = "*";
 
-/// The most bytes of a consumer's description that the server accepts.
+/// The maximum size of a consumer's description, in bytes.
 const MAX_DESCRIPTION: usize = 4096;
 
-/// How often a worker looks up and creates a consumer while others delete or create it.
+/// The maximum number of times that a worker looks up and creates a consumer while others delete or create it.
 const MAX_ROUNDS: usize = 4;
 
-/// The wait before a worker creates a consumer again, so that other workers can store what they finished.
+/// The delay before a worker recreates a consumer, so that other workers can store their finished events.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The user's settings of the consumers.
@@ -54,7 +54,8 @@ pub(super) struct Consumers {
 }
 
 impl Consumers {
-    /// Opens the consumers of a worker that starts. A consumer that differs from the settings is an error, and stays as it is.
+    /// Opens the consumers of a starting worker. Returns an error if an existing consumer differs from the settings, and leaves
+    /// that consumer unchanged.
     pub(super) async fn open(
         &self,
         stream: &Stream,
@@ -65,7 +66,7 @@ impl Consumers {
         let (last, rest) = plans
             .split_last()
             .expect("every group has the consumer of long names");
-        // The last consumer is created first. Its description lists the routes that the group began with.
+        // The last consumer is created first. Its description lists the initial routes of the group.
         let first_start = self.options.first_start;
         let last = self.ensure(stream, last, first_start, false).await?;
         let initial = last.cached_info().config.description.clone();
@@ -86,20 +87,20 @@ impl Consumers {
         Ok(opened)
     }
 
-    /// Restores the stream and a consumer for a worker that runs.
+    /// Restores the stream and a consumer for a running worker.
     pub(super) async fn restore(&self, plan: &Plan) -> Result<(), Error> {
         let stream = stream::find(&self.context, &self.settings).await?;
         self.checkpoints.identify(stream.cached_info());
-        // The start has no effect: the group has had the consumer, so there is a position.
+        // The start has no effect. The group has had the consumer, so its position is known.
         let start = self.options.first_start;
         self.ensure(&stream, plan, start, true).await?;
-        // A new leader may deliver events again that other workers finished.
+        // A new leader may redeliver events that other workers finished.
         self.load_checkpoints().await;
         Ok(())
     }
 
-    /// Reads the checkpoints, unless they were read within half of `ack_wait`. An event that another worker finished without an
-    /// answer to its acknowledgement is delivered again only after `ack_wait`.
+    /// Reads the checkpoints, unless they were read within half of `ack_wait`. If another worker finished an event but got no
+    /// answer to its acknowledgement, the server redelivers the event only after `ack_wait`.
     pub(super) async fn refresh_checkpoints(&self) {
         let now = self.runtime.now();
         let loaded = *self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,12 +144,12 @@ impl Consumers {
                 return Ok(created);
             }
         }
-        let text = format!("the consumer {} is deleted again and again", plan.consumer);
+        let text = format!("the consumer {} keeps being deleted", plan.consumer);
         Err(Error::new(ErrorKind::Inbox, text))
     }
 
-    /// Creates a consumer behind the last finished event, or at `start` if the group never had the consumer. Returns `None` if
-    /// another worker was faster.
+    /// Creates a consumer that starts after the last finished event, or at `start` if the group never had the consumer. Returns
+    /// `None` if another worker was faster.
     async fn create(
         &self,
         stream: &Stream,
@@ -173,7 +174,7 @@ impl Consumers {
             },
             Some(position) => {
                 let floor = position.finished.floor();
-                // A stream that ends below the floor was restored from a backup, and reuses sequences.
+                // If the stream ends below the floor, it was restored from a backup and reuses sequences.
                 let is_behind = floor > info.state.last_sequence;
                 if is_behind {
                     self.checkpoints.reset(name);
@@ -184,7 +185,7 @@ impl Consumers {
             }
         };
         if position.is_some() {
-            // Other workers compare the consumer's beginning with the checkpoints.
+            // Other workers compare the consumer's start with the checkpoints.
             self.store_checkpoints().await;
         }
         let config = self.config(plan, policy);
@@ -198,7 +199,7 @@ impl Consumers {
                 }
                 Ok(Some(created))
             }
-            // Servers of different versions report an existing consumer by different errors.
+            // Servers of different versions report an existing consumer with different errors.
             Err(error) => match look_up(stream, name).await {
                 Ok(Some(_)) => Ok(None),
                 _ => Err(cannot(error)),
@@ -206,7 +207,7 @@ impl Consumers {
         }
     }
 
-    /// Returns whether an operator replaced a consumer by one that skips events of the group.
+    /// Returns whether an operator replaced a consumer with a consumer that skips events of the group.
     async fn skips_events(&self, info: &Info) -> bool {
         let replaced = || {
             let position = self.checkpoints.position(&info.name)?;
@@ -216,7 +217,7 @@ impl Consumers {
         if replaced().is_none() {
             return false;
         }
-        // Another worker may have created it, and its checkpoint says so.
+        // Another worker may have created the consumer. Then its checkpoint contains the new position.
         self.load_checkpoints().await;
         replaced().is_some_and(|next| match info.config.deliver_policy {
             DeliverPolicy::All => false,
@@ -225,7 +226,7 @@ impl Consumers {
         })
     }
 
-    /// Reports a consumer that differs from the settings, and replaces one that would skip events. Returns its `ack_wait`.
+    /// Reports a consumer that differs from the settings, and replaces a consumer that would skip events. Returns its `ack_wait`.
     pub(super) async fn check(&self, stream: &Stream, plan: &Plan) -> Option<Duration> {
         let (route, operation) = (Some(&plan.name), Operation::CheckConsumer);
         let info = match look_up(stream, &plan.consumer).await {
@@ -250,7 +251,7 @@ impl Consumers {
                 ))
             } else if full >= info.config.max_ack_pending && info.num_pending > 0 {
                 Some(format!(
-                    "events wait, because {full} run or wait for their retry: see `max_ack_pending`"
+                    "events are waiting because {full} are running or waiting for a retry: see `max_ack_pending`"
                 ))
             } else {
                 differences.describe(&plan.consumer)
@@ -260,7 +261,7 @@ impl Consumers {
         Some(info.config.ack_wait)
     }
 
-    /// Reads the checkpoints. If that fails, the worker warns and goes on.
+    /// Reads the checkpoints. If that fails, the worker warns and continues.
     async fn load_checkpoints(&self) -> Vec<u64> {
         let now = self.runtime.now();
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -274,7 +275,7 @@ impl Consumers {
         }
     }
 
-    /// Stores the checkpoints and returns their size. If that fails, the worker warns and goes on.
+    /// Stores the checkpoints and returns their size. If that fails, the worker warns and continues.
     pub(super) async fn store_checkpoints(&self) -> Option<usize> {
         let operation = Operation::StoreCheckpoint;
         match self.checkpoints.store().await {
@@ -299,14 +300,14 @@ impl Consumers {
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.options.ack_wait,
-            // After so many deliveries the server drops an event. The worker dead-letters it instead.
+            // If there were a limit, the server would drop events that reach it. Instead, the worker dead-letters them.
             max_deliver: -1,
             max_ack_pending: plan.max_ack_pending,
             ..pull::Config::default()
         }
     }
 
-    /// Returns the list of the routes that the group began with.
+    /// Returns the list of the group's initial routes.
     fn initial_routes(&self) -> String {
         let known = self.checkpoints.consumers();
         let names = if known.is_empty() {
@@ -337,7 +338,7 @@ async fn look_up(stream: &Stream, name: &str) -> Result<Option<Info>, Error> {
 fn to_pull(context: &Context, info: Info) -> Result<PullConsumer, Error> {
     let config = pull::Config::try_from_consumer_config(info.config.clone());
     let config = config.map_err(|error| {
-        let text = format!("the consumer {} is no pull consumer", info.name);
+        let text = format!("the consumer {} isn't a pull consumer", info.name);
         Error::caused(ErrorKind::Inbox, text, error)
     })?;
     Ok(PullConsumer::new(config, info, context.clone()))
@@ -352,7 +353,7 @@ struct Differences {
 }
 
 impl Differences {
-    /// Compares everything but the beginning of the consumer.
+    /// Compares everything except the start of the consumer.
     fn between(found: &consumer::Config, wanted: &pull::Config) -> Self {
         let mut all = Self::default();
         let filters = [&found.filter_subject]
@@ -391,7 +392,7 @@ impl Differences {
         self.harmless(name, found, wanted);
     }
 
-    #[allow(clippy::needless_pass_by_value)] // settings are compared as they come
+    #[allow(clippy::needless_pass_by_value)] // callers pass each setting by value
     fn harmless<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, found: T, wanted: T) {
         if found != wanted {
             self.texts

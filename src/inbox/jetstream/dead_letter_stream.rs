@@ -24,7 +24,7 @@ use crate::runtime::to_millis;
 /// Stands for the event type of a body that can't be decoded. No encoded segment equals it.
 const UNDECODED: &str = "=undecoded.$";
 
-/// The room for the shortest headers of a letter, in bytes.
+/// The space for the shortest headers of a letter, in bytes.
 const MIN_HEADERS: usize = 512;
 
 /// The stream of dead letters, as one group sees it.
@@ -32,7 +32,7 @@ pub(super) struct DeadLetterStream {
     context: Context,
     stream: Stream,
     create: bool,
-    /// The most bytes of a message in the stream.
+    /// The maximum size of a message in the stream, in bytes.
     limit: AtomicUsize,
     /// The subjects of the group's letters.
     subjects: Subjects,
@@ -92,7 +92,7 @@ impl<'a> NewLetter<'a> {
 /// A stored letter with its headers.
 pub(super) struct StoredLetter {
     pub(super) letter: DeadLetter,
-    /// By the server's clock.
+    /// The time when the letter was stored, by the server's clock.
     pub(super) stored_at: SystemTime,
     headers: StoredHeaders,
 }
@@ -137,14 +137,14 @@ impl DeadLetterStream {
         })
     }
 
-    /// Returns the last letter's id at present.
+    /// Returns the current last letter's id.
     pub(super) async fn last_id(&self) -> Result<u64, Error> {
         let info = self.stream.get_info().await;
         let info = info.map_err(|error| failed("dead letters can't be counted", error))?;
         Ok(info.state.last_sequence)
     }
 
-    /// Returns the present time by the server's clock.
+    /// Returns the current time by the server's clock.
     pub(super) async fn server_time(&self) -> Option<SystemTime> {
         server_time(&self.context, &self.stream.cached_info().config.name).await
     }
@@ -180,7 +180,7 @@ impl DeadLetterStream {
         );
         let limit = self.limit.load(Ordering::Relaxed);
         let limit = limit.min(self.context.client().max_payload());
-        // The id goes into a header, too.
+        // The id also goes into a header.
         let beside = id.len() + 64;
         let is_too_large = body.len() + beside + MIN_HEADERS > limit;
         let (body, cause) = if is_too_large {
@@ -239,14 +239,14 @@ impl DeadLetterStream {
         publish.await?.await
     }
 
-    /// Returns the group's first letter from an id on.
+    /// Returns the group's first letter with this id or a later id.
     pub(super) async fn next(&self, from: u64) -> Result<Option<StoredLetter>, Error> {
         let filter = self.subjects.all();
         self.read(self.stream.get_first_raw_message_by_subject(filter, from))
             .await
     }
 
-    /// Returns one letter, unless it is another group's.
+    /// Returns a letter, unless it belongs to another group.
     pub(super) async fn get(&self, id: u64) -> Result<Option<StoredLetter>, Error> {
         self.read(self.stream.get_raw_message(id)).await
     }
@@ -278,7 +278,7 @@ impl DeadLetterStream {
         deleted.map_err(|error| failed("a dead letter can't be deleted", error))
     }
 
-    /// Publishes a letter's event again, for its own consumer alone, and deletes the letter.
+    /// Publishes a letter's event again, only for the letter's consumer, and deletes the letter.
     pub(super) async fn replay(&self, stored: &StoredLetter) -> Result<(), Error> {
         let (letter, consumer) = (&stored.letter, &stored.headers.consumer);
         let refused = if !self.has_route_of(stored) {
@@ -321,18 +321,18 @@ fn config(settings: &StreamSettings) -> Config {
         name: settings.dead_stream_name(),
         subjects: vec![Subjects::new(settings.dead_prefix()).all()],
         retention: RetentionPolicy::Limits,
-        // A full stream drops the oldest letter. With `new` a route would stall.
+        // A full stream drops the oldest letter. With `new`, a route would stall.
         discard: DiscardPolicy::Old,
         max_bytes: (settings.byte_limit() / 4).max(1),
         storage: StorageType::File,
         num_replicas: settings.replica_count(),
-        // A letter is stored once, even if its event is delivered again before it is acknowledged.
+        // A letter is stored once, even if its event is redelivered before it is acknowledged.
         duplicate_window: Duration::from_secs(60 * 60),
         ..Config::default()
     }
 }
 
-/// Returns the most bytes of a message in a stream.
+/// Returns the maximum size of a message in a stream, in bytes.
 fn limit_of(config: &Config) -> usize {
     let limits = [i64::from(config.max_message_size), config.max_bytes];
     let limits = limits.map(|limit| usize::try_from(limit).unwrap_or(0));

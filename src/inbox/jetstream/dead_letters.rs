@@ -48,7 +48,7 @@ impl DeadLetterStore for DeadLetterStream {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // A letter whose event fails again meanwhile isn't replayed twice.
+            // Stop at the current last id, so that an event that fails again during the replay isn't replayed twice.
             let last = self.last_id().await?;
             let (mut from, mut count) = (1, 0);
             while let Some(stored) = self.next(from).await? {
@@ -75,7 +75,7 @@ impl DeadLetterStore for DeadLetterStream {
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // A clock that is wrong on this machine must not delete anything, so ages are by the server's clock.
+            // Ages use the server's clock, because a wrong clock on this machine must not delete a letter.
             let now = self.server_time().await.unwrap_or_else(SystemTime::now);
             let Some(limit) = now.checked_sub(older_than) else {
                 return Ok(0);

@@ -9,7 +9,7 @@ use super::checkpoints::nanos;
 pub(super) struct DeliveryInfo {
     pub(super) attempt: NonZeroU32,
     pub(super) sequence: u64,
-    /// The number of the consumer's deliveries so far.
+    /// The number of deliveries that the consumer has made.
     pub(super) consumer_sequence: u64,
     pub(super) published: SystemTime,
 }

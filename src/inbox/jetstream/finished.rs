@@ -3,21 +3,21 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-/// The most ranges of one consumer, at 16 bytes each. Beyond that the worker forgets the newest range: its events may run again, but
-/// none is skipped.
+/// The maximum number of ranges per consumer, at 16 bytes each. If there are more, the worker forgets the newest range. The events
+/// of that range may run again, but none is skipped.
 const MAX_RANGES: usize = 50_000;
 
-/// The events of one consumer that its group has finished, as far as this worker knows.
+/// The events of one consumer that, to this worker's knowledge, its group has finished.
 ///
-/// A consumer that is created again begins behind `floor`. The worker acknowledges the events of `ranges` without running them.
+/// A recreated consumer starts after `floor`. The worker acknowledges the events of `ranges` without running them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Finished {
     /// Every event up to this stream sequence is finished.
     floor: u64,
-    /// Finished events above the floor: the first sequence of each range, and its last.
+    /// The finished events above the floor: the first and the last sequence of each range.
     ranges: BTreeMap<u64, u64>,
-    /// When the newest finished event was published, in nanoseconds since the Unix epoch. A server that is restored from a backup
-    /// gives new events old sequences, but they are published later.
+    /// When the newest finished event was published, in nanoseconds since the Unix epoch. A server that was restored from a backup
+    /// gives old sequences to new events, but publishes them later.
     newest: u64,
 }
 
@@ -41,7 +41,7 @@ impl Finished {
         self.insert_range(sequence, sequence);
     }
 
-    /// Raises the floor to a sequence up to which every event is acknowledged.
+    /// Raises the floor to a sequence. Every event up to this sequence is acknowledged.
     pub(super) fn raise_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
         while let Some(entry) = self.ranges.first_entry() {
@@ -52,12 +52,12 @@ impl Finished {
         }
     }
 
-    /// Lowers the floor below a sequence that the stream has given to another event.
+    /// Lowers the floor below a sequence that the stream has reused for another event.
     pub(super) fn lower_floor(&mut self, sequence: u64) {
         self.floor = self.floor.min(sequence.saturating_sub(1));
     }
 
-    /// Adds the finished events that another worker knows.
+    /// Adds the finished events that another worker has recorded.
     pub(super) fn merge(&mut self, other: &Self) {
         self.newest = self.newest.max(other.newest);
         for (first, last) in &other.ranges {
@@ -85,7 +85,7 @@ impl Finished {
         self.raise_floor(self.floor);
     }
 
-    /// Returns the stored form: the floor, the newest time, and at most so many ranges.
+    /// Returns the stored form: the floor, the newest time, and at most `max_ranges` ranges.
     pub(super) fn to_record(&self, max_ranges: usize) -> (u64, u64, Vec<(u64, u64)>) {
         let ranges = self.ranges.iter().take(max_ranges);
         let ranges = ranges.map(|(first, last)| (*first, *last)).collect();

@@ -12,28 +12,28 @@ use crate::runtime::to_millis;
 
 /// When the event was received, in milliseconds since the Unix epoch.
 const RECEIVED: &str = "Botisimo-Received";
-/// When the event was dead-lettered, likewise.
+/// When the event was dead-lettered, in milliseconds since the Unix epoch.
 const DEAD_LETTERED: &str = "Botisimo-Dead-Lettered";
-/// How many attempts there were.
+/// The number of attempts.
 const ATTEMPTS: &str = "Botisimo-Attempts";
 /// The consumer of a dead letter's route.
 const CONSUMER: &str = "Botisimo-Consumer";
 /// The only consumer that a replay is meant for.
 const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
-/// The results of the routes, separated by commas: each route's name, and after a space the reason if it failed. The client reads
-/// only one of several headers with the same name when it gets a message by its sequence.
+/// The results of the routes, separated by commas: each route's name and, if it failed, a space and the reason. If the client gets
+/// a message by its sequence, it reads only one of several headers with the same name.
 const ROUTES: &str = "Botisimo-Routes";
 /// The names of the routes that a replay doesn't run, separated by commas.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
-/// Why an event was dead-lettered, if no route is the reason.
+/// Why an event was dead-lettered, if no route caused it.
 const CAUSE: &str = "Botisimo-Cause";
 /// The `messageId`, if the body doesn't have it.
 const ID: &str = "Botisimo-Id";
 
-/// The longest text of a header, in characters before it is encoded.
+/// The maximum length of a header's text, in characters before it is encoded.
 const MAX_TEXT: usize = 1024;
 
-/// The headers of a dead letter that is stored.
+/// The headers of a dead letter to store.
 pub(super) struct DeadLetterHeaders<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: Option<&'a str>,
@@ -56,7 +56,7 @@ pub(super) struct StoredHeaders {
 }
 
 impl DeadLetterHeaders<'_> {
-    /// Returns the headers, with the texts cut so that they fit into `room` bytes.
+    /// Returns the headers. Shortens the texts so that the headers fit into `room` bytes.
     pub(super) fn write(&self, room: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         set_received_at(&mut headers, self.received_at);
@@ -77,7 +77,7 @@ impl DeadLetterHeaders<'_> {
         let mut ends = Vec::with_capacity(self.routes.len());
         for (left, end) in (1..=self.routes.len()).rev().zip(self.routes) {
             let mut value = encoded(end.route());
-            // Each remaining route gets an equal part of the room, and a comma.
+            // Each remaining route gets an equal part of the space, and a comma.
             let part = (room / left).saturating_sub(1);
             if value.len() > part {
                 continue;
@@ -141,7 +141,7 @@ pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     headers
 }
 
-/// Returns whether an event is meant for a consumer. Only a replay for another consumer isn't.
+/// Returns whether an event is meant for a consumer. Every event is, except a replay for another consumer.
 pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
     headers
         .get(TARGET_CONSUMER)
@@ -177,7 +177,7 @@ fn time(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// Returns how many bytes headers take in the protocol.
+/// Returns the size of the headers in the protocol, in bytes.
 fn width(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();
@@ -188,7 +188,7 @@ fn width(headers: &HeaderMap) -> usize {
     lines.sum::<usize>() + 16
 }
 
-/// Returns the longest encoded beginning of a text that fits into so many bytes.
+/// Returns the longest encoded beginning of a text that fits into `bytes` bytes.
 fn fitting(text: &str, bytes: usize) -> String {
     let mut fitting = String::new();
     for each in text.chars().take(MAX_TEXT) {

@@ -7,7 +7,7 @@ use super::publisher::{PublishLimits, Publisher};
 use super::{JetStreamInbox, StreamSettings, stream};
 use crate::error::Error;
 
-/// Sets up a [`JetStreamInbox`].
+/// Configures and opens a [`JetStreamInbox`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct JetStreamInboxBuilder {
@@ -37,18 +37,18 @@ impl JetStreamInboxBuilder {
     /// Sets how long the inbox waits for the stream's acknowledgement. After that the receiver answers 503. The default is 2.5 s,
     /// below the 3 s of [`response_timeout`](crate::WebhookLayer::response_timeout).
     ///
-    /// A later acknowledgement still counts the event as accepted. The
-    /// [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s by default, limits the wait for it.
+    /// If the acknowledgement arrives later, the event still counts as accepted. The
+    /// [timeout](async_nats::jetstream::context::ContextBuilder::timeout) of the context, 5 s by default, limits how long the inbox
+    /// waits for a later acknowledgement.
     pub fn publish_timeout(mut self, publish_timeout: Duration) -> Self {
         self.limits.publish_timeout = publish_timeout;
         self
     }
 
-    /// Sets how many bytes may be on their way to the stream at once: the size of each body and 1 KiB. The default is 64 MiB.
-    /// Beyond that the receiver answers 503.
+    /// Sets how many bytes may be in flight to the stream at once: the size of each body plus 1 KiB. The default is 64 MiB. If an
+    /// event would exceed this limit, the receiver answers 503.
     ///
-    /// An event without an acknowledgement counts for as long as the client holds it, because the client's own buffer has no
-    /// limit.
+    /// An unacknowledged event counts while the client holds it, because the client's own buffer has no limit.
     pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self

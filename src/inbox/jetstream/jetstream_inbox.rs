@@ -11,12 +11,12 @@ use crate::runtime::Runtime;
 
 /// An inbox that stores accepted events in a stream of NATS JetStream, for [workers](crate::JetStreamWorker) on any machine.
 ///
-/// The receiver answers 200 once the stream has acknowledged the event. With three replicas, a majority of them has stored it by
-/// then. The inbox has no router: the workers have it, in this process or in others. Any number of receivers can share a stream,
-/// and each of them recognises the copies of an event. Clones of an inbox are the same inbox.
+/// The receiver answers 200 once the stream has acknowledged the event. With three replicas, a majority of them has stored the
+/// event by then. The inbox has no router. The workers have the router, in this process or in others. Any number of receivers can
+/// share a stream, and each receiver recognises the copies of an event. Clones of an inbox are the same inbox.
 ///
-/// Connection, credentials and TLS belong to the user's own `async_nats` client. This crate enables no TLS provider: a client that
-/// needs TLS or credentials needs a dependency on `async-nats` with the features for them.
+/// Configure the connection, credentials and TLS on your own `async_nats` client. This crate enables no TLS provider. If your
+/// client needs TLS or credentials, depend on `async-nats` and enable the features for them.
 ///
 /// The inbox runs on tokio, because the client does.
 ///
@@ -26,22 +26,22 @@ use crate::runtime::Runtime;
 /// |---|---|
 /// | the stream acknowledges the event | 200 |
 /// | the stream has the `messageId` already | 200, [`Accepted::Duplicate`] |
-/// | the client isn't connected | 503 at once |
+/// | the client isn't connected | 503 immediately |
 /// | no acknowledgement within [`publish_timeout`](JetStreamInboxBuilder::publish_timeout), or an error | 503 |
 /// | the stream, the account or the server's disk is full, or too many bytes are in flight | 503 |
 /// | the body is larger than the server's `max_payload`, or the stream's `max_msg_size`, less 1 KiB | 413 |
 ///
-/// If the acknowledgement is missing, the stream may have stored the event all the same. Then the sender's next attempt is a copy,
-/// and the receiver answers 200.
+/// If the acknowledgement is missing, the stream may still have stored the event. In that case, the sender's next attempt is a
+/// copy, and the receiver answers 200.
 ///
-/// The inbox logs the cause of a 503 once per change, and once a minute while it lasts. The first accepted event after that is
-/// logged as the recovery.
+/// The inbox logs the cause of a 503 at each change, and every minute while the failure lasts. It logs the first accepted event
+/// after the failure as the recovery.
 ///
 /// # Counts and drain
 ///
-/// The [handle](Inbox::handle) counts accepted events as `published`; the workers count their outcomes. A
-/// [`drain`](Handle::drain) refuses all events, copies too, since only the stream recognises copies. It waits for the events that
-/// are on their way to the stream. The inbox runs no handlers, so it calls no `on_attempt` hook.
+/// The [handle](Inbox::handle) counts accepted events as `published`; the workers count their outcomes. A [`drain`](Handle::drain)
+/// refuses all events, including copies, because only the stream recognises copies. It waits for the events that are in flight to
+/// the stream. The inbox runs no handlers, so it calls no `on_attempt` hook.
 ///
 /// # Examples
 ///

@@ -18,45 +18,45 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// # Groups and routes
 ///
 /// Workers of one group share its events: the server delivers each event to one of them. Each group gets all events. A group has
-/// one durable consumer on the server for each route, named `<group>-<route>`, with the route's filter. So the server knows what
-/// each route has finished, delivers an event again only to the route that failed, and a slow route delays no other.
+/// one durable consumer on the server for each route, named `<group>-<route>`, with the route's filter. So the server tracks each
+/// route's progress and redelivers an event only to the route that failed. A slow route doesn't delay other routes.
 ///
-/// Routes are known by their names. A renamed route is a new one: it begins
-/// [where new routes do](JetStreamWorkerBuilder::new_routes), and the old consumer keeps its unfinished events until an operator
-/// deletes it with `nats consumer rm`. All workers of a group should have the same routes. While a new version is rolled out,
-/// events of a new route wait for workers that have the route.
+/// Routes are identified by their names. A renamed route is a new route: it starts where
+/// [`new_routes`](JetStreamWorkerBuilder::new_routes) says. The old consumer keeps its unfinished events until an operator deletes
+/// it with `nats consumer rm`. All workers of a group should have the same routes. During the rollout of a new version, events of a
+/// new route wait for workers that have the route.
 ///
 /// Event types with a subject of more than 512 bytes go to one more consumer, `<group>-=long`. No documented event type is that
-/// long. This consumer runs all matching routes, and if one of them fails, all run again.
+/// long. This consumer runs all matching routes. If one of them fails, all of them run again.
 ///
 /// # At least once
 ///
-/// A worker acknowledges an event once its route has succeeded. If the worker crashes before, or loses the server for longer than
-/// [`ack_wait`](JetStreamWorkerBuilder::ack_wait), the server delivers the event to another worker. So make handlers idempotent by
-/// [`Event::id`](crate::Event::id).
+/// A worker acknowledges an event once its route has succeeded. If the worker crashes before then, or is disconnected for longer
+/// than [`ack_wait`](JetStreamWorkerBuilder::ack_wait), the server delivers the event to another worker. So make handlers
+/// idempotent by [`Event::id`](crate::Event::id).
 ///
-/// A worker that can't record a result doesn't repeat the handler: it sends the acknowledgement, or stores the dead letter, until
+/// A worker that can't record a result doesn't repeat the handler: it keeps retrying the acknowledgement or the dead letter until
 /// the server accepts it.
 ///
 /// # Positions
 ///
-/// Each worker stores what its group has finished in the stream of checkpoints. If an operator deletes a consumer, the worker
-/// creates it again behind the last finished event, also if no worker ran in between. If the stream is deleted, or a server comes
-/// back empty, the worker waits for a new stream, or creates it if
-/// [`create_if_missing`](crate::StreamSettings::create_if_missing) is set, and runs all of its events.
+/// Each worker stores its group's finished events in the stream of checkpoints. If an operator deletes a consumer, the worker
+/// recreates it, starting after the last finished event, even if no worker was running. If the stream is deleted, or a server
+/// restarts empty, the worker waits for a new stream and then runs all of its events. If
+/// [`create_if_missing`](crate::StreamSettings::create_if_missing) is set, the worker creates the stream.
 ///
 /// # Stalls
 ///
-/// While an operation fails, the worker tries again. [`WorkerStats::stalls`] has the route, the beginning and the cause, and the log
-/// has a warning at first and once a minute, and a line at the end.
+/// While an operation is failing, the worker retries it. [`WorkerStats::stalls`] contains the route, the start time and the cause.
+/// The worker logs a warning immediately and then every minute, and logs the recovery.
 ///
 /// # Dead letters
 ///
-/// If a route fails for good, the worker publishes a dead letter to a stream of its own, named as the stream of events with `_DEAD`
-/// appended, and then acknowledges the event. One letter is about one route. A letter larger than the server accepts is stored
-/// without its body, and its [`cause`](crate::DeadLetter::cause) says so. A stream of dead letters that is created has a quarter of the
-/// [bytes](crate::StreamSettings::max_bytes) of the stream of events, and drops the oldest letters when it is full.
-/// [`replay`](DeadLetters::replay) runs only that route, as a new event with its own id.
+/// If a route fails permanently, the worker publishes a dead letter to a separate stream, named after the event stream plus
+/// `_DEAD`. Then it acknowledges the event. Each letter is about one route. If a letter is larger than the server accepts, the
+/// worker stores it without its body, and its [`cause`](crate::DeadLetter::cause) says so. If the worker creates the dead-letter
+/// stream, the stream gets a quarter of the event stream's [`max_bytes`](crate::StreamSettings::max_bytes). A full dead-letter
+/// stream drops the oldest letters. [`replay`](DeadLetters::replay) runs only that route, as a new event with its own id.
 ///
 /// # Order
 ///
@@ -88,8 +88,8 @@ pub struct JetStreamWorker {
 }
 
 impl JetStreamWorker {
-    /// Returns a builder for a worker of a group. `context` is the JetStream context of the user's client. A group is 1 to 64 of
-    /// `A-Z a-z 0-9 _`.
+    /// Returns a builder for a worker of a group. `context` is the JetStream context of the user's client. The group's name is 1 to
+    /// 64 characters from `A-Z a-z 0-9 _`.
     pub fn builder(context: Context, group: impl Into<String>) -> JetStreamWorkerBuilder {
         JetStreamWorkerBuilder::new(context, group.into())
     }
@@ -109,14 +109,14 @@ impl JetStreamWorker {
         Self { inner }
     }
 
-    /// Returns the counts and the stalls at this moment.
+    /// Returns the current counts and stalls.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
         self.inner.stats()
     }
 
-    /// Stops pulling events, then waits until the running ones have ended, but no longer than `within`. Returns how many remain. Events
-    /// that the server still delivers are returned to it at once.
+    /// Stops pulling events, then waits until the running events have ended, but at most `within`. Returns how many remain. If the
+    /// server still delivers an event, the worker returns it immediately.
     ///
     /// Nothing is cancelled. A drain takes up to a second even if nothing runs. It is idempotent: a second call waits for the same
     /// events.
@@ -128,7 +128,8 @@ impl JetStreamWorker {
         drain(Arc::clone(&self.inner), within)
     }
 
-    /// Returns the dead letters of the group, to list, replay or delete them. Their ids are the sequences in the stream of dead letters.
+    /// Returns the dead letters of the group, to list, replay or delete them. Their ids are their sequence numbers in the
+    /// dead-letter stream.
     ///
     /// A worker can't replay a letter of a route that it doesn't have: `replay` returns an error, and `replay_matching` skips it.
     #[must_use]
@@ -143,7 +144,7 @@ async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
     let idle = Box::pin(async {
         inner.idle().await;
         inner.consumers.store_checkpoints().await;
-        // Returned events are on their way to the server, and no longer in this process.
+        // Returned events are on their way to the server and no longer count as remaining.
         let _ = inner.consumers.context.client().flush().await;
     });
     match select(idle, sleep).await {

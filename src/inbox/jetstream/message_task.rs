@@ -23,15 +23,15 @@ use crate::delivery::{Job, Next, Progress};
 use crate::event::Event;
 use crate::telemetry::{self, ParentSpan};
 
-/// The extra deliveries of an event whose workers crashed or were drained, beyond the attempts of the policy. After these the worker
-/// dead-letters the event without an attempt.
+/// The extra deliveries beyond the policy's attempts, for an event whose workers crashed or were drained. After these deliveries,
+/// the worker dead-letters the event without an attempt.
 const CRASHES: u32 = 5;
 
-/// If the server doesn't answer an acknowledgement within this time, the worker sends another one.
+/// If the server doesn't answer an acknowledgement within this time, the worker sends it again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The task of an event that the server delivered. The event leaves the worker once: with its exit, or as returned if the task is
-/// dropped.
+/// The task of an event that the server delivered. The event leaves the worker exactly once: with its exit, or as returned if the
+/// task is dropped.
 pub(super) struct MessageTask {
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
@@ -44,7 +44,7 @@ pub(super) struct MessageTask {
 /// The end of the work on an event.
 enum End {
     Exit(Exit),
-    /// The server delivers the event again after this time.
+    /// The server redelivers the event after this time.
     Nak(Duration),
 }
 
@@ -75,7 +75,7 @@ impl MessageTask {
             return Exit::Acked;
         };
         let Some(guard) = self.route.begin(info.sequence) else {
-            // The first delivery's acknowledgement is valid for this one, too.
+            // The first delivery's acknowledgement is also valid for this delivery.
             return Exit::Returned;
         };
         let (end, exit) = if self.worker.is_draining() {
@@ -83,7 +83,7 @@ impl MessageTask {
         } else {
             (self.process_alive(&info).await, Exit::Retried)
         };
-        // The server can deliver the event again as soon as it receives the message below.
+        // The server can redeliver the event as soon as it receives the message below.
         drop(guard);
         match end {
             End::Exit(exit) => exit,
@@ -102,12 +102,12 @@ impl MessageTask {
         }
     }
 
-    /// Processes the event, and meanwhile tells the server that it is in progress.
+    /// Processes the event, and signals progress to the server in the meantime.
     async fn process_alive(&self, info: &DeliveryInfo) -> End {
         let process = pin!(CatchPanic::new(self.process(info)));
         let keep_alive = pin!(self.keep_alive());
         match select(process, keep_alive).await {
-            // The executor catches panics of the user's code. After a panic of this crate the server delivers the event again.
+            // The executor catches panics of the user's code. After a panic in this crate, the server redelivers the event.
             Either::Left((end, _)) => end.unwrap_or(End::Exit(Exit::Retried)),
             Either::Right((never, _)) => match never {},
         }
@@ -117,7 +117,7 @@ impl MessageTask {
         loop {
             let ack_wait = self.worker.ack_wait.min(self.route.ack_wait());
             self.worker.executor.runtime.sleep(ack_wait / 3).await;
-            // If this signal gets lost, the next one follows.
+            // If this signal gets lost, the next signal follows.
             let _ = self.message.ack_with(AckKind::Progress).await;
         }
     }
@@ -164,7 +164,7 @@ impl MessageTask {
         let most = self.worker.executor.settings.retry.attempts();
         if info.attempt.get() > most.saturating_add(CRASHES) {
             let times = info.attempt.get() - 1;
-            let cause = format!("it was delivered {times} times and never came to an end");
+            let cause = format!("it was delivered {times} times and never finished");
             let body = LetterBody::Event(event);
             let letter = NewLetter::new(&body, received_at, &unstarted, Some(cause));
             return self.dead_letter(info, letter).await;
@@ -211,8 +211,8 @@ impl MessageTask {
         }
     }
 
-    /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, only the storing is retried. The event keeps
-    /// its permit, so the route stalls before many letters wait in memory.
+    /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries only the storing. The
+    /// event keeps its permit, so the route stalls before many letters wait in memory.
     async fn dead_letter(&self, info: &DeliveryInfo, letter: NewLetter<'_>) -> End {
         let (executor, name) = (&self.worker.executor, Some(&self.route.plan.name));
         let letter = letter.of(
@@ -238,7 +238,7 @@ impl MessageTask {
         end
     }
 
-    /// Acknowledges the event until the server answers. If the server doesn't answer within `ack_wait`, it delivers the event again,
+    /// Sends the acknowledgement until the server answers. If the server doesn't answer within `ack_wait`, it redelivers the event,
     /// and the worker acknowledges it without another attempt.
     async fn ack(&self, info: &DeliveryInfo, exit: Exit) -> End {
         let (worker, name) = (&self.worker, Some(&self.route.plan.name));
@@ -248,7 +248,7 @@ impl MessageTask {
             .finish(consumer, self.stream, info.position());
         let runtime = &worker.executor.runtime;
         let begun = runtime.now();
-        // In another stream the acknowledgement would be for another event.
+        // In another stream, the acknowledgement would apply to another event.
         while worker.checkpoints.stream() == self.stream {
             match self.send_ack().await {
                 Ok(()) => {
@@ -307,7 +307,7 @@ impl MessageTask {
 
 impl Drop for MessageTask {
     fn drop(&mut self) {
-        // The server delivers the event again after `ack_wait`.
+        // The server redelivers the event after `ack_wait`.
         self.leave(Exit::Returned);
     }
 }

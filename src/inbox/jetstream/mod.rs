@@ -6,9 +6,9 @@
 //! 1. `publisher`: the receiver publishes the event to a stream, under a subject made of its event type (`subjects`).
 //! 2. `pull_loop`: a worker pulls the events of each route from a durable consumer (`plan`, `consumers`).
 //! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
-//! 4. `dead_letter_stream`: the worker stores an event whose route failed for good, with its `headers`.
+//! 4. `dead_letter_stream`: the worker stores an event whose route failed permanently, with its `headers`.
 //!
-//! `checkpoints` store what a group has finished, `monitor` looks for changes that operators made, and `stalls` report failures.
+//! `checkpoints` stores the finished events of a group, `monitor` detects changes by operators, and `stalls` reports failures.
 
 mod backoff;
 mod checkpoints;

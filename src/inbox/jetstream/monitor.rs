@@ -1,4 +1,4 @@
-//! The tasks of a worker beside the pull loops: one stores checkpoints, one looks for changes of the stream and the consumers.
+//! The tasks of a worker besides the pull loops: one stores checkpoints, one checks the stream and the consumers for changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::stalls::Operation;
 use super::stream::{self, describe, mismatch};
 use super::worker_inner::WorkerInner;
 
-/// The time between two looks at the stream and the consumers.
+/// The time between two checks of the stream and the consumers.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Stores a checkpoint after each change, until the worker is drained.
@@ -22,7 +22,7 @@ pub(super) async fn store_checkpoints(worker: Arc<WorkerInner>) {
             return;
         }
         let bytes = worker.consumers.store_checkpoints().await;
-        // Large records are written less often: a megabyte every ten seconds.
+        // Large records are written less often: a record of 1 MB every ten seconds.
         let bytes = u64::try_from(bytes.unwrap_or(0)).unwrap_or(u64::MAX);
         let wait = SPACING + Duration::from_micros(bytes.saturating_mul(10));
         worker.executor.runtime.sleep(wait).await;

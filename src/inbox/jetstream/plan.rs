@@ -4,10 +4,10 @@ use super::subjects::{Subjects, encoded};
 use crate::outcome::AttemptState;
 use crate::router::EventRouter;
 
-/// Begins the name of a consumer whose route has a long name; a hash follows. No encoded name begins like this.
+/// The prefix of a consumer's name if its route has a long name. A hash follows. No encoded name has this prefix.
 const HASHED: &str = "=h";
 
-/// The most bytes of a consumer's name. The server accepts 255, and names a directory after it.
+/// The maximum size of a consumer's name, in bytes. The server accepts 255 bytes, and names a directory after the consumer.
 const MAX_NAME: usize = 200;
 
 /// A consumer of a group, and the routes that it runs.
@@ -21,19 +21,19 @@ pub(super) struct Plan {
     pub(super) selection: RouteSelection,
 }
 
-/// The routes that a consumer's events run.
+/// The routes that run a consumer's events.
 #[derive(Clone, Debug)]
 pub(super) enum RouteSelection {
     /// This route.
     One(Arc<str>),
-    /// The fallback, of this name.
+    /// The fallback with this name.
     Fallback(Arc<str>),
     /// All matching routes except these, whose own consumers get every event.
     Rest(Vec<Arc<str>>),
 }
 
-/// Returns the consumers of a router. The last one gets the events whose type is too long for a subject: no route's filter matches
-/// them.
+/// Returns the consumers of a router. The last consumer gets the events whose type is too long for a subject, because no route's
+/// filter matches them.
 pub(super) fn plans(
     router: &EventRouter,
     group: &str,

@@ -26,7 +26,7 @@ use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
-/// The most bytes of a message beside its body: subject, headers and framing.
+/// The maximum size of a message without its body, in bytes: subject, headers and framing.
 const OVERHEAD: usize = 1024;
 
 /// The time between two comparisons of the stream with the settings, while events arrive.
@@ -69,7 +69,7 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Returns the overhead of all publications, including one more.
+    /// Returns the overhead of all publications, including a new publication.
     fn overhead(&self) -> usize {
         let publications = usize::try_from(self.publications).unwrap_or(usize::MAX);
         publications.saturating_add(1).saturating_mul(OVERHEAD)
@@ -100,14 +100,14 @@ impl Publisher {
         Arc::clone(&self.runtime) as Arc<dyn Runtime>
     }
 
-    /// Returns the most bytes of a body. The limit may change when the client connects to another server.
+    /// Returns the maximum size of a body, in bytes. The limit may change when the client connects to another server.
     pub(super) fn max_body_bytes(&self) -> usize {
         let payload = self.context.client().max_payload();
         let message = self.max_message_size.unwrap_or(payload);
         payload.min(message).saturating_sub(OVERHEAD)
     }
 
-    /// Publishes an event in its own task, so that the event is counted even if the caller leaves.
+    /// Publishes an event in its own task, so that the event is counted even if the caller drops its future.
     pub(super) async fn publish(self: Arc<Self>, event: Event) -> Answer {
         let permit = self.admit(event.body().len())?;
         let (sender, receiver) = oneshot::channel();
@@ -116,13 +116,13 @@ impl Publisher {
             sender: Some(sender),
         };
         let task = Box::pin(publication.run(event, permit));
-        // Without a runtime the publication is dropped, which counts the event as refused.
+        // Without a runtime, the publication is dropped and the event counts as refused.
         let _ = catch_panic(|| self.runtime.spawn(task));
         let answer = receiver.await;
         answer.unwrap_or_else(|_| Err(AcceptError::unavailable()))
     }
 
-    /// Admits a publication of so many bytes.
+    /// Admits a publication of `bytes` bytes.
     fn admit(self: &Arc<Self>, bytes: usize) -> Result<PublishPermit, AcceptError> {
         let is_connected = self.context.client().connection_state() == State::Connected;
         let admitted = {
@@ -139,7 +139,7 @@ impl Publisher {
                 Err((AcceptError::unavailable(), None))
             } else if state.publications > 0 && held > self.limits.bytes {
                 let cause =
-                    "too many events wait for their acknowledgement: see `max_bytes_in_flight`";
+                    "too many events are waiting for their acknowledgement: see `max_bytes_in_flight`";
                 Err((AcceptError::full(), Some(cause)))
             } else {
                 state.publications += 1;
@@ -201,7 +201,7 @@ impl Publisher {
             .source()
             .and_then(|source| source.downcast_ref::<jetstream::Error>());
         let refused = match response.map(jetstream::Error::error_code) {
-            // Another receiver is publishing a copy at this moment.
+            // Another receiver is currently publishing a copy.
             Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
                 return Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)));
             }
@@ -229,7 +229,7 @@ impl Publisher {
         Err(refused)
     }
 
-    /// Notes that no acknowledgement came in time. The server doesn't answer a publication that it denies.
+    /// Records that no acknowledgement arrived in time. The server doesn't answer a publication that it denies.
     fn overdue(&self) -> AcceptError {
         let (stream, timeout) = (self.settings.stream_name(), self.limits.publish_timeout);
         let cause = format!(
@@ -314,7 +314,7 @@ impl Publication {
             }
         };
         if outcome.is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
-            // The client may hold the body for as long as it isn't connected: so does the permit.
+            // The client may hold the body while it is disconnected, so the permit is held as long.
             let _ = publisher.context.client().flush().await;
         }
         drop(permit);
@@ -324,7 +324,7 @@ impl Publication {
     fn answer(&mut self, answer: Answer) {
         if let Some(sender) = self.sender.take() {
             self.publisher.count(&answer);
-            // The caller may have left.
+            // The caller may have dropped its future.
             let _ = sender.send(answer);
         }
     }
@@ -386,7 +386,7 @@ impl InboxControl for Publisher {
     }
 
     fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {
-        // The workers make the attempts.
+        // The workers run the attempts.
         drop(hook);
     }
 }

@@ -1,4 +1,4 @@
-//! The loop that pulls a route's events, as many as there are free permits.
+//! The loop that pulls a route's events, at most one per free permit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +18,20 @@ use super::stream::describe;
 use super::worker_inner::WorkerInner;
 use crate::catch_panic::catch_panic;
 
-/// How long the server waits for a first event before it answers that there is none. A drain takes up to this long.
+/// How long the server waits for a first event before it answers that it has no event. A drain takes up to this long.
 const PULL: Duration = Duration::from_secs(1);
 
-/// The server answers a pull within [`PULL`]. If it doesn't, the client waits 5 s more and then reports no events.
+/// The server answers a pull within [`PULL`]. If it doesn't, the client waits another 5 s and then reports no events.
 const UNANSWERED: Duration = Duration::from_secs(4);
 
-/// The waits after a pull that ended early without an event, because the server was serving other pulls.
+/// The delays after a pull that ended early without an event, because the server was serving other pulls.
 const EARLY: Backoff = Backoff {
     first: Duration::from_millis(10),
     longest: Duration::from_millis(250),
 };
 
-/// Pulls until the worker is drained. Each pull is awaited to its end: if the stream of messages is dropped, the messages on their
-/// way are stuck until `ack_wait` is over.
+/// Pulls until the worker is drained. The loop awaits the end of each pull. If it dropped the stream of messages, the messages in
+/// flight would be stuck until `ack_wait` is over.
 pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
@@ -88,7 +88,7 @@ fn unanswered(consumer: &PullConsumer) -> String {
     )
 }
 
-/// Waits for a free permit and returns how many there are, or `None` once the worker is drained.
+/// Waits for a free permit and returns the number of free permits, or `None` once the worker is drained.
 async fn free_permits(
     route: &RouteConsumer,
     draining: &mut watch::Receiver<bool>,
@@ -99,7 +99,7 @@ async fn free_permits(
     let permit = Box::pin(route.permits.acquire());
     let drained = Box::pin(draining.wait_for(|draining| *draining));
     match select(permit, drained).await {
-        // Only this loop takes permits, so the permits that are counted here stay free.
+        // Only this loop takes permits, so the permits counted here stay free.
         Either::Left((permit, _)) => {
             let permit = permit.ok()?;
             let others = route.permits.available_permits();
@@ -110,7 +110,7 @@ async fn free_permits(
     }
 }
 
-/// Pulls up to `free` events and starts each at once. Returns how many there were.
+/// Pulls up to `free` events and starts each event immediately. Returns the number of events.
 async fn fetch(
     worker: &Arc<WorkerInner>,
     route: &Arc<RouteConsumer>,
@@ -126,13 +126,13 @@ async fn fetch(
                 count += 1;
                 let info = DeliveryInfo::of(&message);
                 if info.is_some_and(|info| route.is_recreated(info.consumer_sequence)) {
-                    // Another worker created the consumer again. Its checkpoint has the events that it finished.
+                    // Another worker recreated the consumer. That worker's checkpoint has the events that it finished.
                     let _ = worker.consumers.restore(&route.plan).await;
                 }
                 let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
                 let task = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
                 let runtime = &worker.executor.runtime;
-                // A runtime that can't spawn drops the task, which counts the event as returned.
+                // A runtime that can't spawn drops the task, so the event counts as returned.
                 let _ = catch_panic(|| {
                     runtime.spawn(Box::pin(async move {
                         task.run().await;
@@ -149,7 +149,7 @@ async fn fetch(
     }
 }
 
-/// Counts a pull loop, until it is dropped.
+/// Counts a pull loop until the guard is dropped.
 struct PullGuard {
     worker: Arc<WorkerInner>,
 }

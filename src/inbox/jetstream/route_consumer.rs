@@ -16,11 +16,11 @@ pub(super) struct RouteConsumer {
     pub(super) plan: Plan,
     /// One permit for each event that may run at once.
     pub(super) permits: Arc<Semaphore>,
-    /// The consumer's `ack_wait` in milliseconds, which an operator can change.
+    /// The consumer's `ack_wait`, in milliseconds. An operator can change it.
     ack_wait: AtomicU64,
     /// The consumer sequence of the latest delivery.
     delivered: AtomicU64,
-    /// The stream sequences of the events that run.
+    /// The stream sequences of the running events.
     running: Mutex<HashSet<u64>>,
     warned: Mutex<Option<Instant>>,
 }
@@ -46,14 +46,14 @@ impl RouteConsumer {
         Duration::from_millis(self.ack_wait.load(Ordering::Relaxed))
     }
 
-    /// Notes a delivery. Returns whether the consumer's sequence has fallen, because the consumer was created again.
+    /// Records a delivery. Returns whether the consumer's sequence has fallen because the consumer was recreated.
     pub(super) fn is_recreated(&self, consumer_sequence: u64) -> bool {
         // Only the pull loop writes it.
         self.delivered.swap(consumer_sequence, Ordering::Relaxed) > consumer_sequence
     }
 
-    /// Marks an event as running until the guard is dropped. Returns `None` if the event runs already: the server delivers events
-    /// again after this process was suspended, or after the consumer was created again.
+    /// Marks an event as running until the guard is dropped. Returns `None` if the event is already running. The server redelivers
+    /// events after this process was suspended or the consumer was recreated.
     pub(super) fn begin(self: &Arc<Self>, sequence: u64) -> Option<RunGuard> {
         self.running().insert(sequence).then(|| RunGuard {
             route: Arc::clone(self),

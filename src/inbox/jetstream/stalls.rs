@@ -13,8 +13,8 @@ use crate::telemetry;
 /// The time between two warnings of a lasting stall.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// A stall that comes back within this time with the same cause isn't announced again. A stream at its limit accepts one event and
-/// refuses the next.
+/// If a stall recurs with the same cause within this time, it isn't announced again. A stream at its limit may accept one event and
+/// refuse the next.
 const FLAPPING: Duration = Duration::from_secs(5);
 
 /// An operation of a worker or an inbox that can fail.
@@ -36,7 +36,7 @@ impl Operation {
     }
 }
 
-/// The operations that fail at present, each with its cause.
+/// The operations that are currently failing, each with its cause.
 pub(super) struct Stalls {
     runtime: Arc<dyn Runtime>,
     entries: Mutex<BTreeMap<Key, Entry>>,
@@ -50,9 +50,9 @@ struct Entry {
     since: Instant,
     failed: Instant,
     warned: Instant,
-    /// Whether a warning has been logged. Then the end is logged, too.
+    /// Whether a warning has been logged. If so, the recovery is also logged.
     is_announced: bool,
-    /// When the operation worked again.
+    /// When the operation succeeded again.
     ended: Option<Instant>,
 }
 
@@ -69,8 +69,7 @@ impl Stalls {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that an operation failed. Warns at first, when the cause changes, and once a minute.
-    /// Returns whether it warned.
+    /// Records that an operation failed. Warns immediately, when the cause changes, and every minute. Returns whether it warned.
     pub(super) fn raise(
         &self,
         route: Option<&Arc<str>>,
@@ -117,7 +116,7 @@ impl Stalls {
         true
     }
 
-    /// Notes that an operation failed for a cause, or that it works.
+    /// Records that an operation failed with a cause, or that it works.
     pub(super) fn update(
         &self,
         route: Option<&Arc<str>>,
@@ -132,12 +131,12 @@ impl Stalls {
         }
     }
 
-    /// Notes that an operation works.
+    /// Records that an operation works.
     pub(super) fn clear(&self, route: Option<&Arc<str>>, operation: Operation) {
         let now = self.runtime.now();
         let lasted = {
             let mut entries = self.entries();
-            // Usually nothing fails. Then no key is built.
+            // Usually no operation is failing, and no key is built.
             if entries.values().all(|entry| entry.ended.is_some()) {
                 return;
             }
@@ -159,8 +158,7 @@ impl Stalls {
         }
     }
 
-    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges an event, this worker doesn't
-    /// try again.
+    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, this worker stops.
     pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
         let now = self.runtime.now();
         let key = (Some(Arc::clone(route)), operation);
@@ -173,9 +171,9 @@ impl Stalls {
         }
     }
 
-    /// Returns the operations that fail at present.
+    /// Returns the operations that are currently failing.
     pub(super) fn list(&self) -> Vec<Stall> {
-        // The beginning is derived from the present time, so a step of the clock has no effect.
+        // The start is computed backwards from the current time, so a clock step has no effect.
         let (now, present) = (self.runtime.now(), self.runtime.system_time());
         let entries = self.entries();
         let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());

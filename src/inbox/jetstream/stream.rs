@@ -12,7 +12,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use super::StreamSettings;
 use crate::error::{Error, ErrorKind};
 
-/// Returns the stream of events, created if the settings say so. A mismatch is an error.
+/// Returns the stream of events, and creates it if the settings say so. A mismatch is an error.
 pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     settings.check_names()?;
     let stream = find(context, settings).await?;
@@ -22,12 +22,12 @@ pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result
     }
 }
 
-/// Returns the stream of events, created if the settings say so, without a comparison.
+/// Returns the stream of events, and creates it if the settings say so. Doesn't compare it with the settings.
 pub(super) async fn find(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     get_or_create(context, settings.config(), settings.creates()).await
 }
 
-/// Returns the stream with this name. If there is none and `create` is set, creates it.
+/// Returns the stream with this name. If the stream doesn't exist and `create` is set, creates it.
 pub(super) async fn get_or_create(
     context: &Context,
     config: Config,
@@ -50,7 +50,7 @@ pub(super) async fn get_or_create(
     }
     match context.create_stream(config).await {
         Ok(stream) => Ok(stream),
-        // Another process may have created it meanwhile, with other settings.
+        // Another process may have created it in the meantime, with other settings.
         Err(error) => match context.get_stream(&name).await {
             Ok(stream) => Ok(stream),
             Err(_) => Err(failed(format!("the stream {name} can't be created"), error)),
@@ -72,24 +72,24 @@ pub(super) fn failed(
     Error::caused(ErrorKind::Inbox, text.into(), source)
 }
 
-/// Returns the texts of an error and of its source in one line, as the cause of a stall.
+/// Returns the texts of an error and its source in one line, as the cause of a stall.
 pub(super) fn describe(error: &Error) -> String {
     let text = match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
     match text.contains("timed out") {
-        true => format!("{text} (the server doesn't answer what it denies to a user)"),
+        true => format!("{text} (the server doesn't answer requests that it denies to a user)"),
         false => text,
     }
 }
 
-/// Returns the present time by the server's clock. Servers before 2.10 don't send it.
+/// Returns the current time by the server's clock. Servers before 2.10 don't send it.
 pub(super) async fn server_time(context: &Context, stream: &str) -> Option<SystemTime> {
     let subject = format!("STREAM.INFO.{stream}");
     let info = context.request::<_, _, serde_json::Value>(subject, &());
     let mut info = info.await.ok()?;
-    // Not all versions of the client have a public parser of times, but all parse this member.
+    // Some versions of the client have no public time parser, but every version parses `created`.
     info["created"] = info["ts"].take();
     let info: Info = serde_json::from_value(info).ok()?;
     Some(SystemTime::from(info.created))

@@ -15,12 +15,12 @@ use crate::error::{Error, ErrorKind};
 ///
 /// | setting | value | why |
 /// |---|---|---|
-/// | subjects | `<prefix>.>`, alone | the filter of each route lies below it |
+/// | subjects | only `<prefix>.>` | the filter of each route is below it |
 /// | retention | `limits` | `interest` stores nothing while there is no consumer; `workqueue` forgets acknowledged ids at a restart |
-/// | discard | `new` | with `old`, the server's default, a full stream acknowledges an event and drops an older one |
+/// | discard | `new` | with `old`, the server's default, a full stream acknowledges an event and drops an older event |
 /// | max_bytes | set | otherwise the disk is the limit |
 /// | max_msgs_per_subject | unlimited | otherwise the stream drops older events of the same type |
-/// | max_age, duplicate_window | equal, and set | the stream remembers an id exactly as long as its event |
+/// | max_age, duplicate_window | set, and equal | the stream remembers an id exactly as long as its event |
 /// | storage | `file` | memory storage is lost when the server stops |
 /// | replicas | at least [`replicas`](StreamSettings::replicas) | |
 /// | no_ack, sealed, mirror, sources, subject transform | none | |
@@ -28,13 +28,14 @@ use crate::error::{Error, ErrorKind};
 /// # Other streams
 ///
 /// A worker needs two more streams. With the default name they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
-/// for the positions of its group. A worker runs without the checkpoints, but warns, and forgets the position of a consumer that
-/// is deleted.
+/// for the positions of its group. A worker also runs without the checkpoints, but it logs warnings and forgets the position of a
+/// deleted consumer.
 ///
 /// # Memory for ids
 ///
-/// The server keeps the ids of the whole window in memory, at about 258 bytes each. A million events a week take 258 MB with the
-/// default of 7 days. To use less, shorten [`max_age`](StreamSettings::max_age): the sender drops an event after some days.
+/// The server keeps the ids of the whole window in memory, at about 258 bytes each. With the default of 7 days, a million events
+/// per week take 258 MB. To use less memory, shorten [`max_age`](StreamSettings::max_age): the sender drops an event after some
+/// days.
 ///
 /// # Examples
 ///
@@ -60,8 +61,8 @@ pub struct StreamSettings {
 }
 
 impl StreamSettings {
-    /// Returns the defaults: the existing stream `BOTISIMO` with the subjects `botisimo.>`. A stream that is created keeps events
-    /// for 7 days, holds 1 GiB, and has one replica.
+    /// Returns the defaults: the existing stream `BOTISIMO` with the subjects `botisimo.>`. If this crate creates the stream, it
+    /// keeps events for 7 days, holds 1 GiB, and has one replica.
     pub fn new() -> Self {
         Self {
             name: "BOTISIMO".to_owned(),
@@ -73,21 +74,22 @@ impl StreamSettings {
         }
     }
 
-    /// Sets the stream's name: 1 to 64 of `A-Z a-z 0-9 _ -`. The other streams append `_DEAD` and `_CHECKPOINTS`.
+    /// Sets the stream's name: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The names of the other streams append `_DEAD` and
+    /// `_CHECKPOINTS`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets the beginning of all subjects: 1 to 64 of `A-Z a-z 0-9 _ -`. The subjects of the other streams append `-dead` and
-    /// `-checkpoint` to it.
+    /// Sets the prefix of all subjects: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The subjects of the other streams append `-dead`
+    /// and `-checkpoint` to it.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets for how long a created stream keeps an event and its id. The default is 7 days. Within this time a copy of the event
-    /// isn't run again. Workers that are away for longer lose events.
+    /// Sets how long a created stream keeps an event and its id. The default is 7 days. Within this time, a copy of the event
+    /// doesn't run again. A worker that is offline for longer misses events.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self
@@ -96,10 +98,11 @@ impl StreamSettings {
     /// Sets how many bytes a created stream holds. The default is 1 GiB. A full stream refuses events, and the receiver answers
     /// 503.
     ///
-    /// Handled events count until they reach [`max_age`](StreamSettings::max_age), because the stream recognises copies by them.
+    /// Handled events count until they reach [`max_age`](StreamSettings::max_age), because the stream needs them to recognise
+    /// copies.
     ///
-    /// The server reserves the bytes when it creates a stream, and refuses if it has fewer. The stream of dead letters takes a
-    /// quarter of them, and the checkpoints a sixteenth, between 1 and 16 MiB.
+    /// The server reserves this space when it creates the stream, and fails the request if it has less available. The stream of
+    /// dead letters takes a quarter of this space. The checkpoints take a sixteenth, but at least 1 MiB and at most 16 MiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
@@ -111,8 +114,8 @@ impl StreamSettings {
         self
     }
 
-    /// Creates missing streams, at the start and later. By default they must exist, so that a typo doesn't create a stream where
-    /// operators or other tools manage them.
+    /// Creates missing streams, at the start and later. By default, the streams must exist: if operators or other tools manage
+    /// them, a typo must not create a stream.
     pub fn create_if_missing(mut self) -> Self {
         self.create = true;
         self
@@ -162,14 +165,15 @@ impl StreamSettings {
     pub(super) fn check_names(&self) -> Result<(), Error> {
         for (what, text) in [("a stream's name", &self.name), ("a prefix", &self.prefix)] {
             if !is_plain(text) {
-                let text = format!("{what} is 1 to 64 of `A-Z a-z 0-9 _ -`, not {text:?}");
+                let text =
+                    format!("{what} is 1 to 64 characters from `A-Z a-z 0-9 _ -`, not {text:?}");
                 return Err(Error::new(ErrorKind::Inbox, text));
             }
         }
         Ok(())
     }
 
-    /// Returns the configuration of a stream that is created.
+    /// Returns the configuration for creating a stream.
     pub(super) fn config(&self) -> Config {
         Config {
             name: self.name.clone(),

@@ -1,7 +1,7 @@
 //! Encodes names as subjects, ids and headers that NATS accepts.
 //!
-//! Some event types and message ids would end a connection: a Unicode space in a stored subject disconnects the consumer at every
-//! delivery, a subject of 4 kB disconnects the publisher, and a line break in a header's value panics. So every byte outside
+//! Some event types and message ids would end a connection. A Unicode space in a stored subject disconnects the consumer at every
+//! delivery. A subject of 4 kB disconnects the publisher. A line break in a header's value panics. So every byte outside
 //! `[A-Za-z0-9_-]` is encoded.
 
 use std::fmt::Write;
@@ -9,13 +9,13 @@ use std::fmt::Write;
 use crate::event::EventType;
 use crate::router::Pattern;
 
-/// The most bytes of a subject.
+/// The maximum size of a subject, in bytes.
 const MAX_SUBJECT: usize = 512;
 
 /// Stands for a name that is too long. No encoded segment equals it.
 const LONG: &str = "=long";
 
-/// Ends every subject, so that one filter matches `a.b` and every type below it.
+/// Ends every subject, so that a single filter matches `a.b` and every type below it.
 const END: &str = "$";
 
 /// The subjects below a prefix.
@@ -37,7 +37,7 @@ impl Subjects {
             .unwrap_or_else(|| self.long())
     }
 
-    /// Returns the subject of all event types whose own subject would be too long. The body has the type.
+    /// Returns the subject for all event types whose own subject would be too long. The body contains the type.
     pub(super) fn long(&self) -> String {
         format!("{}.{LONG}.{END}", self.prefix)
     }
@@ -92,7 +92,7 @@ fn encode(segment: &str, to: &mut String) {
     }
 }
 
-/// Returns the text that was encoded as this segment, or `None` if none was.
+/// Returns the text that was encoded as this segment, or `None` if the segment isn't an encoded text.
 pub(super) fn decoded(segment: &str) -> Option<String> {
     if segment == "=" {
         return Some(String::new());
@@ -111,8 +111,8 @@ pub(super) fn decoded(segment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Returns whether a text can be the prefix of subjects, or the name of a stream or a group. These are never encoded, so that they
-/// have the same name on the server as in the program.
+/// Returns whether a text can be the prefix of subjects, or the name of a stream or a group. Such names are never encoded, so they
+/// are the same on the server and in the program.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64

@@ -25,7 +25,7 @@ use crate::router::EventRouter;
 use crate::runtime::{Runtime, TokioRuntime};
 use crate::telemetry;
 
-/// The event of the stream that a route begins with.
+/// The event of the stream that a route starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
@@ -35,7 +35,7 @@ pub enum StartAt {
     Now,
 }
 
-/// Sets up a [`JetStreamWorker`].
+/// Configures and starts a [`JetStreamWorker`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct JetStreamWorkerBuilder {
@@ -94,11 +94,12 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Sets how many events of a route the server delivers to the whole group before it needs an acknowledgement, unless
+    /// Sets how many unacknowledged events of a route the server delivers to the whole group, unless
     /// [`route_max_ack_pending`](Self::route_max_ack_pending) is set for the route. The default is 10,000. 0 counts as 1.
     ///
-    /// Events that wait for a retry count. If this many wait, the route stalls until one of them is due. So set more than all
-    /// workers run at once, plus the events that may fail within the longest wait of the [`RetryPolicy`].
+    /// Events that wait for a retry also count. If `max_ack_pending` events wait, the route stalls until one of them is due. So set
+    /// a number above the total concurrency of all workers, plus the events that may fail within the longest delay of the
+    /// [`RetryPolicy`].
     pub fn max_ack_pending(mut self, events: u32) -> Self {
         self.max_ack_pending = events.max(1);
         self
@@ -111,8 +112,8 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Sets after which time the server delivers an event to another worker, if the first worker sends no signal. The default is
-    /// 30 s. A worker sends three signals in that time while its handler runs. Less than 100 ms counts as 100 ms.
+    /// Sets how long the server waits for a progress signal before it delivers the event to another worker. The default is 30 s. A
+    /// worker sends three signals in that time while its handler runs. Less than 100 ms counts as 100 ms.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.consumers.ack_wait = ack_wait.max(Duration::from_millis(100));
         self
@@ -125,32 +126,33 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Sets when a failed route is tried again. The default is [`RetryPolicy::new`]: the fifth failure makes a dead letter.
+    /// Sets when a failed route is retried. The default is [`RetryPolicy::new`]: after the fifth failure, the event becomes a dead
+    /// letter.
     ///
-    /// Attempts count deliveries. A delivery counts if its worker crashed or returned the event because of a drain. The worker
-    /// attempts an event at least once before it becomes a dead letter, unless five more deliveries than the policy allows had no
-    /// end. A consumer that is created again counts from 1.
+    /// Each delivery counts as an attempt, even if its worker crashed or returned the event because of a drain. The worker attempts
+    /// an event at least once before it becomes a dead letter, unless it was delivered five more times than the policy allows
+    /// without finishing. A recreated consumer counts from 1.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.delivery.retry = policy;
         self
     }
 
-    /// Delivers events to the router's fallback. By default it gets none: the server doesn't know which events no other route takes,
-    /// so it would deliver every event to the worker.
+    /// Delivers events to the router's fallback. By default, the fallback gets no events: the server doesn't know which events
+    /// match no other route, so it would deliver every event to the worker.
     pub fn deliver_fallback(mut self) -> Self {
         self.fallback = true;
         self
     }
 
-    /// Sets where the routes of a new group begin. The default is the [beginning](StartAt::Beginning), so that earlier events aren't
-    /// lost.
+    /// Sets where the routes of a new group start. The default is the [beginning](StartAt::Beginning), so that earlier events
+    /// aren't lost.
     pub fn first_start(mut self, at: StartAt) -> Self {
         self.consumers.first_start = at;
         self
     }
 
-    /// Sets where a route begins that is added to an existing group. The default is [now](StartAt::Now): a new mailing shouldn't go
-    /// out for last week's events.
+    /// Sets where a route starts when it is added to an existing group. The default is [now](StartAt::Now): a new mailing shouldn't
+    /// be sent for last week's events.
     pub fn new_routes(mut self, at: StartAt) -> Self {
         self.consumers.new_routes = at;
         self
@@ -172,7 +174,7 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Logs the texts of handlers' errors and panics. By default the log has only the route and the kind of failure, because the
+    /// Logs the texts of handlers' errors and panics. By default, the log has only the route and the kind of failure, because the
     /// texts may quote a payload.
     pub fn log_handler_errors(mut self) -> Self {
         self.delivery.log_errors = true;
@@ -183,13 +185,13 @@ impl JetStreamWorkerBuilder {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Inbox`] if the server doesn't answer, if a stream is missing or doesn't fit, or if an existing consumer differs
-    ///   from the settings. The text names each difference, and the consumer stays as it is.
+    /// - [`ErrorKind::Inbox`] if the server doesn't answer, if a stream is missing or doesn't fit, or if an existing consumer
+    ///   differs from the settings. The text names each difference, and the consumer stays unchanged.
     /// - [`ErrorKind::Route`] if a setting names a route that the router doesn't have.
     ///
     /// # Panics
     ///
-    /// If it isn't polled on tokio, which the client needs.
+    /// Panics if the future isn't polled on tokio, which the client requires.
     ///
     /// # Cancel safety
     ///
@@ -293,12 +295,12 @@ impl JetStreamWorkerBuilder {
         Ok(JetStreamWorker::start(Arc::new(inner), opened).await)
     }
 
-    /// Returns an error if a consumer could have the name of another group's, or if a setting is for an unknown route.
+    /// Returns an error if a consumer's name could clash with another group's, or if a setting names an unknown route.
     fn check(&self, router: &EventRouter) -> Result<(), Error> {
         let group = &self.group;
         // A hyphen separates the group from the route.
         if !is_plain(group) || group.contains('-') {
-            let text = format!("a group is 1 to 64 of `A-Z a-z 0-9 _`, not {group:?}");
+            let text = format!("a group is 1 to 64 characters from `A-Z a-z 0-9 _`, not {group:?}");
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         for name in self

@@ -14,7 +14,7 @@ use crate::delivery::JobExecutor;
 use crate::router::EventRouter;
 use crate::waiters::Waiters;
 
-/// The state that the clones and the tasks of a worker share.
+/// The state that a worker's clones and tasks share.
 pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
     /// Decides which events the fallback gets.
@@ -33,14 +33,14 @@ pub(super) struct WorkerInner {
     pub(super) draining: watch::Sender<bool>,
 }
 
-/// The server's time of day, and when it was read. This machine's clock may be wrong.
+/// The server's clock, and when it was read. This machine's clock may be wrong.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ServerClock(Option<(SystemTime, Instant)>);
 
 #[derive(Default)]
 pub(super) struct Counters {
     stats: WorkerStats,
-    /// Pull loops that haven't ended and may receive events.
+    /// The number of pull loops that haven't ended and may receive events.
     pull_loops: usize,
     /// Notified when the worker becomes idle.
     idle: Waiters,
@@ -105,7 +105,7 @@ impl WorkerInner {
         *self.draining.borrow()
     }
 
-    /// Waits until no event runs and no pull loop is left.
+    /// Waits until no event is running and all pull loops have ended.
     pub(super) async fn idle(&self) {
         let idle = {
             let mut counters = self.counters();
@@ -132,7 +132,7 @@ impl WorkerInner {
         *clock = ServerClock(read);
     }
 
-    /// Returns the present time by the server's clock. If it is unknown, returns this machine's time.
+    /// Returns the current time by the server's clock. If it is unknown, returns this machine's time.
     pub(super) fn server_time(&self) -> SystemTime {
         let ServerClock(clock) = *self
             .server_clock

@@ -5,9 +5,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::runtime::to_millis;
 
-/// The counts of a [`JetStreamWorker`](crate::JetStreamWorker) since its start, and the operations that fail at present.
+/// The counts of a [`JetStreamWorker`](crate::JetStreamWorker) since its start, and the operations that are currently failing.
 ///
-/// An event counts once for each route that gets it, and once more for each further delivery. At any moment:
+/// An event counts once for each route that gets it, and again for each further delivery. At any moment:
 ///
 /// ```text
 /// taken == acked + retried + dead + returned + running
@@ -17,31 +17,31 @@ use crate::runtime::to_millis;
 pub struct WorkerStats {
     /// Events that the server delivered to this worker.
     pub taken: u64,
-    /// Events whose route succeeded or had nothing to do, and which the server has marked as acknowledged.
+    /// Events whose route succeeded or had nothing to do, and that the server has marked as acknowledged.
     pub acked: u64,
-    /// Events that the server will deliver again, to any worker of the group: their route failed, or the server didn't answer their
-    /// acknowledgement.
+    /// Events that the server will redeliver to any worker of the group, because their route failed or the server didn't answer
+    /// their acknowledgement.
     pub retried: u64,
-    /// Events whose route failed for good, stored as dead letters.
+    /// Events whose route failed permanently, stored as dead letters.
     pub dead: u64,
-    /// Events that the worker returned without a result: because of a drain, because the runtime shut down, or because the worker
-    /// was running the same event already.
+    /// Events that the worker returned without a result, because of a drain or a runtime shutdown, or because it was already
+    /// running the event.
     pub returned: u64,
-    /// Events that run at present.
+    /// Events that are currently running.
     pub running: u64,
-    /// Dead letters that were replayed through this worker.
+    /// Dead letters that this worker replayed.
     pub replayed: u64,
-    /// The operations that fail at present.
+    /// The operations that are currently failing.
     pub stalls: Vec<Stall>,
 }
 
-/// An operation that fails at present. The worker tries again, and warns once a minute.
+/// An operation that is currently failing. The worker retries it, and warns every minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
     /// The route's name; `None` if all routes are affected.
     pub route: Option<String>,
-    /// When it began to fail, by this machine's present clock.
+    /// When it began to fail, by this machine's current clock.
     pub since: SystemTime,
     /// The latest cause. It holds no payload.
     pub cause: String,

@@ -10,9 +10,9 @@ use super::Finished;
 enum Step {
     Insert(u64),
     RaiseFloor(u64),
-    /// Another worker's knowledge.
+    /// A merge with the finished events of another worker.
     Merge(Vec<u64>, u64),
-    /// A record that is stored and read.
+    /// Storing and reading a record.
     Restore,
 }
 
@@ -55,7 +55,7 @@ proptest! {
             for sequence in 1..50 {
                 prop_assert_eq!(finished.contains(sequence, 1), model.contains(&sequence), "{}", sequence);
             }
-            // A consumer that begins behind the floor skips no unfinished event.
+            // A consumer that starts after the floor skips no unfinished event.
             prop_assert!((1..=finished.floor()).all(|sequence| model.contains(&sequence)));
         }
     }

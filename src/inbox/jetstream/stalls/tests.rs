@@ -1,4 +1,4 @@
-//! The times of stalls, while the time of day jumps.
+//! Tests the times of stalls while the system clock jumps.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -46,7 +46,7 @@ fn day(days: u64) -> SystemTime {
 }
 
 proptest! {
-    /// Each step sets the time of day, and lets some seconds pass.
+    /// Each step sets the system clock and lets some seconds pass.
     #[test]
     fn steps_of_the_clock_change_neither_the_length_of_a_stall_nor_its_warnings(
         steps in prop::collection::vec((0_u64..40_000, 0_u64..50), 1..60),
