@@ -1,7 +1,7 @@
-//! Laws 1 and 10 through a power failure: the inbox syncs an event before the receiver writes its 200.
+//! Laws 1 and 10 during a power failure: the inbox syncs an event before the receiver writes its 200.
 //!
-//! strace records the system calls of a server under load. Other tests open the file as a disk that keeps only
-//! synced data would hold it.
+//! strace records the system calls of a server under load. Other tests open the file in the state in which a
+//! disk that keeps only synced data would hold it.
 //!
 //! The tests need strace, so a plain `cargo test` leaves them out. Run `cargo test --test power_loss`.
 #![cfg(all(target_os = "linux", feature = "sqlite", feature = "tokio"))]
@@ -35,7 +35,7 @@ fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
         "this test needs strace: `apt-get install strace`, or the package of your system"
     );
     let mut strace = Command::new("strace");
-    // strace prints paths beside the numbers of files, and whole pages of the database.
+    // strace prints the paths of file descriptors, and whole pages of the database.
     strace.args(["-f", "-y", "-s", "5000", "-o"]);
     strace.arg(place.folder().join("trace"));
     strace.args(["-e", "trace=read,recvfrom,write,writev,sendto,sendmsg,pwrite64,pwritev,ftruncate,fsync,fdatasync"]);
@@ -53,7 +53,7 @@ fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
                 let mut connection = server.client();
                 for number in 0..each {
                     let id = format!("event-{name}-{client}-{number}-end");
-                    // The inbox may refuse the event, which loses nothing.
+                    // The inbox may refuse the event. A refused event isn't lost.
                     if connection.post(&body(&id, "{}")).unwrap() == 200 {
                         taken.lock().unwrap().insert(id);
                     }
@@ -85,7 +85,7 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
 }
 
 /// Checks for each event that the inbox wrote its page, then synced the page, and that the receiver wrote the
-/// 200 after that. Returns the number of events of each sync.
+/// 200 afterwards. Returns the number of events per sync.
 #[track_caller]
 fn check_order(
     place: &ServerFolder,
@@ -227,7 +227,7 @@ fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     owed.extend(answered.map(|(_, id)| id));
     disk.check(&owed);
     println!(
-        "{} events, looked for on {states} states of the disk with {} checkpoints",
+        "{} events, searched in {states} states of the disk with {} checkpoints",
         taken.len(),
         checkpoints(&calls)
     );
@@ -284,14 +284,14 @@ impl Disk {
                 "{id} was answered 200 and isn't on disk"
             );
         }
-        // The event may have ended by then. But no state has an event without its id.
+        // The event may have ended by then. But no state contains an event without its id.
         let check = texts(&inbox, "PRAGMA quick_check");
         assert_eq!(check, ["ok"]);
     }
 }
 
-/// A system call on a file or a socket. Its begin and its end are line numbers. strace prints the calls in an
-/// order in which they may have happened.
+/// A system call on a file or a socket. Its start and its end are line numbers. strace prints the calls in a
+/// possible order.
 #[derive(Debug)]
 struct Call {
     name: String,
@@ -311,8 +311,8 @@ impl Call {
     }
 }
 
-/// Returns for each event when the server began to write its 200: the next answer on the connection on which
-/// the server read the event.
+/// Returns for each event the line where the server began to write its 200. This is the next answer on the
+/// connection that carried the event.
 fn answers(calls: &[Call]) -> HashMap<String, usize> {
     let (mut asked, mut answered) = (HashMap::new(), HashMap::new());
     for call in calls.iter().filter(|call| call.file.starts_with("socket:")) {
@@ -336,7 +336,7 @@ fn ids(data: &[u8]) -> impl Iterator<Item = String> {
 }
 
 /// Parses the output of strace: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`. If another call
-/// happens in between, the call is on two lines. Leaves out failed calls.
+/// interrupts the call, the call is on two lines. Leaves out failed calls.
 fn calls(trace: &str) -> Vec<Call> {
     let (mut calls, mut unfinished) = (Vec::new(), HashMap::new());
     for (at, line) in trace.lines().enumerate() {

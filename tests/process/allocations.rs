@@ -1,8 +1,8 @@
 //! A request for another path and the lookup of a documented event type allocate nothing. The allocations and
 //! the memory of an event are bounded.
 //!
-//! Allocations are counted per thread. No test of this binary sets a subscriber of `tracing`, because a
-//! subscriber allocates too.
+//! Allocations are counted per thread. No test of this binary sets a `tracing` subscriber, because a subscriber
+//! also allocates.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -79,7 +79,7 @@ fn a_request_for_another_path_allocates_nothing() {
     let (length, mut bytes) = (request().body_bytes().len(), 0);
     let ours = measure(|| bytes = send(&service, through));
     assert_eq!((ours.count_total, bytes), (0, length));
-    // Wrapping another service allocates nothing either. axum wraps one for each request.
+    // Wrapping another service also allocates nothing. axum wraps a service for each request.
     assert_eq!(measure(|| drop(layer.layer(Inner))).count_total, 0);
 
     // An answer of the receiver allocates, which shows that the counter counts.
@@ -87,7 +87,7 @@ fn a_request_for_another_path_allocates_nothing() {
     assert_ne!(measure(|| bytes = send(&service, webhook)).count_total, 0);
 }
 
-/// The bug: a URL has room for thousands of secrets, and the verifier decoded each of them twice.
+/// The bug: a URL has space for thousands of secrets, and the verifier decoded each of them twice.
 #[test]
 fn a_thousand_wrong_secrets_allocate_no_more_than_one() {
     let layer = WebhookLayer::new("/webhooks/botisimo", EventRouter::new())
@@ -188,7 +188,7 @@ fn an_event_makes_nine_allocations_from_its_request_to_its_end() {
         assert_eq!(handle.stats().in_flight(), 0);
         measured.count_total
     };
-    // The first event makes room in the queue, among the ids and in the runtime.
+    // The first event makes the queue, the ids and the runtime allocate their capacity.
     deliver("m-0");
     // The receiver's future; the body, and the envelope that owns it; the job; the worker's future and its
     // task; the attempt's state, and its routes, which the reports share; the handler's future. If the data

@@ -1,10 +1,10 @@
 //! Law 10, with a server that the test kills under load at random moments and starts again on the same file.
 //!
 //! The inbox loses no event answered 200, and runs no event again after its end was committed. Each server
-//! opens the inbox by another of its names, and has another wrong clock.
+//! opens the inbox under a different name, and has a different wrong clock.
 //!
-//! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, as far as the
-//! scheduler allows.
+//! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, if the scheduler
+//! allows it.
 
 use std::collections::{HashMap, HashSet};
 use std::env;
@@ -37,7 +37,7 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
         place.name = rng.choice(&names).cloned();
         place.ahead = rng.choice(CLOCKS).unwrap_or(0);
         let starting = place.start();
-        // Some kills hit a server before it serves: while it opens the inbox, or when it has just begun to
+        // Some kills hit a server before it serves: while it is opening the inbox, or has just started to
         // recover.
         if rng.u8(..6) == 0 {
             thread::sleep(Duration::from_millis(rng.u64(..120)));
@@ -139,7 +139,7 @@ enum End {
     Drain,
 }
 
-/// Lets all senders send at once, and kills the server at a random moment.
+/// Lets all senders send concurrently, and kills the server at a random moment.
 fn load(server: &mut Server, senders: &mut [Sender], rng: &mut Rng, end: End) {
     let (addr, answers) = (server.addr, AtomicUsize::new(0));
     let enough = rng.usize(..600);
@@ -199,7 +199,7 @@ impl Sender {
         }
     }
 
-    /// Sends events until the server is gone.
+    /// Sends events until the server has ended.
     fn send(&mut self, addr: SocketAddr, answers: &AtomicUsize) {
         let mut client = Client::new(addr);
         loop {
@@ -223,7 +223,7 @@ impl Sender {
                 Ok(503) => {
                     assert!(!copy, "a copy of {} was refused", sent.id);
                     self.refused += 1;
-                    // The server drains, so it accepts nothing more.
+                    // The server is draining, so it accepts no more events.
                     thread::yield_now();
                 }
                 Ok(status) => panic!("answered {status}"),
@@ -237,8 +237,8 @@ impl Sender {
         }
     }
 
-    /// Returns the next event. Every other event has this sender's key, some fail at first, and some take a
-    /// while.
+    /// Returns the next event. Every other event has this sender's key. Some events fail at first, and some
+    /// take a while.
     fn new_event(&mut self) -> Sent {
         self.next += 1;
         let keyed = self.rng.bool();
@@ -260,23 +260,23 @@ fn taken(senders: &[Sender]) -> impl Iterator<Item = &String> {
     taken.map(|sent| &sent.id)
 }
 
-/// The state of the inbox, as the test sees it from outside.
+/// The state of the inbox, as observed from outside.
 #[derive(Default)]
 struct Truth {
     /// The number of lines of the journal that were read.
     read: usize,
     /// The ids on disk whose events haven't ended.
     pending: Vec<String>,
-    /// The ids that were on disk or ran, and aren't on disk any more.
+    /// The ids that were on disk or ran, and are no longer on disk.
     ended: HashSet<String>,
     /// The last attempt of each id.
     attempts: HashMap<String, u32>,
     /// How often the handler of each id succeeded.
     done: HashMap<String, usize>,
-    /// How many kills found each id in flight.
+    /// How many kills hit each id in flight.
     hits: HashMap<String, usize>,
     killed_in_flight: usize,
-    /// The number of the event of each key that ran last.
+    /// For each key, the number of the event that ran last.
     keys: HashMap<String, usize>,
 }
 

@@ -1,7 +1,7 @@
 //! Ten thousand idle connections, and more unfinished and endless bodies than the budget allows, over real
 //! sockets.
 //!
-//! The server runs in a process of its own. Its memory stays bounded, and the next valid event gets its 200.
+//! The server runs in its own process. Its memory stays bounded, and the next valid event gets its 200.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -24,11 +24,11 @@ use tokio::task::JoinSet;
 /// The limit of a body, and of all bodies at once.
 const LIMIT: usize = 1 << 20;
 const ACK: Duration = Duration::from_secs(3);
-/// How late an answer may be on a busy machine.
+/// The maximum delay of an answer on a busy machine.
 const LATE: Duration = Duration::from_secs(60);
 const CROWD: u64 = 10_000;
 
-/// Raises the soft limit of open files, and returns how many connections fit below it.
+/// Raises the soft limit of open files, and returns how many connections that limit allows.
 fn room() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -74,7 +74,7 @@ async fn serve() {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new());
         let connection = server.serve_connection(TokioIo::new(socket), service);
-        // An error means that the client has left.
+        // An error means that the client has disconnected.
         tokio::spawn(connection);
     }
 }
@@ -117,7 +117,7 @@ impl Server {
         crowd
     }
 
-    /// Waits until the server has accepted all connections, which it accepts in their order.
+    /// Waits until the server has accepted all connections. The server accepts them in order.
     async fn accept_all(&self) {
         let mut client = TcpStream::connect(self.addr).await.unwrap();
         let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -136,7 +136,8 @@ impl Server {
             client.write_all(&request).await.unwrap();
             match status(&mut client).await {
                 Some(200) => return,
-                // The server releases the budget of the last client when it sees that the client has left.
+                // The server releases the budget of the last client when it detects that the client has
+                // disconnected.
                 other => assert!(start.elapsed() < LATE, "answered {other:?}"),
             }
         }
@@ -175,7 +176,8 @@ async fn idle_connections_take_a_few_kilobytes_each_and_delay_no_client() {
 
 #[tokio::test]
 async fn ten_thousand_unfinished_bodies_are_bounded_and_released_at_the_deadline() {
-    /// The bytes that each client sends: few clients fill the budget, so they do before their deadline.
+    /// The number of bytes that each client sends. Few clients fill the budget, so they fill it before their
+    /// deadline.
     const SENT: usize = 4096;
     let (room, server) = (room(), Server::start());
     server.good().await;

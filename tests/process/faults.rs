@@ -1,7 +1,7 @@
 //! The inbox on disk while the disk fails, its file changes, or another process uses the file.
 //!
-//! The server answers every event, and loses no event that it answered 200. The inbox recovers by itself, or
-//! its log says why it can't.
+//! The server answers every event, and loses no event that it answered 200. The inbox recovers automatically,
+//! or its log says why it can't.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
@@ -27,7 +27,7 @@ fn bounded(place: &ServerFolder) -> Server {
     place.start_by(within("")).listening()
 }
 
-/// Returns a command of the shell that sets a limit and then runs this binary.
+/// Returns a shell command that sets a limit and then runs this binary.
 fn within(limit: &str) -> Command {
     let mut shell = Command::new("sh");
     let script = format!("trap '' XFSZ; {limit}\nexec \"$0\" \"$@\"");
@@ -185,7 +185,7 @@ fn a_refused_event_takes_no_memory() {
     assert!(grown < 16 * MIB, "125 MiB of events took {grown} bytes");
 }
 
-/// The bug: a log that couldn't grow was restarted only in a pause.
+/// The bug: SQLite restarted a log that couldn't grow only in a pause.
 #[test]
 fn a_full_wal_restarts_under_load() {
     let place = ServerFolder::new();
@@ -217,7 +217,7 @@ fn on_a_full_disk_open_fails_with_the_cause() {
     let path = place.inbox.to_str().unwrap();
     assert!(error.contains("can't be opened"), "{error}");
     assert!(error.contains(path), "{error}");
-    // The failed open leaves no file that would be in the way.
+    // The failed open leaves no files behind.
     let server = place.serving();
     let ids = send(&server, "event", 3, "{}", 200);
     server.wait_idle();
@@ -232,7 +232,7 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     until("they run", || server.stats().of("running") == 4);
     let other = Connection::open(&place.inbox).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // Several events are sent at once. Some arrive while the writer waits.
+    // The test sends several events at once. Some arrive while the writer waits.
     let ids = thread::scope(|scope| {
         let senders: Vec<_> = (0..4)
             .map(|name| {
@@ -248,7 +248,8 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     assert_eq!(server.stats().of("handled"), 0);
     other.execute_batch("ROLLBACK").unwrap();
 
-    // The inbox may have accepted an event that was answered at the deadline. Then this event is a copy.
+    // The inbox may have accepted an event although the receiver answered 503 at the deadline. Then this event
+    // is a copy.
     let mut client = server.client();
     for id in &ids {
         client.post_until_taken(&body(id, "{}"));
@@ -260,8 +261,8 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     assert_eq!(logged(&place, RECOVERED), 1, "{}", place.log());
 }
 
-/// Returns the command that runs a copy of this binary as a user without the rights of root. Opens the folder
-/// to that user.
+/// Returns the command that runs a copy of this binary as a user without the rights of root. Makes the folder
+/// accessible to that user.
 fn as_nobody(place: &ServerFolder) -> Command {
     let folder = place.folder();
     let copy = folder.join("server");
@@ -326,7 +327,7 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     let place = ServerFolder::new();
     let mut server = place.serving();
     let held = send(&server, "held", 8, r#"{"held":true}"#, 200);
-    // SQLite checks a large file not as a whole when it opens the file.
+    // SQLite doesn't check the whole of a large file on open.
     let large = format!(r#"{{"padding":"{}"}}"#, "x".repeat(256 << 10));
     let large = send(&server, "large", 68, &large, 200);
     let small = send(&server, "small", 200, "{}", 200);
@@ -347,7 +348,7 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     let on_page = |id: &String| page.contains(&format!("\"messageId\":\"{id}\""));
     let hurt = small.iter().filter(|id| on_page(id)).count() as u64;
     assert!((1..100).contains(&hurt));
-    // New events run too.
+    // New events also run.
     let mut client = server.client();
     let new: Vec<_> = (0..5).map(|number| format!("new-{number}")).collect();
     for id in &new {

@@ -1,4 +1,4 @@
-//! Processes that open one inbox by several names, and files that lie on a mount of their own.
+//! Processes that open one inbox under several names, and files on their own mount.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -48,8 +48,8 @@ fn two_processes_never_own_one_inbox_whatever_names_it_has() {
     assert_eq!(server.client().post(&body("last", "{}")).unwrap(), 200);
 }
 
-/// Returns a command that runs `mount` and then this binary, in a mount namespace of its own. Returns `None` if
-/// this user may not mount.
+/// Returns a command that runs `mount` and then this binary, in its own mount namespace. Returns `None` if this
+/// user may not mount.
 #[cfg(target_os = "linux")]
 fn mounted(mount: &str) -> Option<Command> {
     let unshare = |program: &mut Command| program.stderr(std::process::Stdio::null()).status();

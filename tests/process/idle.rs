@@ -1,7 +1,7 @@
 //! The writer thread of an idle inbox sleeps.
 //!
-//! The other tests of this binary have their inboxes in other processes. So this test counts the CPU time of
-//! all writer threads of this process.
+//! The other tests of this binary open their inboxes in other processes. So this test counts the CPU time of
+//! all writer threads in this process.
 
 use std::fs;
 use std::time::Duration;

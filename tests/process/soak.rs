@@ -1,5 +1,5 @@
-//! A service in a process of its own, with faulty handlers, faulty clients, a full inbox and restarts. Law 2
-//! holds at any moment, every event answered 200 ends, and memory stays flat.
+//! A service in a child process, with faulty handlers, faulty clients, a full inbox and restarts. Law 2 always
+//! holds, every event answered 200 ends, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --test process -- --nocapture soak::` runs longer and prints its progress.
 
@@ -122,7 +122,7 @@ impl Door {
     }
 }
 
-/// The receiver of the process. `None` while one inbox closes and the next inbox opens.
+/// The receiver of the process. This is `None` while one inbox closes and the next inbox opens.
 struct Service {
     file: Option<String>,
     door: RwLock<Option<Door>>,
@@ -264,7 +264,7 @@ async fn serve(file: String) {
     axum::serve(listener, app).await.unwrap();
 }
 
-/// The answers and the ends of all events.
+/// The answers and the outcomes of all events.
 #[derive(Default)]
 struct Known {
     fates: Vec<Fate>,
@@ -275,7 +275,7 @@ struct Known {
 struct Fate {
     /// Whether the event was answered 200.
     taken: bool,
-    /// Whether the client left without reading an answer.
+    /// Whether the client disconnected without reading an answer.
     left: bool,
     ends: u32,
     replays: u32,
@@ -358,7 +358,7 @@ impl Server {
     }
 }
 
-/// A connection. If the server closes it after an answer, the client connects again.
+/// A connection. If the server closes the connection after an answer, the client reconnects.
 struct Client {
     addr: SocketAddr,
     stream: Option<TcpStream>,

@@ -26,7 +26,7 @@ const PATH: &str = "/webhooks/botisimo";
 /// The number of rounds after which all accepted events must have ended.
 const ROUNDS: u64 = 4;
 
-/// The answers and the ends of each id since the inbox was last idle.
+/// The answers and the outcomes of each id since the inbox was last idle.
 #[derive(Default)]
 struct Seen {
     /// Whether the event was answered 200, and how often it ended.
@@ -41,7 +41,7 @@ pub(crate) struct Soak {
     rounds: u64,
     next_id: u64,
     answered: u64,
-    /// The number of events that ended more than once, because they ran while their inbox was closed.
+    /// The number of events that ended more than once, because they were running when their inbox was closed.
     again: u64,
     largest: u64,
 }
@@ -70,7 +70,7 @@ impl Soak {
             .map(|_| main.spawn(self.sender(&mut dice).run(inbox.clone(), end)))
             .collect();
         if dice.roll(4) == 0 {
-            // Some runtimes of senders end while the senders wait for answers.
+            // Some senders' runtimes shut down while the senders wait for answers.
             let leaver = runtime(1);
             leaver.spawn(self.sender(&mut dice).run(inbox.clone(), end));
             std::thread::sleep(Duration::from_millis(dice.roll(60)));
@@ -134,7 +134,8 @@ impl Soak {
             })
     }
 
-    /// Opens the inbox with handlers that succeed. Asserts that the inbox is empty then and has lost no event.
+    /// Opens the inbox with handlers that succeed. Asserts that the inbox then becomes empty and has lost no
+    /// event.
     async fn finish(&mut self) {
         let router = EventRouter::new().on_any(|_: Event| async {});
         let inbox = self.builder().open(router).await.unwrap();
@@ -207,7 +208,7 @@ impl Sender {
     }
 }
 
-/// A thread that reads the counts again and again.
+/// A thread that reads the counts continuously.
 struct Sampling {
     done: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,

@@ -1,5 +1,5 @@
 //! All faults at once, in rounds: handlers that panic, hang and fail, clients that leave, copies, a full inbox,
-//! drains and restarts. Every accepted event ends, the counts balance at any moment, and memory stays flat.
+//! drains and restarts. Every accepted event ends, the counts always balance, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` runs longer.
 #![cfg(feature = "tokio")]
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use faults::runtime;
 use resident::Resident;
 
-/// Runs rounds, each from a seed of its own, until the time is over.
+/// Runs rounds, each from its own seed, until the time is over.
 fn soak(name: &str, mut round: impl FnMut(u64)) {
     let seconds = std::env::var("SOAK_SECONDS").map_or(2, |text| text.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! A new inbox in memory for each round. Over several threads and runtimes, each accepted event runs and ends
+//! Each round has a new inbox in memory. Over several threads and runtimes, each accepted event runs and ends
 //! once.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::faults::{BOUND, Dice, misbehave, runtime};
 use crate::support::panics::panic_on_purpose;
 use crate::support::{balanced, wait_idle};
 
-/// The answers and the ends of each id.
+/// The answers and the outcomes of each id.
 #[derive(Default)]
 struct Fates(Mutex<HashMap<String, Fate>>);
 
@@ -74,7 +74,7 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
         .build(router)
 }
 
-/// Sends events to the inbox. Sends some events twice, and leaves some before the answer.
+/// Sends events to the inbox. Sends some events twice, and disconnects before the answer to others.
 async fn send(inbox: MemoryInbox, fates: Arc<Fates>, mut dice: Dice, end: Instant) {
     while Instant::now() < end {
         for _ in 0..dice.roll(20) {
@@ -117,7 +117,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
             std::thread::yield_now();
         }
     });
-    // Some runtimes end while they deliver events.
+    // Some runtimes shut down while they deliver events.
     let leavers = dice.roll(3);
     for _ in 0..leavers {
         let leaver = runtime(2);
@@ -159,7 +159,7 @@ pub(crate) fn round(seed: u64, main: &Runtime) {
             ends,
             dropped,
         } = *fate;
-        // If a runtime ends a sender, the sender may have no record of its last answer.
+        // If a runtime drops a sender, the sender may have no record of its last answer.
         let noted = taken == 1 || (leavers > 0 && taken == 0);
         let ran = runs >= 1 || (leavers > 0 && dropped == 1);
         assert!(noted && ends == 1 && ran, "seed {seed}, {id}: {fate:?}");

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::fs;
 
-/// The memory of this process, from sample to sample.
+/// Samples of this process's memory.
 #[derive(Default)]
 pub(crate) struct Resident {
     kilobytes: Vec<u64>,

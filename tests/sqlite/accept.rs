@@ -1,4 +1,4 @@
-//! The inbox on disk answers after the commit, accepts a copy once, and keeps its limits.
+//! The inbox on disk answers after the commit, recognizes copies, and keeps its limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,14 +168,14 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
     for _ in 0..2 {
         assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
     }
-    // A copy takes no room.
+    // A copy takes no space.
     assert_eq!(accept(&inbox, "3").await, Ok(Accepted::Duplicate));
     balanced(&handle.stats());
     gate.add_permits(1);
     until(|| handle.stats().handled == 1).await;
     assert_eq!(accept(&inbox, "4").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "5").await, Err(AcceptError::full()));
-    // Events of an earlier process count too.
+    // Events of an earlier process also count.
     let _ = handle.drain(Duration::ZERO).await;
     drop((inbox, handle));
     gate.add_permits(1);
@@ -255,7 +255,7 @@ async fn an_accept_that_was_never_polled_stores_nothing() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
 }
 
-/// An event also runs if the caller polls the answer late.
+/// An event runs even if the caller polls the answer late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_accept_is_never_awaited_runs() {
     let (place, log) = (InboxFile::new(), Log::default());

@@ -10,7 +10,7 @@ use crate::support::runtime::ManualClock;
 use crate::support::sqlite::{InboxFile, LONG, Log, at_once, logging};
 use crate::support::{balanced, event, until, wait_idle};
 
-/// Returns a handler that logs its runs as `name#attempt`, and returns the result that `ends` gives.
+/// Returns a handler that logs its runs as `name#attempt`, and returns the result of `ends`.
 fn route<R>(
     log: &Log,
     name: &'static str,
@@ -246,8 +246,8 @@ async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
     assert!(inbox.accept(event("5")).await.is_err());
 }
 
-/// The bug: the writer took a timer that had fired too early for a pending timer, and the attempt started a
-/// minute late.
+/// The bug: the writer treated a timer that had fired too early as pending, so the attempt started a minute
+/// late.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_timer_loses_no_attempt() {
     struct Early;
@@ -303,7 +303,8 @@ async fn a_handled_route_doesnt_run_again() {
     }
 }
 
-/// The bug: only memory had the waiting routes. The event counted as handled, and its route never ran again.
+/// The bug: the waiting routes were only in memory. After a restart, the event counted as handled, and its
+/// route never ran again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes() {
     let (place, log) = (InboxFile::new(), Log::default());

@@ -1,5 +1,5 @@
-//! Clocks that are wrong, set or asleep. The inbox deletes nothing early, and no attempt waits longer than the
-//! policy allows.
+//! Clocks that are wrong, are changed or are suspended. The inbox deletes nothing early, and no attempt waits
+//! longer than the policy allows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ async fn a_clock_that_is_set_while_running_deletes_nothing() {
 async fn time_passes_while_no_process_runs() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
     ten_letters(&place, &clock).await;
-    // The inbox counts the time that is plausible: from Friday to Monday it runs for an hour a day.
+    // The inbox counts plausible times. From Friday to Monday it runs for an hour a day.
     for day in 1..=31 {
         place.free().await;
         clock.step(23 * HOUR);
@@ -156,7 +156,7 @@ async fn time_passes_while_no_process_runs() {
     }
 }
 
-/// An idle process doesn't write. At its end, it still knows how long it ran.
+/// An idle process doesn't write. When it ends, it still records how long it ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_an_idle_process_counts() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
@@ -246,7 +246,7 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
         .await
         .unwrap();
     let (mut receiver, handle) = (Endpoint::new(inbox.clone()), inbox.handle());
-    // How far the clock moves before an event is received, and before the event dies.
+    // How far the clock moves before an event is received, and before the event is dead-lettered.
     let steps = [
         (0, 0),
         (60 * DAY, 0),
@@ -280,7 +280,7 @@ enum Step {
     Advance(i64),
     /// Sets the system clock, or lets the machine sleep, while a process runs.
     Set(i64),
-    /// Ends the process. The next process starts after the system clock has moved by this.
+    /// Ends the process. The next process starts after the system clock has moved by this duration.
     Restart(i64),
     /// Accepts an event. The event fails permanently, or succeeds at its second attempt.
     Accept { fails: bool },
@@ -313,7 +313,7 @@ const WINDOW: i64 = 3 * DAY;
 const KEEP: i64 = 5 * DAY;
 const MAX_DELAY: i64 = 600;
 
-/// The time that may have passed, as far as the clocks show.
+/// The time that may have passed, according to the clocks.
 #[derive(Clone, Copy, Default)]
 struct Passed {
     most: i64,
@@ -356,8 +356,8 @@ async fn check(steps: &[Step]) {
                 drop(inbox);
                 place.free().await;
                 clock.step(by);
-                // The inbox knows the clock by its last reading. So it counts moves since that reading, up to a
-                // day.
+                // The inbox compares the clock with its last reading. So it counts changes since that reading,
+                // up to a day.
                 passed.most += (passed.moved.max(0) + by.max(0)).min(DAY);
                 passed.moved = 0;
                 inbox = open().await.unwrap();
@@ -387,7 +387,7 @@ async fn check(steps: &[Step]) {
             }
         }
     }
-    // No attempt is due later than the longest delay, and all letters that are too old are deleted.
+    // No attempt is due later than the longest delay, and the inbox has deleted all expired letters.
     let handle = inbox.handle();
     until(|| handle.stats().running + handle.stats().waiting == 0).await;
     clock.advance(secs(MAX_DELAY));

@@ -1,10 +1,10 @@
-//! The inbox on disk keeps the contract of inboxes.
+//! The inbox on disk fulfils the contract of inboxes.
 
 use botisimo_webhooks::{EventRouter, SqliteInbox};
 
 use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
 
-/// An inbox in a folder of its own.
+/// An inbox in its own folder.
 struct Sqlite;
 
 impl InboxFactory for Sqlite {

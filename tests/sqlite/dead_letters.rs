@@ -26,7 +26,7 @@ async fn ids(letters: &DeadLetters) -> Vec<u64> {
     all.iter().map(botisimo_webhooks::DeadLetter::id).collect()
 }
 
-/// Dead-letters the events of these ids in an inbox of its own.
+/// Dead-letters the events with these ids in a separate inbox.
 async fn killed(place: &InboxFile, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     for event in events {
@@ -399,7 +399,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
             "{cause}"
         );
         assert_eq!(letter.event().unwrap_err().kind(), ErrorKind::Envelope);
-        // The letter still has the id of its event.
+        // The letter still has its event's id.
         assert_eq!(letter.message_id(), letter.id().to_string());
         assert_eq!((letter.attempts(), letter.routes().len()), (0, 0));
     }
@@ -407,7 +407,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
         letters.get(2).await.unwrap().unwrap().body(),
         "{\"version\": 9}"
     );
-    // A replayed letter comes back.
+    // A replayed event that fails becomes a dead letter again.
     assert!(letters.replay(2).await.unwrap());
     wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
@@ -475,7 +475,7 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     assert!(idle.now_or_never().is_some());
 }
 
-/// The bug: this letter was the first to be dropped, because its number was low.
+/// The bug: the inbox dropped this letter first, because its number was low.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_letter_is_the_first_dead_lettered() {
     let place = InboxFile::new();
@@ -498,7 +498,7 @@ async fn the_oldest_letter_is_the_first_dead_lettered() {
     assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
 }
 
-/// The bug: such a letter displaced all other letters, and then the inbox dropped it too.
+/// The bug: this letter displaced all other letters, and then the inbox dropped it too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_could_never_fit_displaces_no_other() {
     let place = InboxFile::new();

@@ -114,7 +114,7 @@ async fn a_link_that_leads_nowhere_is_named_in_the_error() {
     );
 }
 
-/// The process may change its working directory while the inbox works.
+/// The process may change its working directory while the inbox is open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relative_path_leads_to_the_same_file_whatever_the_working_directory_becomes() {
     let (place, before) = (InboxFile::new(), std::env::current_dir().unwrap());
@@ -129,7 +129,7 @@ async fn a_relative_path_leads_to_the_same_file_whatever_the_working_directory_b
     assert!(!before.join("inbox.db").exists());
 }
 
-/// Returns the number of locks that SQLite has on a file in this process.
+/// Returns the number of locks that SQLite holds on a file in this process.
 #[cfg(target_os = "linux")]
 fn posix_locks(path: &Path) -> usize {
     use std::os::unix::fs::MetadataExt;
@@ -140,7 +140,7 @@ fn posix_locks(path: &Path) -> usize {
     locks.lines().filter(ours).count()
 }
 
-/// Closing any descriptor of a file drops the locks that SQLite has on the file in this process.
+/// Closing any descriptor of a file drops the locks that SQLite holds on the file in this process.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
@@ -157,13 +157,13 @@ async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
         is_locked(&name).await;
         assert_eq!(posix_locks(&place.path()), before, "{}", name.display());
     }
-    // The inbox that has the file keeps its lock.
+    // The inbox that owns the file keeps its lock.
     drop(inbox);
     place.free().await;
     assert!(posix_locks(&place.path()) > 0);
     look.query_row("SELECT count(*) FROM events", [], |_| Ok(()))
         .unwrap();
-    // A database of another application keeps its locks too.
+    // A database of another application also keeps its locks.
     let other = place.folder().join("other.db");
     let foreign = Connection::open(&other).unwrap();
     foreign
@@ -175,7 +175,7 @@ async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
     assert_eq!(posix_locks(&other), before);
 }
 
-/// Copies the files of an inbox as a process that ends now would leave them.
+/// Copies the files of an inbox in the state in which the process would leave them now.
 fn copy(place: &InboxFile, suffixes: &[&str]) -> InboxFile {
     let copy = InboxFile::new();
     for suffix in suffixes {
@@ -239,7 +239,7 @@ async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved
     assert_eq!(inbox.handle().stats().recovered, 3);
 }
 
-/// SQLite deletes the log beside a new database.
+/// SQLite deletes the log next to a new database.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
     let (place, _inbox) = with_three().await;
@@ -285,8 +285,8 @@ async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
     let (place, inbox) = with_three().await;
-    // The inbox works during the backup. `VACUUM INTO` and the command `.backup` of `sqlite3` copy in the same
-    // way.
+    // The inbox is open during the backup. `VACUUM INTO` and the `.backup` command of `sqlite3` copy in the
+    // same way.
     let vacuumed = InboxFile::new();
     let into = vacuumed.path();
     place
@@ -294,10 +294,10 @@ async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
         .execute("VACUUM INTO ?1", [into.to_str()])
         .unwrap();
     assert_eq!(recovered(&vacuumed).await, 3);
-    // The database is copied first and its log second, while no process writes.
+    // The test copies the database first and its log second, while no process writes.
     let copied = copy(&place, &["", "-wal"]);
     assert_eq!(recovered(&copied).await, 3);
-    // A copy of the database file alone lacks the events of the log, and the open reports this.
+    // A copy of the database file alone lacks the events of the log, and `open` reports this.
     let alone = copy(&place, &[""]);
     assert_eq!(recovered(&alone).await, 0);
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));

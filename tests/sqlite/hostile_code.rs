@@ -130,7 +130,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
         let inbox = place.inbox().open(logging(&log)).await.unwrap();
         assert_eq!(inbox.handle().stats().recovered, 11);
         wait_idle(&inbox.handle()).await;
-        // The dropped attempt runs again with the same number.
+        // The inbox repeats the dropped attempt with the same number.
         let counts = log.counts();
         assert_eq!((log.len(), counts.len()), (11, 11));
         assert!((0..11).all(|i| counts[&format!("{i}#1")] == 1));
@@ -188,7 +188,7 @@ impl Wake for Panics {
     }
 }
 
-/// The bug: a waker that panicked ended the inbox's thread, and the inbox with it.
+/// The bug: a waker that panicked ended the inbox's thread, and thereby the inbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waker_that_panics_affects_no_other_event() {
     let (place, log) = (InboxFile::new(), Log::default());

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::support::sqlite::{InboxFile, LONG};
 use crate::support::{event, wait_idle};
 
-/// Opens a file that can't be opened, and checks that the file stays unchanged.
+/// Tries to open an unusable file, and checks that the file stays unchanged.
 async fn refused(path: &Path) -> Error {
     let bytes = || fs::read(path).ok();
     let before = bytes();
@@ -23,7 +23,7 @@ async fn refused(path: &Path) -> Error {
     assert_eq!(error.kind(), ErrorKind::Inbox);
     let text = error.to_string();
     assert!(text.contains(path.to_str().unwrap()), "{text}");
-    // The source has the cause, and the error's own text doesn't repeat it.
+    // The source contains the cause, and the error's own text doesn't repeat it.
     if let Some(source) = error.source() {
         assert!(!text.contains(&source.to_string()), "{text}: {source}");
     }
@@ -89,7 +89,7 @@ async fn a_text_file_cant_be_opened() {
         fs::write(place.path(), text).unwrap();
         let error = refused(&place.path()).await;
         assert!(
-            error.to_string().contains("it is no SQLite database"),
+            error.to_string().contains("it isn't a SQLite database"),
             "{error}"
         );
         let below = error.source().unwrap();
@@ -115,7 +115,7 @@ async fn a_foreign_database_is_left_unchanged() {
         assert!(
             error
                 .to_string()
-                .ends_with("it is a database of something else"),
+                .ends_with("it is a database of another program"),
             "{error}"
         );
     }
@@ -128,7 +128,7 @@ async fn a_foreign_database_keeps_its_wal() {
     let connection = Connection::open(other.path()).unwrap();
     let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
     connection.execute_batch(sql).unwrap();
-    // The files are as they would be if the process ended here.
+    // The files are in the state in which the process would leave them here.
     for suffix in ["", "-wal"] {
         let file = |place: &InboxFile| place.folder().join(format!("inbox.db{suffix}"));
         fs::copy(file(&other), file(&place)).unwrap();
@@ -237,7 +237,8 @@ fn without_a_runtime_of_tokio_open_fails() {
     assert!(!place.path().exists());
 }
 
-/// The bug: on a runtime that can't spawn from the inbox's thread, events were answered 200 and never ran.
+/// The bug: on a runtime that can't spawn from the inbox's thread, the receiver answered 200 to events that
+/// never ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_that_spawns_only_where_it_is_current_is_refused() {
     struct Unable;

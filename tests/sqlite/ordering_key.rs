@@ -108,7 +108,7 @@ async fn a_dead_event_unblocks_its_key() {
     assert_eq!(log.lines(), ["1#1", "2#1", "3#1"]);
 }
 
-/// Returns a router whose events of these ids die in their first run.
+/// Returns a router whose events with these ids become dead letters in their first run.
 fn killing(log: &Log, ids: &'static [&'static str]) -> EventRouter {
     let (log, dead) = (log.clone(), Arc::new(Mutex::new(HashSet::new())));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -186,8 +186,8 @@ async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
     );
 }
 
-/// The bug: a process without `block_key_on_dead_letter` took a key for blocked. A replay ran beside the next
-/// event of its key.
+/// The bug: a process without `block_key_on_dead_letter` treated a key as blocked. A replay ran concurrently
+/// with the next event of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
     let (place, log) = (InboxFile::new(), Log::default());
@@ -224,7 +224,7 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
 async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
     let place = InboxFile::new();
     drop(ordered(&place).open(EventRouter::new()).await.unwrap());
-    // Event 1 waits behind letter 400 although event 1 is older: it was a letter and was replayed.
+    // Event 1 waits behind letter 400 although event 1 is older, because event 1 was a letter and was replayed.
     let connection = place.closed().await;
     let body =
         |id: u32| format!(r#"{{"messageId":"{id}","timestamp":1,"eventType":"a","data":"k"}}"#);
@@ -306,7 +306,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
         .iter()
         .filter(|answer| **answer == Ok(Accepted::New))
         .count() as u64;
-    // The events are at least as many as the writer's command channel holds.
+    // There are at least as many events as the writer's command channel holds.
     assert!(taken >= 4096, "{taken}");
     let others = async |inbox: &SqliteInbox, name: &str| {
         for i in 0..100 {
@@ -328,7 +328,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     // The first event has ended. The second blocks the key in the next process.
     let inbox = open().await.unwrap();
     others(&inbox, "y").await;
-    // The blocked events run in their order.
+    // The blocked events run in order.
     let stuck = || {
         let lines = log.lines();
         let number = |line: &String| line.strip_suffix("#1")?.parse::<u64>().ok();
@@ -341,7 +341,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     balanced(&inbox.handle().stats());
 }
 
-/// A closure that panics gives no key. An empty key is a key.
+/// If the closure panics, the event has no key. An empty key is a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     let (place, log, gate) = (
@@ -374,7 +374,7 @@ async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     assert_eq!(log.len(), 4);
 }
 
-/// An event of the model: its key, how often it fails, and whether it dies.
+/// An event of the model: its key, how often it fails, and whether it becomes a dead letter.
 #[derive(Clone, Debug)]
 struct Arriving {
     key: Option<u8>,
@@ -399,8 +399,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..7)
 }
 
-/// Runs the steps, and returns the runs of each key as `number#attempt`. An event without a key has a key of
-/// its own here.
+/// Runs the steps, and returns the runs of each key as `number#attempt`. Here, an event without a key has its
+/// own key.
 async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec<String>> {
     let place = InboxFile::new();
     let arrivals: Arc<Mutex<Vec<Arriving>>> = Arc::default();
@@ -503,7 +503,8 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
     ran.clone()
 }
 
-/// Returns the expected runs of each key: in the order of arrival, each event to its end.
+/// Returns the expected runs of each key. Events run in the order of arrival, and each event ends before the
+/// next one starts.
 fn model(steps: &[Step]) -> BTreeMap<String, Vec<String>> {
     let mut ran: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let batches = steps.iter().filter_map(|step| match step {

@@ -1,5 +1,5 @@
-//! Other connections to the file while the inbox works. They can read everything. While one blocks the inbox,
-//! the inbox refuses events.
+//! Other connections to the file while the inbox works. They can read all data. While another connection blocks
+//! the inbox, the inbox refuses events.
 
 use std::fs;
 use std::sync::Arc;
@@ -238,7 +238,7 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
     let refused = inbox.accept(event("4")).await.unwrap_err();
     assert_eq!(refused.kind(), AcceptErrorKind::Unavailable);
     assert_eq!(inbox.accept(event("1")).await, Ok(Accepted::Duplicate));
-    // One handler ends, and the inbox can't write the result. From then on, it starts no new event.
+    // One handler ends, and the inbox can't write the result. From then on, the inbox starts no new event.
     gate.add_permits(1);
     until(|| log.len() == 3).await;
     assert!(inbox.accept(event("5")).await.is_err());
@@ -255,7 +255,7 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
     gate.add_permits(2);
     wait_idle(&handle).await;
     assert_eq!(log.lines().len(), 5);
-    // The refused events left nothing behind.
+    // The refused events left no rows behind.
     assert_eq!(inbox.accept(event("4")).await, Ok(Accepted::New));
     gate.add_permits(1);
     wait_idle(&handle).await;

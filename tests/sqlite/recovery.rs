@@ -1,5 +1,5 @@
-//! Events of an earlier process run in order, and as many at once as the window holds. No event can crash the
-//! process for ever.
+//! Events of an earlier process run in order, and at most as many at once as the window holds. No event can
+//! crash the process forever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::runtime::TestRuntime;
 use crate::support::sqlite::{InboxFile, LONG, Log, gated, logging};
 use crate::support::{balanced, event, letters, sized, until, wait_idle};
 
-/// Writes events to disk as a process would that has run none of them.
+/// Writes events to disk, as a process that has run none of them would.
 fn left_behind(connection: &mut Connection, events: u32, padding: usize) {
     let fill = connection.transaction().unwrap();
     let body = format!(
@@ -102,7 +102,7 @@ async fn bodies_larger_than_the_window_run_one_by_one() {
     assert!(numbers(&log).into_iter().eq(1..=8));
 }
 
-/// The window bounds memory, however many events wait on disk: 50,000 events of 2 KB each.
+/// The window bounds memory, no matter how many events wait on disk. Here, 50,000 events of 2 KB each wait.
 #[test]
 fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let runtime = || {
@@ -116,7 +116,7 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let builder = place.inbox().max_events_in_memory(100).concurrency(10);
     let inbox = runtime();
     // Workers run on this thread, and another thread loads the window. So this test counts the bodies that
-    // handlers get: the events of the window, and no more.
+    // handlers receive: only the events in the window.
     let held = inbox.block_on(async {
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         until(|| log.len() == 10).await;
@@ -167,7 +167,7 @@ async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_un
     assert_eq!(inbox.handle().drain(LONG).await.remaining, 0);
 }
 
-/// No attempt starts even if a handler ends at that moment and its worker would run the next event.
+/// During a drain, no attempt starts, even if a handler ends and its worker would run the next event.
 #[tokio::test]
 async fn no_attempt_starts_after_a_drain_has_begun() {
     for _ in 0..20 {
@@ -203,7 +203,7 @@ async fn a_drain_unmarks_events_that_found_no_worker() {
     balanced(&inbox.handle().stats());
 }
 
-/// The bug: an event that runs long became a dead letter after three deployments whose drains took too long.
+/// The bug: a long-running event became a dead letter after three deployments whose drains took too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_outlasts_a_drain_is_no_poison_candidate() {
     let (place, log, gate) = (
@@ -362,7 +362,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_lettered_and_never_runs() {
             letter.cause(),
             Some("the process ended 2 times while it ran")
         );
-        // The attempt in which the process ended counts.
+        // The attempt during which the process ended counts.
         assert_eq!(letter.attempts(), 1);
         assert!(letter.event().is_ok());
     }
@@ -376,7 +376,7 @@ async fn an_event_returned_to_disk_is_no_poison_candidate() {
         Arc::new(Semaphore::new(0)),
     );
     for _ in 0..4 {
-        // No inbox crashed. At most one event runs, and it ends.
+        // No inbox crashed. At most one event is running, and it ends.
         let builder = place.inbox().max_crashes(1).concurrency(1);
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         let _ = inbox.handle().drain(Duration::ZERO).await;
@@ -413,7 +413,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let inbox = builder.open(EventRouter::new()).await.unwrap();
     wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().dead, 3000);
-    // At each hook, the disk is at most one window ahead.
+    // When each hook runs, the disk is at most one window ahead.
     for (told, letters) in seen.lock().unwrap().iter().enumerate() {
         assert!(*letters <= told as i64 + 50, "{letters} at {told}");
     }
@@ -445,7 +445,7 @@ async fn a_backlog_starts_to_run_before_all_its_ids_are_read() {
 }
 
 /// The bug: an event's bytes were added with one size and subtracted with another, so an idle inbox held bytes
-/// for ever.
+/// forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_changed_while_the_inbox_was_closed_leave_no_count_behind() {
     let long = sized("1", 2_000).body().to_owned();

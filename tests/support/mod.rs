@@ -1,4 +1,4 @@
-//! Set-up that several test binaries share. Each binary uses a part of it.
+//! Helpers that several test binaries share. Each binary uses some of them.
 #![allow(dead_code, unused_imports)]
 
 #[cfg(feature = "tokio")]
@@ -75,7 +75,7 @@ pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
     stats
 }
 
-/// Lets every task run that is ready.
+/// Runs every ready task.
 #[cfg(feature = "tokio")]
 pub(crate) async fn run_ready_tasks() {
     for _ in 0..200 {

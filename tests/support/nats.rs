@@ -1,5 +1,5 @@
-//! NATS servers in processes of their own, on free ports of the loopback interface. A server stops when its
-//! handle is dropped.
+//! NATS servers in separate processes, on free ports of the loopback interface. A server stops when its handle
+//! is dropped.
 
 use std::fs;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ impl Server {
                 return server;
             }
         }
-        panic!("no server came up, five times");
+        panic!("five servers failed to start");
     }
 
     pub(crate) async fn start() -> Self {
@@ -146,7 +146,7 @@ impl Server {
             .is_some()
     }
 
-    /// Kills the process, as a crash does.
+    /// Kills the process, to simulate a crash.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("the process can be killed");
@@ -167,7 +167,7 @@ impl Server {
         .await;
     }
 
-    /// Stops the process with a signal, so the server keeps its connections and answers no client.
+    /// Stops the process with a signal, so the server keeps its connections but answers no client.
     pub(crate) async fn hang(&self, context: &Context) {
         self.signal("STOP");
         until("the server hangs", async || {
@@ -256,7 +256,7 @@ async fn connect_with(urls: &str, options: async_nats::ConnectOptions) -> async_
     let options = options.reconnect_delay_callback(|_| Duration::from_millis(50));
     let urls: Vec<_> = urls.split(',').collect();
     let connected = options.connect(urls).await;
-    connected.expect("the server takes clients")
+    connected.expect("the server accepts clients")
 }
 
 const MISSING: &str =

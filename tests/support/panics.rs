@@ -1,4 +1,4 @@
-//! Panics that a test expects: some stay unprinted, and some are caught.
+//! Panics that a test expects. Some aren't printed, and some are caught.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, panic_any, set_hook, take_hook};
@@ -16,7 +16,7 @@ pub(crate) struct CaughtPanic {
 }
 
 thread_local! {
-    /// Whether this thread runs the code of `catch_panic`.
+    /// Whether this thread is running the code of `catch_panic`.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     static CAUGHT: RefCell<Option<CaughtPanic>> = const { RefCell::new(None) };
 }

@@ -1,4 +1,4 @@
-//! Processes that run the test binary again.
+//! Child processes that run the test binary again.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(crate) fn own_binary() -> PathBuf {
     env::current_exe().unwrap()
 }
 
-/// Ends this process once its parent has ended in any way, because the pipe closes then.
+/// Ends this process once its parent has ended for any reason, because the pipe then closes.
 pub(crate) fn end_with_parent() {
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());

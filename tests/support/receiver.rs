@@ -89,12 +89,12 @@ pub(crate) fn assert_answer(
     assert_eq!(*answer.headers(), expected);
 }
 
-/// The reaction of a body to a poll.
+/// The response of a body to a poll.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Data(Bytes),
     Trailers,
-    /// Returns pending once, and wakes at once.
+    /// Returns pending once, and wakes immediately.
     Wait,
     /// Returns pending, and never wakes.
     Stall,
@@ -102,7 +102,7 @@ pub(crate) enum Step {
     Signal(Arc<Notify>),
     Fail,
     Panic,
-    /// Returns the same frame without end, and panics after a million frames.
+    /// Returns the same frame forever, and panics after a million frames.
     Endless(Bytes),
     EndlessTrailers,
 }
@@ -228,7 +228,7 @@ pub(crate) fn scripted(steps: impl IntoIterator<Item = Step>) -> Request<Script>
 
 type Accept = dyn Fn(MemoryInbox, Event) -> BoxFuture<Result<Accepted, AcceptError>> + Send + Sync;
 
-/// An inbox that answers as a closure says, in front of an inbox in memory.
+/// An inbox that answers with a closure, in front of an inbox in memory.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     inner: MemoryInbox,
@@ -274,7 +274,7 @@ impl Inbox for Scripted {
     }
 }
 
-/// The reasons that a hook of `on_rejection` got.
+/// The reasons that an `on_rejection` hook received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reasons(Arc<Mutex<Vec<RejectionReason>>>);
 

@@ -19,7 +19,7 @@ pub(crate) struct TestRuntime {
 }
 
 impl TestRuntime {
-    /// Runs everything on the current runtime of tokio.
+    /// Runs everything on the current tokio runtime.
     #[cfg(feature = "tokio")]
     pub(crate) fn tokio() -> Self {
         use botisimo_webhooks::TokioRuntime;
@@ -141,12 +141,12 @@ impl ManualClock {
         }
     }
 
-    /// Moves only the system clock, by seconds, as an operator or a sleeping machine does.
+    /// Moves only the system clock, by seconds, as if an operator changed it or the machine was asleep.
     pub(crate) fn step(&self, by: i64) {
         self.time.lock().unwrap().ahead += by;
     }
 
-    /// Moves the clock on until a condition holds.
+    /// Advances the clock until a condition holds.
     pub(crate) async fn advance_until(&self, by: Duration, mut so: impl FnMut() -> bool) {
         super::until(|| {
             let so = so();

@@ -1,5 +1,5 @@
-//! A server of webhooks over an inbox on disk, in a process that runs the test binary again. And the client of
-//! the server.
+//! A server of webhooks over an inbox on disk, in a process that runs the test binary again. Also contains its
+//! client.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -46,7 +46,7 @@ struct Keyed {
     key: Option<String>,
 }
 
-/// Serves if this process was started as a server. The test `server` of each binary calls this.
+/// Serves if this process was started as a server. The test `server` of each binary calls this function.
 pub(crate) fn serve() {
     let Some(inbox) = env::var_os("SERVER_INBOX") else {
         return;
@@ -196,9 +196,9 @@ fn counts(handle: &Handle) -> String {
 pub(crate) struct ServerFolder {
     folder: TempDir,
     pub(crate) inbox: PathBuf,
-    /// Another name of the inbox. If it is set, servers open this name.
+    /// Another name of the inbox. If this name is set, servers open it.
     pub(crate) name: Option<PathBuf>,
-    /// How far the clocks of servers are ahead, in seconds.
+    /// How far the servers' clocks are ahead, in seconds.
     pub(crate) ahead: i64,
     log: Arc<Mutex<String>>,
 }
@@ -226,7 +226,7 @@ impl ServerFolder {
         name.into()
     }
 
-    /// Returns the log of all servers until now.
+    /// Returns the log of all servers so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -247,7 +247,7 @@ impl ServerFolder {
         self.look(|inbox| texts(inbox, "SELECT message_id FROM pending ORDER BY id"))
     }
 
-    /// Opens a copy of the inbox, as a killed server left it, and passes it to `look`.
+    /// Opens a copy of the inbox in the state that a killed server left, and passes it to `look`.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&rusqlite::Connection) -> T) -> T {
         let copies = tempfile::tempdir().unwrap();
         let copy = copies.path().join("inbox.db");
@@ -450,11 +450,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the server is gone.
+    /// Returns an error if the server has ended.
     ///
     /// # Panics
     ///
-    /// If the server doesn't answer in time.
+    /// Panics if the server doesn't answer in time.
     pub(crate) fn post(&mut self, body: &str) -> io::Result<u16> {
         let length = body.len();
         let head = format!(
@@ -463,13 +463,13 @@ impl Client {
         self.request(&(head + body)).map(|(status, _)| status)
     }
 
-    /// Sends an event again and again until the answer isn't 503.
+    /// Sends an event repeatedly until the answer isn't 503.
     pub(crate) fn post_until_taken(&mut self, body: &str) {
         let until = Instant::now() + BOUND;
         loop {
             match self.post(body).unwrap() {
                 200 => return,
-                503 => assert!(Instant::now() < until, "the inbox accepts nothing any more"),
+                503 => assert!(Instant::now() < until, "the inbox no longer accepts events"),
                 other => panic!("answered {other}"),
             }
             thread::sleep(Duration::from_millis(5));

@@ -17,7 +17,7 @@ use super::until;
 /// A limit that no test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// The file of an inbox, in a folder of its own.
+/// The file of an inbox, in its own folder.
 pub(crate) struct InboxFile {
     folder: tempfile::TempDir,
 }
@@ -71,8 +71,8 @@ impl InboxFile {
         Connection::open(self.path()).unwrap()
     }
 
-    /// Returns a connection to the file as it would be if the process ended now. The handlers at the gate end,
-    /// and their results don't reach this file.
+    /// Returns a connection to a copy of the file, in the state in which the process would leave it now. The
+    /// handlers at the gate end, and their results don't reach this copy.
     pub(crate) async fn closed_by(&self, gate: &Semaphore) -> Connection {
         let copy = self.folder().join("copy.db");
         self.look()
@@ -98,7 +98,7 @@ pub(crate) fn at_once(attempts: u32) -> RetryPolicy {
         .max_delay(Duration::ZERO)
 }
 
-/// The runs of events in their order, as `id#attempt`.
+/// The runs of events in order, as `id#attempt`.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 

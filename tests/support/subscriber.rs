@@ -1,4 +1,4 @@
-//! Subscribers of `tracing` for one test, beside other tests in the same process.
+//! `tracing` subscribers for one test, next to other tests in the same process.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -11,8 +11,8 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Makes `subscriber` the subscriber of this thread, until the guard is dropped.
 ///
 /// In a process with a single subscriber, the first thread that reaches a log line decides whether the line is
-/// enabled. That thread may belong to a test without a subscriber. So a second subscriber lives as long as the
-/// process.
+/// enabled. That thread may belong to a test without a subscriber. So a second subscriber exists until the
+/// process ends.
 pub(crate) fn set<S>(subscriber: S) -> DefaultGuard
 where
     S: tracing::Subscriber + Send + Sync + 'static,

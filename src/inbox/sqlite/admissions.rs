@@ -1,20 +1,20 @@
 use crate::delivery::{Admission, Fingerprint, SeenIds};
 use crate::inbox::AcceptError;
 
-/// How many events may wait for their commit: a few batches of a busy server.
+/// The maximum number of events that wait for their commit: a few batches of a busy server.
 const MAX_PENDING: u64 = 8192;
 
-/// How many bytes their bodies may have.
+/// The maximum total size of their bodies, in bytes.
 const MAX_PENDING_BYTES: u64 = 32 << 20;
 
-/// How many accepted events the inbox holds.
+/// The maximum number and size of the accepted events that the inbox holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InboxLimits {
     pub(super) events: u64,
     pub(super) bytes: u64,
 }
 
-/// A number of events and the bytes of their bodies.
+/// A number of events, and the total size of their bodies in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
     pub(super) events: u64,
@@ -22,8 +22,8 @@ pub(super) struct Held {
 }
 
 impl InboxLimits {
-    /// Returns whether an inbox that holds `held` has no room for an event of `size` bytes. An empty inbox has room for an
-    /// event of any size: the sender disables an endpoint that never accepts it.
+    /// Returns whether an inbox that holds `held` has no space for an event of `size` bytes. An empty inbox has space
+    /// for an event of any size: the sender disables an endpoint that never accepts it.
     pub(super) fn are_reached(self, held: Held, size: u64) -> bool {
         held.events > 0 && (held.events >= self.events || held.bytes + size > self.bytes)
     }
@@ -44,7 +44,7 @@ pub(super) struct Admissions {
     ids: SeenIds,
     /// The id of the next event.
     next_id: u64,
-    /// The commits of the events up to this id have ended.
+    /// The id of the last event whose commit has ended. The commits of all events before it have ended too.
     ended_id: u64,
     /// The events whose commit is pending.
     pending: Held,
@@ -72,12 +72,12 @@ impl Admissions {
         self.ids = ids;
     }
 
-    /// Numbers the next events from `next_id` on, because another process has taken the numbers below.
+    /// Numbers the next events from `next_id`, because another process has used the numbers below.
     pub(super) fn skip_to(&mut self, next_id: u64) {
         self.next_id = self.next_id.max(next_id);
     }
 
-    /// Decides about an event with a body of `size` bytes, while the store holds `stored`.
+    /// Decides whether the inbox accepts an event with a body of `size` bytes. The store holds `stored`.
     pub(super) fn admit(
         &mut self,
         id: Fingerprint,
@@ -156,7 +156,7 @@ impl Admissions {
         self.ids.forgotten()
     }
 
-    /// Forgets the message ids whose window is over.
+    /// Forgets the message ids whose window has passed.
     pub(super) fn expire(&mut self, now: u64) {
         self.ids.expire(now);
     }

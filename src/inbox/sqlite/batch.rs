@@ -6,7 +6,7 @@ use super::error::is_corrupt;
 use super::store::{DeadLetterLimits, Dropped, Store};
 use crate::delivery::{DeadLetter, EventOutcome, Next};
 
-/// How many message ids are forgotten in one transaction at least.
+/// The minimum number of message ids that one transaction forgets, if there are enough.
 const MIN_FORGET: usize = 256;
 
 /// The commands of one turn.
@@ -49,7 +49,7 @@ pub(super) struct Written {
 /// Writes accepted events and the results of attempts, in one transaction.
 pub(super) struct BatchWriter {
     limits: DeadLetterLimits,
-    /// Whether message ids are remembered.
+    /// Whether the inbox remembers message ids.
     remembers: bool,
     /// The message ids of the events up to this one are deleted.
     forgotten: u64,
@@ -71,7 +71,8 @@ impl BatchWriter {
         !self.unwritten.is_empty()
     }
 
-    /// Writes events and results, at a system time. If that fails, tries the results alone: they may find space where events don't.
+    /// Writes events and results, at a system time. If that fails, writes the results alone, because they may still fit
+    /// on the disk.
     pub(super) fn write(
         &mut self,
         database: &mut Database,
@@ -159,7 +160,7 @@ impl BatchWriter {
         }
     }
 
-    /// Deletes message ids that were forgotten, in small steps. Returns whether there are more.
+    /// Deletes forgotten message ids in small steps. Returns whether there are more.
     pub(super) fn forget(&mut self, database: &mut Database, forget: u64) -> bool {
         if forget <= self.forgotten {
             return false;

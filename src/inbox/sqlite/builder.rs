@@ -52,71 +52,75 @@ impl SqliteInboxBuilder {
 
     /// Sets how long [`open`](SqliteInboxBuilder::open) waits while another process has locked the file. The default is 0.
     ///
-    /// A rolling deployment starts the new process before the old one has ended. 30 s give the old process time to drain.
+    /// A rolling deployment starts the new process before the old one has ended. A timeout of 30 s gives the old
+    /// process time to drain.
     pub fn lock_timeout(mut self, wait: Duration) -> Self {
         self.setup.lock_timeout = wait;
         self
     }
 
-    /// Sets how many events the inbox holds, in memory and on disk. The default is 1,000,000. Beyond that, the receiver answers
-    /// 503.
+    /// Sets the maximum number of events that the inbox holds, in memory and on disk. The default is 1,000,000. Beyond
+    /// that, the receiver answers 503.
     pub fn max_events(mut self, events: u64) -> Self {
         self.limits.events = events;
         self
     }
 
-    /// Sets how many bytes the bodies of all these events may have. The default is 1 GiB. Beyond that, the receiver answers 503.
+    /// Sets the maximum total size of the bodies of all these events, in bytes. The default is 1 GiB. Beyond that, the
+    /// receiver answers 503.
     ///
-    /// The file also has the dead letters and the message ids. It doesn't shrink: SQLite fills free pages again.
+    /// The file also contains the dead letters and the message ids. The file doesn't shrink: SQLite reuses free pages.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// Sets how many of these events are in memory. The default is 1,024. The others wait on disk. Set more than `concurrency`.
+    /// Sets the maximum number of these events in memory. The default is 1,024. The others wait on disk. Set more than
+    /// `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.window.events = events.max(1);
         self.window.unwritten = (events / 2).max(1);
         self
     }
 
-    /// Sets how many bytes the bodies of the events in memory may have. The default is 16 MiB. The last event may exceed it.
+    /// Sets the maximum total size of the bodies of the events in memory, in bytes. The default is 16 MiB. The last
+    /// event may exceed this limit.
     pub fn max_bytes_in_memory(mut self, bytes: usize) -> Self {
         self.window.bytes = bytes;
         self
     }
 
-    /// Sets how large the write-ahead log may be while a process reads the database for long. The default is 64 MiB. Beyond that,
-    /// the receiver answers 503.
+    /// Sets the maximum size of the write-ahead log during a long read by another process, in bytes. The default is 64
+    /// MiB. Beyond that, the receiver answers 503.
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_wal_bytes = bytes;
         self
     }
 
-    /// Sets how long the inbox remembers the `messageId` of an accepted event, also across restarts. The default is 7 days,
-    /// because the sender retries for days. Within this time, a copy is answered 200 and doesn't run. With 0, the inbox
-    /// remembers no ids.
+    /// Sets how long the inbox remembers the `messageId` of an accepted event, including across restarts. The default
+    /// is 7 days, because the sender retries for days. During this time, the receiver answers 200 to a copy, and the
+    /// copy doesn't run. With 0, the inbox remembers no ids.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.setup.duplicate_window = window;
         self
     }
 
-    /// Sets how many ids the inbox remembers. The default is 1,000,000, at about 70 bytes of memory each. Beyond that, it forgets
-    /// the oldest ids before their window is over, and logs a warning once.
+    /// Sets the maximum number of ids that the inbox remembers. The default is 1,000,000, at about 70 bytes of memory
+    /// each. Beyond that, it forgets the oldest ids before their window has passed, and logs a warning once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.setup.max_remembered_ids = ids;
         self
     }
 
-    /// Sets how many dead letters the inbox keeps. The default is 100,000. Beyond that, it drops the oldest ones and counts them
-    /// as `dead_letters_dropped`. With 0, it keeps none.
+    /// Sets the maximum number of dead letters. The default is 100,000. Beyond that, the inbox drops the oldest ones
+    /// and counts them as `dead_letters_dropped`. With 0, the inbox keeps none.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
         self.setup.max_dead_letters = letters;
         self
     }
 
-    /// Sets how many bytes the bodies of all dead letters may have. The default is 256 MiB. Beyond that, the inbox drops the
-    /// oldest ones.
+    /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 256 MiB. Beyond that,
+    /// the inbox drops the oldest ones.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_dead_letter_bytes = bytes;
         self
@@ -128,22 +132,23 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets how many processes may end while an event runs before the event becomes a dead letter. The default is 3. 0 counts as
-    /// 1.
+    /// Sets how many processes may end while an event is running before the event becomes a dead letter. The default is
+    /// 3. 0 counts as 1.
     ///
-    /// The inbox counts only events of an earlier process, so a poison message runs once more than this.
+    /// The inbox doesn't count the crash of the process that accepted the event. So a poison message crashes one more
+    /// process than this number.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.setup.max_crashes = crashes.max(1);
         self
     }
 
-    /// Opens the inbox on the current tokio runtime, and starts to run its events. If the file doesn't exist, it is
-    /// created. Its folder must exist.
+    /// Opens the inbox on the current tokio runtime, and starts to run its events. If the file doesn't exist, the inbox
+    /// creates it. The folder must exist.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this process, locks the
-    /// file for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
+    /// Returns [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this process,
+    /// keeps the file locked for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
     ///
     /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the folder or a permission is
     /// missing, or if the file is unusable: it is corrupt, isn't a database, belongs to another program, or was written by a
@@ -151,7 +156,7 @@ impl SqliteInboxBuilder {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the inbox closes again.
+    /// If the future is dropped, the inbox closes.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub async fn open<S>(self, service: S) -> Result<SqliteInbox, Error>
@@ -161,13 +166,13 @@ impl SqliteInboxBuilder {
             + Send
             + 'static,
     {
-        // The inbox's thread starts attempts too.
+        // The inbox's thread also starts attempts.
         let handle = tokio::runtime::Handle::try_current().map_err(error::runtime_missing)?;
         let runtime = crate::runtime::TokioRuntime::with_handle(handle);
         self.open_with(runtime, service).await
     }
 
-    /// Opens the inbox on another runtime. The inbox's thread calls the runtime too.
+    /// Opens the inbox on another runtime. The inbox's thread also calls the runtime.
     ///
     /// # Errors
     ///
@@ -206,7 +211,7 @@ impl SqliteInboxBuilder {
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
-            // A command may hold a span, and its drop may panic.
+            // A command may hold a span, and dropping the span may panic.
             discard(received.try_iter());
         };
         thread::Builder::new()

@@ -14,7 +14,7 @@ pub(super) enum Command {
     CopyPending(CopyPending),
     Complete(Complete),
     Query(Query),
-    /// Look for work: an attempt is due, or the inbox is drained.
+    /// Checks for work: an attempt is due, or the inbox is drained.
     Wake,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Accept {
     pub(super) answer: Answer,
 }
 
-/// A copy of an event whose commit is pending: it waits for that commit.
+/// A copy of an event whose commit is pending. The copy waits for that commit.
 pub(super) struct CopyPending {
     pub(super) id: Fingerprint,
     pub(super) answer: Answer,
@@ -43,14 +43,15 @@ pub(super) struct CopyPending {
 pub(super) struct Reply {
     pub(super) answer: Answer,
     pub(super) result: Result<Accepted, AcceptError>,
-    /// Whether the event waits for a worker now.
+    /// Whether the event is waiting for a worker.
     pub(super) runs: bool,
-    /// The span of an event that doesn't run yet. It ends in the subscriber's code, so not under a lock.
+    /// The span of an event that isn't running yet. Ending the span runs the subscriber's code, so no lock may be held
+    /// then.
     pub(super) parent_span: Option<ParentSpan>,
 }
 
 impl Reply {
-    /// Sends the answer. Returns `Some` if the task that waits for it will spawn a worker.
+    /// Sends the answer. Returns `Some` if the task that waits for the answer will spawn a worker.
     pub(super) fn send(self) -> Option<()> {
         discard(self.parent_span);
         // The waker is the executor's code.

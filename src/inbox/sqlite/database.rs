@@ -11,16 +11,16 @@ use super::store::{Store, Totals};
 use crate::error::Error;
 use crate::runtime::Clock;
 
-/// How many bytes are written between two checkpoints.
+/// The number of bytes that the writer writes between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 
-/// How often the inbox's clock is stored at least: an hour, in milliseconds.
+/// The maximum time between two writes of the inbox's clock: an hour, in milliseconds.
 const CLOCK_PERIOD: u64 = 60 * 60 * 1000;
 
-/// How often changes by other connections are looked for: every second.
+/// The time between two checks for changes by other connections: a second.
 const CHECK_PERIOD: u64 = 1000;
 
-/// The store, its files, and whether it works.
+/// The store, its files, and its health.
 pub(super) struct Database {
     path: PathBuf,
     pub(super) store: Store,
@@ -31,26 +31,27 @@ pub(super) struct Database {
     moved: bool,
     wal: WalLimit,
     changes: Changes,
-    /// Dropped last: the next owner must find the database closed.
+    /// Dropped last, because the database must be closed before the next owner opens it.
     _lock: FileLock,
 }
 
 /// The growth of the write-ahead log.
 struct WalLimit {
     max_bytes: u64,
-    /// About how many bytes were written since the last checkpoint.
+    /// The approximate number of bytes written since the last checkpoint.
     written: u64,
-    /// The size of a log that the last checkpoint couldn't copy, because a process reads it.
+    /// The size of the log if the last checkpoint couldn't copy all of it, because a process was reading it. Otherwise
+    /// 0.
     blocked_bytes: u64,
 }
 
-/// The changes of the database by other connections.
+/// Detects changes that other connections make to the database.
 struct Changes {
-    /// The number by which SQLite tells them.
+    /// SQLite's data version, which changes with them.
     version: i64,
-    /// When it was read last, by the inbox's clock.
+    /// When the version was last read, by the inbox's clock.
     checked_at: u64,
-    /// Whether the rows must be counted again.
+    /// Whether a recount of the rows is due.
     recount: bool,
 }
 
@@ -64,7 +65,7 @@ impl Database {
     ) -> Result<Self, Error> {
         let mut store = Store::new(connection).map_err(|e| error::failing(path, e))?;
         let totals = store.totals();
-        // In an inbox that never accepted an event, nothing goes by the clock.
+        // In an inbox that never accepted an event, nothing depends on the clock.
         if totals.next_id > 1 {
             store.resume(clock.resume(totals.clock));
         }
@@ -89,7 +90,7 @@ impl Database {
         })
     }
 
-    /// Runs `change` in a transaction. If it succeeds, a fault has passed.
+    /// Runs `change` in a transaction. If the transaction succeeds, a fault has passed.
     pub(super) fn transaction<T>(
         &mut self,
         change: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
@@ -97,7 +98,7 @@ impl Database {
         let last = self.store.totals().clock;
         let changed = self.store.transaction(self.clock.read(last), change);
         if changed.is_err() {
-            // A log that can't grow starts anew once all of it has been copied.
+            // SQLite restarts a log that can't grow once all of the log has been copied.
             self.checkpoint();
         } else if self.is_writable() {
             self.health.recovered();
@@ -112,7 +113,7 @@ impl Database {
         self.health.report(error::failing(&self.path, error), fault);
     }
 
-    /// Checks whether events can be stored now. Called once a turn.
+    /// Checks whether events can be stored now. The writer calls this once per turn.
     pub(super) fn is_available(&mut self) -> bool {
         if self.is_blocked() {
             self.checkpoint();
@@ -140,10 +141,10 @@ impl Database {
         self.wal.blocked_bytes > 0 && self.wal.blocked_bytes >= self.wal.max_bytes
     }
 
-    /// Counts what was written, and checkpoints the write-ahead log when it has grown enough.
+    /// Counts the bytes written, and checkpoints the write-ahead log when it has grown enough.
     ///
-    /// If a file was moved, the log never keeps anything. If the log itself was deleted, that saves its content. If the
-    /// database was replaced, the next process would apply the old log to the new database.
+    /// If a file was moved, this empties the log after each write. If the log was deleted, this saves its content. If
+    /// the database was replaced, the next process would otherwise apply the old log to the new database.
     pub(super) fn count_written(&mut self) {
         let written = self.store.take_written();
         self.wal.written += written;
@@ -157,8 +158,8 @@ impl Database {
         }
     }
 
-    /// Does what waits for an idle turn: empties the write-ahead log, writes the inbox's clock once an hour, and sees whether a
-    /// fault has passed.
+    /// Maintains the database in an idle turn. Empties the write-ahead log, stores the inbox's clock every hour, and
+    /// checks whether a fault has passed.
     pub(super) fn tidy(&mut self) {
         self.count_written();
         if self.wal.written > 0 || self.wal.blocked_bytes > 0 {
@@ -177,8 +178,8 @@ impl Database {
         let Some(mut wal) = self.store.checkpoint() else {
             return;
         };
-        // Readers that follow one another let a checkpoint finish and the log still grow: it starts anew only while
-        // no process reads it.
+        // With successive readers, a checkpoint can finish while the log still grows. SQLite restarts the log only
+        // while no process reads it.
         if wal.bytes >= self.wal.max_bytes / 2
             && let Some(truncated) = self.store.truncate_wal()
         {
@@ -187,18 +188,18 @@ impl Database {
         self.wal.blocked_bytes = if wal.done { 0 } else { wal.bytes };
     }
 
-    /// Returns whether the writer should look at the database again soon.
+    /// Returns whether the writer should check the database again soon.
     pub(super) fn needs_attention(&self) -> bool {
         let wal = self.wal.blocked_bytes > 0 || self.wal.written > 0;
         wal || self.moved || self.health.fault().is_some() || self.changes.recount
     }
 
-    /// Has the rows counted again soon, because other rows are there than this inbox wrote.
+    /// Schedules a recount, because the file contains rows that this inbox didn't write.
     pub(super) fn needs_recount(&mut self) {
         self.changes.recount = true;
     }
 
-    /// Counts the rows again if another connection changed them. Returns the totals before that.
+    /// Recounts the rows if another connection changed them. Returns the totals from before the recount.
     pub(super) fn recount(&mut self) -> Option<Totals> {
         let (now, changes) = (self.clock.now(), &mut self.changes);
         if now.saturating_sub(changes.checked_at) >= CHECK_PERIOD {

@@ -1,11 +1,11 @@
 use std::io;
 use std::path::Path;
 
-/// The lock on the file of a database.
+/// The lock on a database file.
 ///
 /// SQLite's own locks belong to the process, and the operating system drops all of them when the process closes any
-/// descriptor of the file. So the descriptor that holds this lock stays open while other connections of this process may
-/// have the file open.
+/// descriptor of the file. So the descriptor that holds this lock stays open while this process may have other
+/// connections to the file.
 #[derive(Debug)]
 pub(super) struct DatabaseLock {
     #[cfg(target_os = "linux")]
@@ -32,7 +32,7 @@ mod linux {
     use crate::inbox::sqlite::file_identity::{FileId, file_id};
     use crate::inbox::sqlite::file_lock::try_lock;
 
-    /// The descriptors of database files that this process has open for a lock.
+    /// The descriptors of database files that this process keeps open for a lock.
     static OPEN: Mutex<BTreeMap<FileId, Descriptor>> = Mutex::new(BTreeMap::new());
 
     struct Descriptor {
@@ -51,7 +51,7 @@ mod linux {
             if !path.exists() {
                 let mut options = OpenOptions::new();
                 let options = options.create(true).truncate(false).write(true);
-                // As SQLite creates it.
+                // The same mode as SQLite uses.
                 options.mode(0o644);
                 drop(options.open(path)?);
             }
@@ -71,7 +71,7 @@ mod linux {
             if !descriptor.locked {
                 close(&mut open, id);
             }
-            // `then_some` would make a lock to drop it.
+            // `then_some` would construct a lock even on failure, and drop it.
             Ok(locked?.then(|| Self { id }))
         }
     }
@@ -87,7 +87,7 @@ mod linux {
         }
     }
 
-    /// Opens a file for a lock. A file that can't be written is opened too: SQLite says so.
+    /// Opens a file for a lock. Also opens a file that can't be written, because SQLite reports that error.
     fn open_file(path: &Path) -> io::Result<File> {
         let written = OpenOptions::new().read(true).write(true).open(path);
         written.or_else(|_| File::open(path))

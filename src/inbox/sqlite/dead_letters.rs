@@ -11,7 +11,7 @@ use crate::inbox::{AcceptError, DeadLetterStore};
 use crate::router::Pattern;
 use crate::runtime::{BoxFuture, millis};
 
-/// How many bytes of dead letters a turn replays. The last one may exceed it.
+/// The maximum size of the dead letters that a turn replays, in bytes. The last dead letter may exceed this limit.
 const STEP_BYTES: usize = 16 << 20;
 
 /// Every operation runs on the writer's thread.
@@ -40,7 +40,7 @@ impl DeadLetterStore for Inner {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // A dead letter that is added after this isn't replayed, so an event that fails again doesn't run for ever.
+            // A dead letter that is added after this isn't replayed, so an event that fails again doesn't run forever.
             let (until, mut after, mut replayed) = (self.clock.now(), None, 0);
             loop {
                 let pattern = pattern.clone();
@@ -79,7 +79,7 @@ impl DeadLetterStore for Inner {
     }
 }
 
-/// The changes of dead letters that a user asks for.
+/// The changes to dead letters that a user requests.
 impl Writer {
     /// Deletes up to `limit` dead letters that are older than `time`, and returns how many.
     pub(super) fn delete_before(&mut self, time: u64, limit: usize) -> rusqlite::Result<usize> {
@@ -108,7 +108,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// Replays a dead letter. Returns false if there is none of this id.
+    /// Replays a dead letter. Returns false if no dead letter has this id.
     fn replay(&mut self, id: u64) -> Result<bool, Error> {
         let letter = self.database.store.find_dead_letter(id);
         match letter.map_err(query_failed)? {
@@ -118,7 +118,7 @@ impl Writer {
     }
 
     /// Replays the next dead letters that match and aren't newer than `until`. Returns their number, and the id after
-    /// which to go on.
+    /// which to continue.
     fn replay_step(
         &mut self,
         after: Option<u64>,
@@ -142,11 +142,11 @@ impl Writer {
         Ok((self.replay_all(&chosen)?, last))
     }
 
-    /// Makes dead letters events again in one transaction, as far as there is room, and returns how many.
+    /// Turns dead letters back into events in one transaction, while the inbox has space. Returns their number.
     ///
     /// # Errors
     ///
-    /// If there is no room for one of them. Those before it are replayed.
+    /// Returns an error if there is no space for one of them. Earlier ones have been replayed.
     fn replay_all(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
         let (admitted, refusal) = self.admit_replays(letters)?;
         let now = self.clock.now();
@@ -190,7 +190,8 @@ impl Writer {
             } else if blocked {
                 Some(AcceptError::unavailable())
             } else if limits.are_reached(held, size) {
-                // Events that wait for this dead letter may take all the room. Nothing else would ever free it.
+                // Events that wait for this dead letter may take all the space. Only a replay of the dead letter frees
+                // it.
                 let blocks_key = self.database.store.blocks_key(letter.id());
                 (!blocks_key.map_err(query_failed)?).then(AcceptError::full)
             } else {

@@ -7,7 +7,7 @@ use rusqlite::{ErrorCode, ffi};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::inbox::AcceptError;
 
-/// A fault of the database, in words for the operator.
+/// A fault of the database, worded for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault(&'static str);
 
@@ -26,7 +26,7 @@ impl Fault {
         if let Some(error) = error.sqlite_error()
             && NO_SHARED_MEMORY.contains(&error.extended_code)
         {
-            return Self("its file system doesn't support a write-ahead log, use a local disk");
+            return Self("its file system doesn't support a write-ahead log: use a local disk");
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self("the disk is full"),
@@ -34,9 +34,9 @@ impl Fault {
                 Self("another process is writing to the inbox")
             }
             Some(ErrorCode::DatabaseCorrupt) => Self::CORRUPT,
-            Some(ErrorCode::NotADatabase) => Self("it is no SQLite database"),
+            Some(ErrorCode::NotADatabase) => Self("it isn't a SQLite database"),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                Self("the inbox can't be written, check the permissions of the file and its folder")
+                Self("the inbox can't be written: check the permissions of the file and its folder")
             }
             Some(ErrorCode::SystemIoFailure) => Self("the disk fails"),
             Some(ErrorCode::ConstraintViolation) => {
@@ -52,7 +52,7 @@ pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
-/// Returns whether a row is in the way of a new one: another process wrote it.
+/// Returns whether a row that another process wrote conflicts with a new row.
 pub(super) fn is_conflict(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
@@ -74,7 +74,7 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::Inbox, text)
 }
 
-/// Returns the error of a file, with the error below it.
+/// Returns the error of a file, with its cause.
 pub(super) fn caused(path: &Path, what: &str, source: impl Into<BoxError>) -> Error {
     let text = format!("{what}: {}", path.display());
     Error::caused(ErrorKind::Inbox, text, source)
@@ -101,7 +101,7 @@ pub(super) fn wal_full() -> Error {
     Error::new(ErrorKind::Inbox, text)
 }
 
-/// Returns the error of a query that the database failed.
+/// Returns the error of a query that failed in the database.
 pub(super) fn query_failed(error: rusqlite::Error) -> Error {
     Error::caused(ErrorKind::Inbox, "the inbox's database failed", error)
 }

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::path::beside;
 
-/// The coarsest resolution in which file systems stamp the change of a folder.
+/// The coarsest resolution of a folder's change time on common file systems.
 const RESOLUTION: Duration = Duration::from_secs(2);
 
-/// The database and its write-ahead log, as they were when the inbox opened them.
+/// The identities of the database and its write-ahead log from when the inbox opened them.
 ///
-/// If another process deletes, moves or replaces one of them, the next process won't find what the inbox writes from then
-/// on.
+/// If another process deletes, moves or replaces one of them, the next process won't find the data that the inbox
+/// writes afterwards.
 #[derive(Debug)]
 pub(super) struct FileIdentity {
     folder: PathBuf,
     files: [(PathBuf, Option<FileId>); 2],
-    /// The folder when both files were last found in place, and since when it has been like that.
+    /// The folder when both files were last found in place, and the time since it hasn't changed.
     unchanged: Option<(Folder, Instant)>,
 }
 
@@ -38,14 +38,14 @@ impl FileIdentity {
         }
     }
 
-    /// Returns the file that isn't in its place any more. Costs one `stat` as long as nothing in the folder changes.
+    /// Returns the file that is no longer in its place. Costs one `stat` while nothing in the folder changes.
     pub(super) fn moved(&mut self) -> Option<&Path> {
         let folder = fs::metadata(&self.folder).ok();
         let folder = folder.and_then(|folder| Some((file_id(&folder), folder.modified().ok()?)));
         if let Some((unchanged, since)) = self.unchanged
             && Some(unchanged) == folder
         {
-            // Before that, a second change could have the same time.
+            // Before that, a second change could have the same timestamp.
             if since.elapsed() > RESOLUTION {
                 return None;
             }
@@ -69,7 +69,7 @@ pub(super) fn file_id(file: &fs::Metadata) -> FileId {
     (file.dev(), file.ino())
 }
 
-/// Other platforms don't delete a file that is open.
+/// Other platforms don't delete open files.
 #[cfg(not(unix))]
 pub(super) fn file_id(_: &fs::Metadata) -> FileId {
     (0, 0)

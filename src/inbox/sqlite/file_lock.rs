@@ -10,11 +10,11 @@ use super::file_identity::file_id;
 use super::path::beside;
 use crate::error::Error;
 
-/// How often a locked file is tried again.
+/// The time between two tries to lock a file.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The locks that make this inbox the only owner of its file: one on a file beside the database, which all platforms have,
-/// and one on the database itself, which no other name of it and no deleted lock file can bypass.
+/// The locks that make this inbox the only owner of its file: one on a file next to the database, on all platforms, and
+/// one on the database itself. The second lock also works if the database has another name or the lock file is deleted.
 #[derive(Debug)]
 pub(super) struct FileLock {
     /// Released first.
@@ -23,8 +23,8 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the file of an inbox. While another inbox has locked it, waits for up to `timeout`, as long as `wanted`
-    /// returns true.
+    /// Locks the file of an inbox. While another inbox has locked it, waits for up to `timeout`, while `wanted` returns
+    /// true.
     pub(super) fn acquire(
         path: &Path,
         timeout: Duration,
@@ -62,7 +62,7 @@ impl FileLock {
             *file = Some(beside);
             return Ok(None);
         }
-        // If the file was deleted in the meantime, other processes lock a new one.
+        // If the file was deleted meanwhile, other processes lock a new one.
         let here = lock_path.metadata().ok().map(|file| file_id(&file));
         if here != Some(file_id(&beside.metadata()?)) {
             return Ok(None);

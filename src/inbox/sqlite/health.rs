@@ -5,14 +5,14 @@ use crate::error::Error;
 use crate::runtime::Clock;
 use crate::telemetry;
 
-/// How often a fault that lasts is reported again: every minute.
+/// The time between two reports of a lasting fault: a minute.
 const REPORT_PERIOD: u64 = 60 * 1000;
 
 /// The faults of the database that were reported and haven't passed.
 pub(super) struct Health {
     clock: Arc<Clock>,
     fault: Option<Report>,
-    /// A fault of the data, which doesn't pass.
+    /// A fault of the data. This fault is permanent.
     damage: Option<Report>,
 }
 
@@ -32,7 +32,7 @@ impl Health {
         }
     }
 
-    /// Reports a fault at first, and every minute while it lasts.
+    /// Reports a fault immediately, and then every minute while it lasts.
     pub(super) fn report(&mut self, error: Error, fault: Fault) {
         let at = self.clock.now();
         let reported = if fault == Fault::CORRUPT {
@@ -54,7 +54,7 @@ impl Health {
         *reported = Some(Report { fault, error, at });
     }
 
-    /// Repeats the reports of faults that last.
+    /// Repeats the reports of lasting faults.
     pub(super) fn repeat(&mut self) {
         let reports = [&self.fault, &self.damage].map(|report| {
             let report = report.as_ref()?;

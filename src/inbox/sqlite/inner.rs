@@ -22,7 +22,7 @@ use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Clock};
 use crate::telemetry::{self, ParentSpan};
 
-/// How long an event waits whose attempt the runtime dropped.
+/// How long an event waits after the runtime dropped its attempt.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
 /// The state that the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
@@ -34,7 +34,7 @@ pub(super) struct Inner {
     pub(super) executor: JobExecutor,
 }
 
-/// Spawns a worker when it is dropped, if events wait for one.
+/// Spawns a worker on drop, if events wait for one.
 ///
 /// An accepted event gets its worker from the task that waits for the answer: a runtime spawns faster from its own
 /// threads than from the writer's. If that task is dropped, the event still gets its worker.
@@ -63,7 +63,7 @@ impl Inner {
             .unwrap_or_else(|_| Err(AcceptError::unavailable()))
     }
 
-    /// Answers an event at once, or sends it to the writer and returns `None`.
+    /// Answers an event immediately, or sends it to the writer and returns `None`.
     fn submit(
         &self,
         event: Event,
@@ -98,7 +98,8 @@ impl Inner {
                 (Command::Accept(accept), forgot_early)
             }
         };
-        // Under the lock, so that the writer gets events in the order of their numbers, and no copy before its event.
+        // Sends under the lock, so that the writer gets events in the order of their numbers, and each copy after its
+        // event.
         let sent = self.commands.send(command);
         drop(state);
         if forgot {
@@ -133,12 +134,12 @@ impl Inner {
         })
     }
 
-    /// Wakes the writer after a time, unless the returned sender is dropped before.
+    /// Wakes the writer after a delay, unless the returned sender is dropped first.
     pub(super) fn wake_after(self: &Arc<Self>, delay: Duration) -> oneshot::Sender<()> {
         let (cancel, canceled) = oneshot::channel();
         let inner: Weak<Self> = Arc::downgrade(self);
         let runtime = &self.executor.runtime;
-        // If the runtime has no timer or has shut down, the writer still looks for work once a minute.
+        // If the runtime has no timer or has shut down, the writer still checks for work every minute.
         let _ = catch_panic(|| {
             let sleep = CatchPanic::new(runtime.sleep(delay));
             runtime.spawn(Box::pin(async move {
@@ -184,7 +185,7 @@ impl JobSource for Inner {
     fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
         job.progress
             .interrupt(&attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped)));
-        // The event isn't at fault, so this process or the next one repeats the attempt.
+        // The event didn't cause this, so this process or the next one repeats the attempt.
         self.complete(job, Next::Retry(DROPPED_DELAY));
     }
 }
@@ -210,7 +211,7 @@ impl InboxControl for Inner {
                 // The writer answers once it has unloaded the events that didn't start.
                 let _ = inner.query(|_| Ok(())).await;
             });
-            // Without a timer the wait has no bound, so this doesn't wait.
+            // Without a timer the wait would be unbounded, so this doesn't wait.
             if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
                 drop(select(drained, CatchPanic::new(sleep)).await);
             }

@@ -6,18 +6,19 @@ use super::window::Capacity;
 use crate::delivery::{DeadLetter, Job, OrderKey};
 use crate::runtime::Clock;
 
-/// How many heads are read at once.
+/// The number of heads per read.
 const HEADS: usize = 256;
 
-/// How often heads are read in one turn.
+/// The maximum number of reads of heads per turn.
 const MAX_READS: usize = 16;
 
 /// Loads the events that may run, in the order of the schedule.
 pub(super) struct Loader {
     pub(super) schedule: Schedule,
-    /// Earlier processes accepted the events up to this one.
+    /// The last event that an earlier process accepted.
     recovered: u64,
-    /// The rows that earlier processes left, less the rows that the loader has read. `None` once it has read all of them.
+    /// The rows that earlier processes left, minus the rows that the loader has read. `None` once it has read all of
+    /// them.
     unread: Option<Unread>,
     concurrency: usize,
     max_crashes: u32,
@@ -26,7 +27,7 @@ pub(super) struct Loader {
 
 /// Rows of events that the totals count and the loader hasn't read yet.
 ///
-/// Once all rows are read, nothing is left, unless another program changed the rows while no inbox had the file open.
+/// Once all rows are read, this is zero, unless another program changed the rows while no inbox had the file open.
 pub(super) struct Unread {
     events: i128,
     bytes: i128,
@@ -38,9 +39,9 @@ pub(super) struct Loaded {
     pub(super) jobs: Vec<Job>,
     /// The jobs that an earlier process accepted.
     recovered: Vec<u64>,
-    /// Events that don't run, and why.
+    /// Events that won't run, and the reasons.
     undeliverable: Vec<(StoredEvent, String)>,
-    /// Their dead letters, once they are on disk.
+    /// Their dead letters, once those are on disk.
     pub(super) letters: Vec<DeadLetter>,
     /// The sizes of their stored bodies in bytes.
     pub(super) letter_sizes: Vec<usize>,
@@ -77,7 +78,7 @@ impl Loader {
         self.schedule.peek().is_some() || self.schedule.unseen().is_some()
     }
 
-    /// Loads events, as far as the window has room.
+    /// Loads events while the window has space.
     pub(super) fn load(
         &mut self,
         database: &mut Database,
@@ -123,7 +124,7 @@ impl Loader {
                         self.schedule.put_back(id);
                         break;
                     }
-                    // The event stays on disk, and the next of its key goes on.
+                    // The event stays on disk, and the next event of its key continues.
                     let key = database.store.order_key(id).unwrap_or_default();
                     self.schedule.skip(key.as_ref());
                 }
@@ -133,7 +134,7 @@ impl Loader {
         loaded
     }
 
-    /// Reads the heads that are next on disk. Returns false if there are none.
+    /// Reads the next heads on disk. Returns false if there are none.
     fn read_heads(&mut self, database: &mut Database, now: u64, loaded: &mut Loaded) -> bool {
         let Some(after) = self.schedule.unseen() else {
             return false;
@@ -158,7 +159,7 @@ impl Loader {
                 let corrupt = is_corrupt(&error);
                 database.failed(error);
                 if corrupt {
-                    // The events on that page stay on disk, and the others go on.
+                    // The events on that page stay on disk, and the others continue.
                     self.schedule.skip_unreadable();
                     // A recount would fail on that page too.
                     self.unread = None;
@@ -232,7 +233,7 @@ impl Loader {
         match written {
             Ok(dropped) => {
                 loaded.dropped = dropped;
-                // The next of a released key is loaded in the next turn.
+                // The next turn loads the next event of a released key.
                 loaded.more |= !letters.is_empty();
                 for (letter, size, key) in letters {
                     self.schedule.end_poison_candidate(letter.id());

@@ -24,7 +24,7 @@ impl MessageIds {
         }
     }
 
-    /// Returns whether any id is remembered.
+    /// Returns whether the inbox remembers any ids.
     pub(super) fn remembers(&self) -> bool {
         self.max_ids > 0 && !self.window.is_zero()
     }
@@ -33,7 +33,7 @@ impl MessageIds {
         self.restored
     }
 
-    /// Reads the ids, unless that has been done. Returns false if it fails: the inbox can't accept events then.
+    /// Reads the ids, unless they have been read. Returns false on failure: the inbox then can't accept events.
     pub(super) fn restore(
         &mut self,
         database: &mut Database,

@@ -7,11 +7,11 @@ use super::file_identity::file_id;
 use crate::error::Error;
 use crate::telemetry;
 
-/// How many symbolic links a path may follow, as on Linux.
+/// The maximum number of symbolic links in a path, as on Linux.
 const MAX_LINKS: usize = 40;
 
-/// Returns the path of the file that `path` leads to, without symbolic links. SQLite puts the write-ahead log beside it, so
-/// that every name of the file leads to the same log.
+/// Returns the path of the file that `path` leads to, without symbolic links. SQLite puts the write-ahead log next to
+/// this path, so every name of the file leads to the same log.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -28,7 +28,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
         let folder = folder.map_err(|e| caused(&path, "the folder can't be opened", e))?;
         let file = folder.join(name);
         match fs::read_link(&file) {
-            // Also if the link leads to a file that doesn't exist yet.
+            // This also works if the link leads to a file that doesn't exist yet.
             Ok(target) => path = folder.join(target),
             Err(_) if is_mount_point(&file) => {
                 let why = "it is a mount point of its own, so its write-ahead log would lie outside the mount and be lost: \
@@ -55,16 +55,17 @@ pub(super) fn check_new(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that a database which wasn't closed still has its write-ahead log. `old_path` is where it was
-/// opened last.
+/// Checks that a database that wasn't closed still has its write-ahead log. `old_path` is the path under which it was
+/// last opened.
 ///
 /// # Errors
 ///
-/// If the log lies beside the old name of a database that was renamed or moved, or has several names.
+/// Returns an error if the log is next to the old name of the database. The database was renamed or moved, or has
+/// several names.
 pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
     let old_wal = beside(old_path, "-wal");
     let has_wal = fs::metadata(&old_wal).is_ok_and(|wal| wal.len() > 0);
-    // If another file lies there, the log belongs to that file, and this one is a copy.
+    // If another file is there, the log belongs to that file, and this file is a copy.
     let old_file = fs::metadata(old_path);
     let is_ours = old_file.map_or(true, |old| {
         fs::metadata(path).is_ok_and(|file| file_id(&file) == file_id(&old))
@@ -81,14 +82,14 @@ pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the path of a file beside the database: `inbox.db-lock`.
+/// Returns the path of a file next to the database: `inbox.db-lock`.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Returns whether a file is mounted on its own, as `docker run -v ./inbox.db:/data/inbox.db` does.
+/// Returns whether a file is itself a mount point, as with `docker run -v ./inbox.db:/data/inbox.db`.
 #[cfg(target_os = "linux")]
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;

@@ -6,9 +6,9 @@ use crate::delivery::OrderKey;
 
 /// The order in which events are loaded. It holds ids, not events.
 ///
-/// The schedule sees events in the order of acceptance, up to a cursor; events beyond the cursor take no memory. An event
-/// whose ordering key is busy waits in the queue of that key. An event whose attempt isn't due waits for its time. All
-/// others may run.
+/// The schedule sees events in the order of acceptance, up to a cursor; events beyond the cursor take no memory. An
+/// event whose ordering key is busy waits in that key's queue. An event whose attempt isn't due waits until it is. All
+/// other events may run.
 #[derive(Default)]
 pub(super) struct Schedule {
     /// The longest time in milliseconds until an attempt is due.
@@ -19,18 +19,19 @@ pub(super) struct Schedule {
     last: u64,
     /// Events that may run and aren't in memory.
     next: VecDeque<u64>,
-    /// The queue of each busy key. First comes the event that makes it busy, or 0 if a dead letter does.
+    /// The queue of each busy key. The first entry is the event that makes the key busy, or 0 for a dead letter.
     queues: HashMap<OrderKey, VecDeque<u64>>,
-    /// Events whose attempt isn't due, by the time when it is.
+    /// Events whose attempt isn't due, by due time.
     retrying: BTreeSet<(u64, u64)>,
-    /// The event that runs alone among the poison candidates: events that may have crashed an earlier process.
+    /// The only poison candidate that is running. Poison candidates are events that may have crashed an earlier
+    /// process.
     poison_candidate: Option<u64>,
-    /// The poison candidates that wait for it.
+    /// The poison candidates that wait for that event.
     poison_candidates: VecDeque<u64>,
 }
 
 impl Schedule {
-    /// Returns the schedule of a store whose last event is `last`. It has seen none.
+    /// Returns the schedule of a store whose last event is `last`. The schedule has seen no events.
     pub(super) fn new(last: u64, max_delay: u64) -> Self {
         Self {
             last,
@@ -44,18 +45,18 @@ impl Schedule {
         self.last
     }
 
-    /// Makes a key busy that a dead letter blocks.
+    /// Marks a key that a dead letter blocks as busy.
     pub(super) fn block(&mut self, key: OrderKey) {
         let queue = self.queues.entry(key);
         queue.or_insert_with(|| VecDeque::from([0]));
     }
 
-    /// Returns the id after which to read on, if no event may run and there are more on disk.
+    /// Returns the id after which to continue reading, if no event may run and the disk has more.
     pub(super) fn unseen(&self) -> Option<u64> {
         (self.next.is_empty() && self.cursor < self.last).then_some(self.cursor)
     }
 
-    /// Sees the event that is next on disk. Returns true if it waits for the time of its attempt.
+    /// Adds the next event on disk. Returns true if its attempt isn't due.
     pub(super) fn see(&mut self, head: Head, now: u64) -> bool {
         self.cursor = head.id;
         if !self.try_key(head.key, head.id) {
@@ -73,12 +74,12 @@ impl Schedule {
         }
     }
 
-    /// Skips the event that is next on disk, because it can't be read.
+    /// Skips the next event on disk, because it can't be read.
     pub(super) fn skip_unreadable(&mut self) {
         self.cursor += 1;
     }
 
-    /// Reads on up to `last`, because another process wrote events.
+    /// Continues reading up to `last`, because another process wrote events.
     pub(super) fn extend(&mut self, last: u64) {
         self.last = self.last.max(last);
     }
@@ -88,7 +89,8 @@ impl Schedule {
         self.cursor = self.last;
     }
 
-    /// Sees an event that was just stored. Returns true if it may run at once; `room` is true if memory has room for it.
+    /// Adds an event that was just stored. Returns true if it may run now. `room` is true if the window has space for
+    /// it.
     pub(super) fn stored(&mut self, id: u64, key: Option<OrderKey>, room: bool) -> bool {
         let caught_up = self.cursor == self.last;
         self.last = id;
@@ -123,8 +125,8 @@ impl Schedule {
     /// Schedules a replayed event, which keeps its old id. `blocked` is true if its dead letter blocked its key.
     pub(super) fn requeue(&mut self, id: u64, key: Option<OrderKey>, blocked: bool) {
         if self.cursor < id {
-            // The schedule will see it in its place. The key is released for events before it, which were replayed too;
-            // no event behind it has been seen.
+            // The cursor will reach this event later. The key is released for earlier events, which were replayed too.
+            // The schedule has seen no event after this one.
             self.release(key.as_ref().filter(|_| blocked));
             return;
         }
@@ -151,7 +153,7 @@ impl Schedule {
         self.retrying.insert((due_at, id));
     }
 
-    /// Lets the events run whose attempt is due. Returns how many there are.
+    /// Makes the events whose attempt is due ready to run. Returns their number.
     pub(super) fn wake_due(&mut self, now: u64) -> u64 {
         let mut woken = 0;
         while let Some((due, id)) = self.retrying.first().copied()
@@ -169,12 +171,12 @@ impl Schedule {
         self.retrying.first().map(|(due, _)| *due)
     }
 
-    /// Takes the next event that may run out.
+    /// Takes out the next event that may run.
     pub(super) fn pop(&mut self) -> Option<u64> {
         self.next.pop_front()
     }
 
-    /// Puts an event back that couldn't be loaded.
+    /// Puts back an event that couldn't be loaded.
     pub(super) fn put_back(&mut self, id: u64) {
         self.next.push_front(id);
     }
@@ -200,7 +202,7 @@ impl Schedule {
         }
     }
 
-    /// Skips an event that can't be read: the events that wait for it go on.
+    /// Skips an event that can't be read. The events that wait for it continue.
     pub(super) fn skip(&mut self, key: Option<&OrderKey>) {
         self.release(key);
         if self.poison_candidate.is_none()
@@ -210,7 +212,7 @@ impl Schedule {
         }
     }
 
-    /// Skips an event that another process deleted: the events that wait for it go on.
+    /// Skips an event that another process deleted. The events that wait for it continue.
     pub(super) fn skip_deleted(&mut self, id: u64) {
         let mut queues = self.queues.iter();
         let queue = queues.find(|(_, queue)| queue.front() == Some(&id));
@@ -218,7 +220,7 @@ impl Schedule {
         self.skip(key.as_ref());
     }
 
-    /// Lets the next poison candidate run, if this one ran.
+    /// Lets the next poison candidate run, if this event was the running one.
     pub(super) fn end_poison_candidate(&mut self, id: u64) {
         if self.poison_candidate == Some(id) {
             self.poison_candidate = None;

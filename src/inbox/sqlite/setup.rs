@@ -19,7 +19,7 @@ use crate::runtime::{Runtime, millis};
 /// The settings of the writer.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    /// Made absolute when the inbox is opened: the process may change its working directory.
+    /// The open makes this path absolute, because the process may change its working directory.
     pub(super) path: PathBuf,
     pub(super) lock_timeout: Duration,
     pub(super) max_wal_bytes: u64,
@@ -47,7 +47,7 @@ impl Setup {
         }
     }
 
-    /// Opens the database on the thread that will own it, and begins to deliver. Gives up once the inbox is dropped.
+    /// Opens the database on the thread that will own it, and starts delivery. Stops early if the inbox is dropped.
     pub(super) fn open(self, inner: &Weak<Inner>) -> Result<Writer, Error> {
         let path = path::resolve(&self.path)?;
         let alive = || inner.upgrade().ok_or_else(error::thread_ended);
@@ -109,7 +109,7 @@ fn schedule(
         store.set_open_path(Some(path))?;
         store.count_crashes()
     })?;
-    // A copy of the database file alone must show that its log is missing.
+    // With this, a copy of the database file alone shows that its log is missing.
     database.store.truncate_wal();
     let last = database.store.totals().next_id.saturating_sub(1);
     let mut schedule = Schedule::new(last, max_delay);

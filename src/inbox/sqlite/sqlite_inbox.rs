@@ -35,14 +35,14 @@ use crate::runtime::Runtime;
 ///
 /// # Start
 ///
-/// Events of an earlier process count as `recovered` and run in the order of acceptance. An event that ran when the process
-/// ended is a poison candidate: such events run one at a time. After [`max_crashes`](SqliteInboxBuilder::max_crashes) the event
-/// becomes a dead letter.
+/// Events of an earlier process count as `recovered` and run in the order of acceptance. An event that was running when
+/// the process ended is a poison candidate. Poison candidates run one at a time. After
+/// [`max_crashes`](SqliteInboxBuilder::max_crashes) the event becomes a dead letter.
 ///
 /// # The file
 ///
-/// Read the file with `sqlite3` while the inbox works. Don't write to it, not even while the inbox is closed: the inbox keeps
-/// sums beside the rows.
+/// You can read the file with `sqlite3` while the inbox is open. Don't write to the file, even while the inbox is
+/// closed: the inbox stores sums next to the rows.
 ///
 /// | table | row | columns |
 /// |---|---|---|
@@ -52,48 +52,50 @@ use crate::runtime::Runtime;
 /// | `message_ids` | an id that identifies copies | `id`, `accepted_at`, `message_id` |
 /// | `totals` | the sums, and the state of the inbox's clock | see the schema |
 ///
-/// Times are in milliseconds since the Unix epoch. A long read keeps the write-ahead log from being emptied. If the log reaches
-/// [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes), the receiver answers 503 until the reader is done, and the inbox logs
-/// it.
+/// Times are in milliseconds since the Unix epoch. A long read keeps the write-ahead log from being emptied. If the log
+/// reaches [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes), the receiver answers 503 until the reader is done, and
+/// the inbox logs a warning.
 ///
-/// One inbox owns the file, by whatever name it is opened. The inbox follows symbolic links, and locks a file beside the
-/// database whose name ends with `-lock`. On Linux it locks the database too, so that a hard link or a deleted lock file
-/// doesn't let a second inbox in.
+/// Only one inbox can own the file, no matter which name it is opened under. The inbox follows symbolic links, and
+/// locks a file next to the database whose name ends with `-lock`. On Linux the inbox also locks the database, so a
+/// second inbox can't open it through a hard link or after the lock file is deleted.
 ///
 /// # Where the file lies
 ///
-/// The database, its write-ahead log (`-wal`) and its index (`-shm`) belong together, in one folder on a local disk.
+/// The database, its write-ahead log (`-wal`) and its index (`-shm`) must stay together, in one folder on a local disk.
 ///
 /// - To use the file in a container, mount its folder. If the file itself is a mount point, [`open`](SqliteInbox::open) fails:
 ///   the log would be lost with the container.
-/// - The index is shared memory. File systems of a network, or between a virtual machine and its host, don't share memory:
-///   there, `open` fails, or a reader on another machine damages the file.
-/// - To move or rename the file, stop the process and move all files. If the log is still beside the old name, `open` fails
-///   and names it. If the log is missing, the inbox logs a warning and opens.
+/// - The index is shared memory. Network file systems, and file systems that a virtual machine shares with its host,
+///   don't share memory. There, `open` fails, or a reader on another machine damages the file.
+/// - To move or rename the file, stop the process and move all files. If the log is still next to the old name, `open`
+///   fails and names the log. If the log is missing, the inbox logs a warning and opens.
 ///
 /// # Backups
 ///
-/// `.backup` of `sqlite3` and `VACUUM INTO` copy the database while the inbox works. A copy of all files is complete if the
-/// process has stopped, or if it is an atomic snapshot. A copy of the database file alone lacks the last events and results
-/// that are only in the log: these events are lost, and events that had ended run again.
+/// `.backup` of `sqlite3` and `VACUUM INTO` copy the database while the inbox is open. A copy of all files is complete
+/// if the process has stopped, or if the copy is an atomic snapshot. A copy of the database file alone lacks the last
+/// events and results that are only in the log: these events are lost, and events that had ended run again.
 ///
 /// To restore a backup, stop the process, delete `-wal` and `-shm`, and replace the database. The inbox then runs the events
 /// that hadn't ended when the backup was made.
 ///
 /// # Clocks
 ///
-/// The duplicate window, the retention of dead letters and due times go by the inbox's own clock. It counts the time that
-/// passes while a process runs, and the time between two processes if the system's clock shows less than a day. Longer times
-/// don't count, because the system's clock may be wrong. The time of a suspended machine doesn't count either.
+/// The duplicate window, the retention of dead letters and due times use the inbox's own clock. This clock counts the
+/// time while a process runs. It also counts the time between two processes, if the system clock shows at most a day.
+/// Longer times don't count, because the system clock may be wrong. The time while the machine is suspended doesn't
+/// count either.
 ///
-/// So a system clock that is wrong or is set deletes nothing early, and no attempt waits longer than
-/// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system's clock.
+/// So if the system clock is wrong or is changed, the inbox deletes nothing early, and no attempt waits longer than
+/// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system clock.
 ///
 /// # Faults of the disk
 ///
-/// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers finish, and no
-/// others start. The inbox recovers without a restart. It logs each fault at first and every minute, and
-/// [`Handle::health`] returns it. If another process adds or deletes rows, the inbox counts the rows again and goes on.
+/// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers
+/// finish, and no new handlers start. The inbox recovers without a restart. The inbox logs each fault immediately and
+/// then every minute, and [`Handle::health`] returns it. If another process adds or deletes rows, the inbox recounts
+/// the rows and continues.
 ///
 /// If the file or its log is deleted, moved or replaced, the inbox runs the events that it holds, and the receiver answers 503
 /// until the file is back or the process is restarted. If the file is damaged, the inbox runs all events that it can read. An
@@ -136,7 +138,7 @@ impl SqliteInbox {
         Self::builder(path).open(service).await
     }
 
-    /// Returns a builder, to set what isn't as the defaults are.
+    /// Returns a builder that overrides the defaults.
     pub fn builder(path: impl AsRef<Path>) -> SqliteInboxBuilder {
         SqliteInboxBuilder::new(path.as_ref())
     }

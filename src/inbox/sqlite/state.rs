@@ -21,9 +21,9 @@ use crate::waiters::Waiters;
 /// A `std` mutex, because no critical section awaits, blocks or runs the user's code.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Attempts that ended since the lock was taken last. Counted here, so that a worker needs no lock for it.
+    /// The number of attempts that ended since the lock was last taken. A worker needs no lock to count here.
     finished: AtomicUsize,
-    /// How many events a worker runs before it yields, as of its last event.
+    /// The number of events that a worker runs before it yields, as of its last event.
     batch_len: AtomicUsize,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct State {
     pub(super) stats: Stats,
     /// Whether the inbox refuses new events and starts none.
     pub(super) draining: bool,
-    /// Whether results can't be written now: no event starts.
+    /// Whether results can't be written now. If so, no event starts.
     pub(super) failing: bool,
     /// Why the inbox can't store or read events now.
     pub(super) problem: Option<Error>,
     /// Tasks that wait until no event is in flight.
     idle: Waiters,
-    /// Tasks that wait until no event runs.
+    /// Tasks that wait until no event is running.
     at_rest: Waiters,
 }
 
@@ -110,7 +110,7 @@ impl Shared {
 }
 
 impl State {
-    /// Decides about an event with a body of `size` bytes, and counts a refusal.
+    /// Decides whether the inbox accepts an event with a body of `size` bytes, and counts a refusal.
     pub(super) fn admit(
         &mut self,
         id: Fingerprint,
@@ -137,7 +137,7 @@ impl State {
         self.admissions.held(self.stored_events())
     }
 
-    /// Counts an event that is stored now.
+    /// Counts an event that was just stored.
     pub(super) fn stored(&mut self, size: u64) {
         self.stats.waiting += 1;
         self.stats.bytes += size;
@@ -227,7 +227,7 @@ impl State {
         self.stats.waiting += events;
     }
 
-    /// Counts an event that is dead and didn't run. Its stored body had `size` bytes.
+    /// Counts an event that was dead-lettered without a run. Its stored body had `size` bytes.
     pub(super) fn died_waiting(&mut self, size: usize) {
         self.stats.waiting = self.stats.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
@@ -259,7 +259,7 @@ impl State {
         self.may_start().then(|| self.window.reserve_slot())?
     }
 
-    /// Returns a receiver that is ready once no event runs, or `None` if none runs now.
+    /// Returns a receiver that is ready once no event is running, or `None` if none is running now.
     pub(super) fn at_rest(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.window.running() > 0).then(|| self.at_rest.wait())
     }

@@ -2,12 +2,12 @@ use std::collections::VecDeque;
 
 use crate::delivery::{Job, WorkerPool, WorkerSlot};
 
-/// How much of the store is in memory.
+/// The limits of the events in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowLimits {
     pub(super) events: usize,
     pub(super) bytes: usize,
-    /// How many attempts may have ended without their results being on disk.
+    /// The maximum number of ended attempts whose results aren't on disk yet.
     pub(super) unwritten: usize,
 }
 
@@ -18,27 +18,27 @@ pub(super) struct Window {
     pub(super) worker_pool: WorkerPool,
     /// Events whose attempt has ended and whose result isn't on disk yet.
     unwritten: usize,
-    /// Bytes of the bodies of all these events.
+    /// The total size of the bodies of all these events, in bytes.
     bytes: usize,
 }
 
-/// How much of the window is taken.
+/// The used part of the window.
 #[derive(Debug)]
 pub(super) struct Capacity {
     events: usize,
     bytes: usize,
-    /// Events that run, or will run next.
+    /// Events that are running, or will run next.
     pub(super) active: usize,
     limits: WindowLimits,
 }
 
 impl Capacity {
-    /// Returns whether there is room for one more event. An empty window always has room.
+    /// Returns whether there is space for one more event. An empty window always has space.
     pub(super) fn has_room(&self) -> bool {
         self.events == 0 || (self.events < self.limits.events && self.bytes < self.limits.bytes)
     }
 
-    /// Takes room for an event. `runs` is true if it will run.
+    /// Takes space for an event. `runs` is true if it will run.
     pub(super) fn take(&mut self, size: usize, runs: bool) {
         self.events += 1;
         self.active += usize::from(runs);
@@ -80,14 +80,14 @@ impl Window {
         self.ready.len()
     }
 
-    /// Takes the events out that wait for a worker.
+    /// Takes out the events that wait for a worker.
     pub(super) fn take_ready(&mut self) -> VecDeque<Box<Job>> {
         let ready = std::mem::take(&mut self.ready);
         self.bytes -= ready.iter().map(|job| job.size()).sum::<usize>();
         ready
     }
 
-    /// Returns whether another event may start, as far as unwritten results are concerned.
+    /// Returns whether the number of unwritten results lets another event start.
     pub(super) fn may_start(&self) -> bool {
         self.unwritten < self.limits.unwritten
     }
@@ -108,7 +108,7 @@ impl Window {
         self.bytes -= size;
     }
 
-    /// Returns how many events run, or wait until their result is on disk.
+    /// Returns how many events are running, or wait until their result is on disk.
     pub(super) fn running(&self) -> usize {
         self.worker_pool.busy() + self.unwritten
     }

@@ -16,19 +16,19 @@ use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, EventOutcome, Next, spawn_workers};
 use crate::runtime::{Clock, millis};
 
-/// How many commands a turn takes.
+/// The maximum number of commands per turn.
 const MAX_COMMANDS: usize = 16_384;
 
-/// How many rows a turn prunes or a query reads, so that events don't wait for long.
+/// The maximum number of rows that a turn prunes or a query reads, so events don't wait long.
 pub(super) const STEP: usize = 256;
 
 /// How long the writer waits for commands.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the writer waits for commands while something is to be tried again.
+/// How long the writer waits for commands while a retry is pending.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The thread that owns the database. In each turn it takes all commands that wait, writes them in one transaction, and
+/// The thread that owns the database. In each turn it takes all waiting commands, writes them in one transaction, and
 /// updates the shared state once.
 pub(super) struct Writer {
     pub(super) database: Database,
@@ -40,15 +40,15 @@ pub(super) struct Writer {
     message_ids: MessageIds,
     retention: Retention,
     timer: Option<Timer>,
-    /// Gone once the inbox and all its handles are dropped.
+    /// Can't be upgraded once the inbox and all its handles are dropped.
     inner: Weak<Inner>,
     /// Whether the next turn begins without waiting for a command.
     more: bool,
-    /// Whether the events that haven't started were unloaded, because the process ends.
+    /// Whether the events that haven't started were unloaded, because the process is shutting down.
     unloaded: bool,
 }
 
-/// When old dead letters are deleted.
+/// When the writer deletes old dead letters.
 struct Retention {
     keep: Duration,
     pruned_at: u64,
@@ -64,7 +64,7 @@ struct Timer {
 /// The part of the shared state that the rest of a turn needs.
 struct Turn {
     draining: bool,
-    /// Events that wait for a worker, less those for which a task spawns one.
+    /// The number of events that wait for a worker, minus the events for which a task spawns one.
     ready: usize,
     forgotten: u64,
 }
@@ -97,9 +97,9 @@ impl Writer {
         }
     }
 
-    /// Begins to deliver the events of earlier processes, and restores the message ids.
+    /// Starts to deliver the events of earlier processes, and restores the message ids.
     pub(super) fn start(&mut self) {
-        // Before the ids, so that events don't wait while a large store is read.
+        // Loads events before the ids, so that events don't wait while a large store is read.
         if self.load() {
             self.spawn_workers();
         }
@@ -155,7 +155,7 @@ impl Writer {
             self.prune(turn.forgotten);
             let failing = self.database.health.problem().is_some();
             self.database.tidy();
-            // The next turn shows that the inbox is well again.
+            // The next turn updates the inbox's health.
             self.more |= failing && self.database.health.problem().is_none();
         }
         self.set_timer();
@@ -183,7 +183,7 @@ impl Writer {
         let unavailable = !available;
         let (now, at) = (self.clock.now(), self.clock.system_time());
         self.recount();
-        // After a recount, numbers may be taken.
+        // A recount may have found that numbers are in use.
         let next_id = self.database.store.totals().next_id;
         let available = available && accepts.first().is_none_or(|first| first.number >= next_id);
         let storable = if available { &accepts[..] } else { &[] };
@@ -195,7 +195,7 @@ impl Writer {
         for complete in &written.completes {
             self.reschedule(complete);
         }
-        // An unavailable inbox accepts nothing, but only a failing one starts nothing.
+        // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
         let problem = self.database.health.problem().cloned();
         let schedule = &mut self.loader.schedule;
@@ -227,7 +227,7 @@ impl Writer {
         turn
     }
 
-    /// Takes note of rows that another process wrote or deleted.
+    /// Records rows that another process wrote or deleted.
     fn recount(&mut self) {
         if let Some(before) = self.database.recount() {
             let now = self.database.store.totals();
@@ -247,7 +247,7 @@ impl Writer {
         }
     }
 
-    /// Counts dead letters, then tells the hooks. Their events count as dead after that.
+    /// Counts dead letters, and then calls the hooks. Their events count as dead afterwards.
     fn report_dead_letters(&mut self, letters: &[DeadLetter], dropped: &Dropped) {
         if letters.is_empty() && dropped.unblocked.is_empty() {
             return;
@@ -260,7 +260,7 @@ impl Writer {
         }
     }
 
-    /// Counts the dead letters that are kept and dropped, and releases the keys that the dropped ones blocked.
+    /// Counts the kept and the dropped dead letters, and releases the keys that the dropped ones blocked.
     pub(super) fn count_dead_letters(&mut self, dropped: &Dropped) {
         for key in &dropped.unblocked {
             self.loader.schedule.release(Some(key));
@@ -292,7 +292,7 @@ impl Writer {
             return false;
         };
         let mut loaded = self.loader.load(&mut self.database, capacity, &self.clock);
-        // Before the inbox may become idle.
+        // This happens before the inbox can become idle.
         self.recount();
         self.more |= loaded.more;
         self.report_dead_letters(&loaded.letters, &loaded.dropped);
@@ -309,8 +309,8 @@ impl Writer {
         any
     }
 
-    /// Leaves the events on disk that haven't started. From now on the process ends on purpose, so it isn't a crash if it
-    /// ends while an event runs.
+    /// Leaves events that haven't started on disk. From now on the process is shutting down, so its end while an event
+    /// is running isn't a crash.
     fn unload(&mut self) {
         let ready = self.shared.update(|state| state.window.take_ready());
         discard(ready);
@@ -323,7 +323,7 @@ impl Writer {
         }
     }
 
-    /// Deletes dead letters and message ids that are too old, in small steps.
+    /// Deletes expired dead letters and message ids in small steps.
     fn prune(&mut self, forgotten: u64) {
         self.more |= self.batch_writer.forget(&mut self.database, forgotten);
         let now = self.clock.now();

@@ -13,7 +13,7 @@ use botisimo_webhooks::{AcceptErrorKind, Accepted, EventRouter, Inbox};
 /// How often the sender sends a refused event again, every 5 ms.
 const TRIES: usize = 6_000;
 
-/// An accepted event reaches its handlers once and unchanged, with any event type and any id.
+/// An accepted event reaches its handlers once and unchanged, for any event type and any id.
 pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on_any(runs.noting("any"));
@@ -72,8 +72,8 @@ pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactor
     }
 }
 
-/// A copy of an accepted event is a duplicate and isn't run, before and after the event has been handled, with and
-/// without a route.
+/// A copy of an accepted event is a duplicate and doesn't run. This holds before and after the event has been
+/// handled, with and without a route.
 pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
@@ -95,7 +95,8 @@ pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
     assert_eq!(opened.inbox.handle().stats().duplicates, 6);
 }
 
-/// Of concurrent copies one is new. The others are duplicates, or unavailable for a moment.
+/// Exactly one of several concurrent copies is accepted as new. For the others, the inbox returns `Duplicate`,
+/// or `unavailable` while the first copy is being stored.
 pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));

@@ -8,7 +8,7 @@ use super::runs::{Runs, event};
 use super::{DeliverySettings, InboxFactory};
 use botisimo_webhooks::{Event, EventRouter, HandlerError};
 
-/// A retry runs the routes that failed, and no route that finished.
+/// A retry runs only the routes that failed.
 pub(crate) async fn only_routes_that_failed_run_again(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let failing = runs.clone();

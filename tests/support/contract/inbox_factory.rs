@@ -16,7 +16,7 @@ pub(crate) trait InboxFactory: Sync {
     ) -> impl Future<Output = Opened<Self::Inbox>> + Send;
 }
 
-/// The settings of delivery that a law needs.
+/// The delivery settings that a law needs.
 #[derive(Clone, Debug)]
 pub(crate) struct DeliverySettings {
     /// Retries without delay.
@@ -36,7 +36,7 @@ impl DeliverySettings {
     }
 }
 
-/// An open inbox, and the means to observe the inbox.
+/// An open inbox, and the functions to observe it.
 pub(crate) struct Opened<I> {
     pub(super) inbox: I,
     pub(super) dead_letters: Option<DeadLetters>,
@@ -48,7 +48,7 @@ pub(crate) struct Opened<I> {
 type WaitIdle = Box<dyn Fn() -> BoxFuture<()> + Send + Sync>;
 
 impl<I: Inbox> Opened<I> {
-    /// Returns an inbox that knows by itself when it is idle, and that keeps its dead letters.
+    /// Returns an inbox that knows when it is idle, and that keeps its dead letters.
     pub(crate) fn new(inbox: I) -> Self {
         let handle = inbox.handle();
         let dead_letters = handle.dead_letters();
@@ -60,7 +60,7 @@ impl<I: Inbox> Opened<I> {
         }
     }
 
-    /// Sets how to wait until the inbox is idle. For an inbox whose events a worker handles.
+    /// Sets how to wait until the inbox is idle. Needed for an inbox whose events a worker handles.
     pub(crate) fn wait_idle<F>(mut self, wait_idle: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -69,7 +69,7 @@ impl<I: Inbox> Opened<I> {
         self
     }
 
-    /// Sets where the dead letters are. For an inbox whose worker keeps them.
+    /// Sets where the dead letters are. Needed for an inbox whose worker keeps them.
     pub(crate) fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
         self.dead_letters = Some(dead_letters);
         self

@@ -5,7 +5,7 @@ use super::row::{self, LETTER, letter, signed};
 use crate::delivery::{DeadLetter, OrderKey, Progress};
 use crate::runtime::to_millis;
 
-/// How many dead letters the store keeps, and whether they block their ordering keys.
+/// The limits of the stored dead letters, and whether dead letters block their ordering keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeadLetterLimits {
     pub(crate) letters: u64,
@@ -13,7 +13,7 @@ pub(crate) struct DeadLetterLimits {
     pub(crate) block_key: bool,
 }
 
-/// Dead letters that the store dropped because it keeps no more.
+/// Dead letters that the store dropped because of its limits.
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
     pub(crate) count: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Dropped {
     pub(crate) unblocked: Vec<OrderKey>,
 }
 
-/// A dead letter that is an event again.
+/// A dead letter that became an event again.
 #[derive(Debug)]
 pub(crate) struct Requeued {
     pub(crate) key: Option<OrderKey>,
@@ -34,7 +34,7 @@ pub(crate) struct Requeued {
 /// The table `dead_letters`.
 impl Store {
     /// Moves an event to the dead letters, and drops the oldest ones beyond the limits. The event's stored body has
-    /// `stored_size` bytes. The letter's body is longer if the stored body is invalid UTF-8.
+    /// `stored_size` bytes. The letter's body is longer if the stored body contains invalid UTF-8.
     pub(crate) fn dead_letter(
         &mut self,
         letter: &DeadLetter,
@@ -47,7 +47,7 @@ impl Store {
         self.delete_events(&mut [(letter.id(), stored_size)])?;
         let blocks = key.filter(|_| limits.block_key);
         if size as u64 > limits.bytes {
-            // It would displace all others, and then itself.
+            // This letter would displace all others and then be dropped itself.
             dropped.count += 1;
             dropped.unblocked.extend(blocks.cloned());
             return Ok(());
@@ -106,7 +106,7 @@ impl Store {
         id.optional()
     }
 
-    /// Deletes a dead letter, if there is one of this id.
+    /// Deletes the dead letter with this id, if it exists.
     pub(crate) fn delete_dead_letter(&mut self, id: u64) -> rusqlite::Result<Option<Requeued>> {
         let sql = "DELETE FROM dead_letters WHERE id = ?1 RETURNING order_key, blocks_key, octet_length(body)";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -125,7 +125,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Makes a dead letter an event again, with the same id. Routes that handled the event don't run again.
+    /// Turns a dead letter back into an event with the same id. Routes that handled the event don't run again.
     pub(crate) fn requeue(
         &mut self,
         letter: &DeadLetter,
@@ -159,7 +159,7 @@ impl Store {
         keys.filter_map(Result::transpose).collect()
     }
 
-    /// Returns whether there is a dead letter of this id that blocks its ordering key.
+    /// Returns whether the dead letter with this id exists and blocks its ordering key.
     pub(crate) fn blocks_key(&self, id: u64) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM dead_letters WHERE id = ?1 AND blocks_key = 1";
         self.connection.prepare_cached(sql)?.exists([signed(id)])
@@ -183,7 +183,8 @@ impl Store {
         statement.query_row([signed(id)], letter).optional()
     }
 
-    /// Returns the id, the event type and the time, by the inbox's clock, of up to `limit` dead letters with ids above `after`.
+    /// Returns up to `limit` dead letters with ids above `after`: the id, the event type, and the time by the inbox's
+    /// clock.
     pub(crate) fn dead_letter_types(
         &self,
         after: Option<u64>,

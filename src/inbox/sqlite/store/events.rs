@@ -8,7 +8,7 @@ use crate::runtime::to_millis;
 
 /// The table `events`.
 impl Store {
-    /// Adds events with their ids, which are higher than the ids of all events before them.
+    /// Adds events with their ids. Each id is higher than the ids of all earlier events.
     pub(crate) fn insert<'a>(
         &mut self,
         events: impl Iterator<Item = (u64, &'a Event, Option<&'a OrderKey>)>,
@@ -32,7 +32,7 @@ impl Store {
 
     /// Deletes events, given with the sizes of their bodies.
     pub(crate) fn delete_events(&mut self, events: &mut [(u64, usize)]) -> rusqlite::Result<()> {
-        // Events that were accepted one after another mostly end together. One statement deletes each run of ids.
+        // Consecutive events mostly end together. One statement deletes each range of consecutive ids.
         events.sort_unstable();
         for run in events.chunk_by(|(id, _), (next, _)| id + 1 == *next) {
             let (first, last) = (run[0].0, run[run.len() - 1].0);
@@ -48,7 +48,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the progress of an event and when its next attempt is due.
+    /// Writes the progress of an event, and the due time of its next attempt.
     pub(crate) fn reschedule(
         &mut self,
         id: u64,
@@ -66,8 +66,8 @@ impl Store {
         Ok(())
     }
 
-    /// Appends up to `limit` heads of the events after `id` to `heads`. After an error, `heads` has the heads before the
-    /// row that can't be read.
+    /// Appends up to `limit` heads of the events after `id` to `heads`. After an error, `heads` contains the heads
+    /// before the unreadable row.
     pub(crate) fn heads(
         &self,
         after: u64,
@@ -100,13 +100,13 @@ impl Store {
         Ok(key.optional()?.flatten())
     }
 
-    /// Marks an event as running, before it runs.
+    /// Marks an event as running before it runs.
     pub(crate) fn set_running(&mut self, id: u64) -> rusqlite::Result<()> {
         self.run("UPDATE events SET running = 1 WHERE id = ?1", [signed(id)])?;
         Ok(())
     }
 
-    /// Marks no event as running: the process ends on purpose.
+    /// Clears the running mark of all events, because the process is shutting down.
     pub(crate) fn clear_running(&mut self) -> rusqlite::Result<()> {
         self.run("UPDATE events SET running = 0 WHERE running = 1", [])?;
         Ok(())

@@ -3,7 +3,7 @@ use rusqlite::params;
 use super::Store;
 use super::row::{number, signed};
 
-/// The table `message_ids`, by which copies are recognized.
+/// The table `message_ids`, which the inbox uses to recognize copies.
 impl Store {
     /// Remembers message ids, given with the ids of their events.
     pub(crate) fn remember<'a>(

@@ -23,11 +23,11 @@ pub(super) use self::schema::open;
 pub(super) struct Store {
     connection: Connection,
     totals: Totals,
-    /// About how many bytes were written since [`take_written`](Store::take_written) was called last.
+    /// The approximate number of bytes written since the last call of [`take_written`](Store::take_written).
     written: u64,
 }
 
-/// Counts that SQLite could only get by reading whole tables.
+/// Counts that would otherwise need a read of whole tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     /// The id of the next event.
@@ -122,7 +122,7 @@ impl Store {
         });
         if changed.is_err() {
             self.totals = before;
-            // SQLite rolls back by itself after some errors.
+            // SQLite rolls back automatically after some errors.
             if !self.connection.is_autocommit() {
                 let _ = self.run("ROLLBACK", []);
             }
@@ -130,14 +130,14 @@ impl Store {
         changed
     }
 
-    /// Returns the path under which the inbox was opened last, unless it was closed since.
+    /// Returns the path under which the inbox was last opened, unless it has been closed since.
     pub(super) fn open_path(&self) -> rusqlite::Result<Option<PathBuf>> {
         let sql = "SELECT open_path FROM totals";
         let path: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
         Ok(path.map(PathBuf::from))
     }
 
-    /// Writes under which path the inbox is open, or that it is closed.
+    /// Writes the path under which the inbox is open, or that the inbox is closed.
     pub(super) fn set_open_path(&mut self, path: Option<&Path>) -> rusqlite::Result<()> {
         let path = path.map(Path::to_string_lossy);
         self.run("UPDATE totals SET open_path = ?1", [path])?;

@@ -83,14 +83,14 @@ impl StoredEvent {
         }
     }
 
-    /// Returns the dead letter of an event that doesn't run any more, because of `cause`.
+    /// Returns the dead letter of an event that no longer runs, because of `cause`.
     pub(crate) fn into_dead_letter(self, cause: &str, dead_lettered_at: SystemTime) -> DeadLetter {
         let received_at = time(self.received_at);
         DeadLetter::stored(
             (self.id, ""),
             &String::from_utf8_lossy(&self.body),
             (received_at, dead_lettered_at),
-            // `attempt` counts the attempt that won't be made, unless the process ended in it.
+            // `attempt` includes the next attempt. That attempt counts only if a process crashed during it.
             self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
             Some(Arc::from(cause)),
@@ -156,7 +156,7 @@ pub(super) fn routes(ends: &[RouteResult]) -> String {
     Value::Array(ends.iter().map(route).collect()).to_string()
 }
 
-/// Reads the finished routes. If the JSON isn't as this crate writes it, no route is finished: at worst a route runs again.
+/// Reads the finished routes. If the JSON has another form, no route counts as finished. At worst, a route runs again.
 fn ends(routes: &[u8]) -> Vec<RouteResult> {
     let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
         return Vec::new();

@@ -10,15 +10,15 @@ use crate::inbox::sqlite::error::{not_opened, unusable};
 /// Identifies a database of this crate: the bytes of `bwhk`.
 const APPLICATION_ID: i32 = 0x6277_686B;
 
-/// Each one migrates the schema to the next version. Released ones never change.
+/// The migrations. Each one updates the schema to the next version. Released migrations never change.
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-/// How long a transaction waits for another process that writes to the file. The writer waits too, so this is well below
+/// How long a transaction waits while another process writes to the file. The writer waits too, so this is well below
 /// the receiver's `response_timeout`.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A database up to this size is checked when it is opened, in about 20 ms. SQLite finds damage to a larger one when it
-/// reads the damaged page.
+/// A database up to this size is checked when it is opened, in about 20 ms. In a larger database, SQLite finds damage
+/// when it reads the damaged page.
 const MAX_CHECKED_BYTES: i64 = 16 << 20;
 
 /// Opens the database of an inbox. Creates it if the file is new or empty, and never changes a foreign file.
@@ -29,8 +29,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let explain = |error| not_opened(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
-    // The last connection to close a foreign database would empty its write-ahead log.
-    // A closure, because `DbConfig` isn't `Copy` in rusqlite 0.30.
+    // Otherwise, closing the last connection to a foreign database would empty its write-ahead log. A closure, because
+    // `DbConfig` isn't `Copy` in rusqlite 0.30.
     let keep = || DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     connection.set_db_config(keep(), true).map_err(explain)?;
     if connection.is_readonly(MAIN_DB).map_err(explain)? {
@@ -39,7 +39,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let version = version(&connection).map_err(explain)?;
     match version {
         Contents::Foreign => {
-            return Err(unusable(path, "it is a database of something else"));
+            return Err(unusable(path, "it is a database of another program"));
         }
         Contents::Ours(version) if version > MIGRATIONS.len() => {
             let newest = MIGRATIONS.len();
@@ -59,7 +59,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
 }
 
 enum Contents {
-    /// A database of this crate, of this schema version. 0 is an empty file.
+    /// A database of this crate with this schema version. Version 0 is an empty file.
     Ours(usize),
     Foreign,
 }
@@ -84,7 +84,7 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), Error> {
     if mode != "wal" {
         return Err(unusable(
             path,
-            "its file system doesn't support a write-ahead log, use a local disk",
+            "its file system doesn't support a write-ahead log: use a local disk",
         ));
     }
     // `FULL` syncs the log at each commit. The writer decides when to checkpoint.
@@ -119,7 +119,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     } else {
         Err(unusable(
             path,
-            "it is corrupt, `PRAGMA quick_check` says how",
+            "it is corrupt: `PRAGMA quick_check` shows the damage",
         ))
     }
 }

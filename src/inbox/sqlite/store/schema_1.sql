@@ -1,13 +1,13 @@
 -- Accepted events that haven't ended, in the order of acceptance.
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
-    -- By the system's clock, in milliseconds since the Unix epoch.
+    -- By the system clock, in milliseconds since the Unix epoch.
     received_at INTEGER NOT NULL,
     -- Events with the same key run one after another.
     order_key BLOB,
     -- The number of the next attempt, from 1.
     attempt INTEGER NOT NULL DEFAULT 1,
-    -- When the next attempt is due, by the inbox's clock (see totals). NULL: now.
+    -- When the next attempt is due, by the inbox's clock (see totals). NULL means now.
     due_at INTEGER,
     -- The routes that don't run again, as JSON: [{"route": "a"}, {"route": "b", "failed": "why"}].
     routes TEXT,
@@ -15,15 +15,15 @@ CREATE TABLE events (
     routes_waiting INTEGER NOT NULL DEFAULT 0,
     -- 1 while the event runs, if an earlier process accepted it.
     running INTEGER NOT NULL DEFAULT 0,
-    -- How many processes ended while the event was running.
+    -- The number of processes that ended while the event was running.
     crashes INTEGER NOT NULL DEFAULT 0,
-    -- The body as received. It is the last column, so that SQLite reads the others without it.
+    -- The body as received. This is the last column, so SQLite can read the others without it.
     body TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX events_running ON events (id) WHERE running = 1;
 
--- The message ids of accepted events, by which copies are recognized.
+-- The message ids of accepted events. The inbox uses them to recognize copies.
 CREATE TABLE message_ids (
     -- The id of the event.
     id INTEGER PRIMARY KEY,
@@ -32,7 +32,7 @@ CREATE TABLE message_ids (
     message_id TEXT NOT NULL
 ) STRICT;
 
--- Events with a route that failed for good.
+-- Events with a route that failed permanently.
 CREATE TABLE dead_letters (
     -- The id of the event.
     id INTEGER PRIMARY KEY,
@@ -40,7 +40,7 @@ CREATE TABLE dead_letters (
     event_type TEXT NOT NULL,
     received_at INTEGER NOT NULL,
     dead_lettered_at INTEGER NOT NULL,
-    -- The same time by the inbox's clock, by which dead letters are pruned.
+    -- The same time by the inbox's clock. Pruning uses this time.
     kept_since INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL,
     -- How each route ended, as JSON like events.routes.
@@ -66,10 +66,10 @@ CREATE TABLE totals (
     event_bytes INTEGER NOT NULL,
     dead_letters INTEGER NOT NULL,
     dead_letter_bytes INTEGER NOT NULL,
-    -- The inbox's clock at the last transaction, in milliseconds: it begins at the system time, and counts the time that
-    -- really passes, whatever the system's clock is set to.
+    -- The inbox's clock at the last transaction, in milliseconds. The clock starts at the system time, and counts
+    -- elapsed time, regardless of changes to the system clock.
     clock INTEGER NOT NULL,
-    -- How far the system's clock is ahead of it.
+    -- How far the system clock is ahead of the inbox's clock.
     clock_skew INTEGER NOT NULL,
     -- The path of the file while an inbox has it open. NULL once the inbox is closed.
     open_path TEXT
@@ -77,7 +77,7 @@ CREATE TABLE totals (
 
 INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0, 0, 0, NULL);
 
--- Readable events. SQLite can't parse JSON that is nested too deeply; such a body leaves the other rows readable.
+-- Readable events. SQLite can't parse JSON that is nested too deeply. The other rows stay readable next to such a body.
 CREATE VIEW pending AS
 SELECT
     id,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Store;
 use super::schema::BUSY_TIMEOUT;
 
-/// A page in the write-ahead log and its header.
+/// The size of a page in the write-ahead log, with its header.
 const FRAME_BYTES: u64 = 4096 + 24;
 
 /// How long a truncating checkpoint waits for readers.
@@ -12,13 +12,13 @@ const TRUNCATE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The write-ahead log after a checkpoint.
 pub(crate) struct Wal {
     pub(crate) bytes: u64,
-    /// Whether the database has everything that is in the log.
+    /// Whether the database contains the whole log.
     pub(crate) done: bool,
 }
 
 impl Store {
-    /// Copies the write-ahead log into the database, up to the first frame that a reader needs. Returns `None` if that
-    /// fails: the log stays as it is, and the next commit reports what is wrong.
+    /// Copies the write-ahead log into the database, up to the first frame that a reader needs. Returns `None` on
+    /// failure. The log then stays unchanged, and the next commit reports the error.
     pub(crate) fn checkpoint(&self) -> Option<Wal> {
         self.wal("PRAGMA wal_checkpoint(PASSIVE)")
     }
