@@ -97,7 +97,7 @@ impl Checkpoints {
         self.changed.notified().await;
     }
 
-    /// Records the identity of the stream. If the stream is another stream than before, none of its events is finished.
+    /// Records the identity of the stream. If the identity has changed, none of the stream's events is finished.
     pub(super) fn identify(&self, info: &Info) {
         let created = nanos(SystemTime::from(info.created));
         if self.stream() == created {
@@ -141,7 +141,7 @@ impl Checkpoints {
         });
     }
 
-    /// Records that an event is finished, unless it is from another stream than the current stream.
+    /// Records that an event is finished, unless it belongs to a different stream.
     pub(super) fn finish(&self, consumer: &str, stream: u64, (sequence, published): (u64, u64)) {
         self.change(|state| {
             if state.stream == stream
@@ -165,7 +165,7 @@ impl Checkpoints {
         is_finished
     }
 
-    /// Forgets the position of a consumer, but not that the group has it.
+    /// Forgets the position of a consumer, but keeps the consumer in the group's list.
     pub(super) fn reset(&self, consumer: &str) {
         self.change(|state| {
             state

@@ -1,4 +1,4 @@
-//! The durable consumers of a group. A worker creates missing consumers at their positions and compares existing ones.
+//! The durable consumers of a group. A worker creates missing consumers at their positions and compares existing consumers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -16,8 +16,8 @@ pub(super) struct Finished {
     floor: u64,
     /// The finished events above the floor: the first and the last sequence of each range.
     ranges: BTreeMap<u64, u64>,
-    /// When the newest finished event was published, in nanoseconds since the Unix epoch. A server that was restored from a backup
-    /// gives old sequences to new events, but publishes them later.
+    /// When the newest finished event was published, in nanoseconds since the Unix epoch. If a server is restored from a backup,
+    /// new events get old sequences, but their publication times are later.
     newest: u64,
 }
 

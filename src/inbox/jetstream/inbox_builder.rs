@@ -34,7 +34,7 @@ impl JetStreamInboxBuilder {
         self
     }
 
-    /// Sets how long the inbox waits for the stream's acknowledgement. After that the receiver answers 503. The default is 2.5 s,
+    /// Sets how long the inbox waits for the stream's acknowledgement. After that, the receiver answers 503. The default is 2.5 s,
     /// below the 3 s of [`response_timeout`](crate::WebhookLayer::response_timeout).
     ///
     /// If the acknowledgement arrives later, the event still counts as accepted. The
@@ -54,7 +54,8 @@ impl JetStreamInboxBuilder {
         self
     }
 
-    /// Opens the inbox: creates a missing stream if [`StreamSettings::create_if_missing`] is set, and compares an existing one.
+    /// Opens the inbox: creates a missing stream if [`StreamSettings::create_if_missing`] is set, and compares an existing stream
+    /// with the settings.
     ///
     /// # Errors
     ///

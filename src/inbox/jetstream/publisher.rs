@@ -187,7 +187,7 @@ impl Publisher {
         }
     }
 
-    /// Returns the answer to the outcome of a publication, and notes whether the stream accepts events.
+    /// Returns the answer to the outcome of a publication, and records whether the stream accepts events.
     fn judge(&self, acknowledged: &Result<PublishAck, PublishError>) -> Answer {
         let error = match acknowledged {
             Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),

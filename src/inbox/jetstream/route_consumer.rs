@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::plan::Plan;
 use crate::runtime::millis;
 
-/// The time between two warnings of a route's delay.
+/// The time between two warnings about a route's delay.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A route of a worker: its consumer and its running events.
@@ -66,7 +66,7 @@ impl RouteConsumer {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether another warning of a delay is due.
+    /// Returns whether another warning about a delay is due.
     pub(super) fn may_warn(&self, now: Instant) -> bool {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let due = warned.is_none_or(|last| now.saturating_duration_since(last) >= WARN_EVERY);

@@ -158,7 +158,8 @@ impl Stalls {
         }
     }
 
-    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, this worker stops.
+    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, this worker doesn't
+    /// retry the operation.
     pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
         let now = self.runtime.now();
         let key = (Some(Arc::clone(route)), operation);

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # Requirements
 ///
-/// A stream that this crate [creates](StreamSettings::create_if_missing) has these settings. An existing stream is compared with
-/// them, and the error names each mismatch.
+/// A stream that this crate [creates](StreamSettings::create_if_missing) has these settings. The crate compares an existing stream
+/// with them, and the error names each mismatch.
 ///
 /// | setting | value | why |
 /// |---|---|---|
@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # Other streams
 ///
-/// A worker needs two more streams. With the default name they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
+/// A worker needs two more streams. With the default name, they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
 /// for the positions of its group. A worker also runs without the checkpoints, but it logs warnings and forgets the position of a
 /// deleted consumer.
 ///
@@ -82,7 +82,7 @@ impl StreamSettings {
     }
 
     /// Sets the prefix of all subjects: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The subjects of the other streams append `-dead`
-    /// and `-checkpoint` to it.
+    /// and `-checkpoint` to the prefix.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

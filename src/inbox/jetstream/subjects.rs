@@ -15,7 +15,7 @@ const MAX_SUBJECT: usize = 512;
 /// Stands for a name that is too long. No encoded segment equals it.
 const LONG: &str = "=long";
 
-/// Ends every subject, so that a single filter matches `a.b` and every type below it.
+/// The last segment of every subject, so that a single filter matches `a.b` and every type below it.
 const END: &str = "$";
 
 /// The subjects below a prefix.

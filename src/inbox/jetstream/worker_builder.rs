@@ -195,7 +195,7 @@ impl JetStreamWorkerBuilder {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, some streams and consumers may have been created. Nothing runs.
+    /// If the future is dropped, some streams and consumers may have been created. No worker runs.
     pub async fn start(self, router: EventRouter) -> Result<JetStreamWorker, Error> {
         self.start_layered(router, |router| router).await
     }
