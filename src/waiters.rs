@@ -4,7 +4,7 @@ use futures_channel::oneshot;
 
 use crate::catch_panic::catch_panic;
 
-/// The tasks that wait for a signal.
+/// The tasks that are waiting for a signal.
 ///
 /// Before the list grows, `wait` removes dropped receivers. So the capacity is at most about twice the number of waiting
 /// tasks.

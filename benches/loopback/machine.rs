@@ -19,7 +19,7 @@ pub(crate) fn name() -> String {
     format!("{cores} cores of {model}")
 }
 
-/// Returns the median time in which the disk writes and syncs one page.
+/// Returns the median time that the disk takes to write and sync one page.
 pub(crate) fn fsync() -> Result<Duration, Fault> {
     let folder = Folder::new("fsync")?;
     let mut file = fs::File::create(format!("{}/file", folder.path()))?;

@@ -40,7 +40,7 @@ impl<T> Hooks<T> {
     }
 }
 
-/// Copies the list of hooks. A hook that is added later belongs to one list only.
+/// Copies the list of hooks. A hook that is added later to one list isn't in the other list.
 impl<T> Clone for Hooks<T> {
     fn clone(&self) -> Self {
         Self {

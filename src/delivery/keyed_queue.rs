@@ -3,7 +3,7 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use super::{Job, OrderKey};
 
-/// The jobs that wait for a worker. Jobs of one key run in order.
+/// The jobs that are waiting for a worker. Jobs of one key run in order.
 ///
 /// A key is present while one of its events is in flight. The key's first event is ready, running or waiting for its next
 /// attempt. The key's other events wait in a separate queue, so they don't delay other keys. When the last event of a key
@@ -11,7 +11,7 @@ use super::{Job, OrderKey};
 #[derive(Default)]
 pub(crate) struct KeyedQueue {
     ready: VecDeque<Box<Job>>,
-    /// The jobs that wait behind the first event of each key.
+    /// The jobs that are waiting behind the first event of each key.
     followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
     /// The number of followers of all keys.
     held_back: usize,
@@ -79,7 +79,7 @@ impl KeyedQueue {
         self.ready.len()
     }
 
-    /// Returns the number of jobs that wait for a worker or for another job of their key.
+    /// Returns the number of jobs that are waiting for a worker or for another job of their key.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len() + self.held_back
     }

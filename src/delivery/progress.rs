@@ -127,7 +127,7 @@ impl Progress {
             .extend(handled.map(|each| RouteResult::done(each.name())));
     }
 
-    /// Ends the event and drops the routes that wait for the next attempt.
+    /// Ends the event and drops the routes that are waiting for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
         let routes = self.routes.get_or_insert_default();
         let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());

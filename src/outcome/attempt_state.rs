@@ -33,7 +33,7 @@ struct Recorded {
     matched: bool,
     /// Whether the attempt has reached its timeout.
     expired: bool,
-    /// The routers that wait for the attempt's timeout.
+    /// The routers that are waiting for the attempt's timeout.
     deadline: Waiters,
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn route_finished(
     } = *attempt;
     let last = retry_in.is_none();
     if let Some(failure) = failure {
-        // A string, so that the subscriber escapes line breaks.
+        // Log a string, so that the subscriber escapes line breaks.
         log!(
             warn,
             event_id,

@@ -197,7 +197,7 @@ impl de::Error for Problem {
     }
 }
 
-/// Returns the table's text for the prefix with which the message starts.
+/// Returns the table's text for the message's prefix.
 fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
     table
         .iter()

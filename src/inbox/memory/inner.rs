@@ -19,7 +19,7 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the queue. If no job is in flight afterwards, wakes the tasks that wait for an idle inbox.
+    /// Changes the queue. If no job is in flight afterwards, wakes the tasks that are waiting for an idle inbox.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue();
         let changed = change(&mut queue);

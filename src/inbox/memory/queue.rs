@@ -23,7 +23,7 @@ pub(super) struct Queue {
     limits: QueueLimits,
     jobs: KeyedQueue,
     pub(super) worker_pool: WorkerPool,
-    /// The number of jobs that wait for their next attempt.
+    /// The number of jobs that are waiting for their next attempt.
     retrying: usize,
     /// Bytes of the bodies of all jobs in flight.
     bytes: usize,
@@ -38,9 +38,9 @@ pub(super) struct Queue {
     pub(super) dead_letters: DeadLetterQueue,
     /// The counts that aren't derived from other fields.
     stats: Stats,
-    /// The tasks that wait until nothing is in flight.
+    /// The tasks that are waiting until nothing is in flight.
     idle: Waiters,
-    /// The jobs that wait for their next attempt. A drain wakes them.
+    /// The jobs that are waiting for their next attempt. A drain wakes them.
     drain: Waiters,
 }
 
@@ -193,7 +193,7 @@ impl Queue {
         }
     }
 
-    /// Counts a job that waits for its next attempt. Returns a receiver that resolves when a drain begins, or `None` if the
+    /// Counts a job that is waiting for its next attempt. Returns a receiver that resolves when a drain begins, or `None` if the
     /// inbox is draining.
     pub(super) fn retry(&mut self) -> Option<oneshot::Receiver<()>> {
         self.worker_pool.done();
@@ -265,7 +265,7 @@ impl Queue {
         (self.in_flight() > 0).then(|| self.idle.wait())
     }
 
-    /// If no job is in flight, returns the tasks that wait for an idle inbox.
+    /// If no job is in flight, returns the tasks that are waiting for an idle inbox.
     pub(super) fn take_idle_waiters(&mut self) -> Option<Waiters> {
         (self.in_flight() == 0).then(|| self.idle.take())
     }

@@ -32,7 +32,7 @@ impl Inner {
     }
 }
 
-/// A job that waits for its next attempt. If the runtime drops the job, its event is dead-lettered.
+/// A job that is waiting for its next attempt. If the runtime drops the job, its event is dead-lettered.
 struct RetryGuard {
     inner: Arc<Inner>,
     /// Taken when the delay is over.
