@@ -70,7 +70,7 @@ impl Clock {
         self.read(last)
     }
 
-    /// Reads the clock while a process runs. `last` is an earlier reading.
+    /// Reads the clock while a process is running. `last` is an earlier reading.
     pub(crate) fn read(&self, last: ClockReading) -> ClockReading {
         let now = self.now();
         let last = ClockReading { now, ..last };

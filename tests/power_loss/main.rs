@@ -43,7 +43,7 @@ fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
     place.start_by(strace)
 }
 
-/// Sends events over several connections at once, and returns the ids of the events that were answered 200.
+/// Sends events over several concurrent connections, and returns the ids of the events that were answered 200.
 fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
     let taken = Mutex::new(HashSet::new());
     thread::scope(|scope| {
@@ -211,7 +211,7 @@ fn a_disk_that_keeps_only_synced_data_has_every_event_answered_200() {
     answered.sort_unstable();
     let mut answered = answered.into_iter().peekable();
     let (mut disk, mut owed, mut states) = (Disk::default(), Vec::new(), 0);
-    // The changes of the files and the answers, by the lines of the trace.
+    // The file changes and the answers, by line of the trace.
     calls.sort_by_key(|call| call.ended);
     for call in &calls {
         while let Some((_, id)) = answered.next_if(|(begun, _)| *begun < call.ended) {
@@ -240,7 +240,7 @@ fn checkpoints(calls: &[Call]) -> usize {
     later.filter(|call| call.file.ends_with("inbox.db")).count()
 }
 
-/// The files of an inbox, both as the process sees them and as they were synced.
+/// The files of an inbox: the state that the process sees, and the synced state.
 #[derive(Default)]
 struct Disk {
     seen: HashMap<String, Vec<u8>>,
@@ -336,7 +336,7 @@ fn ids(data: &[u8]) -> impl Iterator<Item = String> {
 }
 
 /// Parses the output of strace: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`. If another call
-/// interrupts the call, the call is on two lines. Leaves out failed calls.
+/// starts before a call ends, strace splits that call into two lines. Leaves out failed calls.
 fn calls(trace: &str) -> Vec<Call> {
     let (mut calls, mut unfinished) = (Vec::new(), HashMap::new());
     for (at, line) in trace.lines().enumerate() {

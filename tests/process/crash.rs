@@ -203,7 +203,7 @@ impl Sender {
     fn send(&mut self, addr: SocketAddr, answers: &AtomicUsize) {
         let mut client = Client::new(addr);
         loop {
-            // The sender sends most of these events again, as the real sender does.
+            // Like the real sender, this sender sends most of these events again.
             let again = self.unanswered_last.take().filter(|_| self.rng.bool());
             let copied = match self.rng.u8(..10) {
                 0 => self.rng.choice(&self.taken).cloned(),
@@ -324,7 +324,7 @@ impl Truth {
             let hits = self.hits.get(id).copied().unwrap_or(0);
             assert!(*times <= 1 + hits, "{id} ran {times} times, {hits} kills");
         }
-        // The table of message ids has every id that was ever on disk.
+        // The table of message ids contains every id that was ever on disk.
         self.ended = remembered
             .into_iter()
             .filter(|id| !on_disk.contains(id))
@@ -351,8 +351,8 @@ impl Truth {
         }
     }
 
-    /// Checks that no event of a key runs before the previous event has ended. Each sender sends the events of
-    /// its key one after another.
+    /// Checks that no event of a key runs before the key's previous event has ended. Each sender sends the
+    /// events of its key one after another.
     fn check_order(&mut self, line: &Line) {
         let Some(numbers) = line.id.strip_prefix("keyed-") else {
             return;

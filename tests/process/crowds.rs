@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// The limit of a body, and of all bodies at once.
+/// The size limit of a body, and of all bodies together.
 const LIMIT: usize = 1 << 20;
 const ACK: Duration = Duration::from_secs(3);
 /// The maximum delay of an answer on a busy machine.

@@ -377,8 +377,8 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     assert!(all().all(|id| ran.contains(id)));
 }
 
-/// Finds the page of the table of events that contains an event of this id. Returns the offset and the text of
-/// the page.
+/// Finds the page of the table of events that contains the event with this id. Returns the offset and the text
+/// of the page.
 fn leaf_with(file: &[u8], id: &str) -> (u64, String) {
     const LEAF: u8 = 0x0D;
     let wanted = format!("\"messageId\":\"{id}\"");

@@ -40,7 +40,7 @@ async fn the_writer_thread_of_an_idle_or_waiting_inbox_sleeps() {
     assert!(used < 30, "{used} ticks of 10 ms");
 }
 
-/// Returns the ticks of CPU time that the writer threads of this process have used.
+/// Returns the CPU time that this process's writer threads have used, in ticks.
 fn cpu() -> u64 {
     let mut ticks = 0;
     for task in fs::read_dir("/proc/self/task")

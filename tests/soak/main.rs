@@ -1,5 +1,5 @@
-//! All faults at once, in rounds: handlers that panic, hang and fail, clients that leave, copies, a full inbox,
-//! drains and restarts. Every accepted event ends, the counts always balance, and memory stays flat.
+//! Rounds with all faults together: handlers that panic, hang and fail, clients that disconnect, copies, a full
+//! inbox, drains and restarts. Every accepted event ends, the counts always balance, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture` runs longer.
 #![cfg(feature = "tokio")]

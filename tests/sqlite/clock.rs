@@ -1,5 +1,5 @@
-//! Clocks that are wrong, are changed or are suspended. The inbox deletes nothing early, and no attempt waits
-//! longer than the policy allows.
+//! Clocks that are wrong, that change, or that stop during a suspend. The inbox deletes nothing early, and no
+//! attempt waits longer than the policy allows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ async fn open(place: &InboxFile, clock: &ManualClock, router: EventRouter) -> Sq
         .unwrap()
 }
 
-/// Returns the ids of the dead letters, after the writer had a turn to prune them.
+/// Returns the ids of the dead letters, after the writer has had a turn to prune them.
 async fn letters(inbox: &SqliteInbox) -> Vec<u64> {
     let letters = inbox.handle().dead_letters().unwrap();
     let mut ids = Vec::new();
@@ -276,9 +276,9 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
 /// A step of the property test, on an inbox and its clocks.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Lets time pass while a process runs.
+    /// Lets time pass while a process is running.
     Advance(i64),
-    /// Sets the system clock, or lets the machine sleep, while a process runs.
+    /// Sets the system clock, or suspends the machine, while a process is running.
     Set(i64),
     /// Ends the process. The next process starts after the system clock has moved by this duration.
     Restart(i64),

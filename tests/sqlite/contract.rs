@@ -1,4 +1,4 @@
-//! The inbox on disk fulfils the contract of inboxes.
+//! The inbox on disk satisfies the contract of inboxes.
 
 use botisimo_webhooks::{EventRouter, SqliteInbox};
 

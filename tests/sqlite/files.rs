@@ -294,7 +294,7 @@ async fn a_backup_has_all_events_if_sqlite_makes_it_or_if_it_has_all_files() {
         .execute("VACUUM INTO ?1", [into.to_str()])
         .unwrap();
     assert_eq!(recovered(&vacuumed).await, 3);
-    // The test copies the database first and its log second, while no process writes.
+    // The test copies the database first and its log second, while no process is writing.
     let copied = copy(&place, &["", "-wal"]);
     assert_eq!(recovered(&copied).await, 3);
     // A copy of the database file alone lacks the events of the log, and `open` reports this.

@@ -325,7 +325,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
     drop((inbox, handle));
     gate.add_permits(1);
     drop(place.closed().await);
-    // The first event has ended. The second blocks the key in the next process.
+    // The first event has ended. The second event blocks the key in the next process.
     let inbox = open().await.unwrap();
     others(&inbox, "y").await;
     // The blocked events run in order.

@@ -1,5 +1,5 @@
-//! Other connections to the file while the inbox works. They can read all data. While another connection blocks
-//! the inbox, the inbox refuses events.
+//! Other connections to the file while the inbox is open. They can read all data. While another connection
+//! blocks the inbox, the inbox refuses events.
 
 use std::fs;
 use std::sync::Arc;
@@ -279,7 +279,7 @@ async fn dead_letters_and_replays_count_against_the_wal_limit() {
         assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
         wait_idle(&handle).await;
     }
-    // The test writes 3 MB of letters five times. Each step of a replay is written at once.
+    // The test writes 3 MB of letters five times. A replay writes each step immediately.
     assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));
     let stats = handle.stats();
     assert_eq!((stats.replayed, stats.dead), (600, 750));

@@ -360,7 +360,7 @@ async fn at_the_limit_of_crashes_an_event_is_dead_lettered_and_never_runs() {
     for letter in &letters {
         assert_eq!(
             letter.cause(),
-            Some("the process ended 2 times while it ran")
+            Some("the process ended 2 times while the event was running")
         );
         // The attempt during which the process ended counts.
         assert_eq!(letter.attempts(), 1);
@@ -390,7 +390,7 @@ async fn an_event_returned_to_disk_is_no_poison_candidate() {
     assert_eq!(log.counts().len(), 3);
 }
 
-/// The bug: the loader read the whole backlog at once if no event could be decoded.
+/// The bug: the loader read the whole backlog in one turn if no event could be decoded.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let place = place(3000, 0).await;

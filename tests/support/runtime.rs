@@ -101,7 +101,7 @@ impl Runtime for TestRuntime {
     }
 }
 
-/// A runtime whose clock stands still until a test moves it. Its tasks run on tokio.
+/// A runtime whose clock doesn't move until a test moves it. Its tasks run on tokio.
 #[derive(Clone)]
 pub(crate) struct ManualClock {
     tasks: tokio::runtime::Handle,

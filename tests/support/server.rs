@@ -1,4 +1,4 @@
-//! A server of webhooks over an inbox on disk, in a process that runs the test binary again. Also contains its
+//! A webhook server over an inbox on disk, in a process that runs the test binary again. Also contains its
 //! client.
 
 use std::collections::HashMap;
@@ -266,7 +266,7 @@ impl ServerFolder {
         self.start_by(Command::new(own_binary()))
     }
 
-    /// Starts a server by a command that ends with the path of this binary.
+    /// Starts a server with a command that ends with the path of this binary.
     pub(crate) fn start_by(&self, mut command: Command) -> Starting {
         command
             .env("SERVER_INBOX", self.name.as_ref().unwrap_or(&self.inbox))

@@ -135,7 +135,7 @@ pub(crate) fn logging(log: &Log) -> EventRouter {
     EventRouter::new().on("a", move |event: Event| async move { log.run(&event) })
 }
 
-/// Returns a router that logs its runs, each of which ends with a permit of the gate.
+/// Returns a router that logs its runs. Each run ends when it gets a permit from the gate.
 pub(crate) fn gated(log: &Log, gate: &Arc<Semaphore>) -> EventRouter {
     let (log, gate) = (log.clone(), Arc::clone(gate));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -144,7 +144,7 @@ pub(crate) fn gated(log: &Log, gate: &Arc<Semaphore>) -> EventRouter {
     })
 }
 
-/// Returns a router that logs its runs, each of which fails permanently.
+/// Returns a router that logs its runs. Each run fails permanently.
 pub(crate) fn failing(log: &Log) -> EventRouter {
     let log = log.clone();
     EventRouter::new().on("a", move |event: Event| async move {

@@ -204,7 +204,7 @@ impl SqliteInboxBuilder {
             .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
         let run = move || {
             match setup.open(&weak) {
-                // If the future was dropped, the inbox is gone and `run` returns at once.
+                // If the future was dropped, the inbox has been dropped and `run` returns immediately.
                 Ok(writer) => {
                     let _ = opened.send(Ok(()));
                     let _ = catch_panic(|| writer.run(&received));

@@ -28,7 +28,7 @@ pub(super) struct Accept {
     pub(super) id: Fingerprint,
     pub(super) key: Option<OrderKey>,
     pub(super) parent_span: ParentSpan,
-    /// Message ids of the events up to this one are forgotten.
+    /// The inbox has forgotten the message ids of the events up to this one.
     pub(super) forgotten: u64,
     pub(super) answer: Answer,
 }

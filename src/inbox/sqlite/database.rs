@@ -47,7 +47,7 @@ struct WalLimit {
 
 /// Detects changes that other connections make to the database.
 struct Changes {
-    /// SQLite's data version, which changes with them.
+    /// SQLite's data version. A commit by another connection changes it.
     version: i64,
     /// When the version was last read, by the inbox's clock.
     checked_at: u64,
@@ -106,7 +106,7 @@ impl Database {
         changed
     }
 
-    /// Reports that the database fails.
+    /// Reports a failure of the database.
     pub(super) fn failed(&mut self, error: rusqlite::Error) {
         let fault = Fault::of(&error);
         self.changes.recount |= is_conflict(&error);
@@ -179,7 +179,7 @@ impl Database {
             return;
         };
         // With successive readers, a checkpoint can finish while the log still grows. SQLite restarts the log only
-        // while no process reads it.
+        // while no process is reading it.
         if wal.bytes >= self.wal.max_bytes / 2
             && let Some(truncated) = self.store.truncate_wal()
         {

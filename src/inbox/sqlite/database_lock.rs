@@ -12,7 +12,7 @@ pub(super) struct DatabaseLock {
     id: super::file_identity::FileId,
 }
 
-/// On other platforms, a lock on the whole file would lock SQLite out too.
+/// On other platforms, a lock on the whole file would also lock out SQLite.
 #[cfg(not(target_os = "linux"))]
 impl DatabaseLock {
     pub(super) fn try_acquire(_: &Path) -> io::Result<Option<Self>> {

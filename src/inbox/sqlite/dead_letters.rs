@@ -40,7 +40,8 @@ impl DeadLetterStore for Inner {
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
-            // A dead letter that is added after this isn't replayed, so an event that fails again doesn't run forever.
+            // This call doesn't replay dead letters that are added later, so an event that fails again doesn't run
+            // forever.
             let (until, mut after, mut replayed) = (self.clock.now(), None, 0);
             loop {
                 let pattern = pattern.clone();
@@ -174,7 +175,7 @@ impl Writer {
         refusal.map_or(Ok(replayed), Err)
     }
 
-    /// Returns how many of the dead letters may be replayed now, and why the next one may not.
+    /// Returns how many of the dead letters can be replayed now, and why the next one can't.
     fn admit_replays(&self, letters: &[DeadLetter]) -> Result<(usize, Option<Error>), Error> {
         let blocked = self.database.is_blocked();
         let (draining, limits, mut held) = {

@@ -25,7 +25,8 @@ use crate::telemetry::{self, ParentSpan};
 /// How long an event waits after the runtime dropped its attempt.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
-/// The state that the clones and handles of an inbox share. Once it is dropped, the writer ends and unlocks the file.
+/// The state that the clones and handles of an inbox share. When this state is dropped, the writer ends and unlocks the
+/// file.
 pub(super) struct Inner {
     pub(super) commands: Sender<Command>,
     pub(super) shared: Arc<Shared>,
@@ -36,8 +37,8 @@ pub(super) struct Inner {
 
 /// Spawns a worker on drop, if events wait for one.
 ///
-/// An accepted event gets its worker from the task that waits for the answer: a runtime spawns faster from its own
-/// threads than from the writer's. If that task is dropped, the event still gets its worker.
+/// An accepted event gets its worker from the task that waits for the answer, because a runtime spawns faster from its
+/// own threads. If that task is dropped, the event still gets its worker.
 pub(super) struct SpawnOnDrop {
     inner: Arc<Inner>,
 }

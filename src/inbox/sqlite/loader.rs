@@ -98,7 +98,7 @@ impl Loader {
                 continue;
             };
             let recovered = id <= self.recovered;
-            // A recovered event is marked as running, so no more are loaded than can run.
+            // The loader marks recovered events as running, so it loads only as many as can run.
             if !capacity.has_room() || (recovered && capacity.active >= self.concurrency) {
                 break;
             }
@@ -183,7 +183,7 @@ impl Loader {
     fn sort(&mut self, stored: StoredEvent, recovered: bool, loaded: &mut Loaded) -> bool {
         let (id, crashes) = (stored.id, stored.crashes);
         if crashes >= self.max_crashes {
-            let cause = format!("the process ended {crashes} times while it ran");
+            let cause = format!("the process ended {crashes} times while the event was running");
             loaded.undeliverable.push((stored, cause));
             return false;
         }

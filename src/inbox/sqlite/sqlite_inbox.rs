@@ -18,8 +18,8 @@ use crate::runtime::Runtime;
 /// An inbox that stores accepted events in a SQLite file. The receiver answers 200 once the event would survive a crash or a
 /// power failure.
 ///
-/// Concurrent events share one transaction (group commit). After a start, the inbox runs the events that hadn't ended. Only a
-/// window of the events is in memory.
+/// Concurrent events share one transaction (group commit). After a restart, the inbox runs the events that hadn't
+/// ended. Only a window of the events is in memory.
 ///
 /// # At least once
 ///
@@ -75,7 +75,7 @@ use crate::runtime::Runtime;
 ///
 /// `.backup` of `sqlite3` and `VACUUM INTO` copy the database while the inbox is open. A copy of all files is complete
 /// if the process has stopped, or if the copy is an atomic snapshot. A copy of the database file alone lacks the last
-/// events and results that are only in the log: these events are lost, and events that had ended run again.
+/// events and results that are only in the log. These events are lost, and events that had ended run again.
 ///
 /// To restore a backup, stop the process, delete `-wal` and `-shm`, and replace the database. The inbox then runs the events
 /// that hadn't ended when the backup was made.
@@ -83,9 +83,9 @@ use crate::runtime::Runtime;
 /// # Clocks
 ///
 /// The duplicate window, the retention of dead letters and due times use the inbox's own clock. This clock counts the
-/// time while a process runs. It also counts the time between two processes, if the system clock shows at most a day.
-/// Longer times don't count, because the system clock may be wrong. The time while the machine is suspended doesn't
-/// count either.
+/// time while a process is running. It also counts the time between two processes, if the system clock shows at most a
+/// day. Longer times don't count, because the system clock may be wrong. The time while the machine is suspended
+/// doesn't count either.
 ///
 /// So if the system clock is wrong or is changed, the inbox deletes nothing early, and no attempt waits longer than
 /// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system clock.

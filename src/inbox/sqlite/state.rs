@@ -227,7 +227,7 @@ impl State {
         self.stats.waiting += events;
     }
 
-    /// Counts an event that was dead-lettered without a run. Its stored body had `size` bytes.
+    /// Counts an event that became a dead letter without a run. Its stored body had `size` bytes.
     pub(super) fn died_waiting(&mut self, size: usize) {
         self.stats.waiting = self.stats.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);

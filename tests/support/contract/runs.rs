@@ -10,7 +10,7 @@ use botisimo_webhooks::{Accepted, Event, Inbox};
 /// The limit of every wait, by the clock of the inbox's runtime.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The runs of all routes, in the order in which they began.
+/// The runs of all routes, in the order of their starts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     runs: Arc<Mutex<Vec<Run>>>,

@@ -103,8 +103,8 @@ impl Store {
         self.written += size as u64 * 3 / 2;
     }
 
-    /// Runs `change` in a transaction, at the time that `clock` shows. When this returns `Ok`, the change has been synced to
-    /// disk; otherwise nothing has changed, neither in the database nor in the totals.
+    /// Runs `change` in a transaction, at the time that `clock` shows. If this returns `Ok`, the change has been synced
+    /// to disk. Otherwise, neither the database nor the totals have changed.
     pub(super) fn transaction<T>(
         &mut self,
         clock: ClockReading,
@@ -116,7 +116,7 @@ impl Store {
         let changed = begun.and_then(|_| change(self)).and_then(|changed| {
             self.write_totals(before)?;
             self.run("COMMIT", [])?;
-            // A commit writes a few pages besides the pages of the bodies.
+            // A commit writes a few pages in addition to the pages of the bodies.
             self.written += 5 * 4096;
             Ok(changed)
         });

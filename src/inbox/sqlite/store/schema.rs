@@ -13,8 +13,8 @@ const APPLICATION_ID: i32 = 0x6277_686B;
 /// The migrations. Each one updates the schema to the next version. Released migrations never change.
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-/// How long a transaction waits while another process writes to the file. The writer waits too, so this is well below
-/// the receiver's `response_timeout`.
+/// How long a transaction waits while another process writes to the file. The writer also waits, so this timeout is
+/// well below the receiver's `response_timeout`.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A database up to this size is checked when it is opened, in about 20 ms. In a larger database, SQLite finds damage

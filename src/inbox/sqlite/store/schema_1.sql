@@ -13,7 +13,7 @@ CREATE TABLE events (
     routes TEXT,
     -- 1 if routes of a router wait for the next attempt, so that a layer around the router can't end the event.
     routes_waiting INTEGER NOT NULL DEFAULT 0,
-    -- 1 while the event runs, if an earlier process accepted it.
+    -- 1 while the event is running, if an earlier process accepted it.
     running INTEGER NOT NULL DEFAULT 0,
     -- The number of processes that ended while the event was running.
     crashes INTEGER NOT NULL DEFAULT 0,
