@@ -279,7 +279,7 @@ async fn dead_letters_and_replays_count_against_the_wal_limit() {
         assert_eq!(dead.replay_matching(&all).await.unwrap(), 150);
         wait_idle(&handle).await;
     }
-    // The test writes 3 MB of letters five times. A replay writes each step immediately.
+    // The test writes 3 MB of letters five times. A replay writes each step in one transaction.
     assert!(log_bytes(&place) < 10 << 20, "{}", log_bytes(&place));
     let stats = handle.stats();
     assert_eq!((stats.replayed, stats.dead), (600, 750));

@@ -11,7 +11,7 @@ use super::store::{Store, Totals};
 use crate::error::Error;
 use crate::runtime::Clock;
 
-/// The number of bytes that the writer writes between two checkpoints.
+/// The approximate number of bytes written between two checkpoints.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// The maximum time between two writes of the inbox's clock: an hour, in milliseconds.

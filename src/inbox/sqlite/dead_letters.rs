@@ -191,8 +191,8 @@ impl Writer {
             } else if blocked {
                 Some(AcceptError::unavailable())
             } else if limits.are_reached(held, size) {
-                // Events that wait for this dead letter may take all the space. Only a replay of the dead letter frees
-                // it.
+                // Events that wait for this dead letter may take all the space. Without the replay, that space would
+                // stay taken.
                 let blocks_key = self.database.store.blocks_key(letter.id());
                 (!blocks_key.map_err(query_failed)?).then(AcceptError::full)
             } else {

@@ -27,7 +27,8 @@ pub(super) struct Loader {
 
 /// Rows of events that the totals count and the loader hasn't read yet.
 ///
-/// Once all rows are read, this is zero, unless another program changed the rows while no inbox had the file open.
+/// Once all rows are read, both counts are zero, unless another program changed the rows while no inbox had the file
+/// open.
 pub(super) struct Unread {
     events: i128,
     bytes: i128,

@@ -57,8 +57,8 @@ use crate::runtime::Runtime;
 /// the inbox logs a warning.
 ///
 /// Only one inbox can own the file, no matter which name it is opened under. The inbox follows symbolic links, and
-/// locks a file next to the database whose name ends with `-lock`. On Linux the inbox also locks the database, so a
-/// second inbox can't open it through a hard link or after the lock file is deleted.
+/// locks a file next to the database whose name ends with `-lock`. On Linux the inbox also locks the database. So a
+/// second inbox can't open it through a hard link, or after the lock file is deleted.
 ///
 /// # Where the file lies
 ///
@@ -97,9 +97,10 @@ use crate::runtime::Runtime;
 /// then every minute, and [`Handle::health`] returns it. If another process adds or deletes rows, the inbox recounts
 /// the rows and continues.
 ///
-/// If the file or its log is deleted, moved or replaced, the inbox runs the events that it holds, and the receiver answers 503
-/// until the file is back or the process is restarted. If the file is damaged, the inbox runs all events that it can read. An
-/// event whose result can't be written runs again after the next start. `.recover` of `sqlite3` may restore more.
+/// If the file or its log is deleted, moved or replaced, the inbox still runs the events that it holds. The receiver
+/// answers 503 until the file is back or the process is restarted. If the file is damaged, the inbox runs all events
+/// that it can read. An event whose result can't be written runs again after the next start. `.recover` of `sqlite3`
+/// may restore more.
 ///
 /// # Examples
 ///
