@@ -127,7 +127,7 @@ fn check_order(
     batches
 }
 
-/// Sends events, each until it is accepted, and returns their ids.
+/// Sends each event until the inbox accepts it, and returns the ids.
 fn load_until_taken(server: &Server) -> HashSet<String> {
     let ids = thread::scope(|scope| {
         let clients: Vec<_> = (0..4)

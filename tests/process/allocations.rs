@@ -178,7 +178,7 @@ fn an_event_makes_nine_allocations_from_its_request_to_its_end() {
         let request = request.build::<Full<Bytes>>();
         let measured = measure(|| {
             runtime.block_on(async { send(&service, request) });
-            // The worker of the event runs now. tokio's own `yield_now` allocates.
+            // The event's worker runs here. tokio's own `yield_now` allocates.
             let mut turns = 0..2;
             runtime.block_on(poll_fn(|cx| {
                 cx.waker().wake_by_ref();

@@ -1,4 +1,4 @@
-//! Law 10, with a server that the test kills under load at random moments and starts again on the same file.
+//! Law 10, with a server that the test kills under load at random moments and restarts on the same file.
 //!
 //! The inbox loses no event answered 200, and runs no event again after its end was committed. Each server
 //! opens the inbox under a different name, and has a different wrong clock.
@@ -80,7 +80,7 @@ fn every_event_answered_200_runs_and_none_runs_after_its_end_was_committed() {
 const HOUR: i64 = 60 * 60;
 const DAY: i64 = 24 * HOUR;
 
-/// Draws how far the clock of a server is ahead.
+/// Draws how far a server's clock is ahead.
 const CLOCKS: [i64; 8] = [
     0,
     0,

@@ -232,7 +232,7 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     until("they run", || server.stats().of("running") == 4);
     let other = Connection::open(&place.inbox).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The test sends several events at once. Some arrive while the writer waits.
+    // The test sends several events at once. Some arrive while the writer is waiting.
     let ids = thread::scope(|scope| {
         let senders: Vec<_> = (0..4)
             .map(|name| {
@@ -367,7 +367,7 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     assert!(log.contains("the inbox is corrupt: /"), "{log}");
     server.kill();
 
-    // The test's copy of the page still has all events.
+    // The test's copy of the page still contains all events.
     let page = &whole[usize::try_from(at).unwrap()..][..4096];
     file.write_all_at(page, at).unwrap();
     let server = place.serving();

@@ -70,7 +70,7 @@ impl Soak {
             .map(|_| main.spawn(self.sender(&mut dice).run(inbox.clone(), end)))
             .collect();
         if dice.roll(4) == 0 {
-            // Some senders' runtimes shut down while the senders wait for answers.
+            // Some senders' runtimes shut down while the senders are waiting for answers.
             let leaver = runtime(1);
             leaver.spawn(self.sender(&mut dice).run(inbox.clone(), end));
             std::thread::sleep(Duration::from_millis(dice.roll(60)));

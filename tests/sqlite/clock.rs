@@ -46,7 +46,7 @@ async fn letters(inbox: &SqliteInbox) -> Vec<u64> {
     ids
 }
 
-/// Accepts and dead-letters ten events.
+/// Accepts ten events, which become dead letters.
 async fn ten_letters(place: &InboxFile, clock: &ManualClock) {
     let inbox = open(place, clock, failing(&Log::default())).await;
     for id in 0..10 {
@@ -246,7 +246,7 @@ async fn the_system_time_is_followed_and_no_event_dies_before_it_was_received() 
         .await
         .unwrap();
     let (mut receiver, handle) = (Endpoint::new(inbox.clone()), inbox.handle());
-    // How far the clock moves before an event is received, and before the event is dead-lettered.
+    // How far the clock moves before an event is received, and before the event becomes a dead letter.
     let steps = [
         (0, 0),
         (60 * DAY, 0),

@@ -26,7 +26,7 @@ async fn ids(letters: &DeadLetters) -> Vec<u64> {
     all.iter().map(botisimo_webhooks::DeadLetter::id).collect()
 }
 
-/// Dead-letters the events with these ids in a separate inbox.
+/// Turns the events with these ids into dead letters, in a separate inbox.
 async fn killed(place: &InboxFile, events: impl IntoIterator<Item = Event>) -> SqliteInbox {
     let inbox = place.inbox().open(failing(&Log::default())).await.unwrap();
     for event in events {

@@ -207,7 +207,7 @@ async fn a_file_has_one_owner() {
     let waits = SqliteInbox::builder(place.path()).lock_timeout(wait);
     let error = waits.open(EventRouter::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
-    // The waiting open succeeds after the first inbox is closed.
+    // The waiting `open` succeeds after the first inbox is closed.
     let waits = SqliteInbox::builder(place.path()).lock_timeout(LONG);
     let second = tokio::spawn(waits.open(EventRouter::new()));
     tokio::task::yield_now().await;

@@ -8,8 +8,8 @@ use botisimo_webhooks::{Event, EventRouter, HandlerError, RetryPolicy, SqliteInb
 use crate::support::receiver::Scripted;
 use crate::support::sqlite::InboxFile;
 
-/// The bug: while the writer committed, the paused clock advanced to the response timeout, and the receiver
-/// answered 503 to each event.
+/// The bug: while the writer was committing, the paused clock advanced to the response timeout, and the
+/// receiver answered 503 to each event.
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_waits_for_commits() {
     let place = InboxFile::new();

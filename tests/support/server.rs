@@ -33,9 +33,9 @@ const PATH: &str = "/webhooks/botisimo";
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Told {
-    /// How many attempts fail before an attempt succeeds.
+    /// The number of attempts that fail before an attempt succeeds.
     fails: u32,
-    /// How many milliseconds an attempt takes.
+    /// The duration of an attempt, in milliseconds.
     takes: u64,
     /// Whether the attempt runs until the test requests `/release`.
     held: bool,
@@ -119,7 +119,7 @@ async fn run(inbox: PathBuf) {
 /// A runtime on a machine whose clock is wrong.
 struct OffsetClock {
     tokio: TokioRuntime,
-    /// In seconds.
+    /// The difference from the right time, in seconds.
     ahead: i64,
 }
 
@@ -272,7 +272,7 @@ impl ServerFolder {
             .env("SERVER_INBOX", self.name.as_ref().unwrap_or(&self.inbox))
             .env("SERVER_CLOCK", self.ahead.to_string())
             .env("SERVER_JOURNAL", self.folder().join("journal"))
-            // A pipe, because a file may become too large.
+            // Uses a pipe, because a file may become too large.
             .stderr(Stdio::piped());
         let (tell, told) = mpsc::channel();
         let mut process = Process::start(command, "server", move |line| {

@@ -106,7 +106,7 @@ impl SqliteInboxBuilder {
     }
 
     /// Sets the maximum number of ids that the inbox remembers. The default is 1,000,000, at about 70 bytes of memory
-    /// each. Beyond that, it forgets the oldest ids before their window has passed, and logs a warning once.
+    /// each. Beyond that, the inbox forgets the oldest ids before their window has passed, and logs a warning once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.setup.max_remembered_ids = ids;
         self
@@ -133,7 +133,7 @@ impl SqliteInboxBuilder {
     }
 
     /// Sets how many processes may end while an event is running before the event becomes a dead letter. The default is
-    /// 3. 0 counts as 1.
+    /// 3. A value of 0 counts as 1.
     ///
     /// The inbox doesn't count the crash of the process that accepted the event. So a poison message crashes one more
     /// process than this number.

@@ -57,7 +57,7 @@ pub(super) fn is_conflict(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
-/// Returns the error of a database that is in use.
+/// Returns the error of a database that is open.
 pub(super) fn failing(path: &Path, error: rusqlite::Error) -> Error {
     caused(path, Fault::of(&error).0, error)
 }

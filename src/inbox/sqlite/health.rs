@@ -65,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Returns the fault that may pass.
+    /// Returns the temporary fault, if there is one.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault.as_ref().map(|report| report.fault)
     }

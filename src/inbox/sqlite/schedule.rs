@@ -125,8 +125,8 @@ impl Schedule {
     /// Schedules a replayed event, which keeps its old id. `blocked` is true if its dead letter blocked its key.
     pub(super) fn requeue(&mut self, id: u64, key: Option<OrderKey>, blocked: bool) {
         if self.cursor < id {
-            // The cursor will reach this event later. The key is released for earlier events, which were replayed too.
-            // The schedule has seen no event after this one.
+            // The cursor will reach this event later. Releasing the key lets earlier events run, which were also
+            // replayed. The schedule has seen no event after this one.
             self.release(key.as_ref().filter(|_| blocked));
             return;
         }

@@ -19,7 +19,7 @@ use crate::runtime::{Runtime, millis};
 /// The settings of the writer.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    /// The open makes this path absolute, because the process may change its working directory.
+    /// `open` makes this path absolute, because the process may change its working directory.
     pub(super) path: PathBuf,
     pub(super) lock_timeout: Duration,
     pub(super) max_wal_bytes: u64,
@@ -109,7 +109,7 @@ fn schedule(
         store.set_open_path(Some(path))?;
         store.count_crashes()
     })?;
-    // With this, a copy of the database file alone shows that its log is missing.
+    // Moves the path into the database file, so a copy of this file alone shows that its log is missing.
     database.store.truncate_wal();
     let last = database.store.totals().next_id.saturating_sub(1);
     let mut schedule = Schedule::new(last, max_delay);

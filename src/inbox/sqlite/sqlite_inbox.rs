@@ -27,8 +27,9 @@ use crate::runtime::Runtime;
 ///
 /// - The process crashed or was killed after the handler ran and before the result was on disk. A [`drain`](Handle::drain)
 ///   before the end prevents this.
-/// - The route was renamed while the event waited for a retry.
-/// - The runtime dropped the attempt while the handler ran. This process or the next one repeats the attempt after 1 s.
+/// - The route was renamed while the event was waiting for a retry.
+/// - The runtime dropped the attempt while the handler was running. This process or the next one repeats the attempt
+///   after 1 s.
 /// - A layer around the router failed or timed out after the handler ran.
 /// - The sender sent a copy after the [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or after
 ///   [more ids](SqliteInboxBuilder::max_remembered_ids) than the inbox remembers.
@@ -37,7 +38,7 @@ use crate::runtime::Runtime;
 ///
 /// Events of an earlier process count as `recovered` and run in the order of acceptance. An event that was running when
 /// the process ended is a poison candidate. Poison candidates run one at a time. After
-/// [`max_crashes`](SqliteInboxBuilder::max_crashes) the event becomes a dead letter.
+/// [`max_crashes`](SqliteInboxBuilder::max_crashes) crashes, the event becomes a dead letter.
 ///
 /// # The file
 ///
@@ -54,13 +55,13 @@ use crate::runtime::Runtime;
 ///
 /// Times are in milliseconds since the Unix epoch. A long read keeps the write-ahead log from being emptied. If the log
 /// reaches [`max_wal_bytes`](SqliteInboxBuilder::max_wal_bytes), the receiver answers 503 until the reader is done, and
-/// the inbox logs a warning.
+/// the inbox logs this fault.
 ///
 /// Only one inbox can own the file, no matter which name it is opened under. The inbox follows symbolic links, and
 /// locks a file next to the database whose name ends with `-lock`. On Linux the inbox also locks the database. So a
 /// second inbox can't open it through a hard link, or after the lock file is deleted.
 ///
-/// # Where the file lies
+/// # File location
 ///
 /// The database, its write-ahead log (`-wal`) and its index (`-shm`) must stay together, in one folder on a local disk.
 ///
@@ -93,9 +94,9 @@ use crate::runtime::Runtime;
 /// # Faults of the disk
 ///
 /// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers
-/// finish, and no new handlers start. The inbox recovers without a restart. The inbox logs each fault immediately and
-/// then every minute, and [`Handle::health`] returns it. If another process adds or deletes rows, the inbox recounts
-/// the rows and continues.
+/// finish, and no new handlers start. The inbox recovers without a restart. It logs each fault immediately and then
+/// every minute, and [`Handle::health`] returns it. If another process adds or deletes rows, the inbox recounts the
+/// rows and continues.
 ///
 /// If the file or its log is deleted, moved or replaced, the inbox still runs the events that it holds. The receiver
 /// answers 503 until the file is back or the process is restarted. If the file is damaged, the inbox runs all events

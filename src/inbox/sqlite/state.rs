@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) window: Window,
     /// All counts but `running`.
     pub(super) stats: Stats,
-    /// Whether the inbox refuses new events and starts none.
+    /// Whether the inbox refuses new events and starts no stored events.
     pub(super) draining: bool,
     /// Whether results can't be written now. If so, no event starts.
     pub(super) failing: bool,

@@ -1,7 +1,7 @@
 //! The contract of inboxes: one test for each law, over every inbox.
 //!
-//! An [`InboxFactory`] opens the inbox under test. [`contract_tests`](crate::contract_tests) makes a test of each law. All waits use the
-//! inbox's own runtime, and end after 30 s by the runtime's clock.
+//! An [`InboxFactory`] opens the inbox under test. [`contract_tests`](crate::contract_tests) makes a test for
+//! each law. All waits use the inbox's own runtime, and end after 30 s by the runtime's clock.
 
 mod acceptance;
 mod delivery;
@@ -20,7 +20,7 @@ pub(crate) use self::delivery::{
 };
 pub(crate) use self::inbox_factory::{DeliverySettings, InboxFactory, Opened};
 
-/// Makes a test of each law, with an attribute such as `#[tokio::test]`, for the inboxes of a factory.
+/// Makes a test for each law, with an attribute such as `#[tokio::test]`, for the inboxes of a factory.
 #[macro_export]
 macro_rules! contract_tests {
     (#[$($test:tt)*] $factory:ident) => {

@@ -31,7 +31,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets up to `limit` message ids of the events up to `id`. Returns whether none is left.
+    /// Forgets up to `limit` message ids of the events up to `id`. Returns whether all of them are forgotten.
     pub(crate) fn forget(&mut self, id: u64, limit: usize) -> rusqlite::Result<bool> {
         let sql = "DELETE FROM message_ids WHERE id IN (SELECT id FROM message_ids WHERE id <= ?1 ORDER BY id LIMIT ?2)";
         let forgotten = self.run(sql, [signed(id), signed(limit as u64)])?;

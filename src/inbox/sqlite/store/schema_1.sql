@@ -57,7 +57,7 @@ CREATE INDEX dead_letters_blocking ON dead_letters (id) WHERE blocks_key = 1;
 
 CREATE INDEX dead_letters_by_time ON dead_letters (kept_since);
 
--- One row: counts that would take too long to compute.
+-- A single row with counts that would take too long to compute.
 CREATE TABLE totals (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     -- The id of the next event.
