@@ -285,8 +285,8 @@ async fn a_body_without_a_declared_length_is_answered_413_once_it_exceeds_the_li
         TOO_LARGE,
         Some(("connection", "close")),
     );
-    // The receiver reads up to the limit and then drains up to 64 KiB. It stops each time at the frame that
-    // exceeds the limit.
+    // The receiver stops reading at the frame that exceeds the limit, and stops draining at the frame that takes the
+    // drained bytes above 64 KiB.
     assert!(
         seen.bytes() <= 600 + (64 << 10) + 100,
         "the receiver read {} bytes",
@@ -649,7 +649,7 @@ async fn the_status_of_a_malformed_body_can_be_set() {
             .endpoint();
         let request = good().without("eventType").build::<Script>();
         assert_answer(&ask(&webhooks, request).await, status, text, None);
-        // Other rejections that answer 400 keep their status.
+        // `answer_malformed` doesn't change the 400 of other rejections.
         assert_eq!(ask(&webhooks, scripted([Step::Fail])).await.status(), 400);
     }
 }

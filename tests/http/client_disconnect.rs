@@ -31,7 +31,7 @@ fn request(id: &str) -> Request<Script> {
     good().build::<Script>().map(|_: Script| script)
 }
 
-/// Returns a memory inbox, and a channel that gets the id of each event that its handler runs for.
+/// Returns a memory inbox, and a channel to which the inbox's handler sends the id of each event.
 fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
     let (sent, ran) = unbounded_channel();
     let router = EventRouter::new().on("account.updated", move |event: Event| async move {
@@ -41,8 +41,7 @@ fn telling() -> (MemoryInbox, UnboundedReceiver<String>) {
     (MemoryInbox::new(router), ran)
 }
 
-/// Awaits a future that needs no timer. Because the time is paused, a future that hangs fails the
-/// test.
+/// Awaits a future that needs no timer. Because tokio's time is paused, a future that hangs fails the test.
 async fn soon<F: Future>(future: F) -> F::Output {
     let hour = Duration::from_secs(3600);
     let output = timeout(hour, future).await;
@@ -56,7 +55,8 @@ fn assert_law(handle: &Handle) {
     assert_eq!(stats.accepted, ended + stats.in_flight(), "{stats:?}");
 }
 
-/// Sends requests to an endpoint until one is answered. Each request is dropped one poll later than the one before.
+/// Sends requests to an endpoint until one is answered. Each request is dropped one poll later than the previous
+/// request.
 ///
 /// `taken` counts the events that the inbox stored. Each of these events must run once, and no other event may run.
 async fn leave_everywhere<I: Inbox>(
@@ -101,8 +101,8 @@ async fn leave_everywhere<I: Inbox>(
             break;
         }
     }
-    // The event is lost if the client disconnects before the first poll, at one of the body's four waits, or
-    // perhaps in the inbox. After that, the inbox keeps the event.
+    // An event is lost if its client disconnects before the first poll, at one of the body's four waits, or possibly
+    // while the inbox is storing the event. If the client disconnects later, the inbox keeps the event.
     assert!(
         lost >= 5 && kept >= 1,
         "{lost} events were lost and {kept} were kept"
@@ -296,6 +296,6 @@ async fn the_counts_balance_while_many_clients_disconnect() {
     handle.wait_idle().await;
     assert_law(&handle);
     let stats = handle.stats();
-    // The body has four waits, so requests with five or more polls are answered: two of every seven.
+    // The body has four waits, so the requests that are polled five or more times are answered: two of every seven.
     assert_eq!((stats.accepted, stats.in_flight(), stats.dead), (142, 0, 0));
 }

@@ -73,7 +73,7 @@ async fn a_body_that_is_read_to_its_end_keeps_the_connection() {
     assert!(!closes(&response));
 }
 
-/// If a message in HTTP/2 has a `connection` header, the message is malformed: RFC 9113, 8.2.2.
+/// An HTTP/2 message with a `connection` header is malformed: RFC 9113, 8.2.2.
 #[tokio::test]
 async fn http_2_answers_have_no_connection_header() {
     let request = Request::put("/").version(Version::HTTP_2);

@@ -178,8 +178,8 @@ async fn the_longest_response_timeout_means_no_deadline() {
     assert_pending!(request.poll());
 }
 
-/// Returns a runtime whose timers never complete and whose clock advances by a millisecond per read. A loop ends
-/// only if it reads the clock.
+/// Returns a runtime whose timers never complete and whose clock advances by a millisecond per read. A loop over an
+/// endless body ends only if it reads the clock.
 fn ticking() -> TestRuntime {
     let now = Mutex::new(Instant::now());
     TestRuntime::tokio()

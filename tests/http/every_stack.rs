@@ -40,7 +40,7 @@ fn webhook() -> MockRequest {
     MockRequest::event("connection.stream.started").query("token", "s3cret")
 }
 
-/// Returns a webhook without the secret. The receiver answers it before it reads the body.
+/// Returns a webhook without the secret. The receiver answers this webhook before reading the body.
 fn stranger() -> MockRequest {
     MockRequest::event("connection.stream.started")
 }
@@ -230,7 +230,7 @@ where
     }
 }
 
-/// The inner service. It serves a page, and an echo that ends with trailers.
+/// The inner service: a page, and an echo that ends with trailers.
 async fn site<B>(
     request: Request<B>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, BoxError>>, Infallible>
@@ -679,7 +679,7 @@ mod checks {
                 let never = client.start(request);
                 let leave = async {
                     frames.send_data(part).await.unwrap();
-                    // A later request has its answer, so the frame has arrived.
+                    // Once a later request is answered, the frame has arrived.
                     let uri = format!("http://{}/", stack.addr);
                     other.ready().await.unwrap();
                     let home = get(&uri).map(BodyExt::boxed_unsync);
@@ -754,7 +754,7 @@ mod http1_checks {
         assert_eq!(read_raw(&mut socket).await, 200);
         assert_eq!(stack.ran().await, ["continued"]);
 
-        // The server doesn't send 100 to an unverified client.
+        // The server doesn't send a 100 to an unverified client.
         let mut socket = stack.connect_raw().await;
         socket
             .write_all(&raw(&stranger(), &headers, b""))
@@ -893,7 +893,7 @@ mod traps {
         assert_eq!(status(Router::new().nest("/webhooks", nested)).await, 200);
     }
 
-    /// For an error that isn't a tonic status, tonic closes the connection. A webhook must cause neither answer.
+    /// If the error isn't a tonic status, tonic closes the connection instead. A webhook must cause neither.
     #[tokio::test]
     async fn tonic_answers_200_to_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

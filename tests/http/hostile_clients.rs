@@ -1,4 +1,4 @@
-//! Hostile clients over real sockets. After each client, the receiver answers the next valid event 200 in time,
+//! Hostile clients over real sockets. After each client, the receiver answers the next valid event with 200 in time,
 //! the event runs, and the body budget is free.
 
 use std::net::SocketAddr;
@@ -77,12 +77,13 @@ impl Server {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    /// Sends the text, and reads until `answers` answers have arrived, the server closes, or `for_long` has passed.
+    /// Sends `text`, and reads until `answers` answers have arrived, the server closes the connection, or `for_long`
+    /// has passed.
     async fn talk(&self, text: impl AsRef<[u8]>, answers: usize, for_long: Duration) -> String {
         let (mut read, mut write) = self.connect().await.into_split();
         let text = text.as_ref().to_vec();
         let write = tokio::spawn(async move {
-            // After its answer, the server may have closed the connection.
+            // The server may have closed the connection after its answer.
             let _ = write.write_all(&text).await;
             write
         });
@@ -168,7 +169,8 @@ fn body(id: &str) -> Vec<u8> {
     MockRequest::event("a").message_id(id).body_bytes().to_vec()
 }
 
-/// A name, the bytes to send, and the accepted lists of statuses. An empty list: the server may close without an answer.
+/// A name, the bytes to send, and the accepted lists of statuses. If a list is empty, the server may close the
+/// connection without an answer.
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

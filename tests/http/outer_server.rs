@@ -1,4 +1,4 @@
-//! The layer's docs describe the outer server, hyper or axum. These tests verify the docs.
+//! Verifies what the layer's docs say about the outer server, hyper or axum.
 
 use std::io;
 use std::time::Duration;
@@ -92,7 +92,7 @@ async fn hyper_answers_431_to_too_many_headers() {
             .map(|i| format!("x-{i}: y\r\n"))
             .collect::<String>()
     };
-    // `host`, `content-length` and `connection` count too.
+    // The headers `host`, `content-length` and `connection` count towards the limit too.
     for (most, count, status) in [
         (None, 97, "400"),
         (None, 98, "431"),

@@ -76,7 +76,7 @@ fn member_names_are_json() {
     assert_eq!(json(&mock)[name], 1);
 }
 
-/// The bug: the mock wrote a second `?`.
+/// The bug: if the path already contained a `?`, the mock wrote a second one.
 #[test]
 fn query_parameters_are_appended_to_a_query_in_the_path() {
     for (path, uri) in [

@@ -1,4 +1,4 @@
-//! The receiver accepts verified requests, answers others 401, and never shows a secret.
+//! The receiver accepts verified requests, answers all other requests with 401, and never shows a secret.
 
 #[cfg(feature = "tracing")]
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,8 @@ async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
 async fn only_the_right_secret_in_the_query_is_accepted() {
     let secret = || SharedSecret::in_query("token", "s3 cret&=%/é");
     for (query, expected) in [
-        // Browsers and `encodeURIComponent` encode a secret differently. Users encode a part of it, or nothing.
+        // Browsers and `encodeURIComponent` encode a secret differently. Users encode only a part of a secret, or
+        // nothing.
         ("?token=s3+cret%26%3D%25%2F%C3%A9", 200),
         ("?token=s3%20cret%26%3d%25/%c3%a9", 200),
         ("?%74oken=s3%20cret%26%3D%25%2F%C3%A9", 200),
@@ -499,8 +500,8 @@ async fn line_breaks_in_ids_and_event_types_add_no_lines_to_the_log() {
     }
 }
 
-/// The bug: base64 secrets can contain `+`. If the URL contained the `+` unencoded, the receiver decoded it as a
-/// space.
+/// The bug: if a secret contained a `+`, as base64 can, and the URL contained this `+` unencoded, the receiver decoded
+/// the `+` as a space.
 #[tokio::test]
 async fn a_plus_in_the_query_matches_a_plus_or_a_space() {
     for (secret, query, status) in [

@@ -1,4 +1,4 @@
-//! Attempts: which routes are retried, when and how often, and the state of an event between two attempts.
+//! Attempts: which routes are retried, when and how many times, and the state of an event between two attempts.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -37,7 +37,7 @@ fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
     )
 }
 
-/// Returns the text of each attempt reported to the hook.
+/// Returns the report of each logged attempt as a string.
 fn reports(log: &Log) -> Vec<String> {
     log.lock()
         .unwrap()
@@ -554,7 +554,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 4)
 }
 
-/// Returns how often a route with this behaviour runs in `attempts` attempts, and whether it succeeds.
+/// Returns how many times a route with this behaviour runs in `attempts` attempts, and whether it succeeds.
 fn model(deeds: &[Deed], attempts: usize) -> (usize, bool) {
     for (run, deed) in deeds[..attempts].iter().enumerate() {
         match deed {

@@ -1,4 +1,4 @@
-//! The system clock is set, or the machine sleeps, while a memory inbox delivers events.
+//! Tests a memory inbox while the system clock is set or the machine sleeps.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn check(steps: &[Step]) {
             }
         }
     }
-    // No retry is due later than the maximum delay.
+    // Every retry is due within the maximum delay.
     until_nothing_runs(&inbox).await;
     clock.advance(secs(MAX_DELAY));
     inbox.handle().wait_idle().await;

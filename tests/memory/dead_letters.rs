@@ -41,7 +41,7 @@ fn ends(letter: &DeadLetter) -> Vec<(&str, Option<&str>)> {
     ends.map(|end| (end.route(), end.reason())).collect()
 }
 
-/// A switch. Handlers fail while it is set.
+/// A switch: while it is set, handlers fail.
 #[derive(Clone, Default)]
 struct Outage(Arc<AtomicBool>);
 
@@ -68,7 +68,7 @@ impl Outage {
     }
 }
 
-/// Returns an inbox without retries. During the outage, every handler of `a` and the event types below it fails.
+/// Returns an inbox without retries. During the outage, every handler of `a` and of the event types below `a` fails.
 fn single(outage: &Outage) -> MemoryInbox {
     MemoryInbox::builder()
         .retry(RetryPolicy::no_retry())
@@ -238,7 +238,8 @@ async fn the_oldest_letters_beyond_the_count_limit_are_dropped_and_counted() {
     );
 }
 
-/// The bug: if an old event was replayed and dead-lettered again, the inbox dropped its letter first because of its low number.
+/// The bug: if an old event was replayed and dead-lettered again, the inbox dropped the event's letter first because of
+/// its low number.
 #[tokio::test(start_paused = true)]
 async fn the_oldest_letter_is_the_letter_dead_lettered_first() {
     let outage = Outage::now();
@@ -452,7 +453,7 @@ async fn a_replayed_event_isnt_a_duplicate_and_its_letter_is_gone() {
         (stats.in_flight(), stats.bytes, stats.dead_letters),
         (1, size, 0)
     );
-    // The event is being delivered, so it can't be replayed twice.
+    // The event is being delivered, so it can't be replayed again.
     assert!(dead.get(letter.id()).await.unwrap().is_none());
     assert!(!dead.replay(letter.id()).await.unwrap());
     // A copy is still a duplicate.
@@ -984,7 +985,7 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
     for text in &written {
         assert!(!text.contains("s3cret"), "{text}");
     }
-    // The output identifies the event. `reason` returns the reasons on request.
+    // The debug output identifies the event. `Display` shows the reasons.
     assert!(written[0].contains("\"1\"") && written[0].contains("\"a\""));
     assert!(written[1].contains("\"a\""), "{}", written[1]);
     assert_eq!(
@@ -993,7 +994,7 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
     );
 }
 
-/// The bug: attempts and letters displayed the sender's texts unescaped, including line breaks.
+/// The bug: attempts and letters displayed the sender's strings unescaped, including line breaks.
 #[tokio::test]
 async fn attempts_and_letters_display_on_one_line_with_any_name() {
     let written = Arc::new(Mutex::new(Vec::new()));
@@ -1071,8 +1072,8 @@ async fn if_an_errors_display_fails_the_reason_names_its_kind() {
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
-/// The bug: if a layer kept every retry from a route, the route's reason said once per attempt that
-/// the layer had succeeded.
+/// The bug: if a layer kept every retry from a route, the route's reason repeated for every attempt that the layer had
+/// succeeded.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
     let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
@@ -1165,7 +1166,7 @@ fn the_counts_balance_at_every_read_while_letters_are_added_and_removed() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        // This loop replays or deletes the letters that still block other events.
+        // Until `stop` is set, the keepers replay or delete the letters that still block other events.
         wait_idle(&inbox.handle()).await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {

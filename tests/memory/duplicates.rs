@@ -92,7 +92,7 @@ fn one_of_several_concurrent_copies_runs() {
         for answer in answers.into_iter().map(Result::unwrap) {
             match answer {
                 Ok(accepted) => new += u32::from(accepted == Accepted::New),
-                // This copy arrived while the inbox was storing the first.
+                // This copy arrived while the inbox was storing the first copy.
                 Err(refused) => assert_eq!(refused.delay(), Duration::from_secs(1)),
             }
         }
@@ -112,7 +112,7 @@ async fn an_id_expires_after_its_window_and_not_before() {
     tokio::time::advance(Duration::from_secs(59)).await;
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     tokio::time::advance(Duration::from_secs(1)).await;
-    // A copy doesn't prolong the window.
+    // A copy doesn't extend the window.
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
 }
@@ -153,7 +153,7 @@ async fn a_refused_event_leaves_its_id_free() {
     for _ in 0..2 {
         assert_eq!(accept(&inbox, "2").await, Err(AcceptError::full()));
     }
-    // A copy needs no space, so a full inbox answers it too.
+    // A copy needs no space, so even a full inbox recognizes a copy.
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let drain = inbox.handle().drain(Duration::ZERO);
     assert_eq!(drain.await.remaining, 1);
@@ -188,8 +188,8 @@ async fn an_accept_that_is_dropped_unpolled_leaves_its_id_free() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
 }
 
-/// The bug: if a copy arrived while the inbox was storing the event, the copy was answered 200. Then the
-/// event was refused.
+/// The bug: if a copy arrived while the inbox was storing the event, the copy got a 200, even if the event was then
+/// refused.
 #[tokio::test]
 async fn a_copy_is_not_answered_200_before_the_event_is_stored() {
     let inbox = Arc::new(OnceLock::<MemoryInbox>::new());

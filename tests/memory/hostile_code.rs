@@ -21,7 +21,7 @@ use crate::support::{balanced, event, wait_idle};
 /// Fails a test that would otherwise hang forever.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Uses up the task's cooperative budget in tokio again and again.
+/// Repeatedly uses up the task's cooperative budget in tokio.
 async fn busy(permits: &Semaphore) {
     loop {
         drop(permits.acquire().await);
@@ -40,7 +40,7 @@ async fn a_handler_that_is_always_busy_is_timed_out() {
     assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
 }
 
-/// The bug: the receiver's timer stayed pending in the same way.
+/// The bug: if the inbox used up the task's budget, the receiver's timer stayed pending.
 #[tokio::test]
 async fn an_inbox_that_is_always_busy_is_answered_503() {
     #[derive(Clone)]
@@ -341,7 +341,7 @@ mod subscribers {
 
     use super::*;
 
-    /// Calls a closure of the test with the name of each callback.
+    /// Calls the test's closure with the name of each callback.
     struct Told<F>(F);
 
     impl<F: Fn(&'static str) + 'static> Subscriber for Told<F> {

@@ -19,7 +19,7 @@ use crate::support::panics::panic_on_purpose;
 use crate::support::runtime::TestRuntime;
 use crate::support::{balanced, run_ready_tasks, typed};
 
-/// Returns a router. Each run of its handlers waits for a permit.
+/// Returns a router with a handler that waits for a permit in each run.
 fn gated(gate: &Arc<Semaphore>) -> EventRouter {
     let gate = Arc::clone(gate);
     EventRouter::new()
@@ -99,7 +99,7 @@ async fn the_inbox_is_bounded_by_bytes_too() {
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().bytes, 0);
-    // An empty inbox accepts an event larger than the limit. Otherwise the sender would retry it for days.
+    // An empty inbox accepts an event larger than the limit. Otherwise the sender would retry the event for days.
     assert!(inbox.accept(sized(2000)).await.is_ok());
     assert!(inbox.accept(typed("a")).await.is_err());
     gate.add_permits(1);
@@ -592,7 +592,7 @@ async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
         let good = |deed| match deed {
             Deed::Handle | Deed::Yield => Some(true),
             Deed::Sleep(millis) if millis < 20 => Some(true),
-            // If the handler finishes in the deadline's millisecond, either outcome is valid.
+            // If the handler finishes in the same millisecond as the deadline, either outcome is valid.
             Deed::Sleep(20) => None,
             _ => Some(false),
         };
@@ -703,8 +703,8 @@ fn outcome_names_contain_no_user_text() {
     assert_eq!(outcome.to_string(), "failed: s3cret");
 }
 
-/// The bug: a worker that found the queue empty released its slot a moment later. An event that arrived
-/// between these two steps got no worker.
+/// The bug: a worker that found the queue empty released its slot a moment later. An event that arrived in between got
+/// no worker.
 #[test]
 fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -750,7 +750,8 @@ impl Drop for Unspeakable {
     }
 }
 
-/// The bug: such an error unwound the worker after the guard that counts the event had released it.
+/// The bug: a panic in an error's `Display` or `Drop` unwound the worker after the guard that counts the event had
+/// released the event.
 #[tokio::test]
 async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
     let router = EventRouter::new()

@@ -60,7 +60,7 @@ impl Starts {
     }
 }
 
-/// Returns a router. Its handler fails for the ids in `bad` and succeeds for all others.
+/// Returns a router whose handler fails for the ids in `bad` and succeeds for all others.
 fn router(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> EventRouter {
     let (starts, bad) = (starts.clone(), Arc::clone(bad));
     EventRouter::new().on("a", move |event: Event| async move {
@@ -94,7 +94,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
         };
         peak.fetch_max(now, Ordering::Relaxed);
         let number: u64 = event.id().parse().unwrap();
-        // Later events sleep for less time. Without ordering they would overtake earlier events.
+        // Later events sleep for less time, so without ordering they would overtake earlier events.
         tokio::time::sleep(Duration::from_millis(100 - number)).await;
         *counts.lock().unwrap().get_mut(&key).unwrap() -= 1;
     });
@@ -192,7 +192,7 @@ async fn a_dead_or_unhandled_event_unblocks_its_key() {
     assert_eq!((stats.dead, stats.handled, stats.unhandled), (2, 2, 1));
 }
 
-/// Returns an inbox in which the dead event `1` blocks the key x. The events `2` and `3` wait for it.
+/// Returns an inbox in which the dead event `1` blocks the key x. The events `2` and `3` wait for `1`.
 async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInbox {
     let inbox = builder()
         .block_key_on_dead_letter()
@@ -384,7 +384,7 @@ async fn without_block_key_on_dead_letter_a_replayed_event_runs_after_the_other_
     assert_eq!(starts.take(), ["3", "1"]);
 }
 
-/// The bug: the inbox refused the replay, so only losing the dead event could unblock it.
+/// The bug: the inbox refused the replay, so the key stayed blocked until the dead event was lost.
 #[tokio::test(start_paused = true)]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let bounds: [fn(MemoryInboxBuilder) -> MemoryInboxBuilder; 2] = [
@@ -553,7 +553,7 @@ fn idle_keys_use_no_memory() {
         } else {
             builder
         };
-        // One event of each key is dead-lettered. Its letter is deleted, or a newer letter displaces it.
+        // One event of each key is dead-lettered. The event's letter is deleted or displaced by a newer letter.
         let router = EventRouter::new().on("a", |event: Event| {
             ready(if event.id() == "dies" {
                 Err("bad")
@@ -750,8 +750,8 @@ fn a_new_runtime_runs_the_remaining_events_of_a_stopped_multi_threaded_runtime()
     assert_eq!((stats.dead, stats.handled, stats.in_flight()), (50, 100, 0));
 }
 
-/// The bug: the event relied on the worker of the event before it. The inbox refused that event, because
-/// its worker couldn't be spawned, so the second event had no worker.
+/// The bug: an event relied on the worker of the event before it. If that worker couldn't be spawned, the inbox refused
+/// the earlier event, and the later event had no worker.
 #[tokio::test(start_paused = true)]
 async fn an_event_behind_a_refused_event_gets_a_worker() {
     for (key, running) in [(Some("x"), 64), (Some("x"), 1), (None, 1)] {
@@ -953,7 +953,7 @@ enum Deed {
 /// A step of the property test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Accepts an event with this key. Its attempts cycle through these behaviours.
+    /// Accepts an event with this key. The event's attempts cycle through these behaviours.
     Arrive(Option<u8>, Vec<Deed>),
     Wait(u64),
     /// Replays the letter at this index, counted from the oldest.
@@ -1093,7 +1093,7 @@ impl Model {
         self.running.retain(|running| *running != event);
     }
 
-    /// Records the end of an attempt. With an outcome, the event has ended too.
+    /// Records the end of an attempt. If there is an outcome, the event has ended too.
     fn end(&mut self, event: usize, event_outcome: Option<EventOutcome>) {
         let (ever, round) = self.runs[event];
         let deeds = &self.script[event].1;

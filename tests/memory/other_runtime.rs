@@ -36,7 +36,7 @@ fn webhook() -> Request<Full<Bytes>> {
     MockRequest::event("account.updated").build()
 }
 
-/// Returns a router. Its handler signals its start, and runs until it receives the signal to end.
+/// Returns a router whose handler signals its start, and runs until it receives the signal to end.
 fn held() -> (EventRouter, Receiver<()>, Sender<()>) {
     let (started, starts) = unbounded();
     let (end, ends) = bounded(1);
@@ -223,7 +223,7 @@ fn wait_idle_waits_for_the_last_handler() {
     });
 }
 
-/// The inbox counts events that the executor drops when it ends, and events that arrive afterwards.
+/// The inbox counts events that the executor drops when it shuts down, and events that arrive afterwards.
 #[test]
 fn every_event_is_counted_when_the_executor_ends() {
     let executor = Arc::new(smol::Executor::new());

@@ -257,7 +257,7 @@ fn timestamp_as_a_system_time_never_panics() {
         SystemTime::UNIX_EPOCH.checked_sub(Duration::from_millis(1500))
     );
     for extreme in [i64::MIN, i64::MAX] {
-        // The platform decides whether the result is `None`.
+        // Whether the result is `None` depends on the operating system.
         let _ = decode(&with("timestamp", &extreme.to_string()))
             .unwrap()
             .timestamp();

@@ -4,7 +4,7 @@
 //! compare them on one version only. On every version, the error must show the marked line and the listed phrase.
 //!
 //! The tests call rustc on the library that cargo has just built. A tool such as trybuild, which creates its own package, would
-//! compile all dependencies a second time. That takes longer than compiling all tests.
+//! compile all dependencies a second time. Compiling the dependencies takes longer than compiling all tests.
 
 use std::env;
 use std::ffi::OsString;

@@ -299,7 +299,7 @@ fn a_pattern_that_looks_like_a_typo_gets_a_suggestion() {
             Some("connection.stream.started.twitch"),
         ),
         ("shop-item.created", Some("shop_item.created")),
-        // No documented event type is similar to these.
+        // No documented event type is similar to the following names.
         ("planet.discovered", None),
         ("house.updated", None),
         ("a", None),

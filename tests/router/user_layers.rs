@@ -128,7 +128,7 @@ async fn the_attempt_timeout_reaches_a_router_in_another_task() {
     });
     let (reports, _) = deliver(service, &["a"]).await;
     assert_eq!(reports, ["a handled, a[.*] timed out"]);
-    // The router runs after the attempt has ended. Nothing reads the outcomes that it records.
+    // The router runs after the attempt has ended. Nothing reads the outcomes that the router records.
     assert_eq!(receiver.recv().await.unwrap(), "a handled, a[.*] timed out");
 }
 
