@@ -17,7 +17,8 @@ pub(crate) fn catch_panic<R>(code: impl FnOnce() -> R) -> Result<R, PanicMessage
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
 
-/// Drops values and catches their panics. Dropping them may run user code, for example a subscriber's or an executor's.
+/// Drops values and catches their panics. Dropping a value may run user code, for example a subscriber's or an
+/// executor's.
 pub(crate) fn discard<T>(values: impl IntoIterator<Item = T>) {
     for value in values {
         let _ = catch_panic(|| drop(value));

@@ -9,10 +9,9 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The error of this crate.
 ///
-/// The error is opaque and cheap to clone. [`kind`](Error::kind) classifies the failure, and the text
-/// describes it. [`source`](StdError::source) returns the underlying error of another crate or of the
-/// operating system. Neither the text nor a source contains a secret or a payload value, so the
-/// error can be logged.
+/// The error is opaque and cheap to clone. [`kind`](Error::kind) classifies the failure, and the message describes the
+/// failure. [`source`](StdError::source) returns the underlying error of another crate or of the operating system.
+/// Neither the message nor a source contains a secret or a payload value, so the error can be logged.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -69,7 +68,7 @@ impl Error {
         self.inner.kind
     }
 
-    /// Returns the text if it is static. A static text can't contain request data.
+    /// Returns the message if it is static. A static message can't contain request data.
     pub(crate) fn static_text(&self) -> Option<&'static str> {
         match self.inner.text {
             Cow::Borrowed(text) => Some(text),

@@ -90,9 +90,9 @@
 //!
 //! # Guarantees
 //!
-//! - The receiver answers 2xx only once the inbox has stored the event. It doesn't wait for handlers.
-//! - The receiver answers every webhook request within [`response_timeout`](WebhookLayer::response_timeout), by default 3 s.
-//!   The sender drops events that time out, and retries events that are answered 503.
+//! - The receiver answers 2xx only once the inbox has stored the event, and doesn't wait for handlers.
+//! - The receiver answers every webhook request within [`response_timeout`](WebhookLayer::response_timeout), by default
+//!   3 s. The sender drops events that time out, and retries events that get a 503.
 //! - Every accepted event ends with exactly one outcome, which [`Stats`] counts.
 //! - A handler that fails, panics, hangs or can't decode its payload affects only its own route.
 //! - Memory is bounded by count and by bytes, regardless of the requests.
@@ -101,13 +101,14 @@
 //!
 //! # Limits
 //!
-//! - [`MemoryInbox`] stores events only in the memory of the process. Call [`drain`](Handle::drain) before the process ends.
-//!   A crash loses every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose no events in a crash.
-//! - A handler may see an event more than once: after a failed attempt, a crash, or a copy outside the duplicate
-//!   window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Make handlers
-//!   idempotent by [`Event::id`].
-//! - A failed route is retried. By [default](RetryPolicy) it gets 5 attempts in all. After the last attempt the event
-//!   becomes a [dead letter](DeadLetters). The memory inbox keeps the newest 1,000 dead letters.
+//! - [`MemoryInbox`] stores events only in the memory of the process. Call [`drain`](Handle::drain) before the process
+//!   exits. A crash loses every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose no events
+//!   in a crash.
+//! - A handler may see an event more than once: after a failed attempt or a crash, or if a copy arrives after the
+//!   duplicate window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Use
+//!   [`Event::id`] to make handlers idempotent.
+//! - A failed route is retried. By [default](RetryPolicy) a route gets 5 attempts in all. After the last attempt the
+//!   event becomes a [dead letter](DeadLetters). The memory inbox keeps the newest 1,000 dead letters.
 //! - Events run in parallel, unless the inbox has an [ordering key](MemoryInboxBuilder::ordering_key). JetStream doesn't
 //!   support ordering keys.
 //! - A handler that blocks its thread delays other tasks: use `spawn_blocking`. With `panic = "abort"` a panic ends the

@@ -1,4 +1,4 @@
-//! Locks and atomics from the standard library. In models that explore thread interleavings, shuttle's types replace them.
+//! Locks and atomics: from shuttle in models that explore thread interleavings, otherwise from the standard library.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::{

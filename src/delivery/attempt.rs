@@ -7,7 +7,7 @@ use crate::outcome::Report;
 
 /// A finished attempt at an event: the outcome of each route, and whether a retry follows.
 ///
-/// Hooks of [`on_attempt`](crate::Handle::on_attempt) receive it.
+/// Hooks of [`on_attempt`](crate::Handle::on_attempt) receive each attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     event: Event,
@@ -24,7 +24,7 @@ impl Attempt {
         }
     }
 
-    /// Returns the event. Its [`attempt`](Event::attempt) is the number of this attempt.
+    /// Returns the event. The event's [`attempt`](Event::attempt) is the number of this attempt.
     #[must_use]
     pub fn event(&self) -> &Event {
         &self.event
@@ -57,7 +57,7 @@ impl Attempt {
 /// Writes `account.updated m-1 handled: route handled`. Special characters in the sender's names are escaped.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client chooses these names. Without escaping, a line break could forge a line in the user's log.
+        // The client chooses the names. Without escaping, a line break could forge a line in the user's log.
         let event_type = self.event.event_type().as_str().escape_debug();
         write!(f, "{event_type} {} ", self.event.id().escape_debug())?;
         match self.next {

@@ -147,7 +147,7 @@ impl DeadLetter {
     }
 }
 
-/// Writes everything except the body and the handlers' error texts.
+/// Writes everything except the body and the handlers' error messages.
 impl fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failed = self.routes.iter().filter(|route| route.reason.is_some());
@@ -192,7 +192,7 @@ impl fmt::Display for DeadLetter {
 /// `cause`, `attempts`, and `received_at` and `dead_lettered_at` in milliseconds since the Unix epoch.
 ///
 /// Without the body, a serialized letter in a log or on a status page discloses no payload. To show payloads, add
-/// [`body`](DeadLetter::body). The reasons in `routes` contain the texts of handlers' errors.
+/// [`body`](DeadLetter::body). The reasons in `routes` contain handlers' error messages.
 impl Serialize for DeadLetter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.event().ok();

@@ -19,7 +19,7 @@ pub(crate) struct ErasedService {
 }
 
 enum Erased {
-    /// A router without layers around it. Its future needs no box.
+    /// A router without layers around it. The router's future needs no box.
     Router(EventRouter),
     Service(Box<dyn Fn(Event) -> BoxFuture<Result<Report, BoxError>> + Send + Sync>),
 }

@@ -106,7 +106,8 @@ impl JobExecutor {
         };
         for route in attempt.report().routes() {
             let outcome = route.outcome();
-            // The text of a handler's error or panic may quote a payload. This crate's own errors never do.
+            // The message of a handler's error or panic may quote a payload. This crate's own error messages never
+            // quote a payload.
             let is_safe = match outcome {
                 Outcome::Mismatched(_) => true,
                 Outcome::Failed(error) => error.get_ref().is::<Error>(),

@@ -7,12 +7,12 @@ use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 
 /// The progress of an event: the number of its next attempt, and the routes that don't run again.
 ///
-/// It keeps the names of finished routes only. A retry runs the routes that match the event at that time, except the
+/// Only the names of finished routes are kept. A retry runs the routes that match the event at that time, except the
 /// finished routes. If a route was renamed since the last attempt, the route may run twice, but no route is skipped.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
-    /// Absent until a route finishes or fails. Most events end with their first attempt, and many events may be waiting.
+    /// Absent until a route finishes or fails, so an event that is waiting for its first attempt needs no allocation.
     routes: Option<Box<RouteProgress>>,
 }
 
@@ -89,8 +89,8 @@ impl Progress {
             }
         }
         if last {
-            // These routes didn't run, so they have no outcome. Their reason is the outcome that kept the router from
-            // running.
+            // The routes that are still waiting didn't run and have no outcome. So the reason is the outcome that kept
+            // the router from running.
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let failed = waiting

@@ -31,7 +31,7 @@ impl RouteResult {
         // User code formats a handler's error, and may panic.
         let reason = catch_panic(|| outcome.to_string());
         let mut reason = reason.unwrap_or_else(|_| outcome.as_str().to_owned());
-        // The text of an error may quote a whole payload, and the inbox's limits don't count the text.
+        // An error message may quote a whole payload, and the inbox's limits don't count the message.
         let end = (0..=MAX_REASON)
             .rev()
             .find(|end| reason.is_char_boundary(*end));
@@ -48,15 +48,15 @@ impl RouteResult {
         &self.route
     }
 
-    /// Returns why the route failed, or `None` if the route handled the event. The text may contain the handler's error and
-    /// has at most 1,024 bytes.
+    /// Returns why the route failed, or `None` if the route handled the event. The reason may contain the handler's
+    /// error message and has at most 1,024 bytes.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 }
 
-/// Writes everything except the reason, which may contain the handler's text.
+/// Writes everything except the reason, which may contain the handler's error message.
 impl fmt::Debug for RouteResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteResult")

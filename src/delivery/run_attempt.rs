@@ -40,7 +40,8 @@ pub(crate) async fn run_attempt(
         match timer {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(())) => attempt_state.expire(),
-            // The runtime has no timer, and an attempt doesn't run without a timeout.
+            // If the runtime has no timer, the sleep panics and the attempt ends, because an attempt never runs without
+            // a timeout.
             Err(panic) => return Poll::Ready(AttemptEnd::Lost(Outcome::Panicked(panic))),
         }
         // After `expire`, an `EventRouter` returns its report. A service that is still pending is dropped.

@@ -37,7 +37,7 @@ impl Default for ExecutorSettings {
     }
 }
 
-/// The user's closure that returns an event's ordering key, if the user set a closure.
+/// The user's closure that returns an event's ordering key, if the user has set one.
 #[derive(Clone, Default)]
 pub(crate) struct OrderBy {
     key: Option<Arc<KeyOf>>,
@@ -75,8 +75,8 @@ impl fmt::Debug for OrderBy {
 /// Defines the builder methods of the settings. The builder's field `delivery` stores the settings.
 macro_rules! settings {
     () => {
-        /// Sets how many events run at once. The default is 64. Most handlers wait for a database or an API, and few of
-        /// these serve more requests at once. 0 counts as 1.
+        /// Sets how many events run at once. The default is 64. Most handlers wait for a database or an API, and few
+        /// databases and APIs serve more than 64 requests at once. 0 counts as 1.
         pub fn concurrency(mut self, events: usize) -> Self {
             self.delivery.concurrency = events.max(1);
             self
@@ -91,7 +91,8 @@ macro_rules! settings {
 
         /// Sets when failed routes are retried. The default is [`RetryPolicy::new`](crate::RetryPolicy::new).
         ///
-        /// A retrying event counts against the limits of the inbox, not against the concurrency limit.
+        /// An event that is waiting for a retry counts against the limits of the inbox, not against the concurrency
+        /// limit.
         pub fn retry(mut self, policy: crate::delivery::RetryPolicy) -> Self {
             self.delivery.retry = policy;
             self
@@ -162,8 +163,8 @@ macro_rules! settings {
             self
         }
 
-        /// Logs the texts of handlers' errors and panics. By default the inbox logs only the route and the outcome's name,
-        /// because these texts may contain a payload or a secret.
+        /// Logs the messages of handlers' errors and panics. By default the inbox logs only the route and the outcome's
+        /// name, because these messages may contain a payload or a secret.
         pub fn log_handler_errors(mut self) -> Self {
             self.delivery.log_errors = true;
             self

@@ -28,7 +28,8 @@ use super::EventOutcome;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that the inbox stored. The receiver answered each of them 200, unless the client had disconnected.
+    /// Events that the inbox stored. The receiver answered each of these events with 200, unless the client had
+    /// disconnected.
     pub accepted: u64,
     /// Unfinished events that a durable inbox found when it was opened.
     pub recovered: u64,
@@ -56,16 +57,16 @@ pub struct Stats {
     pub dead_letters: u64,
     /// Dead letters that the inbox dropped because it had too many.
     pub dead_letters_dropped: u64,
-    /// Copies of accepted events. The receiver answers them 200, and they don't run again.
+    /// Copies of accepted events. The receiver answers each copy with 200, and the copy doesn't run.
     pub duplicates: u64,
-    /// Events that the inbox refused. The receiver answered them 503.
+    /// Events that the inbox refused. The receiver answered each of these events with 503.
     pub refused: u64,
     /// Requests whose body isn't an event.
     pub malformed: u64,
     /// Requests without the secret.
     pub unverified: u64,
-    /// Requests that the receiver answered 503 without a refusal from the inbox. Either too many bytes of bodies were in
-    /// flight, or the inbox didn't answer in time. In the second case the inbox may have accepted the event.
+    /// Requests that the receiver answered with 503 without a refusal from the inbox. Either too many bytes of bodies
+    /// were in flight, or the inbox didn't answer in time. In the second case the inbox may have accepted the event.
     pub overloaded: u64,
     /// All other requests that the receiver didn't answer with 200.
     pub rejected: u64,

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 /// The maximum length of a `messageId` or an `eventType`, in bytes.
 pub(crate) const MAX_TEXT: usize = 255;
 
-/// The members of an envelope. They borrow from the body unless they have escapes.
+/// The members of an envelope. Members without escapes borrow from the body.
 pub(super) struct Members<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) event_type: Cow<'a, str>,
@@ -24,7 +24,7 @@ pub(super) struct Members<'a> {
 ///
 /// # Errors
 ///
-/// Returns an error if the body isn't an envelope. Each rule has a static text, because
+/// Returns an error if the body isn't an envelope. Each rule has a static message, because
 /// serde_json's messages quote the payload.
 pub(super) fn decode(body: &str) -> Result<Members<'_>, Error> {
     // RFC 8259, 8.1: a parser may ignore the mark.
@@ -59,7 +59,7 @@ struct Found<'a> {
     event_type: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
-    /// The error text for the first duplicate member.
+    /// The error message for the first duplicate member.
     twice: Option<&'static str>,
 }
 

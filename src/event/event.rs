@@ -14,7 +14,7 @@ use crate::outcome::AttemptState;
 
 /// An event that Botisimo sent.
 ///
-/// A plain `Event` keeps its `data` as JSON text. It is reference-counted and cheap to clone. An
+/// A plain `Event` keeps its `data` as JSON text, is reference-counted, and is cheap to clone. An
 /// `Event<T>` contains `data` decoded as `T`. If the data doesn't fit the `T` of a handler, the
 /// outcome of that route is [`Outcome::Mismatched`](crate::Outcome::Mismatched), and other routes
 /// aren't affected.
@@ -52,8 +52,8 @@ impl Event {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Envelope`](crate::ErrorKind::Envelope) if the body isn't a JSON object,
-    /// or if a member is missing, duplicated or of the wrong type. The text names the member and
-    /// doesn't quote its value.
+    /// or if a member is missing, duplicated or of the wrong type. The error message names the
+    /// member and doesn't quote its value.
     pub fn from_bytes(body: impl AsRef<[u8]>) -> Result<Self, Error> {
         Self::received(Box::from(body.as_ref()), SystemTime::now())
             .map_err(|undecoded| undecoded.error)
@@ -169,8 +169,8 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The text
-    /// contains the line, the column and the path of the field, but no value.
+    /// Returns [`ErrorKind::Payload`](crate::ErrorKind::Payload) if the data doesn't fit. The error
+    /// message contains the line, the column and the path of the field, but no value.
     pub fn decode<'a, U: Deserialize<'a>>(&'a self) -> Result<U, Error> {
         let data = self.raw_data();
         serde_json::from_str(data).map_err(|error| mismatch::explain::<U>(data, &error))

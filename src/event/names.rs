@@ -1,5 +1,5 @@
-//! Finds a name in a list by binary search. The list is sorted at compile time. It is sorted by
-//! length first, because comparing the lengths is usually enough.
+//! Finds a name in a list by binary search. The list is sorted at compile time, by length first,
+//! because comparing the lengths is usually enough.
 
 /// Returns the index of `name` in `names`. `sorted` contains the indexes of `names` in sorted
 /// order.

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A platform. Some documented event types end with its name, for example
+/// A platform. Some documented event types end with the name of a platform, for example
 /// `connection.stream.started.twitch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

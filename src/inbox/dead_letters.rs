@@ -9,7 +9,8 @@ use crate::runtime::BoxFuture;
 
 /// Lists, replays and deletes the dead letters of an inbox.
 ///
-/// [`Handle::dead_letters`](crate::Handle::dead_letters) returns it. It is cheap to clone.
+/// [`Handle::dead_letters`](crate::Handle::dead_letters) returns a `DeadLetters`, which is cheap to
+/// clone.
 ///
 /// # Examples
 ///
@@ -89,8 +90,8 @@ impl DeadLetters {
     /// The event counts as `replayed`. The inbox doesn't treat it as a duplicate, although it
     /// remembers the `messageId`.
     ///
-    /// Attempts start again at 1. They run the routes that match the event now, except the routes
-    /// that have already handled it.
+    /// Attempts start again at 1. The new attempts run the routes that match the event now, except
+    /// the routes that have already handled the event.
     ///
     /// # Errors
     ///

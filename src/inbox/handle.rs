@@ -73,8 +73,8 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
 pub struct Drained {
     /// The number of accepted events that hadn't ended when the drain returned.
     ///
-    /// A [`MemoryInbox`](crate::MemoryInbox) keeps running them until the process exits. A durable
-    /// inbox delivers them after a restart.
+    /// A [`MemoryInbox`](crate::MemoryInbox) keeps running these events until the process exits. A
+    /// durable inbox delivers these events after a restart.
     pub remaining: u64,
 }
 
@@ -95,8 +95,8 @@ impl Handle {
         self.control.stats()
     }
 
-    /// Returns an error while the inbox can't store events, or can't read some stored events. Use it
-    /// for a health check.
+    /// Returns an error while the inbox can't store events, or can't read some stored events. Use this method for a
+    /// health check.
     ///
     /// A full or draining inbox is healthy: see [`stats`](Handle::stats).
     ///
@@ -110,16 +110,17 @@ impl Handle {
     /// Refuses new events with 503, and waits until the accepted events have ended, for at most
     /// `within`.
     ///
-    /// A durable inbox such as `SqliteInbox` starts no further events. It waits for the running
-    /// events, and delivers the others after a restart. [`Drained::remaining`] includes them.
+    /// A durable inbox such as `SqliteInbox` starts no further events, waits for the running
+    /// events, and delivers the others after a restart. [`Drained::remaining`] includes the events
+    /// that are left for the restart.
     ///
-    /// A drain doesn't wait for tasks that a handler spawned. If that work must finish, await it in the handler: see
-    /// [handlers](crate::guide::handlers).
+    /// A drain doesn't wait for tasks that a handler spawned. If such a task must finish, await the task in the
+    /// handler: see [handlers](crate::guide::handlers).
     ///
-    /// A drain cancels nothing. It is idempotent: a second call, or a call from another task, waits
-    /// for the same events. While the inbox drains, the receiver still answers 200 to copies of
-    /// accepted events. With `JetStreamInbox` the receiver answers them 503, because only the
-    /// server can recognize a copy.
+    /// A drain cancels nothing and is idempotent: a second call, or a call from another task, waits
+    /// for the same events. While the inbox drains, the receiver still answers copies of accepted
+    /// events with 200. With `JetStreamInbox` the receiver answers copies with 503, because only
+    /// the server can recognize a copy.
     ///
     /// # Shutdown
     ///
@@ -149,25 +150,25 @@ impl Handle {
 
     /// Adds a hook that runs after each attempt, before the inbox counts the attempt.
     ///
-    /// The hook sees the attempts that end from now on. It runs in the worker's task, so it must
-    /// not block. If the hook panics, the inbox logs the panic, and nothing else happens.
+    /// The hook sees the attempts that end from now on. The hook runs in the worker's task, so it
+    /// must not block. If the hook panics, the inbox logs the panic, and nothing else happens.
     pub fn on_attempt(&self, hook: impl Fn(&Attempt) + Send + Sync + 'static) {
         self.control.on_attempt(Arc::new(hook));
     }
 
     /// Adds a hook that runs for each dead-lettered event, before the inbox counts the event.
     ///
-    /// The hook sees the events that are dead-lettered from now on. It runs in the worker's task or
-    /// on a thread of the inbox, so it must not block. If the hook panics, the inbox logs the
-    /// panic, and nothing else happens.
+    /// The hook sees the events that are dead-lettered from now on. The hook runs in the worker's
+    /// task or on a thread of the inbox, so it must not block. If the hook panics, the inbox logs
+    /// the panic, and nothing else happens.
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
         self.control.on_dead_letter(Arc::new(hook));
     }
 
     /// Returns the dead letters, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox keeps no dead letters. With JetStream the workers keep them, not
-    /// `JetStreamInbox`.
+    /// Returns `None` if the inbox keeps no dead letters. With JetStream the workers keep the dead
+    /// letters, not `JetStreamInbox`.
     ///
     /// # Examples
     ///

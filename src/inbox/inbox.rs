@@ -90,8 +90,8 @@ pub trait Inbox: Clone + Send + Sync + 'static {
 
     /// Returns the size of the largest body, in bytes, that the inbox can store.
     ///
-    /// The default is `None`: there is no limit. The receiver answers 413 to a body above this
-    /// limit or above its own [`max_body_bytes`](crate::WebhookLayer::max_body_bytes). The receiver
+    /// The default is `None`: there is no limit. The receiver answers a body above this limit or
+    /// above its own [`max_body_bytes`](crate::WebhookLayer::max_body_bytes) with 413. The receiver
     /// calls this method for each request.
     fn max_body_bytes(&self) -> Option<usize> {
         None

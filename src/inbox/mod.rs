@@ -1,4 +1,4 @@
-//! The interface between the receiver and the workers: an inbox stores each event before the sender reads 200.
+//! The interface between the receiver and the workers: an inbox stores each event before the sender gets a 200.
 
 mod dead_letters;
 mod handle;

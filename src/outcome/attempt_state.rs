@@ -37,7 +37,7 @@ struct Recorded {
     deadline: Waiters,
 }
 
-/// How the call of the service ended. It decides the outcome of the unfinished routes.
+/// How the call to the service ended. The end decides the outcome of the unfinished routes.
 pub(crate) enum AttemptEnd {
     /// The service returned a report.
     Returned,
@@ -45,7 +45,7 @@ pub(crate) enum AttemptEnd {
     Lost(Outcome),
 }
 
-/// One run of a router. Its routes are at `start..end` in the attempt's state.
+/// One run of a router. The routes of the run are at `start..end` in the attempt's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouterRun {
     start: usize,

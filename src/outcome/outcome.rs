@@ -44,7 +44,7 @@ impl Outcome {
     }
 }
 
-/// Writes the name and the text of the error or panic: `failed: connection refused`.
+/// Writes the name and the message of the error or panic: `failed: connection refused`.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;

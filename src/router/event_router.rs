@@ -40,20 +40,20 @@ use crate::telemetry;
 /// so use `spawn_blocking` for blocking work. With `panic = "abort"`, a panic ends the process. A
 /// second panic during unwinding always ends the process.
 ///
-/// Finding the routes of an event takes the same time among ten routes as among ten thousand.
+/// Finding the routes of an event takes the same time with ten routes as with ten thousand.
 ///
 /// # Names
 ///
-/// The name of a route is its pattern, unless [`named`](EventRouter::named) sets another. Reports and
-/// logs contain the name, and a durable inbox stores it to remember which routes have finished. So
-/// names must be unique when the router is used. If two routes have the same name, the constructor of
-/// an inbox, a layer or an endpoint panics. A constructor that returns a `Result` returns an error
-/// instead. If layers hide the router from the inbox, each call of the router panics.
+/// The name of a route is its pattern, unless [`named`](EventRouter::named) sets another. Reports and logs contain the
+/// name, and a durable inbox stores the name to remember which routes have finished. So names must be unique when the
+/// router is used. If two routes have the same name, the constructor of an inbox, a layer or an endpoint panics. A
+/// constructor that returns a `Result` returns an error instead. If layers hide the router from the inbox, duplicate
+/// names are found only when the router is called, and each call panics.
 ///
 /// # As a service
 ///
-/// The router is a tower [`Service`] of events. It is always ready and never fails. Wrap it in
-/// tower layers, for example a timeout or a concurrency limit, and pass the service to
+/// The router is a tower [`Service`] of events that is always ready and never fails. Wrap the
+/// router in tower layers, for example a timeout or a concurrency limit, and pass the service to
 /// [`MemoryInbox::new`](crate::MemoryInbox). If a service calls several routers, route names must
 /// be unique across all of them.
 ///
@@ -88,7 +88,7 @@ pub struct EventRouter {
 }
 
 impl EventRouter {
-    /// Returns a router without routes. It leaves every event unhandled.
+    /// Returns a router without routes, which leaves every event unhandled.
     pub fn new() -> Self {
         Self::default()
     }
@@ -161,8 +161,8 @@ impl EventRouter {
 
     /// Registers a handler like [`on`](EventRouter::on), and returns an error instead of panicking.
     ///
-    /// Use it for patterns from configuration. To register two routes with the same pattern, name
-    /// the first route before adding the second.
+    /// Use this method for patterns from configuration. To register two routes with the same
+    /// pattern, name the first route before adding the second.
     ///
     /// # Errors
     ///
@@ -183,7 +183,7 @@ impl EventRouter {
         Ok(router)
     }
 
-    /// Registers a handler that observes every event. Its route is named `*`.
+    /// Registers a handler that observes every event. The handler's route is named `*`.
     ///
     /// The route doesn't count as a match. If an event matches no other route, the
     /// [`fallback`](EventRouter::fallback) still runs. Without a fallback, the event counts as
@@ -199,7 +199,7 @@ impl EventRouter {
     }
 
     /// Registers the handler for events that match no route other than
-    /// [`on_any`](EventRouter::on_any) routes. Its route is named `fallback`.
+    /// [`on_any`](EventRouter::on_any) routes. The handler's route is named `fallback`.
     ///
     /// # Panics
     ///
@@ -252,7 +252,7 @@ impl EventRouter {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The
-    /// text contains the file and the line of both registrations.
+    /// error message contains the file and the line of both registrations.
     pub fn validate(&self) -> Result<(), Error> {
         self.routes.validate()
     }

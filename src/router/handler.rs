@@ -5,7 +5,7 @@ use crate::event::{Event, Payload};
 use crate::outcome::{IntoOutcome, Outcome};
 use crate::runtime::BoxFuture;
 
-/// A type-erased handler. It is the only dynamic dispatch between an event and its handler.
+/// A type-erased handler: the only dynamic dispatch between an event and its handler.
 pub(super) trait Handler: Send + Sync {
     /// Starts a run with a clone of the closure.
     ///

@@ -2,7 +2,7 @@
 //!
 //! Registering a route builds the table. The table has a list of routes for each documented event
 //! type, and a tree of segments for all other names. So finding the routes of an event takes the
-//! same time among ten routes as among ten thousand. For a documented event type, the search
+//! same time with ten routes as with ten thousand. For a documented event type, the search
 //! allocates nothing.
 
 mod event_router;

@@ -30,7 +30,8 @@ struct Registered {
 }
 
 impl Routes {
-    /// Adds a route. Its name may equal another route's name until the router is used.
+    /// Adds a route. The name of the new route may equal another route's name until the router is
+    /// used.
     pub(super) fn push(&mut self, route: Route, handler: Arc<dyn Handler>) -> Result<(), Error> {
         let index = Index::try_from(self.routes.len()).map_err(|_| {
             Error::new(

@@ -11,7 +11,7 @@ const MAX_CLOSED: i64 = 24 * 60 * 60 * 1000;
 /// The clock of an inbox, in milliseconds. Windows, retention and due times use this clock.
 ///
 /// The clock starts at the system time and advances with the runtime's monotonic clock. So a change of the system time
-/// doesn't move it.
+/// doesn't move the clock.
 pub(crate) struct Clock {
     runtime: Arc<dyn Runtime>,
     created: Instant,

@@ -49,8 +49,7 @@ impl<B> Default for ResponseBody<B> {
     }
 }
 
-/// The inner body's data must convert from [`Bytes`], the type of the receiver's texts. No other bound
-/// is needed.
+/// The inner body's data must convert from [`Bytes`], the type of the receiver's messages. No other bound is needed.
 impl<B: Body<Data: From<Bytes>>> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

@@ -8,7 +8,7 @@ pub(super) struct Budget {
     used: Arc<AtomicUsize>,
 }
 
-/// One request's share of the budget. Dropping it releases the share.
+/// One request's share of the budget. Dropping the share releases its bytes.
 pub(super) struct Permit {
     used: Arc<AtomicUsize>,
     limit: usize,

@@ -8,7 +8,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl};
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
-/// Wraps the inbox's control, and adds the receiver's counts to its counts.
+/// Wraps the inbox's control, and adds the receiver's counts to the inbox's counts.
 pub(super) struct ReceiverControl {
     pub(super) counters: Arc<Counters>,
     pub(super) inbox: Handle,

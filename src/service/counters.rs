@@ -11,7 +11,7 @@ pub(super) struct Counters {
     unverified: AtomicU64,
     overloaded: AtomicU64,
     rejected: AtomicU64,
-    /// Not added to [`Stats`], because the inbox already counts its refusals.
+    /// Not added to [`Stats`], because the inbox counts its own refusals.
     refused: AtomicU64,
     warned_unverified: AtomicBool,
 }

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use crate::catch_panic::catch_panic;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// The deadline of a request. It starts in `call`, and covers the body and the inbox.
+/// A request's deadline, which starts in `call` and covers the body and the inbox.
 pub(super) struct Deadline {
     runtime: Arc<dyn Runtime>,
     /// `None` if the deadline is later than the largest `Instant`.
@@ -28,7 +28,7 @@ impl Deadline {
         }
     }
 
-    /// Returns whether the deadline has passed. Work that is never pending must call it.
+    /// Returns whether the deadline has passed. Work that is never pending must call this method.
     pub(super) fn is_over(&self) -> bool {
         self.at.is_some_and(|at| self.runtime.now() >= at)
     }
@@ -51,7 +51,8 @@ impl Deadline {
                     .get_or_insert_with(|| runtime.sleep(left()))
                     .poll_unpin(cx)
             });
-            // The runtime has no timer. The receiver doesn't wait without a deadline.
+            // If the runtime has no timer, the sleep panics and the deadline passes at once,
+            // because the receiver never waits without a deadline.
             over.unwrap_or(Poll::Ready(())).map(|()| None)
         })
         .await

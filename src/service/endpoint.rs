@@ -15,8 +15,8 @@ use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
 /// A service that receives webhooks at any path. Mount it as a route, or serve it on a separate
 /// port.
 ///
-/// It is always ready and never fails. To receive the webhooks of one path of a service, use
-/// [`WebhookLayer`](crate::WebhookLayer).
+/// An endpoint is always ready and never fails. To receive the webhooks of one path of a service,
+/// use [`WebhookLayer`](crate::WebhookLayer).
 ///
 /// # Settings
 ///

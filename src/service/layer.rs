@@ -19,11 +19,11 @@ use crate::router::EventRouter;
 /// The layer compares its path with the path of the request's URI byte by byte, without
 /// percent-decoding. A trailing slash is significant, and the query is ignored. The layer answers
 /// every request for its path within [`response_timeout`](WebhookLayer::response_timeout), and
-/// never returns the service's error type for it.
+/// never returns the service's error type for such a request.
 ///
 /// # Where to add it
 ///
-/// Add it around the whole service:
+/// Add the layer around the whole service:
 ///
 /// - **axum**: [`Router::layer`], after the routes. [`Router::route_layer`] and layers inside `nest`
 ///   run only for registered routes, so they never see the path. In these cases, mount an
@@ -32,9 +32,9 @@ use crate::router::EventRouter;
 /// - **tonic**: `Server::builder().accept_http1(true).layer(webhooks)`. Without `accept_http1`, tonic
 ///   accepts HTTP/2 only.
 ///
-/// While the inner service isn't ready, webhooks aren't answered. axum's `Router` is always ready. A
-/// service with a concurrency limit or a rate limit isn't. Either put `load_shed` around the limit,
-/// or mount an [`Endpoint`] next to the service, because an endpoint is always ready.
+/// While the inner service isn't ready, webhooks aren't answered. axum's `Router` is always ready. A service with a
+/// concurrency limit or a rate limit isn't always ready. Either put `load_shed` around the limit, or mount an
+/// [`Endpoint`] next to the service, because an endpoint is always ready.
 ///
 /// # Limits of the server
 ///
@@ -104,7 +104,7 @@ impl<I: Inbox> WebhookLayer<I> {
         }
     }
 
-    /// Sets the time from the request head to the answer. The default is 3 s.
+    /// Sets the maximum time from the request head to the answer. The default is 3 s.
     ///
     /// The time covers reading the body and storing the event. The specification asks for a quick
     /// answer: the sender drops events that time out, but retries after a 503.
@@ -116,7 +116,7 @@ impl<I: Inbox> WebhookLayer<I> {
     /// Sets the maximum size of a body in bytes. The default is 1 MiB.
     ///
     /// The default is thousands of times larger than the specification's example. The receiver
-    /// answers 413 to a larger body.
+    /// answers a larger body with 413.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.settings().max_body_bytes = bytes;
         self

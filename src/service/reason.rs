@@ -58,7 +58,7 @@ pub enum RejectionReason {
 }
 
 impl RejectionReason {
-    /// Returns a short text that contains no part of the request.
+    /// Returns a short message that contains no part of the request.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -73,8 +73,8 @@ impl<I: Inbox> Receiver<I> {
         );
         async move {
             let version = request.version();
-            // The calls of a `Verify` and of an inbox catch their own panics. This catches panics of
-            // bodies and of log subscribers. Otherwise the sender would get no answer.
+            // The calls of a `Verify` and of an inbox catch their own panics. Here, panics of bodies and of log
+            // subscribers are caught, so that the sender still gets an answer.
             let processed = CatchPanic::new(async {
                 let (parts, body) = request.into_parts();
                 receiver.process(&parts, pin!(body), &mut deadline).await

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::event::{Event, Undecoded};
 use crate::inbox::{AcceptError, AcceptErrorKind};
 
-/// A rejected webhook request. The receiver passes it to hooks of
+/// A rejected webhook request. The receiver passes each rejection to hooks of
 /// [`on_rejection`](crate::WebhookLayer::on_rejection).
 ///
 /// # Examples
@@ -60,8 +60,8 @@ impl Rejection {
         self.error.as_ref()
     }
 
-    /// Returns the event if the body was decoded. Then either the inbox refused the event, or no
-    /// route matched.
+    /// Returns the event if the body was decoded, but the inbox refused the event or no route
+    /// matched.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         self.event.as_ref()

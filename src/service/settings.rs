@@ -8,7 +8,8 @@ use super::verify::Verify;
 use crate::delivery::Hooks;
 use crate::router::EventRouter;
 
-/// The settings of a receiver. The methods of [`WebhookLayer`](crate::WebhookLayer) describe them.
+/// The settings of a receiver. The methods of [`WebhookLayer`](crate::WebhookLayer) describe the
+/// settings.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) response_timeout: Duration,

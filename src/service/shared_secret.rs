@@ -11,7 +11,7 @@ use super::verify::{Unverified, Verify};
 /// A secret in the URL that the sender calls, or in a header that a reverse proxy adds.
 ///
 /// Register `https://example.com/webhooks/botisimo?token=…` in the Botisimo dashboard. Secrets are
-/// compared in constant time. They never appear in `Debug` output, logs or errors of this crate. An
+/// compared in constant time, and never appear in `Debug` output, logs or errors of this crate. An
 /// outer tracing layer may log the URL with the secret: configure it to log the path only.
 ///
 /// # Examples
@@ -92,8 +92,8 @@ impl SharedSecret {
 
     /// Compares the value of a query parameter.
     ///
-    /// A `+` is a space if the sender encoded the query as a form. It is a `+` if the secret was
-    /// pasted into the URL.
+    /// A `+` stands for a space if the sender encoded the query as a form, and for itself if the
+    /// secret was pasted into the URL.
     fn matches_encoded(&self, given: &str) -> Choice {
         // Any client can send any number of parameters. So a value whose length can't match is
         // rejected early, and a value without escapes isn't copied. The length isn't secret.

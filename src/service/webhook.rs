@@ -14,8 +14,8 @@ use crate::inbox::{Inbox, MemoryInbox};
 /// The service of [`WebhookLayer`](crate::WebhookLayer): receives the webhooks of one path, and
 /// passes all other requests to the inner service.
 ///
-/// It is ready when the inner service is ready. If a limit must not delay webhooks, put the limit
-/// inside the inner service.
+/// The service is ready when the inner service is ready. If a limit must not delay webhooks, put
+/// the limit inside the inner service.
 #[derive(Debug)]
 pub struct Webhook<S, I = MemoryInbox> {
     inner: S,

@@ -24,7 +24,7 @@ pub(crate) fn inbox_failing(error: &(dyn StdError + 'static)) {
         error,
         %error,
         source = error.source().map(tracing::field::display),
-        "the inbox is failing: events are answered 503"
+        "the inbox is failing: the receiver answers 503"
     );
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn inbox_corrupt(error: &(dyn StdError + 'static)) {
         error,
         %error,
         source = error.source().map(tracing::field::display),
-        "the inbox is damaged: events that can't be read aren't handled, and events that can't be stored are answered 503"
+        "the inbox is damaged: events that can't be read aren't handled, and events that can't be stored get a 503"
     );
 }
 

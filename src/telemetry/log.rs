@@ -1,4 +1,4 @@
-/// The target of every log line. Users filter by the target, so renaming a module doesn't change it.
+/// The target of every log line. Users filter by the target, so it stays the same when a module is renamed.
 #[cfg(feature = "tracing")]
 pub(super) const TARGET: &str = "botisimo_webhooks";
 

@@ -6,8 +6,8 @@ pub(crate) fn verify_missing() {
     );
 }
 
-/// Reports that the receiver rejects a webhook. `reason` is one of a fixed set of texts, and `detail` names the fault in the
-/// body.
+/// Reports that the receiver rejects a webhook. `reason` is one of a fixed set of messages, and `detail` names the
+/// fault in the body.
 pub(crate) fn webhook_rejected(
     status: u16,
     reason: &'static str,

@@ -1,6 +1,6 @@
 /// Reports that a route's pattern matches no documented event type.
 ///
-/// `did_you_mean` is a similar pattern that matches one.
+/// `did_you_mean` is a similar pattern that matches a documented event type.
 pub(crate) fn undocumented_pattern(pattern: &str, did_you_mean: Option<&str>) {
     log!(
         warn,

@@ -83,8 +83,8 @@ impl DeliveryResult {
     /// Asserts that this route failed in its last attempt, and that the text of its outcome contains
     /// `reason`.
     ///
-    /// The text starts with `failed`, `panicked`, `mismatched`, `timed out` or `dropped`, and contains
-    /// the text of the handler's error.
+    /// The text starts with `failed`, `panicked`, `mismatched`, `timed out` or `dropped`, and contains the handler's
+    /// error message.
     #[track_caller]
     pub fn assert_failed(&self, route: &str, reason: &str) {
         let failed = self.outcome(route).filter(|outcome| !outcome.is_handled());

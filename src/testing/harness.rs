@@ -34,7 +34,7 @@ pub struct Harness {
     seen: Arc<Mutex<Vec<Attempt>>>,
 }
 
-/// The answer, or the text of the service's error.
+/// The answer, or the service's error message.
 pub(super) type Answer = Result<Response<Bytes>, String>;
 
 impl Harness {
@@ -73,7 +73,7 @@ impl Harness {
         Self::service(endpoint, handle)
     }
 
-    /// Returns a harness over a service. `handle` is the handle of the layer or the endpoint in it.
+    /// Returns a harness over a service. `handle` is the handle of the layer or the endpoint in the service.
     ///
     /// The inbox retries failed routes, and [`deliver`](Harness::deliver) waits for the retries. Pause
     /// the test's clock, or use an inbox with [`RetryPolicy::no_retry`](crate::RetryPolicy::no_retry).

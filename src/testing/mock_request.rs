@@ -13,7 +13,7 @@ use crate::event::{Event, EventType};
 ///
 /// Builds a valid request by default: `POST /webhooks/botisimo` with an envelope whose `data` is
 /// `null`. The `messageId` is unique, even across processes, so tests can share a durable inbox. A
-/// clone has the same `messageId`, so an inbox answers it as a duplicate.
+/// clone has the same `messageId`, so an inbox treats the clone as a duplicate.
 ///
 /// # Examples
 ///
@@ -229,7 +229,7 @@ impl MockRequest {
         Bytes::from(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
     }
 
-    /// Returns the request. Its body may be any type that converts from [`Bytes`], for example axum's
+    /// Returns the request. The body of the request may be any type that converts from [`Bytes`], for example axum's
     /// `Body` or `http_body_util::Full`.
     ///
     /// # Panics

@@ -9,10 +9,9 @@
 //!
 //! # One handler, or a router
 //!
-//! A [`Harness`] delivers a [`MockRequest`] to your router through a real receiver. It waits until
-//! every event in the inbox has ended, and returns the answer and the outcomes of the routes. It makes
-//! a single attempt at each event. To test retries, pass an inbox to [`Harness::inbox`]. A test needs
-//! no network and no sleep:
+//! A [`Harness`] delivers a [`MockRequest`] to your router through a real receiver, waits until every event in the
+//! inbox has ended, and returns the answer and the outcomes of the routes. The harness makes a single attempt at each
+//! event. To test retries, pass an inbox to [`Harness::inbox`]. A test needs no network and no sleep:
 //!
 //! ```
 //! use botisimo_webhooks::testing::{Harness, MockRequest};

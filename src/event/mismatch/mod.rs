@@ -1,8 +1,8 @@
 //! Explains where and why the data of an event doesn't fit a type, without quoting the data.
 //!
-//! serde_json's messages quote the payload. So [`explain`] decodes mismatched data again through
-//! wrappers ([`Tracked`]). The wrappers use an error type ([`Problem`]) that contains only static texts,
-//! indexes and positions.
+//! serde_json's messages quote the payload. So [`explain`] decodes mismatched data again through wrappers
+//! ([`Tracked`]). The wrappers use an error type ([`Problem`]) that contains only static strings, indexes and
+//! positions.
 
 mod problem;
 #[cfg(test)]

@@ -62,7 +62,7 @@ const CUSTOM: &[(&str, &str)] = &[
 pub(super) struct Problem {
     what: Cow<'static, str>,
     expected: Option<String>,
-    /// The length in the message. It is meaningful only if it is a count of elements.
+    /// The length in the message. The length is meaningful only if it is a count of elements.
     length: Option<usize>,
     pub(super) in_key: bool,
     /// The steps of the path, innermost first.
@@ -113,8 +113,8 @@ impl Problem {
         self
     }
 
-    /// Adds the length `count` to the text if the problem is the length of the sequence. Leaves a
-    /// problem of an element unchanged.
+    /// Adds the length `count` to the message if the problem is the length of the sequence. Leaves
+    /// a problem of an element unchanged.
     pub(super) fn of_sequence(mut self, count: usize, expected: Option<&str>) -> Self {
         if self.length != Some(count) || !self.path.is_empty() {
             return self;
@@ -197,7 +197,7 @@ impl de::Error for Problem {
     }
 }
 
-/// Returns the table's text for the message's prefix.
+/// Returns the meaning that the table gives for the message's prefix.
 fn meaning(table: &[(&str, &'static str)], message: &str) -> Option<&'static str> {
     table
         .iter()

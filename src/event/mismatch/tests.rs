@@ -11,8 +11,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// Returns the text for `data`, without "`data` doesn't fit: " and without a position that comes from
-/// serde_json.
+/// Returns the message for `data`, without "`data` doesn't fit: " and without a position that comes from serde_json.
 fn said<'a, U: Deserialize<'a>>(data: &'a str) -> String {
     let error = serde_json::from_str::<U>(data)
         .err()
@@ -112,7 +111,7 @@ struct StrictFlat {
 #[allow(dead_code)]
 struct Pair(u32, u32);
 
-/// A type that quotes the values that it refuses. `HOW` is the way it quotes.
+/// A type that quotes the values that it refuses. `HOW` selects the way of quoting.
 #[derive(Debug)]
 struct Quoting<const HOW: u8>;
 

@@ -11,7 +11,7 @@ use super::problem::{Problem, Step, position, stateless};
 /// The position of a value that is being decoded.
 #[derive(Default)]
 pub(super) struct Spot<'t> {
-    /// The enclosing spot. This spot is one of its keys, elements or members.
+    /// The enclosing spot: this spot is a key, an element or a member of the enclosing spot.
     outer: Option<&'t Spot<'t>>,
     /// The fields or variants that the type declares here.
     names: Names,
@@ -217,8 +217,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Tracked<'_, A> {
         self.inner
             .next_key_seed(Tracked { inner, spot })
             .map_err(|error| {
-                // A struct's key has only one possible problem, an unknown field. Its text already
-                // mentions the key.
+                // A struct's key has only one possible problem, an unknown field. The message of
+                // this problem already mentions the key.
                 let mut problem = spot.surfaced(&error, None);
                 problem.in_key = spot.names.is_empty();
                 problem

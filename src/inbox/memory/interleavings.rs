@@ -22,7 +22,8 @@ fn check(model: fn()) {
     shuttle::check_pct(model, 2_000, 3);
 }
 
-/// Runs each task on its own thread. The fields count the first tasks that fail to spawn or are dropped.
+/// Runs each task on its own thread. `failing` is the number of tasks that will still fail to spawn, and `dropping` is
+/// the number of tasks that will still be dropped.
 #[derive(Default)]
 struct Threads {
     failing: AtomicUsize,

@@ -11,13 +11,13 @@ use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::outcome::Report;
 use crate::runtime::Runtime;
 
-/// An inbox that stores accepted events in memory. It is the default.
+/// The default inbox, which stores accepted events in memory.
 ///
-/// It is the fastest inbox. If the process crashes, accepted events that haven't been handled are lost. Call
-/// [`drain`](Handle::drain) before the process ends.
+/// A memory inbox is the fastest inbox. If the process crashes, accepted events that haven't been handled are lost.
+/// Call [`drain`](Handle::drain) before the process exits.
 ///
-/// The number and the total size of its events are limited. If the inbox is full, it refuses an event at once, and the
-/// sender retries. All clones share the same events.
+/// The number and the total size of the events in the inbox are limited. If the inbox is full, it refuses an event at
+/// once, and the sender retries. All clones share the same events.
 ///
 /// # Examples
 ///

@@ -82,7 +82,7 @@ impl Queue {
             .ids
             .admit(id, now, || room.map(|()| self.admitted + 1))
             .and_then(|admission| match admission {
-                // The first copy may be withdrawn, so the second copy must not be answered 200 yet.
+                // The first copy may be withdrawn, so the second copy must not get a 200 yet.
                 Admission::Duplicate if self.unconfirmed.contains(&id) => {
                     Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
                 }
@@ -106,8 +106,8 @@ impl Queue {
         if self.draining {
             return Err(AcceptError::draining());
         }
-        // An empty inbox accepts an event of any size. If the inbox always refused it, the sender would disable the
-        // endpoint.
+        // An empty inbox accepts an event of any size. If the inbox always refused a large event, the sender would
+        // disable the endpoint.
         if count > 0 && (count >= self.limits.events || self.bytes + size > self.limits.bytes) {
             return Err(AcceptError::full());
         }
