@@ -1,4 +1,4 @@
-//! A board of the channels that are live now. `DATA` is the folder of its files.
+//! A board of the channels that are live now. `DATA` is the folder of the board's files.
 //!
 //! ```text
 //! BOTISIMO_SECRET=s3cret cargo run --example live_board

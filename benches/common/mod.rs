@@ -86,7 +86,7 @@ pub(crate) fn routes(count: usize) -> EventRouter {
     })
 }
 
-/// A borrowed struct for this event. It decodes only texts without escapes.
+/// A borrowed struct for this event. The struct decodes only strings without escapes.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code)] // decoded and dropped

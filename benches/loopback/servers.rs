@@ -95,7 +95,8 @@ where
     }
 }
 
-/// Returns a handwritten receiver that loses no event. It uses a table with a unique id, and commits before the 200.
+/// Returns a handwritten receiver that loses no event. The receiver uses a table with a unique id, and commits before
+/// it answers 200.
 fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
     type Shared = (Arc<Mutex<rusqlite::Connection>>, Ran);
 

@@ -12,11 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::oneshot;
 
-/// The maximum time that a server may take to close. Without it, a client that stalls during a
-/// request would keep the server open.
+/// The maximum time that a server may take to close. Without this limit, a client that stalls during
+/// a request would keep the server open.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 
-/// The members that the handler needs. serde ignores all others.
+/// The members that the handler needs. serde ignores all other members.
 #[derive(Deserialize)]
 pub(crate) struct Stream {
     title: String,
@@ -76,7 +76,7 @@ pub(crate) async fn listen() -> Result<TcpListener, Box<dyn Error + Send + Sync>
 
 /// Returns `BOTISIMO_SECRET`, unless it is empty.
 pub(crate) fn secret() -> Option<Vec<u8>> {
-    // `env::var` fails if the secret isn't UTF-8. Then the example would have no secret and accept every request.
+    // If the secret isn't UTF-8, `env::var` fails, and the example would accept every request.
     let secret = env::var_os("BOTISIMO_SECRET")?.into_encoded_bytes();
     (!secret.is_empty()).then_some(secret)
 }
@@ -105,8 +105,8 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Returns two futures. The first drains on Ctrl-C or SIGTERM and then completes, so that the
-/// server closes. The second completes [`CLOSE_WITHIN`] later.
+/// Returns two futures. The first future drains the inbox on Ctrl-C or SIGTERM and then completes,
+/// so that the server closes. The second future completes [`CLOSE_WITHIN`] later.
 pub(crate) fn shutdown(
     handle: &Handle,
 ) -> io::Result<(
@@ -148,7 +148,7 @@ pub(crate) async fn drain(handle: &Handle) {
     // `join!` polls the drain first, so the drain has started before the line is printed.
     let (drained, ()) = tokio::join!(drained, async {
         let running = handle.stats().in_flight();
-        println!("draining: {running} in flight, new events are answered 503");
+        println!("draining: {running} in flight, new events get a 503");
     });
     println!("drained: {} remain", drained.remaining);
 }

@@ -79,7 +79,7 @@ fuzz_target!(|input: Input| {
         let pattern = match (pattern, parsed) {
             (Some(expected), Ok(pattern)) => {
                 let again =
-                    Pattern::new(&pattern.to_string()).expect("a pattern parses its own display");
+                    Pattern::new(&pattern.to_string()).expect("a displayed pattern parses again");
                 assert_eq!(again, pattern);
                 model.push((number, Some(expected)));
                 pattern

@@ -380,7 +380,7 @@ fn status<B: Body<Data = Bytes, Error: Debug>>(answer: Result<Response<B>, Infal
         .body()
         .size_hint()
         .exact()
-        .expect("the receiver's texts have an exact size");
+        .expect("the receiver's bodies have an exact size");
     let status = answer.status().as_u16();
     assert_eq!(size == 0, status == 200);
     let retry = answer.headers().get("retry-after");

@@ -13,7 +13,7 @@ pub struct Envelope<'a> {
 
 const NO_JSON: &str = "the body is not JSON";
 
-/// Reads an envelope. Returns the text of the error if the envelope breaks a rule.
+/// Reads an envelope. Returns the error message if the envelope breaks a rule.
 pub fn read(body: &[u8]) -> Result<Envelope<'_>, &'static str> {
     let body = std::str::from_utf8(body).map_err(|_| NO_JSON)?;
     let members = members(body.strip_prefix('\u{feff}').unwrap_or(body))?;

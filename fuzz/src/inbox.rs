@@ -22,7 +22,7 @@ pub enum Answer {
     Never,
 }
 
-/// An inbox with a fixed answer. It keeps the events that it accepts.
+/// An inbox that gives a fixed answer and keeps the events that it accepts.
 #[derive(Clone)]
 pub struct Told {
     pub answer: Arc<Mutex<Answer>>,

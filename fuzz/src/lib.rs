@@ -1,5 +1,5 @@
-//! Models for the fuzz targets. Simple code implements the rules. Bodies, an inbox and a clock follow the
-//! input.
+//! Models for the fuzz targets: simple implementations of the rules, and bodies, an inbox and a clock that
+//! follow the input.
 
 pub mod body;
 pub mod decoding;

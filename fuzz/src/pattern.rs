@@ -8,7 +8,7 @@ pub enum Scope {
     Prefix,
 }
 
-/// Parses a pattern like `on`.
+/// Parses a pattern as `on` does.
 pub fn read(pattern: &str) -> Option<(Scope, &str)> {
     let (scope, name) = if let Some(name) = pattern.strip_suffix(".*") {
         (Scope::Below, name)

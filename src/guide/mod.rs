@@ -6,7 +6,7 @@
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Dead letters](dead_letters) | How do I list, inspect, replay and delete failed events? |
-//! | [Retries](retries) | How long do 5 attempts last? How do events outlast an outage of hours? |
+//! | [Retries](retries) | How long do 5 attempts last? How do I keep events through an outage of several hours? |
 //! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
 //! | [Testing](testing) | How do I test handlers, secrets and retries without waiting? |
 //! | [Operating](operating) | Which counts do I watch? What happens when a disk or a server fails? |
