@@ -21,11 +21,12 @@ pub(super) const SPACING: Duration = Duration::from_millis(100);
 /// The maximum size of a stored range, in bytes: two numbers with 20 digits, and four signs.
 const RANGE_BYTES: usize = 44;
 
-/// The finished events of a group, stored in a separate stream. If a consumer is deleted, the server loses its position. Without
-/// the position, its route would run every event again or skip events.
+/// The finished events of a group, stored in a separate stream. If a consumer is deleted, the server loses the consumer's position.
+/// Without this position, the route would run every event again or skip events.
 ///
 /// Each worker writes one record under its own subject, and each record replaces the previous record. A record contains the whole
-/// state of its worker. The group's state is the union of all records, so a record contained in another can be deleted.
+/// state of its worker. The group's state is the union of all records, so a record whose content is also in another record can be
+/// deleted.
 pub(super) struct Checkpoints {
     context: Context,
     config: Config,
@@ -41,7 +42,8 @@ pub(super) struct Checkpoints {
 
 #[derive(Default)]
 struct State {
-    /// When the stream of events was created, in nanoseconds since the Unix epoch. It identifies the stream; 0 if unknown.
+    /// When the stream of events was created, in nanoseconds since the Unix epoch, or 0 if unknown. This time identifies the
+    /// stream.
     stream: u64,
     /// The positions of the consumers that the group has had, by name.
     positions: BTreeMap<String, Position>,
@@ -97,7 +99,8 @@ impl Checkpoints {
         self.changed.notified().await;
     }
 
-    /// Records the identity of the stream. If the identity has changed, none of the stream's events is finished.
+    /// Records the identity of the stream. If the identity has changed, resets all positions, because none of the new stream's
+    /// events is finished.
     pub(super) fn identify(&self, info: &Info) {
         let created = nanos(SystemTime::from(info.created));
         if self.stream() == created {
@@ -188,7 +191,7 @@ impl Checkpoints {
             from = message.sequence.saturating_add(1);
             if *message.subject != *self.subject {
                 loaded.push(message.sequence);
-                // A record that can't be read is from a later version of this crate.
+                // If a record can't be read, a later version of this crate wrote it.
                 if let Ok(record) = serde_json::from_slice(&message.payload) {
                     self.merge(record);
                 }
@@ -210,8 +213,8 @@ impl Checkpoints {
         });
     }
 
-    /// Stores a record and returns its size. An operator may have deleted the last record, so this record is stored even without a
-    /// change.
+    /// Stores this worker's record, even without a change, and returns the record's size. An operator may have deleted the previous
+    /// record.
     pub(super) async fn store(&self) -> Result<usize, Error> {
         let _guard = self.writing.lock().await;
         let record = self.record();
@@ -242,19 +245,19 @@ impl Checkpoints {
         (state.stream, consumers.collect())
     }
 
-    /// Deletes records that the record of this worker contains.
+    /// Deletes other workers' records whose positions are already in this worker's record.
     pub(super) async fn delete(&self, sequences: Vec<u64>) {
         let Ok(stream) = self.context.get_stream(&self.config.name).await else {
             return;
         };
         for sequence in sequences {
-            // If the other worker has replaced its record in the meantime, the record no longer exists.
+            // This fails if the other worker has replaced its record in the meantime.
             let _ = stream.delete_message(sequence).await;
         }
     }
 }
 
-/// Returns the first sequence that a consumer delivers, if its configuration contains the sequence.
+/// Returns the first sequence that a consumer delivers, or 1 if the consumer's configuration doesn't contain a start sequence.
 pub(super) fn begin(config: &consumer::Config) -> u64 {
     match config.deliver_policy {
         DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.max(1),

@@ -1,4 +1,5 @@
-//! The durable consumers of a group. A worker creates missing consumers at their positions and compares existing consumers.
+//! The durable consumers of a group. A worker creates missing consumers at their positions, and compares existing consumers with
+//! its settings.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Consumers {
         let (last, rest) = plans
             .split_last()
             .expect("every group has the consumer of long names");
-        // The last consumer is created first. Its description lists the initial routes of the group.
+        // Create the last consumer first, because its description lists the initial routes of the group.
         let first_start = self.options.first_start;
         let last = self.ensure(stream, last, first_start, false).await?;
         let initial = last.cached_info().config.description.clone();
@@ -91,7 +92,7 @@ impl Consumers {
     pub(super) async fn restore(&self, plan: &Plan) -> Result<(), Error> {
         let stream = stream::find(&self.context, &self.settings).await?;
         self.checkpoints.identify(stream.cached_info());
-        // The start has no effect. The group has had the consumer, so its position is known.
+        // The start has no effect here: the group has already had this consumer, so the consumer's position is known.
         let start = self.options.first_start;
         self.ensure(&stream, plan, start, true).await?;
         // A new leader may redeliver events that other workers finished.
@@ -99,8 +100,8 @@ impl Consumers {
         Ok(())
     }
 
-    /// Reads the checkpoints, unless they were read within half of `ack_wait`. If another worker finished an event but got no
-    /// answer to its acknowledgement, the server redelivers the event only after `ack_wait`.
+    /// Reads the checkpoints, unless they were read within half of `ack_wait`. That is recent enough: if another worker finished an
+    /// event but got no answer to its acknowledgement, the server redelivers the event only after `ack_wait`.
     pub(super) async fn refresh_checkpoints(&self) {
         let now = self.runtime.now();
         let loaded = *self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +150,7 @@ impl Consumers {
     }
 
     /// Creates a consumer that starts after the last finished event, or at `start` if the group never had the consumer. Returns
-    /// `None` if another worker was faster.
+    /// `None` if another worker created the consumer first.
     async fn create(
         &self,
         stream: &Stream,
@@ -185,7 +186,7 @@ impl Consumers {
             }
         };
         if position.is_some() {
-            // Other workers compare the consumer's start with the checkpoints.
+            // Store the position first, because other workers compare the consumer's start with the checkpoints.
             self.store_checkpoints().await;
         }
         let config = self.config(plan, policy);
@@ -217,7 +218,7 @@ impl Consumers {
         if replaced().is_none() {
             return false;
         }
-        // Another worker may have created the consumer. Then its checkpoint contains the new position.
+        // If another worker has created the consumer, that worker's checkpoint contains the new position.
         self.load_checkpoints().await;
         replaced().is_some_and(|next| match info.config.deliver_policy {
             DeliverPolicy::All => false,
@@ -226,7 +227,8 @@ impl Consumers {
         })
     }
 
-    /// Reports a consumer that differs from the settings, and replaces a consumer that would skip events. Returns its `ack_wait`.
+    /// Reports a consumer that differs from the settings, and replaces a consumer that would skip events. Returns the consumer's
+    /// `ack_wait`.
     pub(super) async fn check(&self, stream: &Stream, plan: &Plan) -> Option<Duration> {
         let (route, operation) = (Some(&plan.name), Operation::CheckConsumer);
         let info = match look_up(stream, &plan.consumer).await {
@@ -300,7 +302,7 @@ impl Consumers {
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.options.ack_wait,
-            // If there were a limit, the server would drop events that reach it. Instead, the worker dead-letters them.
+            // There is no limit, because the server would drop events that reach a limit. The worker dead-letters them instead.
             max_deliver: -1,
             max_ack_pending: plan.max_ack_pending,
             ..pull::Config::default()
@@ -381,7 +383,7 @@ impl Differences {
             wanted.max_ack_pending,
         );
         all.harmless("mem_storage", found.memory_storage, false);
-        // 0 stands for the number of the stream.
+        // 0 means as many replicas as the stream has.
         all.harmless("num_replicas", found.num_replicas, 0);
         all.harmless("rate_limit", found.rate_limit, 0);
         all

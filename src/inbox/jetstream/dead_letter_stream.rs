@@ -21,10 +21,10 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::runtime::to_millis;
 
-/// Stands for the event type of a body that can't be decoded. No encoded segment equals it.
+/// Replaces the event type in the subject if the body can't be decoded. No encoded segment equals `=undecoded`.
 const UNDECODED: &str = "=undecoded.$";
 
-/// The space for the shortest headers of a letter, in bytes.
+/// The minimum space for the headers of a letter, in bytes.
 const MIN_HEADERS: usize = 512;
 
 /// The stream of dead letters, as one group sees it.
@@ -40,7 +40,7 @@ pub(super) struct DeadLetterStream {
     events: Subjects,
     events_stream: String,
     group: String,
-    /// The consumers of this worker. It can't replay letters of other consumers.
+    /// The consumers of this worker. The worker can't replay letters of other consumers.
     consumers: Vec<String>,
     replayed: AtomicU64,
 }
@@ -81,7 +81,7 @@ impl<'a> NewLetter<'a> {
         }
     }
 
-    /// Sets the origin and the time of the letter. If the clock was set back, the letter isn't dated before its event.
+    /// Sets the origin and the time of the letter. Even if the clock was set back, the letter isn't dated before its event.
     pub(super) fn of(mut self, consumer: &'a str, sequence: u64, now: SystemTime) -> Self {
         (self.consumer, self.sequence) = (consumer, sequence);
         self.dead_lettered_at = now.max(self.received_at);
@@ -117,7 +117,7 @@ impl DeadLetterStream {
         {
             let text = format!(
                 "the stream {} doesn't fit: its subjects must include {:?}, its retention must be limits, its storage \
-                 file, its replicas at least {}, without a limit a subject, and it must neither be sealed nor without \
+                 file, its replicas at least {}, without a limit per subject, and it must neither be sealed nor without \
                  acknowledgements",
                 wanted.name, wanted.subjects[0], wanted.num_replicas
             );
@@ -137,7 +137,7 @@ impl DeadLetterStream {
         })
     }
 
-    /// Returns the current last letter's id.
+    /// Returns the id of the last letter that is currently in the stream.
     pub(super) async fn last_id(&self) -> Result<u64, Error> {
         let info = self.stream.get_info().await;
         let info = info.map_err(|error| failed("dead letters can't be counted", error))?;
@@ -294,7 +294,7 @@ impl DeadLetterStream {
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         let event = letter.event().map_err(Clone::clone)?;
-        // If the letter can't be deleted, its next replay is a copy of this one.
+        // If the letter can't be deleted, its next replay has the same id, so the stream recognises that replay as a copy.
         let died = to_millis(letter.dead_lettered_at());
         let id = format!("=replay.{}.{}.{died}", self.group, letter.id());
         let message = PublishMessage::build()
@@ -321,12 +321,12 @@ fn config(settings: &StreamSettings) -> Config {
         name: settings.dead_stream_name(),
         subjects: vec![Subjects::new(settings.dead_prefix()).all()],
         retention: RetentionPolicy::Limits,
-        // A full stream drops the oldest letter. With `new`, a route would stall.
+        // A full stream drops the oldest letter. With `new`, a full stream would refuse letters, and routes would stall.
         discard: DiscardPolicy::Old,
         max_bytes: (settings.byte_limit() / 4).max(1),
         storage: StorageType::File,
         num_replicas: settings.replica_count(),
-        // A letter is stored once, even if its event is redelivered before it is acknowledged.
+        // A letter is stored once, even if its event is redelivered before the acknowledgement.
         duplicate_window: Duration::from_secs(60 * 60),
         ..Config::default()
     }

@@ -57,7 +57,7 @@ impl DeadLetterStore for DeadLetterStream {
                 }
                 from = stored.letter.id().saturating_add(1);
                 let event = stored.letter.event();
-                // Other workers have the other routes.
+                // Skip letters whose routes only other workers have.
                 if self.has_route_of(&stored)
                     && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
                 {

@@ -3,11 +3,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-/// The maximum number of ranges per consumer, at 16 bytes each. If there are more, the worker forgets the newest range. The events
-/// of that range may run again, but none is skipped.
+/// The maximum number of ranges per consumer, at 16 bytes each. If there are more ranges, the worker forgets the newest range. The
+/// events of that range may run again, but no event is skipped.
 const MAX_RANGES: usize = 50_000;
 
-/// The events of one consumer that, to this worker's knowledge, its group has finished.
+/// The events of one consumer that the group has finished, as far as this worker knows.
 ///
 /// A recreated consumer starts after `floor`. The worker acknowledges the events of `ranges` without running them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

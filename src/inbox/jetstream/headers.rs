@@ -20,8 +20,8 @@ const ATTEMPTS: &str = "Botisimo-Attempts";
 const CONSUMER: &str = "Botisimo-Consumer";
 /// The only consumer that a replay is meant for.
 const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
-/// The results of the routes, separated by commas: each route's name and, if it failed, a space and the reason. If the client gets
-/// a message by its sequence, it reads only one of several headers with the same name.
+/// The results of the routes, separated by commas: each route's name and, if it failed, a space and the reason. All results are in
+/// one header: if the client gets a message by its sequence, it reads only one of several headers with the same name.
 const ROUTES: &str = "Botisimo-Routes";
 /// The names of the routes that a replay doesn't run, separated by commas.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
@@ -30,7 +30,7 @@ const CAUSE: &str = "Botisimo-Cause";
 /// The `messageId`, if the body doesn't have it.
 const ID: &str = "Botisimo-Id";
 
-/// The maximum length of a header's text, in characters before it is encoded.
+/// The maximum length of a header's value, in characters before encoding.
 const MAX_TEXT: usize = 1024;
 
 /// The headers of a dead letter to store.
@@ -56,7 +56,7 @@ pub(super) struct StoredHeaders {
 }
 
 impl DeadLetterHeaders<'_> {
-    /// Returns the headers. Shortens the texts so that the headers fit into `room` bytes.
+    /// Returns the headers. Shortens the id, the cause and the routes' reasons so that the headers fit into `room` bytes.
     pub(super) fn write(&self, room: usize) -> HeaderMap {
         let mut headers = HeaderMap::new();
         set_received_at(&mut headers, self.received_at);
@@ -77,7 +77,7 @@ impl DeadLetterHeaders<'_> {
         let mut ends = Vec::with_capacity(self.routes.len());
         for (left, end) in (1..=self.routes.len()).rev().zip(self.routes) {
             let mut value = encoded(end.route());
-            // Each remaining route gets an equal part of the space, and a comma.
+            // The remaining routes share the space equally. Each route also needs a comma.
             let part = (room / left).saturating_sub(1);
             if value.len() > part {
                 continue;
@@ -141,7 +141,7 @@ pub(super) fn replay(letter: &StoredHeaders) -> HeaderMap {
     headers
 }
 
-/// Returns whether an event is meant for a consumer. Every event is, except a replay for another consumer.
+/// Returns whether an event is meant for a consumer. Only replays are limited to one consumer.
 pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
     headers
         .get(TARGET_CONSUMER)
@@ -188,7 +188,7 @@ fn width(headers: &HeaderMap) -> usize {
     lines.sum::<usize>() + 16
 }
 
-/// Returns the longest encoded beginning of a text that fits into `bytes` bytes.
+/// Encodes the longest beginning of a string that fits into `bytes` bytes once it is encoded.
 fn fitting(text: &str, bytes: usize) -> String {
     let mut fitting = String::new();
     for each in text.chars().take(MAX_TEXT) {

@@ -60,7 +60,7 @@ impl JetStreamInboxBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the server doesn't answer, if there is no stream, or if the stream doesn't
-    /// fit. The text names each mismatch.
+    /// fit. The error message names each mismatch.
     ///
     /// # Cancel safety
     ///

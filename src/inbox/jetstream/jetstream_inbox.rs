@@ -34,14 +34,14 @@ use crate::runtime::Runtime;
 /// If the acknowledgement is missing, the stream may still have stored the event. In that case, the sender's next attempt is a
 /// copy, and the receiver answers 200.
 ///
-/// The inbox logs the cause of a 503 at each change, and every minute while the failure lasts. It logs the first accepted event
-/// after the failure as the recovery.
+/// The inbox logs the cause of a 503 when the failure begins, when the cause changes, and every minute while the failure lasts. The
+/// inbox logs the recovery once an event is accepted again.
 ///
 /// # Counts and drain
 ///
 /// The [handle](Inbox::handle) counts accepted events as `published`; the workers count their outcomes. A [`drain`](Handle::drain)
-/// refuses all events, including copies, because only the stream recognises copies. It waits for the events that are in flight to
-/// the stream. The inbox runs no handlers, so it calls no `on_attempt` hook.
+/// refuses all events, including copies, because only the stream recognises copies. The drain waits for the events that are in
+/// flight to the stream. The inbox runs no handlers, so it calls no `on_attempt` hook.
 ///
 /// # Examples
 ///

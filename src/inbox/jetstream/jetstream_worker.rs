@@ -13,11 +13,11 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 
 /// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
 ///
-/// A worker runs until it is [drained](JetStreamWorker::drain) or its runtime ends. Clones of a worker are the same worker.
+/// A worker runs until it is [drained](JetStreamWorker::drain) or its runtime shuts down. Clones of a worker are the same worker.
 ///
 /// # Groups and routes
 ///
-/// Workers of one group share its events: the server delivers each event to one of them. Each group gets all events. A group has
+/// The workers of a group share the events: the server delivers each event to one of them. Each group gets all events. A group has
 /// one durable consumer on the server for each route, named `<group>-<route>`, with the route's filter. So the server tracks each
 /// route's progress and redelivers an event only to the route that failed. A slow route doesn't delay other routes.
 ///
@@ -27,7 +27,7 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 /// new route wait for workers that have the route.
 ///
 /// Event types with a subject of more than 512 bytes go to one more consumer, `<group>-=long`. No documented event type is that
-/// long. This consumer runs all matching routes. If one of them fails, all of them run again.
+/// long. For each event of this consumer, the worker runs all matching routes. If one of these routes fails, all of them run again.
 ///
 /// # At least once
 ///
@@ -40,10 +40,10 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 ///
 /// # Positions
 ///
-/// Each worker stores its group's finished events in the stream of checkpoints. If an operator deletes a consumer, the worker
-/// recreates it, starting after the last finished event, even if no worker was running. If the stream is deleted, or a server
-/// restarts empty, the worker waits for a new stream and then runs all of its events. If
-/// [`create_if_missing`](crate::StreamSettings::create_if_missing) is set, the worker creates the stream.
+/// Each worker stores its group's finished events in the stream of checkpoints. If an operator deletes a consumer, a worker
+/// recreates the consumer, starting after the last finished event, even if no worker was running at the time of the deletion. If
+/// the stream is deleted, or a server restarts without its data, the worker waits for a new stream and then runs all events of the
+/// new stream. If [`create_if_missing`](crate::StreamSettings::create_if_missing) is set, the worker creates the stream.
 ///
 /// # Stalls
 ///
@@ -54,9 +54,10 @@ use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
 ///
 /// If a route fails permanently, the worker publishes a dead letter to a separate stream, named after the event stream plus
 /// `_DEAD`. Then it acknowledges the event. Each letter is about one route. If a letter is larger than the server accepts, the
-/// worker stores it without its body, and its [`cause`](crate::DeadLetter::cause) says so. If the worker creates the dead-letter
-/// stream, the stream gets a quarter of the event stream's [`max_bytes`](crate::StreamSettings::max_bytes). A full dead-letter
-/// stream drops the oldest letters. [`replay`](DeadLetters::replay) runs only that route, as a new event with its own id.
+/// worker stores it without its body, and the letter's [`cause`](crate::DeadLetter::cause) says so. If the worker creates the
+/// dead-letter stream, the stream gets a quarter of the event stream's [`max_bytes`](crate::StreamSettings::max_bytes). A full
+/// dead-letter stream drops the oldest letters. [`replay`](DeadLetters::replay) runs only the letter's route, for a new event with
+/// its own id.
 ///
 /// # Order
 ///
@@ -115,23 +116,24 @@ impl JetStreamWorker {
         self.inner.stats()
     }
 
-    /// Stops pulling events, then waits until the running events have ended, but at most `within`. Returns how many remain. If the
-    /// server still delivers an event, the worker returns it immediately.
+    /// Stops pulling events, then waits until the running events have ended, but at most `within`. Returns how many events remain.
+    /// If the server still delivers an event, the worker returns it immediately.
     ///
     /// Nothing is cancelled. A drain takes up to a second even if nothing runs. It is idempotent: a second call waits for the same
     /// events.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the worker pulls no more events, even if the future is dropped.
+    /// Once the future has been polled, the worker pulls no more events, even if the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
         drain(Arc::clone(&self.inner), within)
     }
 
-    /// Returns the dead letters of the group, to list, replay or delete them. Their ids are their sequence numbers in the
+    /// Returns the dead letters of the group, to list, replay or delete them. A letter's id is its sequence number in the
     /// dead-letter stream.
     ///
-    /// A worker can't replay a letter of a route that it doesn't have: `replay` returns an error, and `replay_matching` skips it.
+    /// A worker can't replay a letter of a route that it doesn't have: `replay` returns an error, and `replay_matching` skips the
+    /// letter.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetterStore>)

@@ -30,8 +30,8 @@ const CRASHES: u32 = 5;
 /// If the server doesn't answer an acknowledgement within this time, the worker sends it again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The task of an event that the server delivered. The event leaves the worker exactly once: with its exit, or as returned if the
-/// task is dropped.
+/// The task of an event that the server delivered. The task counts its exit. If the task is dropped before its exit, it counts the
+/// event as returned.
 pub(super) struct MessageTask {
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
@@ -41,7 +41,7 @@ pub(super) struct MessageTask {
     has_left: bool,
 }
 
-/// The end of the work on an event.
+/// How the work on an event ended.
 enum End {
     Exit(Exit),
     /// The server redelivers the event after this time.
@@ -89,7 +89,7 @@ impl MessageTask {
             End::Exit(exit) => exit,
             End::Nak(delay) => {
                 let delay = (!delay.is_zero()).then_some(delay);
-                // If the message gets lost, the server delivers the event after `ack_wait`.
+                // If the message gets lost, the server redelivers the event after `ack_wait`.
                 let _ = self.message.ack_with(AckKind::Nak(delay)).await;
                 exit
             }
@@ -117,7 +117,7 @@ impl MessageTask {
         loop {
             let ack_wait = self.worker.ack_wait.min(self.route.ack_wait());
             self.worker.executor.runtime.sleep(ack_wait / 3).await;
-            // If this signal gets lost, the next signal follows.
+            // A lost signal does no harm, because the next signal follows.
             let _ = self.message.ack_with(AckKind::Progress).await;
         }
     }
@@ -131,7 +131,7 @@ impl MessageTask {
             self.worker.consumers.refresh_checkpoints().await;
         }
         if self.is_finished(info) {
-            // A new stream under the same name reuses the sequences.
+            // Look up the stream first, because a new stream with the same name reuses the sequences.
             let (context, settings) = (
                 &self.worker.consumers.context,
                 &self.worker.consumers.settings,
@@ -211,8 +211,8 @@ impl MessageTask {
         }
     }
 
-    /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries only the storing. The
-    /// event keeps its permit, so the route stalls before many letters wait in memory.
+    /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries storing it, but doesn't
+    /// run the route again. The event keeps its permit, so the route stalls before many letters wait in memory.
     async fn dead_letter(&self, info: &DeliveryInfo, letter: NewLetter<'_>) -> End {
         let (executor, name) = (&self.worker.executor, Some(&self.route.plan.name));
         let letter = letter.of(
@@ -238,8 +238,8 @@ impl MessageTask {
         end
     }
 
-    /// Sends the acknowledgement until the server answers. If the server doesn't answer within `ack_wait`, it redelivers the event,
-    /// and the worker acknowledges it without another attempt.
+    /// Sends the acknowledgement repeatedly until the server answers. If the server doesn't answer within `ack_wait`, it redelivers
+    /// the event, and the worker acknowledges it without another attempt.
     async fn ack(&self, info: &DeliveryInfo, exit: Exit) -> End {
         let (worker, name) = (&self.worker, Some(&self.route.plan.name));
         let consumer = &self.route.plan.consumer;

@@ -1,4 +1,5 @@
-//! The tasks of a worker besides the pull loops: one stores checkpoints, one checks the stream and the consumers for changes.
+//! The tasks of a worker besides the pull loops: one task stores checkpoints, and the other checks the stream and the consumers for
+//! changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,7 @@ async fn look(worker: &WorkerInner) {
     let cause = mismatch(&stream.cached_info().config, settings);
     worker.stalls.update(None, Operation::CheckStream, cause);
     worker.read_server_time().await;
-    // An operator may have deleted the last record.
+    // Store the record again, because an operator may have deleted it.
     worker.consumers.store_checkpoints().await;
     for route in &worker.routes {
         if let Some(ack_wait) = worker.consumers.check(&stream, &route.plan).await {

@@ -4,7 +4,7 @@ use super::subjects::{Subjects, encoded};
 use crate::outcome::AttemptState;
 use crate::router::EventRouter;
 
-/// The prefix of a consumer's name if its route has a long name. A hash follows. No encoded name has this prefix.
+/// The prefix of a consumer's name if its route has a long name. A hash follows the prefix. No encoded name has this prefix.
 const HASHED: &str = "=h";
 
 /// The maximum size of a consumer's name, in bytes. The server accepts 255 bytes, and names a directory after the consumer.
@@ -28,7 +28,7 @@ pub(super) enum RouteSelection {
     One(Arc<str>),
     /// The fallback with this name.
     Fallback(Arc<str>),
-    /// All matching routes except these, whose own consumers get every event.
+    /// All matching routes except these routes, because their own consumers get every event.
     Rest(Vec<Arc<str>>),
 }
 
@@ -60,7 +60,7 @@ pub(super) fn plans(
                 }
             }
         };
-        // Without a filter, the last consumer gets every event of the route.
+        // If a route has no filter, the last consumer gets every event of the route.
         if let Some(filter) = filter {
             plans.push(Plan {
                 consumer: consumer(group, &name),
@@ -90,12 +90,12 @@ fn consumer(group: &str, route: &str) -> String {
     format!("{group}-{HASHED}{:016x}", hash(route))
 }
 
-/// Returns a short stand-in for the name of a consumer.
+/// Returns a short hash of a consumer's name.
 pub(super) fn digest(consumer: &str) -> String {
     format!("{:08x}", hash(consumer) >> 32)
 }
 
-/// Hashes by FNV-1a, which is the same in all versions of this crate and of Rust.
+/// Hashes with FNV-1a, which gives the same hash in all versions of this crate and of Rust.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -48,7 +48,7 @@ pub(super) struct Publisher {
     limits: PublishLimits,
     runtime: Arc<TokioRuntime>,
     stalls: Stalls,
-    /// The stream's own limit, if it has one.
+    /// The stream's own limit for the size of a message, in bytes, if the stream has a limit.
     max_message_size: Option<usize>,
     state: Mutex<InFlight>,
 }
@@ -69,7 +69,7 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Returns the overhead of all publications, including a new publication.
+    /// Returns the overhead of all publications in flight and one new publication.
     fn overhead(&self) -> usize {
         let publications = usize::try_from(self.publications).unwrap_or(usize::MAX);
         publications.saturating_add(1).saturating_mul(OVERHEAD)
@@ -187,7 +187,7 @@ impl Publisher {
         }
     }
 
-    /// Returns the answer to the outcome of a publication, and records whether the stream accepts events.
+    /// Returns the answer for the outcome of a publication, and records whether the stream accepts events.
     fn judge(&self, acknowledged: &Result<PublishAck, PublishError>) -> Answer {
         let error = match acknowledged {
             Ok(ack) if ack.duplicate => return Ok(Accepted::Duplicate),
@@ -253,7 +253,7 @@ impl Publisher {
             *checked = now;
         }
         let Ok(stream) = stream::find(&self.context, &self.settings).await else {
-            // The next publication fails and reports it.
+            // The next publication fails and reports the cause.
             return;
         };
         let cause = mismatch(&stream.cached_info().config, &self.settings);
@@ -314,7 +314,7 @@ impl Publication {
             }
         };
         if outcome.is_err_and(|error| error.kind() == PublishErrorKind::TimedOut) {
-            // The client may hold the body while it is disconnected, so the permit is held as long.
+            // The client may hold the body while it is disconnected, so keep the permit until the client has sent everything.
             let _ = publisher.context.client().flush().await;
         }
         drop(permit);

@@ -21,7 +21,8 @@ use crate::catch_panic::catch_panic;
 /// How long the server waits for a first event before it answers that it has no event. A drain takes up to this long.
 const PULL: Duration = Duration::from_secs(1);
 
-/// The server answers a pull within [`PULL`]. If it doesn't, the client waits another 5 s and then reports no events.
+/// A pull that brings no events and takes this long counts as unanswered. If the server doesn't answer within [`PULL`], the client
+/// waits another 5 s and then reports no events.
 const UNANSWERED: Duration = Duration::from_secs(4);
 
 /// The delays after a pull that ended early without an event, because the server was serving other pulls.
@@ -30,8 +31,8 @@ const EARLY: Backoff = Backoff {
     longest: Duration::from_millis(250),
 };
 
-/// Pulls until the worker is drained. The loop awaits the end of each pull. If it dropped the stream of messages, the messages in
-/// flight would be stuck until `ack_wait` is over.
+/// Pulls until the worker is drained. The loop awaits the end of each pull. If the loop dropped the stream of messages, the
+/// messages in flight would be stuck until `ack_wait` is over.
 pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
@@ -132,7 +133,7 @@ async fn fetch(
                 let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
                 let task = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
                 let runtime = &worker.executor.runtime;
-                // A runtime that can't spawn drops the task, so the event counts as returned.
+                // If the runtime can't spawn, the task is dropped and the event counts as returned.
                 let _ = catch_panic(|| {
                     runtime.spawn(Box::pin(async move {
                         task.run().await;

@@ -48,12 +48,12 @@ impl RouteConsumer {
 
     /// Records a delivery. Returns whether the consumer's sequence has fallen because the consumer was recreated.
     pub(super) fn is_recreated(&self, consumer_sequence: u64) -> bool {
-        // Only the pull loop writes it.
+        // Only the pull loop writes this sequence.
         self.delivered.swap(consumer_sequence, Ordering::Relaxed) > consumer_sequence
     }
 
-    /// Marks an event as running until the guard is dropped. Returns `None` if the event is already running. The server redelivers
-    /// events after this process was suspended or the consumer was recreated.
+    /// Marks an event as running until the guard is dropped. Returns `None` if the event is already running. The server may
+    /// redeliver a running event after this process was suspended or the consumer was recreated.
     pub(super) fn begin(self: &Arc<Self>, sequence: u64) -> Option<RunGuard> {
         self.running().insert(sequence).then(|| RunGuard {
             route: Arc::clone(self),

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
-/// The time between two warnings of a lasting stall.
+/// The time between two warnings about a lasting stall.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// If a stall recurs with the same cause within this time, it isn't announced again. A stream at its limit may accept one event and
@@ -136,7 +136,7 @@ impl Stalls {
         let now = self.runtime.now();
         let lasted = {
             let mut entries = self.entries();
-            // Usually no operation is failing, and no key is built.
+            // Usually no operation is failing, so return before building a key.
             if entries.values().all(|entry| entry.ended.is_some()) {
                 return;
             }
@@ -159,7 +159,7 @@ impl Stalls {
     }
 
     /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, this worker doesn't
-    /// retry the operation.
+    /// retry the operation, so the stall must end here.
     pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
         let now = self.runtime.now();
         let key = (Some(Arc::clone(route)), operation);

@@ -22,12 +22,12 @@ pub(super) async fn open(context: &Context, settings: &StreamSettings) -> Result
     }
 }
 
-/// Returns the stream of events, and creates it if the settings say so. Doesn't compare it with the settings.
+/// Returns the stream of events, and creates it if the settings say so. Doesn't compare the stream with the settings.
 pub(super) async fn find(context: &Context, settings: &StreamSettings) -> Result<Stream, Error> {
     get_or_create(context, settings.config(), settings.creates()).await
 }
 
-/// Returns the stream with this name. If the stream doesn't exist and `create` is set, creates it.
+/// Returns the stream with the name in `config`. If the stream doesn't exist and `create` is set, creates it.
 pub(super) async fn get_or_create(
     context: &Context,
     config: Config,
@@ -50,7 +50,7 @@ pub(super) async fn get_or_create(
     }
     match context.create_stream(config).await {
         Ok(stream) => Ok(stream),
-        // Another process may have created it in the meantime, with other settings.
+        // Another process may have created the stream in the meantime, with other settings.
         Err(error) => match context.get_stream(&name).await {
             Ok(stream) => Ok(stream),
             Err(_) => Err(failed(format!("the stream {name} can't be created"), error)),
@@ -58,7 +58,7 @@ pub(super) async fn get_or_create(
     }
 }
 
-/// Returns whether no stream has the subject of a publication.
+/// Returns whether a publication failed because no stream has its subject.
 pub(super) fn is_stream_missing(published: &Result<PublishAck, PublishError>) -> bool {
     let kind = published.as_ref().map_err(PublishError::kind);
     kind.is_err_and(|kind| kind == PublishErrorKind::StreamNotFound)
@@ -72,7 +72,7 @@ pub(super) fn failed(
     Error::caused(ErrorKind::Inbox, text.into(), source)
 }
 
-/// Returns the texts of an error and its source in one line, as the cause of a stall.
+/// Returns the messages of an error and its source in one line, as the cause of a stall.
 pub(super) fn describe(error: &Error) -> String {
     let text = match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -84,7 +84,7 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-/// Returns the current time by the server's clock. Servers before 2.10 don't send it.
+/// Returns the current time by the server's clock. Servers before 2.10 don't send the time.
 pub(super) async fn server_time(context: &Context, stream: &str) -> Option<SystemTime> {
     let subject = format!("STREAM.INFO.{stream}");
     let info = context.request::<_, _, serde_json::Value>(subject, &());
@@ -95,7 +95,7 @@ pub(super) async fn server_time(context: &Context, stream: &str) -> Option<Syste
     Some(SystemTime::from(info.created))
 }
 
-/// Returns a text that names each mismatch between a stream and the requirements of [`StreamSettings`].
+/// Returns a message that names each mismatch between a stream and the requirements of [`StreamSettings`].
 pub(super) fn mismatch(found: &Config, settings: &StreamSettings) -> Option<String> {
     let (subjects, replicas) = ([settings.subjects().all()], settings.replica_count());
     let has_sources = found.sources.as_ref().is_some_and(|all| !all.is_empty());
@@ -116,14 +116,14 @@ pub(super) fn mismatch(found: &Config, settings: &StreamSettings) -> Option<Stri
         format!("discard must be new, not {:?}", found.discard)
     });
     must(found.max_bytes > 0, &|| {
-        "max_bytes must be set, it is unlimited".to_owned()
+        "max_bytes must be set, not unlimited".to_owned()
     });
     must(found.max_messages_per_subject <= 0, &|| {
         let found = found.max_messages_per_subject;
         format!("max_msgs_per_subject must be unlimited, not {found}")
     });
     must(!found.max_age.is_zero(), &|| {
-        "max_age must be set, it is unlimited".to_owned()
+        "max_age must be set, not unlimited".to_owned()
     });
     must(found.duplicate_window == found.max_age, &|| {
         let (age, window) = (found.max_age, found.duplicate_window);

@@ -28,14 +28,14 @@ use crate::error::{Error, ErrorKind};
 /// # Other streams
 ///
 /// A worker needs two more streams. With the default name, they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
-/// for the positions of its group. A worker also runs without the checkpoints, but it logs warnings and forgets the position of a
-/// deleted consumer.
+/// for the positions of the worker's group. A worker also runs without the checkpoints, but it logs warnings and forgets the
+/// position of a deleted consumer.
 ///
 /// # Memory for ids
 ///
-/// The server keeps the ids of the whole window in memory, at about 258 bytes each. With the default of 7 days, a million events
-/// per week take 258 MB. To use less memory, shorten [`max_age`](StreamSettings::max_age): the sender drops an event after some
-/// days.
+/// The server keeps the ids of the last [`max_age`](StreamSettings::max_age) in memory, at about 258 bytes each. With the default
+/// of 7 days, a million events per week take 258 MB. To use less memory, shorten `max_age`: the sender stops sending copies of an
+/// event after some days.
 ///
 /// # Examples
 ///
@@ -74,15 +74,15 @@ impl StreamSettings {
         }
     }
 
-    /// Sets the stream's name: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The names of the other streams append `_DEAD` and
-    /// `_CHECKPOINTS`.
+    /// Sets the stream's name: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The names of the other streams are this name plus `_DEAD`
+    /// or `_CHECKPOINTS`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets the prefix of all subjects: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The subjects of the other streams append `-dead`
-    /// and `-checkpoint` to the prefix.
+    /// Sets the prefix of all subjects: 1 to 64 characters from `A-Z a-z 0-9 _ -`. The prefixes of the other streams' subjects are
+    /// this prefix plus `-dead` or `-checkpoint`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -98,11 +98,12 @@ impl StreamSettings {
     /// Sets how many bytes a created stream holds. The default is 1 GiB. A full stream refuses events, and the receiver answers
     /// 503.
     ///
-    /// Handled events count until they reach [`max_age`](StreamSettings::max_age), because the stream needs them to recognise
-    /// copies.
+    /// Handled events take up space until they reach [`max_age`](StreamSettings::max_age), because the stream needs them to
+    /// recognise copies.
     ///
-    /// The server reserves this space when it creates the stream, and fails the request if it has less available. The stream of
-    /// dead letters takes a quarter of this space. The checkpoints take a sixteenth, but at least 1 MiB and at most 16 MiB.
+    /// The server reserves this space when it creates the stream. If the server has less space, the stream can't be created. The
+    /// stream of dead letters takes an extra quarter of this space. The checkpoints take an extra sixteenth, but at least 1 MiB and
+    /// at most 16 MiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self

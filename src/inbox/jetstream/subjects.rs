@@ -1,8 +1,8 @@
 //! Encodes names as subjects, ids and headers that NATS accepts.
 //!
 //! Some event types and message ids would end a connection. A Unicode space in a stored subject disconnects the consumer at every
-//! delivery. A subject of 4 kB disconnects the publisher. A line break in a header's value panics. So every byte outside
-//! `[A-Za-z0-9_-]` is encoded.
+//! delivery. A subject of 4 kB disconnects the publisher. A line break in a header's value makes the client panic. So every byte
+//! outside `[A-Za-z0-9_-]` is encoded.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::router::Pattern;
 /// The maximum size of a subject, in bytes.
 const MAX_SUBJECT: usize = 512;
 
-/// Stands for a name that is too long. No encoded segment equals it.
+/// Stands for a name that is too long. No encoded segment equals this string.
 const LONG: &str = "=long";
 
 /// The last segment of every subject, so that a single filter matches `a.b` and every type below it.
@@ -72,7 +72,7 @@ impl Subjects {
     }
 }
 
-/// Returns a text, encoded as one segment.
+/// Returns a string, encoded as one segment.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     encode(text, &mut encoded);
@@ -92,7 +92,7 @@ fn encode(segment: &str, to: &mut String) {
     }
 }
 
-/// Returns the text that was encoded as this segment, or `None` if the segment isn't an encoded text.
+/// Returns the string that was encoded as this segment, or `None` if the segment isn't an encoded string.
 pub(super) fn decoded(segment: &str) -> Option<String> {
     if segment == "=" {
         return Some(String::new());
@@ -111,8 +111,8 @@ pub(super) fn decoded(segment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Returns whether a text can be the prefix of subjects, or the name of a stream or a group. Such names are never encoded, so they
-/// are the same on the server and in the program.
+/// Returns whether a string can be the prefix of subjects, or the name of a stream or a group. Such names are never encoded, so
+/// they are the same on the server and in the program.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64

@@ -25,7 +25,7 @@ use crate::router::EventRouter;
 use crate::runtime::{Runtime, TokioRuntime};
 use crate::telemetry;
 
-/// The event of the stream that a route starts with.
+/// Where in the stream a route starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
@@ -130,8 +130,8 @@ impl JetStreamWorkerBuilder {
     /// letter.
     ///
     /// Each delivery counts as an attempt, even if its worker crashed or returned the event because of a drain. The worker attempts
-    /// an event at least once before it becomes a dead letter, unless it was delivered five more times than the policy allows
-    /// without finishing. A recreated consumer counts from 1.
+    /// an event at least once before it becomes a dead letter, unless the event was delivered five more times than the policy
+    /// allows and never finished. A recreated consumer counts attempts from 1 again.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.delivery.retry = policy;
         self
@@ -160,7 +160,8 @@ impl JetStreamWorkerBuilder {
 
     /// Adds a hook that is called after each attempt, before the attempt is counted.
     ///
-    /// It runs in the event's task, so it must not block. If it panics, the panic is logged and nothing else happens.
+    /// The hook runs in the event's task, so the hook must not block. If the hook panics, the panic is logged and nothing else
+    /// happens.
     pub fn on_attempt(self, hook: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
         self.delivery.on_attempt.add(Arc::new(hook));
         self
@@ -168,14 +169,15 @@ impl JetStreamWorkerBuilder {
 
     /// Adds a hook that is called for each event that this worker dead-letters, once the letter is stored.
     ///
-    /// It runs in the event's task, so it must not block. If it panics, the panic is logged and nothing else happens.
+    /// The hook runs in the event's task, so the hook must not block. If the hook panics, the panic is logged and nothing else
+    /// happens.
     pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
         self.delivery.on_dead_letter.add(Arc::new(hook));
         self
     }
 
-    /// Logs the texts of handlers' errors and panics. By default, the log has only the route and the kind of failure, because the
-    /// texts may quote a payload.
+    /// Logs handlers' error messages and panic messages. By default, the log has only the route and the kind of failure, because
+    /// the messages may quote a payload.
     pub fn log_handler_errors(mut self) -> Self {
         self.delivery.log_errors = true;
         self
@@ -186,7 +188,7 @@ impl JetStreamWorkerBuilder {
     /// # Errors
     ///
     /// - [`ErrorKind::Inbox`] if the server doesn't answer, if a stream is missing or doesn't fit, or if an existing consumer
-    ///   differs from the settings. The text names each difference, and the consumer stays unchanged.
+    ///   differs from the settings. The error message names each difference, and the consumer stays unchanged.
     /// - [`ErrorKind::Route`] if a setting names a route that the router doesn't have.
     ///
     /// # Panics
@@ -202,8 +204,8 @@ impl JetStreamWorkerBuilder {
 
     /// Starts the worker as [`start`](Self::start) does, with tower layers around the router.
     ///
-    /// The router defines the consumers, and `layer` is called once with it. Each attempt calls the service for one route, and the
-    /// router in it runs only that route.
+    /// The router defines the consumers, and `layer` is called once with the router. Each attempt calls the service for one route,
+    /// and the router in the service runs only that route.
     ///
     /// # Examples
     ///

@@ -132,7 +132,7 @@ impl WorkerInner {
         *clock = ServerClock(read);
     }
 
-    /// Returns the current time by the server's clock. If it is unknown, returns this machine's time.
+    /// Returns the current time by the server's clock. If the server's time is unknown, returns this machine's time.
     pub(super) fn server_time(&self) -> SystemTime {
         let ServerClock(clock) = *self
             .server_clock

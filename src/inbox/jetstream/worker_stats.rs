@@ -17,15 +17,15 @@ use crate::runtime::to_millis;
 pub struct WorkerStats {
     /// Events that the server delivered to this worker.
     pub taken: u64,
-    /// Events whose route succeeded or had nothing to do, and that the server has marked as acknowledged.
+    /// Events whose route succeeded or had nothing to do, and whose acknowledgement the server has confirmed.
     pub acked: u64,
     /// Events that the server will redeliver to any worker of the group, because their route failed or the server didn't answer
     /// their acknowledgement.
     pub retried: u64,
     /// Events whose route failed permanently, stored as dead letters.
     pub dead: u64,
-    /// Events that the worker returned without a result, because of a drain or a runtime shutdown, or because it was already
-    /// running the event.
+    /// Events that the worker returned without a result, because of a drain or a runtime shutdown, or because the worker was
+    /// already running them.
     pub returned: u64,
     /// Events that are currently running.
     pub running: u64,
@@ -35,13 +35,13 @@ pub struct WorkerStats {
     pub stalls: Vec<Stall>,
 }
 
-/// An operation that is currently failing. The worker retries it, and warns every minute.
+/// An operation that is currently failing. The worker retries the operation, and warns every minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
     /// The route's name; `None` if all routes are affected.
     pub route: Option<String>,
-    /// When it began to fail, by this machine's current clock.
+    /// When the operation began to fail, by this machine's current clock.
     pub since: SystemTime,
     /// The latest cause. It holds no payload.
     pub cause: String,

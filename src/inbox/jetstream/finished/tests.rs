@@ -1,4 +1,4 @@
-//! The finished events of a consumer, against a set of numbers.
+//! Compares the finished events of a consumer with a set of numbers.
 
 use std::collections::BTreeSet;
 
