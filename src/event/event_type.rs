@@ -180,7 +180,7 @@ event_types! {
 
 /// The name of an event type that the specification doesn't list.
 ///
-/// It never equals a documented name.
+/// The name never equals a documented name.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UndocumentedType(Arc<str>);
 

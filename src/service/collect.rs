@@ -79,7 +79,7 @@ where
 
 /// Reads and discards a body, and returns whether it reached the end.
 ///
-/// If a server closes a connection before the request has been read, the connection is reset. Then
+/// If a server closes a connection before the request has been read, the connection is reset, and
 /// the sender can't read the answer.
 pub(super) async fn drain<B: Body>(
     mut body: Pin<&mut B>,

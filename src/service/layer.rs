@@ -43,7 +43,7 @@ use crate::router::EventRouter;
 ///
 /// - hyper with a timer (`timer(TokioTimer::new())`) closes a connection if the head takes longer
 ///   than its `header_read_timeout`, 30 s by default. Without a timer, as in `axum::serve`, hyper
-///   waits without a limit. Then set the limit in a reverse proxy, or set a timer as in
+///   waits without a limit, so set the limit in a reverse proxy, or set a timer as in
 ///   `examples/hyper.rs`.
 /// - hyper answers 431 if a request has more than 100 headers, or if the head exceeds hyper's
 ///   buffer.

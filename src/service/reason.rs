@@ -14,7 +14,7 @@ use crate::inbox::AcceptError;
 /// | `ContentType`, `ContentEncoding` | 415 | the sender sends JSON; an absent or empty content type is accepted |
 /// | `TooLarge` | 413 | before the body is read, if its length is declared |
 /// | `Unreadable` | 400 | the connection broke, or an outer layer failed |
-/// | `Malformed` | 400 with a text per member, or the status of `answer_malformed` | the sender may have changed its envelope |
+/// | `Malformed` | 400 with a message for each member, or the status of `answer_malformed` | the sender may have changed its envelope |
 /// | `Incomplete` | 408 | the deadline passed before the end of the body |
 /// | `Unmatched` | the status of `answer_unmatched`; by default, unmatched events are accepted | after an error, the sender retries for days |
 /// | `Full`, `Busy` | 503, `Retry-After: 1` | the inbox is full, or too many body bytes are in flight |
@@ -53,7 +53,7 @@ pub enum RejectionReason {
     Panicked,
     /// The inbox didn't answer before the deadline.
     ///
-    /// The inbox may still store the event. The receiver then answers 200 to the next copy.
+    /// The inbox may still store the event. If it does, the receiver answers the next copy with 200.
     Slow,
 }
 

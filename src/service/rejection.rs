@@ -132,7 +132,7 @@ impl Rejection {
     }
 }
 
-/// Writes the status and the text of the answer. Neither contains any part of the request.
+/// Writes the status and the text of the answer. The output contains no part of the request.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status().as_u16(), self.text())

@@ -32,8 +32,8 @@ pub(crate) fn attempt_finished(attempt: &AttemptInfo<'_>) {
     }
 }
 
-/// Reports that a route has run. `outcome` is one of a fixed set of names. If the route failed, `failure` is the text for
-/// the log.
+/// Reports that a route has run. `outcome` is one of a fixed set of names. If the route failed, `failure` is the
+/// message for the log.
 pub(crate) fn route_finished(
     attempt: &AttemptInfo<'_>,
     route: &str,

@@ -172,7 +172,7 @@ impl MockRequest {
 
     /// Sets the path. The default is `/webhooks/botisimo`.
     ///
-    /// The path may have a query. It may also be a whole URL, for a client that sends the request.
+    /// The path may have a query, or be a whole URL, for a client that sends the request.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

@@ -31,7 +31,7 @@ pub(super) struct Queue {
     /// The ids of jobs in flight, and the ids of ended jobs within the window and the count. One lock guards the ids and the
     /// jobs, so no id is remembered without its event.
     ids: SeenIds,
-    /// The ids of jobs whose worker isn't spawned yet. These jobs can be withdrawn.
+    /// The ids of jobs that can still be withdrawn, because their worker isn't spawned yet.
     unconfirmed: Vec<Fingerprint>,
     /// The number of the newest job.
     admitted: u64,
