@@ -1,4 +1,4 @@
-//! The inbox on JetStream, with a worker, keeps the contract of inboxes.
+//! The inbox on JetStream, with a worker, satisfies the contract of inboxes.
 
 use std::time::Duration;
 

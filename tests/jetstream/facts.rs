@@ -1,5 +1,5 @@
-//! Facts about the NATS server and its client. Each is the reason for a precaution of the inbox on JetStream.
-//! If a test fails, its precaution may be unnecessary.
+//! Facts about the NATS server and its client. Each fact is the reason for a precaution of the inbox on
+//! JetStream. If a test fails, the precaution may be unnecessary.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -151,7 +151,7 @@ async fn a_client_without_a_connection_keeps_its_messages() {
         client.connection_state() != State::Connected
     })
     .await;
-    // The bodies are larger than any limit of the client that counts bytes.
+    // Together, the bodies are larger than any limit on bytes that the client may have.
     let body = bytes::Bytes::from(vec![b'x'; 1 << 19]);
     for _ in 0..64 {
         let publish = context.publish("s.a", body.clone());
@@ -173,7 +173,7 @@ async fn a_unicode_space_in_a_stored_subject_closes_its_consumers_connection() {
     let server = Server::start().await;
     let context = server.context().await;
     stream(&context, Config::default()).await;
-    // The message has headers. Without headers, the client parses it differently.
+    // The message has headers, because the client parses a message without headers differently.
     let message = PublishMessage::build().payload("x".into()).message_id("1");
     let publish = context.send_publish("s.a\u{2003}b", message).await;
     publish.unwrap().await.unwrap();

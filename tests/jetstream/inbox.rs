@@ -129,7 +129,7 @@ async fn an_event_without_an_acknowledgement_in_time_is_503_and_its_bytes_count_
     server.resume();
     inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
-    // The acknowledgement arrived late, and the event counts.
+    // The acknowledgement arrived late, and the event still counts as accepted.
     assert_eq!((stats.accepted, stats.refused, stats.bytes), (1, 2, 0));
     assert_eq!(inbox.accept(large).await, Ok(Accepted::Duplicate));
 }
@@ -177,7 +177,7 @@ async fn a_body_over_the_servers_limit_is_413() {
     let sized = |bytes| MockRequest::event("account.updated").padded(bytes);
     harness.deliver(sized(limit)).await.assert_status(200);
     harness.deliver(sized(limit + 1)).await.assert_status(413);
-    // If a wrapper passes on an event of that size, the inbox refuses it.
+    // If a wrapper passes on an event that is too large, the inbox refuses it.
     let refused = inbox.accept(sized(limit + 1).to_event()).await;
     assert_eq!(refused, Err(AcceptError::unavailable()));
     // The longest names fit next to the largest body.

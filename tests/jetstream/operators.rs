@@ -1,7 +1,7 @@
 //! Faults of servers, and changes by operators while workers run. Workers and receivers recover
 //! automatically, skip no event, and run no finished event again.
 //!
-//! The guide has a table of these faults that names the tests.
+//! A table in the guide lists these faults and the tests for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -70,8 +70,8 @@ async fn drain(worker: &JetStreamWorker) {
     assert_eq!(worker.drain(nats::TIMEOUT).await.remaining, 0);
 }
 
-/// The configuration of two users. The server treats every client as `worker`, which may not use these
-/// subjects. `operator` may do everything.
+/// The configuration of two users. `worker` may not publish on these subjects, and `operator` may do everything.
+/// A client that names no user is `worker`.
 fn users(denied: &[&str]) -> String {
     format!(
         "authorization {{ users: [\n\
@@ -655,7 +655,7 @@ async fn denied_checkpoints_are_warned_of_and_events_run() {
     recovered(&worker).await;
 }
 
-/// The first worker's acknowledgement gets lost, and the server delivers the event to the second worker.
+/// The first worker's acknowledgement is lost, and the server delivers the event to the second worker.
 #[tokio::test]
 async fn what_one_worker_finished_but_could_not_acknowledge_no_other_worker_repeats() {
     let server = Server::start_with(&users(&["$JS.ACK.>"])).await;
@@ -765,7 +765,7 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "there is no stream BOTISIMO_DEAD").await;
-    // The server would redeliver the event after a third of a second.
+    // If the worker didn't keep the event, the server would redeliver the event after the `ack_wait` of 300 ms.
     let begun = std::time::Instant::now();
     until("the server doesn't redeliver the event", async || {
         begun.elapsed() > Duration::from_secs(2)
@@ -850,7 +850,7 @@ async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body(
         "the dead letter was stored without its body"
     );
     assert_eq!(count.load(Ordering::Relaxed), 1);
-    // Once its client has reconnected, the receiver knows the new limit.
+    // Once the receiver's client has reconnected, the receiver knows the new limit.
     until("the inbox accepts a small event", async || {
         inbox.accept(event("a", "small")).await.is_ok()
     })
@@ -1224,7 +1224,7 @@ async fn letters_are_pruned_by_the_servers_clock() {
         .start(failing(&Arc::default()))
         .await
         .unwrap();
-    // A worker whose clock is in 1970 stores this letter.
+    // This is the letter that a worker would store if its clock were in 1970.
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("Botisimo-Received", "1000"),

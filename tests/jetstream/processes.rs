@@ -323,7 +323,7 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
     for i in 0..16 {
         assert_eq!(sender.send(&receiver.said, &i.to_string(), 0).await, 200);
     }
-    until("both workers are in the middle", async || {
+    until("both workers are running events", async || {
         let begun = log.lines();
         workers.iter().all(|worker| {
             begun
@@ -363,7 +363,7 @@ async fn another_worker_runs_the_events_of_a_killed_worker() {
             .find(|line| line.what == "end" && line.id == id);
         let again = again.unwrap();
         assert_ne!(again.process, killed_id);
-        assert_eq!(again.attempt, 2, "a worker's death counts as a delivery");
+        assert_eq!(again.attempt, 2, "the delivery to the killed worker counts");
     }
 }
 
@@ -561,7 +561,8 @@ async fn more_workers_handle_more_events() {
         });
         futures_util::future::join_all(sending).await;
         let sent = begun.elapsed();
-        // A worker of the previous round may have been killed before the server knew the end of its last event.
+        // A worker of the previous round may have been killed before the server knew that the worker's last
+        // event had ended.
         let own = format!("{count}-");
         until("all events have been handled", async || {
             let ended = log.ended();

@@ -1,4 +1,5 @@
-//! The workers on JetStream: the route that runs an event, how often it runs, and how the event ends.
+//! The workers on JetStream: the route that runs an event, how many times the route runs, and how the event
+//! ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -1028,7 +1029,7 @@ async fn a_retry_is_returned_with_its_delay() {
     assert!(returned.contains("7000000000"), "{returned}");
 }
 
-/// Tests for a bug: the client's own double acknowledgement took the answer "no responders" for success.
+/// The bug: the client's own double acknowledgement mistook the answer "no responders" for success.
 #[tokio::test]
 async fn an_acknowledgement_without_a_reply_doesnt_count() {
     let server = Server::start().await;
@@ -1061,7 +1062,7 @@ async fn an_acknowledgement_without_a_reply_doesnt_count() {
     balanced(&worker.stats());
 }
 
-/// Tests for a bug: `replay_all` never returned, because each replayed letter became a new letter.
+/// The bug: `replay_all` never returned, because each replayed letter became a new letter.
 #[tokio::test]
 async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
     let server = Server::start().await;

@@ -1,5 +1,5 @@
-//! Shared by the programs of the peers: an inbox on disk that accepts events, and the ids of the events whose
-//! handlers stored them through the peer.
+//! The code that the programs of the peers share. An inbox on disk accepts events, and the handlers store the
+//! events' ids through the peer.
 
 use std::sync::Arc;
 

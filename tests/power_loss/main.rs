@@ -1,7 +1,8 @@
-//! Laws 1 and 10 during a power failure: the inbox syncs an event before the receiver writes its 200.
+//! Laws 1 and 10 of ARCHITECTURE.md, during a power failure: the inbox syncs an event before the receiver writes
+//! its 200.
 //!
-//! strace records the system calls of a server under load. Other tests open the file in the state in which a
-//! disk that keeps only synced data would hold it.
+//! strace records the system calls of a server under load. Other tests open the file as it would be on a disk
+//! that keeps only synced data.
 //!
 //! The tests need strace, so a plain `cargo test` leaves them out. Run `cargo test --test power_loss`.
 #![cfg(all(target_os = "linux", feature = "sqlite", feature = "tokio"))]
@@ -43,7 +44,8 @@ fn traced(place: &ServerFolder, arguments: &[&str]) -> Starting {
     place.start_by(strace)
 }
 
-/// Sends events over several concurrent connections, and returns the ids of the events that were answered 200.
+/// Sends events over several concurrent connections, and returns the ids of the events that were answered with
+/// 200.
 fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
     let taken = Mutex::new(HashSet::new());
     thread::scope(|scope| {
@@ -53,7 +55,7 @@ fn load(server: &Server, name: &str, each: usize) -> HashSet<String> {
                 let mut connection = server.client();
                 for number in 0..each {
                     let id = format!("event-{name}-{client}-{number}-end");
-                    // The inbox may refuse the event. A refused event isn't lost.
+                    // The inbox may refuse the event, and a refused event isn't lost.
                     if connection.post(&body(&id, "{}")).unwrap() == 200 {
                         taken.lock().unwrap().insert(id);
                     }
@@ -84,8 +86,8 @@ fn the_sync_of_a_batch_ends_before_any_of_its_200s_is_written() {
     assert!(*largest > 1, "no sync covered several events");
 }
 
-/// Checks for each event that the inbox wrote its page, then synced the page, and that the receiver wrote the
-/// 200 afterwards. Returns the number of events per sync.
+/// Checks for each event that the inbox wrote the event's page, then synced the page, and that the receiver
+/// wrote the 200 afterwards. Returns the number of events per sync.
 #[track_caller]
 fn check_order(
     place: &ServerFolder,
@@ -284,14 +286,14 @@ impl Disk {
                 "{id} was answered 200 and isn't on disk"
             );
         }
-        // The event may have ended by then. But no state contains an event without its id.
+        // The event may have ended by then, but no state contains an event without its id.
         let check = texts(&inbox, "PRAGMA quick_check");
         assert_eq!(check, ["ok"]);
     }
 }
 
-/// A system call on a file or a socket. Its start and its end are line numbers. strace prints the calls in a
-/// possible order.
+/// A system call on a file or a socket. `begun` and `ended` are line numbers of the trace. strace prints the
+/// calls in an order in which they may have happened.
 #[derive(Debug)]
 struct Call {
     name: String,
@@ -311,7 +313,7 @@ impl Call {
     }
 }
 
-/// Returns for each event the line where the server began to write its 200. This is the next answer on the
+/// Returns for each event the line where the server began to write the event's 200: the next 200 on the
 /// connection that carried the event.
 fn answers(calls: &[Call]) -> HashMap<String, usize> {
     let (mut asked, mut answered) = (HashMap::new(), HashMap::new());
@@ -335,8 +337,8 @@ fn ids(data: &[u8]) -> impl Iterator<Item = String> {
     ids.collect::<Vec<_>>().into_iter()
 }
 
-/// Parses the output of strace: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`. If another call
-/// starts before a call ends, strace splits that call into two lines. Leaves out failed calls.
+/// Parses the output of strace: `12 pwrite64(9</tmp/inbox.db-wal>, "…", 4096, 32) = 4096`. If a second call
+/// starts before the first call ends, strace splits the first call into two lines. Leaves out failed calls.
 fn calls(trace: &str) -> Vec<Call> {
     let (mut calls, mut unfinished) = (Vec::new(), HashMap::new());
     for (at, line) in trace.lines().enumerate() {

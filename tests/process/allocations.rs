@@ -190,9 +190,9 @@ fn an_event_makes_nine_allocations_from_its_request_to_its_end() {
     };
     // The first event makes the queue, the ids and the runtime allocate their capacity.
     deliver("m-0");
-    // The receiver's future; the body, and the envelope that owns it; the job; the worker's future and its
-    // task; the attempt's state, and its routes, which the reports share; the handler's future. If the data
-    // contains brackets, one more.
+    // The allocations: the receiver's future; the body, and the envelope that owns it; the job; the worker's
+    // future and its task; the attempt's state, and its routes, which the reports share; the handler's future.
+    // If the data contains brackets, there is one more.
     assert_eq!(deliver("m-1"), 9);
     assert_eq!(deliver("m-2"), 9);
 }

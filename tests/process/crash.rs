@@ -1,7 +1,8 @@
-//! Law 10, with a server that the test kills under load at random moments and restarts on the same file.
+//! Law 10 of ARCHITECTURE.md, with a server that the test kills under load at random moments and restarts on the
+//! same file.
 //!
-//! The inbox loses no event answered 200, and runs no event again after its end was committed. Each server
-//! opens the inbox under a different name, and has a different wrong clock.
+//! The inbox loses no event that was answered with 200, and runs no event again after the event's end was
+//! committed. Each server opens the inbox under a different name, and has a different wrong clock.
 //!
 //! `CRASH_ROUNDS=100` runs more rounds. `CRASH_SEED` repeats the moments of an earlier run, if the scheduler
 //! allows it.
@@ -168,7 +169,7 @@ struct Sender {
     next: usize,
     /// The event that got no answer.
     unanswered_last: Option<Sent>,
-    /// The events that were answered 200.
+    /// The events that were answered with 200.
     taken: Vec<Sent>,
     requests: usize,
     ok: usize,
@@ -254,7 +255,7 @@ impl Sender {
     }
 }
 
-/// Returns the ids of the events that were answered 200.
+/// Returns the ids of the events that were answered with 200.
 fn taken(senders: &[Sender]) -> impl Iterator<Item = &String> {
     let taken = senders.iter().flat_map(|sender| &sender.taken);
     taken.map(|sent| &sent.id)
@@ -271,9 +272,9 @@ struct Truth {
     ended: HashSet<String>,
     /// The last attempt of each id.
     attempts: HashMap<String, u32>,
-    /// How often the handler of each id succeeded.
+    /// How many times the handler of each id succeeded.
     done: HashMap<String, usize>,
-    /// How many kills hit each id in flight.
+    /// How many kills happened while the event of each id was in flight.
     hits: HashMap<String, usize>,
     killed_in_flight: usize,
     /// For each key, the number of the event that ran last.

@@ -1,7 +1,7 @@
 //! Ten thousand idle connections, and more unfinished and endless bodies than the budget allows, over real
 //! sockets.
 //!
-//! The server runs in its own process. Its memory stays bounded, and the next valid event gets its 200.
+//! The server runs in its own process. The server's memory stays bounded, and the next valid event gets a 200.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -176,8 +176,8 @@ async fn idle_connections_take_a_few_kilobytes_each_and_delay_no_client() {
 
 #[tokio::test]
 async fn ten_thousand_unfinished_bodies_are_bounded_and_released_at_the_deadline() {
-    /// The number of bytes that each client sends. Few clients fill the budget, so they fill it before their
-    /// deadline.
+    /// The number of bytes that each client sends. A few clients are enough to fill the budget, so they fill it
+    /// before their deadline.
     const SENT: usize = 4096;
     let (room, server) = (room(), Server::start());
     server.good().await;

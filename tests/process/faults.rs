@@ -1,7 +1,7 @@
 //! The inbox on disk while the disk fails, its file changes, or another process uses the file.
 //!
-//! The server answers every event, and loses no event that it answered 200. The inbox recovers automatically,
-//! or its log says why it can't.
+//! The server answers every event, and loses no event that it answered with 200. The inbox recovers
+//! automatically, or the log says why it can't.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
@@ -66,7 +66,7 @@ fn send(server: &Server, name: &str, count: usize, data: &str, status: u16) -> V
     answered.collect()
 }
 
-/// Checks that each of these events has succeeded once, and no other event.
+/// Checks that each of these events has succeeded once, and that no other event has succeeded.
 #[track_caller]
 fn ran_once(place: &ServerFolder, ids: &[Vec<String>]) {
     let mut done = HashMap::new();
@@ -77,7 +77,7 @@ fn ran_once(place: &ServerFolder, ids: &[Vec<String>]) {
     assert_eq!(done, expected);
 }
 
-/// Returns how often the log contains a text.
+/// Returns how many times the log contains a string.
 fn logged(place: &ServerFolder, text: &str) -> usize {
     place.log().matches(text).count()
 }
@@ -119,7 +119,7 @@ fn on_a_full_disk_events_are_answered_503_until_there_is_room() {
     assert_eq!(server.stats().of("recovered"), 0);
 }
 
-/// The same on a real disk. `SMALL_DISK` is a folder on an empty file system of 16 MiB.
+/// Fills a real disk. `SMALL_DISK` is a folder on an empty file system of 16 MiB.
 #[test]
 #[ignore = "this test needs a small file system"]
 fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
@@ -185,7 +185,7 @@ fn a_refused_event_takes_no_memory() {
     assert!(grown < 16 * MIB, "125 MiB of events took {grown} bytes");
 }
 
-/// The bug: SQLite restarted a log that couldn't grow only in a pause.
+/// The bug: if the log couldn't grow, SQLite restarted it only during a pause.
 #[test]
 fn a_full_wal_restarts_under_load() {
     let place = ServerFolder::new();
@@ -232,7 +232,7 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     until("they run", || server.stats().of("running") == 4);
     let other = Connection::open(&place.inbox).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The test sends several events at once. Some arrive while the writer is waiting.
+    // The test sends several events at once, and some of them arrive while the writer is waiting.
     let ids = thread::scope(|scope| {
         let senders: Vec<_> = (0..4)
             .map(|name| {
@@ -248,8 +248,8 @@ fn events_are_answered_503_while_another_process_writes_to_the_file() {
     assert_eq!(server.stats().of("handled"), 0);
     other.execute_batch("ROLLBACK").unwrap();
 
-    // The inbox may have accepted an event although the receiver answered 503 at the deadline. Then this event
-    // is a copy.
+    // The inbox may have accepted an event although the receiver answered 503 at the deadline. If so, the event
+    // that is sent here is a copy.
     let mut client = server.client();
     for id in &ids {
         client.post_until_taken(&body(id, "{}"));

@@ -78,7 +78,7 @@ fn mount_bind(from: &Path, to: &Path) -> String {
     format!("mount --bind '{}' '{}'", from.display(), to.display())
 }
 
-/// `docker run -v ./inbox.db:/data/inbox.db` mounts the file alone. The log would be lost with the container.
+/// `docker run -v ./inbox.db:/data/inbox.db` mounts only the file, so the log would be lost with the container.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_is_mounted_on_its_own_is_refused_and_its_folder_is_not() {

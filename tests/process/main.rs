@@ -1,5 +1,5 @@
-//! The memory and the allocations of a process. Also receivers in child processes that the tests load, limit
-//! and kill.
+//! The memory and the allocations of a process, and receivers in child processes that the tests load, limit and
+//! kill.
 #![cfg(all(unix, feature = "sqlite", feature = "tokio"))]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 

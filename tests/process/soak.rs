@@ -1,5 +1,5 @@
 //! A service in a child process, with faulty handlers, faulty clients, a full inbox and restarts. Law 2 always
-//! holds, every event answered 200 ends, and memory stays flat.
+//! holds, every event that was answered with 200 ends, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --test process -- --nocapture soak::` runs longer and prints its progress.
 
@@ -25,7 +25,7 @@ use botisimo_webhooks::{
 };
 use tower::ServiceExt;
 
-/// The limit of a test that might hang.
+/// The time limit of a test that might hang.
 const BOUND: Duration = Duration::from_secs(60);
 const SENDERS: u32 = 6;
 /// How much more memory the last third may take than the first third, in KiB.
@@ -122,7 +122,7 @@ impl Door {
     }
 }
 
-/// The receiver of the process. This is `None` while one inbox closes and the next inbox opens.
+/// The receiver of the process. `door` is `None` while one inbox closes and the next inbox opens.
 struct Service {
     file: Option<String>,
     door: RwLock<Option<Door>>,
@@ -273,7 +273,7 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// Whether the event was answered 200.
+    /// Whether the event was answered with 200.
     taken: bool,
     /// Whether the client disconnected without reading an answer.
     left: bool,

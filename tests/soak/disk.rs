@@ -29,7 +29,7 @@ const ROUNDS: u64 = 4;
 /// The answers and the outcomes of each id since the inbox was last idle.
 #[derive(Default)]
 struct Seen {
-    /// Whether the event was answered 200, and how often it ended.
+    /// Whether the event was answered with 200, and how many times it ended.
     ids: HashMap<u64, (bool, u32)>,
     statuses: HashMap<u16, u64>,
     left: u64,

@@ -8,7 +8,7 @@ use crate::support::panics::panic_on_purpose;
 use botisimo_webhooks::{Event, HandlerError, HandlerResult};
 use tokio::runtime::{Builder, Runtime};
 
-/// The limit of a test that might hang.
+/// The time limit of a test that might hang.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 /// Draws numbers. The same seed draws the same numbers.

@@ -21,13 +21,13 @@ struct Fates(Mutex<HashMap<String, Fate>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// How often the inbox accepted the event as new.
+    /// How many times the inbox accepted the event as new.
     taken: u32,
     /// The number of runs of the handler.
     runs: u32,
     /// The number of final outcomes.
     ends: u32,
-    /// The number of these outcomes without a run, because the runtime dropped the event.
+    /// The number of final outcomes without a run, because the runtime dropped the event.
     dropped: u32,
 }
 
@@ -74,7 +74,7 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
         .build(router)
 }
 
-/// Sends events to the inbox. Sends some events twice, and disconnects before the answer to others.
+/// Sends events to the inbox. Sends some events twice, and disconnects before the answers to some events arrive.
 async fn send(inbox: MemoryInbox, fates: Arc<Fates>, mut dice: Dice, end: Instant) {
     while Instant::now() < end {
         for _ in 0..dice.roll(20) {

@@ -29,7 +29,7 @@ impl Resident {
     }
 
     /// Asserts that the last third isn't larger than the middle third. A short run has no time to warm up, so
-    /// the assertion needs enough samples.
+    /// this function asserts nothing if there are few samples.
     pub(crate) fn assert_flat(&self) {
         if self.kilobytes.len() < 150 {
             return;

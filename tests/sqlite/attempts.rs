@@ -10,7 +10,7 @@ use crate::support::runtime::ManualClock;
 use crate::support::sqlite::{InboxFile, LONG, Log, at_once, logging};
 use crate::support::{balanced, event, until, wait_idle};
 
-/// Returns a handler that logs its runs as `name#attempt`, and returns the result of `ends`.
+/// Returns a handler that logs its runs as `name#attempt` and returns the result of `ends`.
 fn route<R>(
     log: &Log,
     name: &'static str,

@@ -135,7 +135,8 @@ async fn a_clock_that_is_set_while_running_deletes_nothing() {
 async fn time_passes_while_no_process_runs() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
     ten_letters(&place, &clock).await;
-    // The inbox counts plausible times. From Friday to Monday it runs for an hour a day.
+    // The inbox counts the time between two processes if it is plausible. Here, a process runs for one hour a
+    // day.
     for day in 1..=31 {
         place.free().await;
         clock.step(23 * HOUR);
@@ -156,7 +157,7 @@ async fn time_passes_while_no_process_runs() {
     }
 }
 
-/// An idle process doesn't write. When it ends, it still records how long it ran.
+/// An idle process doesn't write, but when it exits, it records how long it ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_an_idle_process_counts() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
@@ -356,8 +357,8 @@ async fn check(steps: &[Step]) {
                 drop(inbox);
                 place.free().await;
                 clock.step(by);
-                // The inbox compares the clock with its last reading. So it counts changes since that reading,
-                // up to a day.
+                // When the inbox opens, it compares the clock with the last reading on disk. So it counts
+                // changes since that reading, up to a day.
                 passed.most += (passed.moved.max(0) + by.max(0)).min(DAY);
                 passed.moved = 0;
                 inbox = open().await.unwrap();

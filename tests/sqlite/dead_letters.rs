@@ -442,7 +442,7 @@ async fn a_letter_that_cant_be_replayed_now_stays() {
     gate.add_permits(1);
 }
 
-/// The bug: an event counted as dead, and `wait_idle` resolved, before its letter counted.
+/// The bug: an event counted as dead, and `wait_idle` resolved, before the event's letter counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_counts_once_its_event_counts_as_dead() {
     struct Looks(botisimo_webhooks::Handle, Mutex<Option<(u64, u64)>>);
@@ -475,7 +475,8 @@ async fn a_letter_counts_once_its_event_counts_as_dead() {
     assert!(idle.now_or_never().is_some());
 }
 
-/// The bug: the inbox dropped this letter first, because its number was low.
+/// The bug: the inbox first dropped the letter with the lowest number, although a letter with a higher number
+/// was older.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_letter_is_the_first_dead_lettered() {
     let place = InboxFile::new();
@@ -498,7 +499,7 @@ async fn the_oldest_letter_is_the_first_dead_lettered() {
     assert_eq!(ids(&letters(&inbox)).await, [1, 3]);
 }
 
-/// The bug: this letter displaced all other letters, and then the inbox dropped it too.
+/// The bug: a letter above the limit displaced all other letters, and then the inbox dropped that letter too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_could_never_fit_displaces_no_other() {
     let place = InboxFile::new();
@@ -514,7 +515,7 @@ async fn a_letter_that_could_never_fit_displaces_no_other() {
     balanced(&stats);
 }
 
-/// The bug: the other events could continue only after the letter was deleted.
+/// The bug: the blocked events could continue only after the letter that blocked them was deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them() {
     let (place, log) = (InboxFile::new(), Log::default());

@@ -175,7 +175,7 @@ async fn a_failed_open_leaves_the_locks_of_other_inboxes_alone() {
     assert_eq!(posix_locks(&other), before);
 }
 
-/// Copies the files of an inbox in the state in which the process would leave them now.
+/// Copies the files of an inbox as they would be if the process crashed now.
 fn copy(place: &InboxFile, suffixes: &[&str]) -> InboxFile {
     let copy = InboxFile::new();
     for suffix in suffixes {
@@ -239,7 +239,7 @@ async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved
     assert_eq!(inbox.handle().stats().recovered, 3);
 }
 
-/// SQLite deletes the log next to a new database.
+/// If SQLite creates a database next to a log, it deletes the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
     let (place, _inbox) = with_three().await;
@@ -254,7 +254,7 @@ async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
     assert_eq!(recovered(&crashed).await, 3);
 }
 
-/// A hard link has a log under its own name.
+/// If a database is opened through a hard link, SQLite names the log after the link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused() {
     let (place, _inbox) = with_three().await;
@@ -466,7 +466,8 @@ mod logged {
         static GUARD: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
     }
 
-    /// A runtime that captures the log of the inbox's thread, which reads the time from the runtime.
+    /// A runtime that captures the log of the inbox's thread. The capture starts when that thread first reads
+    /// the time.
     #[derive(Clone)]
     pub(super) struct Logged {
         pub(super) clock: ManualClock,

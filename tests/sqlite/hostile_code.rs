@@ -188,7 +188,7 @@ impl Wake for Panics {
     }
 }
 
-/// The bug: a waker that panicked ended the inbox's thread, and thereby the inbox.
+/// The bug: a waker that panicked ended the inbox's thread, which stopped the inbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waker_that_panics_affects_no_other_event() {
     let (place, log) = (InboxFile::new(), Log::default());

@@ -23,7 +23,7 @@ async fn refused(path: &Path) -> Error {
     assert_eq!(error.kind(), ErrorKind::Inbox);
     let text = error.to_string();
     assert!(text.contains(path.to_str().unwrap()), "{text}");
-    // The source contains the cause, and the error's own text doesn't repeat it.
+    // The source contains the cause, and the error's own message doesn't repeat it.
     if let Some(source) = error.source() {
         assert!(!text.contains(&source.to_string()), "{text}: {source}");
     }
@@ -128,7 +128,7 @@ async fn a_foreign_database_keeps_its_wal() {
     let connection = Connection::open(other.path()).unwrap();
     let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('one')";
     connection.execute_batch(sql).unwrap();
-    // The files are in the state in which the process would leave them here.
+    // The files are as they would be if the process crashed here.
     for suffix in ["", "-wal"] {
         let file = |place: &InboxFile| place.folder().join(format!("inbox.db{suffix}"));
         fs::copy(file(&other), file(&place)).unwrap();

@@ -186,7 +186,7 @@ async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
     );
 }
 
-/// The bug: a process without `block_key_on_dead_letter` treated a key as blocked. A replay ran concurrently
+/// The bug: a process without `block_key_on_dead_letter` treated a key as blocked, and a replay ran concurrently
 /// with the next event of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
@@ -218,8 +218,8 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
     assert_eq!(lines, ["2#1", "3#1", "1#1"]);
 }
 
-/// The bug: if a letter that blocks its key was replayed before the loader had read the key, its events were
-/// lost until the next start.
+/// The bug: if a letter that blocks its key was replayed before the loader had read the key, the events of the
+/// key were lost until the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
     let place = InboxFile::new();
@@ -374,7 +374,7 @@ async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
     assert_eq!(log.len(), 4);
 }
 
-/// An event of the model: its key, how often it fails, and whether it becomes a dead letter.
+/// An event of the model: its key, how many times it fails, and whether it becomes a dead letter.
 #[derive(Clone, Debug)]
 struct Arriving {
     key: Option<u8>,

@@ -44,7 +44,8 @@ async fn retries_on_disk_take_no_real_time_while_the_clock_is_paused() {
     assert!(before.elapsed() >= 2 * hour, "{:?}", before.elapsed());
 }
 
-/// The harness holds the clock for a bounded time. A request that never gets an answer reaches its deadline.
+/// The harness keeps the paused clock from advancing, but only for a bounded time: a request that never gets an
+/// answer reaches its deadline.
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_still_reaches_the_response_timeout() {
     let inbox = Scripted::new(|_, _| std::future::pending());

@@ -115,8 +115,8 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
     let builder = place.inbox().max_events_in_memory(100).concurrency(10);
     let inbox = runtime();
-    // Workers run on this thread, and another thread loads the window. So this test counts the bodies that
-    // handlers receive: only the events in the window.
+    // Workers run on this thread, and another thread loads the window. So this test counts the events that
+    // handlers have received, which are part of the window.
     let held = inbox.block_on(async {
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         until(|| log.len() == 10).await;
@@ -125,7 +125,7 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
             (stats.recovered, stats.running, stats.waiting),
             (50_000, 10, 49_990)
         );
-        // The marked events are the loaded events.
+        // The inbox marks an event as running before it runs.
         let marked = place.count("SELECT count(*) FROM events WHERE running = 1");
         gate.add_permits(30);
         until(|| log.len() == 40).await;
@@ -286,7 +286,7 @@ async fn poison_candidates_run_one_at_a_time_beside_other_events() {
     let inbox = crashed(&place, &log, &gate, 3).await;
     until(|| log.len() == 8).await;
     let handle = inbox.handle();
-    // One poison candidate and all other events run.
+    // Only one poison candidate runs at a time, next to all other events.
     let mut running = numbers(&log);
     running.sort_unstable();
     assert_eq!(running, [1, 2, 5, 6, 7, 8, 9, 10]);
@@ -419,7 +419,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     }
 }
 
-/// With `BACKLOG`, prints the time from opening to the first delivery of a larger backlog.
+/// Prints the time from opening to the first delivery. `BACKLOG` sets the number of events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_starts_to_run_before_all_its_ids_are_read() {
     let events = std::env::var("BACKLOG").map_or(20_000, |events| events.parse().unwrap());
@@ -467,7 +467,7 @@ async fn rows_that_changed_while_the_inbox_was_closed_leave_no_count_behind() {
         until(|| handle.stats().in_flight() == 0).await;
         let stats = wait_idle(&handle).await;
         assert_eq!(stats.dead_letters, dead, "{sql}: {stats:?}");
-        // The inbox counts new events.
+        // The inbox still counts new events.
         inbox.accept(event("new")).await.unwrap();
         assert_eq!(wait_idle(&handle).await.accepted, 1);
         drop((inbox, handle));

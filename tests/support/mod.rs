@@ -1,4 +1,4 @@
-//! Helpers that several test binaries share. Each binary uses some of them.
+//! Helpers that several test binaries share. Each binary uses some of the helpers.
 #![allow(dead_code, unused_imports)]
 
 #[cfg(feature = "tokio")]

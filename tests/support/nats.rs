@@ -97,14 +97,14 @@ impl Server {
         backup
     }
 
-    /// Replaces the stored data of a killed server by a copy.
+    /// Replaces the stored data of a killed server with a copy.
     pub(crate) fn restore(&self, backup: &TempDir) {
         self.wipe();
         copy(backup.path(), &self.store());
     }
 
-    /// Starts the process, and waits until it answers. Returns `None` if the process ends because its port is
-    /// taken.
+    /// Starts the process, and waits until the server answers. Returns `None` if the process ends because its
+    /// port is taken.
     async fn spawned(mut self) -> Option<Self> {
         self.spawn();
         let begun = Instant::now();
@@ -201,7 +201,7 @@ impl Server {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Connects a client that reconnects fast.
+    /// Connects a client that reconnects quickly.
     pub(crate) async fn connect(&self) -> async_nats::Client {
         connect(&self.url()).await
     }
@@ -214,7 +214,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // A process that has ended can't be killed.
+            // The kill fails if the process has already exited.
             let _ = process.kill();
             let _ = process.wait();
         }

@@ -1,4 +1,4 @@
-//! Panics that a test expects. Some aren't printed, and some are caught.
+//! Panics that a test expects. Some of these panics aren't printed, and some are caught.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, panic_any, set_hook, take_hook};

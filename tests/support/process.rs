@@ -16,7 +16,7 @@ pub(crate) fn own_binary() -> PathBuf {
     env::current_exe().unwrap()
 }
 
-/// Ends this process once its parent has ended for any reason, because the pipe then closes.
+/// Ends this process when its parent exits for any reason: the parent's exit closes the pipe.
 pub(crate) fn end_with_parent() {
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
@@ -39,8 +39,8 @@ impl Process {
             .spawn()
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        // The thread reads to the end. The test harness prints a line after a minute, and ends if the pipe is
-        // closed.
+        // The thread reads all output. After a minute, the test harness prints a line, and it exits if the pipe
+        // is closed.
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 on_line(&line);
@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// Returns a size in KiB from the status of the process: `VmRSS:` is its memory now, and `VmHWM:` is the
+    /// Returns a size in KiB from the status of the process: `VmRSS:` is the current memory, and `VmHWM:` is the
     /// peak.
     pub(crate) fn memory(&self, field: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;

@@ -61,7 +61,8 @@ pub(crate) async fn read<R: Body<Error: fmt::Debug>>(response: Response<R>) -> R
     Response::from_parts(parts, body.to_bytes())
 }
 
-/// Asserts the status, the body and all headers. An answer with a text also has the content type of plain text.
+/// Asserts the status, the body and all headers. An answer with a message also has the content type of plain
+/// text.
 #[track_caller]
 pub(crate) fn assert_answer(
     answer: &Response<Bytes>,

@@ -9,7 +9,7 @@ use botisimo_webhooks::{BoxFuture, Runtime};
 type Spawn = dyn Fn(BoxFuture<()>) + Send + Sync;
 type Sleep = dyn Fn(Duration) -> BoxFuture<()> + Send + Sync;
 
-/// A runtime whose parts a test replaces by closures.
+/// A runtime whose parts a test replaces with closures.
 #[derive(Clone)]
 pub(crate) struct TestRuntime {
     spawn: Arc<Spawn>,

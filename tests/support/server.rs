@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
-/// The limit of a test that might hang.
+/// The time limit of a test that might hang.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 const PATH: &str = "/webhooks/botisimo";
@@ -231,7 +231,7 @@ impl ServerFolder {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the servers have logged a text. The pipe may still hold the last line of a killed server.
+    /// Waits until the servers have logged a string. The pipe may still hold the last line of a killed server.
     pub(crate) fn until_logged(&self, text: &str) {
         until(text, || self.log().contains(text));
     }

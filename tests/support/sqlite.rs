@@ -71,8 +71,8 @@ impl InboxFile {
         Connection::open(self.path()).unwrap()
     }
 
-    /// Returns a connection to a copy of the file, in the state in which the process would leave it now. The
-    /// handlers at the gate end, and their results don't reach this copy.
+    /// Returns a connection to a copy of the file, as it would be if the process crashed now. The handlers at
+    /// the gate end, and their results don't reach this copy.
     pub(crate) async fn closed_by(&self, gate: &Semaphore) -> Connection {
         let copy = self.folder().join("copy.db");
         self.look()
@@ -119,7 +119,7 @@ impl Log {
         self.0.lock().unwrap().len()
     }
 
-    /// Returns how often the log contains each line.
+    /// Returns how many times each line appears in the log.
     pub(crate) fn counts(&self) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         for line in self.lines() {

@@ -10,7 +10,7 @@ use super::{DeliverySettings, InboxFactory};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{AcceptErrorKind, Accepted, EventRouter, Inbox};
 
-/// How often the sender sends a refused event again, every 5 ms.
+/// The maximum number of times the sender resends a refused event. It waits 5 ms between tries.
 const TRIES: usize = 6_000;
 
 /// An accepted event reaches its handlers once and unchanged, for any event type and any id.

@@ -31,7 +31,7 @@ pub(crate) async fn only_routes_that_failed_run_again(factory: &impl InboxFactor
     assert_eq!(runs.attempts("bad"), [1, 2, 3]);
 }
 
-/// A route that always fails runs as often as the retry policy allows.
+/// A route that always fails runs as many times as the retry policy allows.
 pub(crate) async fn attempts_end_after_the_maximum(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let failing = runs.clone();

@@ -21,7 +21,7 @@ pub(crate) trait InboxFactory: Sync {
 pub(crate) struct DeliverySettings {
     /// Retries without delay.
     pub(crate) retry: RetryPolicy,
-    /// The limit of an attempt.
+    /// The time limit of an attempt.
     pub(crate) attempt_timeout: Duration,
 }
 
@@ -69,7 +69,7 @@ impl<I: Inbox> Opened<I> {
         self
     }
 
-    /// Sets where the dead letters are. Needed for an inbox whose worker keeps them.
+    /// Sets where the dead letters are. Needed for an inbox whose worker keeps the dead letters.
     pub(crate) fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
         self.dead_letters = Some(dead_letters);
         self

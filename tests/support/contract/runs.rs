@@ -59,7 +59,7 @@ impl Runs {
     }
 }
 
-/// Returns the event of a type and an id.
+/// Returns an event with this type and id.
 pub(super) fn event(event_type: &str, id: &str) -> Event {
     MockRequest::event(event_type).message_id(id).to_event()
 }
