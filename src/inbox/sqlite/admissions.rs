@@ -4,7 +4,7 @@ use crate::inbox::AcceptError;
 /// The maximum number of events that wait for their commit: a few batches of a busy server.
 const MAX_PENDING: u64 = 8192;
 
-/// The maximum total size of their bodies, in bytes.
+/// The maximum total size of the bodies of the events that wait for their commit, in bytes.
 const MAX_PENDING_BYTES: u64 = 32 << 20;
 
 /// The maximum number and size of the accepted events that the inbox holds.
@@ -23,7 +23,7 @@ pub(super) struct Held {
 
 impl InboxLimits {
     /// Returns whether an inbox that holds `held` has no space for an event of `size` bytes. An empty inbox has space
-    /// for an event of any size: the sender disables an endpoint that never accepts it.
+    /// for an event of any size, because the sender would disable an endpoint that never accepts the event.
     pub(super) fn are_reached(self, held: Held, size: u64) -> bool {
         held.events > 0 && (held.events >= self.events || held.bytes + size > self.bytes)
     }
@@ -72,7 +72,7 @@ impl Admissions {
         self.ids = ids;
     }
 
-    /// Numbers the next events from `next_id`, because another process has used the numbers below.
+    /// Numbers the next events from `next_id`, because another process has used the lower numbers.
     pub(super) fn skip_to(&mut self, next_id: u64) {
         self.next_id = self.next_id.max(next_id);
     }
@@ -136,7 +136,7 @@ impl Admissions {
         self.limits
     }
 
-    /// Ends the commit of an event. If it failed, the inbox forgets the event's message id.
+    /// Ends the commit of an event. If the commit failed, the inbox forgets the event's message id.
     pub(super) fn end(&mut self, number: u64, id: Fingerprint, size: u64, committed: bool) {
         self.pending.events -= 1;
         self.pending.bytes -= size;

@@ -51,7 +51,7 @@ pub(super) struct BatchWriter {
     limits: DeadLetterLimits,
     /// Whether the inbox remembers message ids.
     remembers: bool,
-    /// The message ids of the events up to this one are deleted.
+    /// The message ids of all events up to this number are deleted.
     forgotten: u64,
     /// Results that couldn't be written yet.
     unwritten: Vec<Complete>,
@@ -71,8 +71,8 @@ impl BatchWriter {
         !self.unwritten.is_empty()
     }
 
-    /// Writes events and results, at a system time. If that fails, writes the results alone, because they may still fit
-    /// on the disk.
+    /// Writes events and results at the system time `at`. If that fails, writes the results alone, because they may
+    /// still fit on the disk.
     pub(super) fn write(
         &mut self,
         database: &mut Database,
@@ -131,8 +131,8 @@ impl BatchWriter {
         Ok(written)
     }
 
-    /// Writes the results one by one. A result on a corrupt page is skipped: this process counts the event as ended, and
-    /// the next one may run it again.
+    /// Writes the results one by one. A result on a corrupt page is skipped: this process counts the event as ended,
+    /// and the next process may run the event again.
     fn commit_each(&mut self, database: &mut Database, written: &mut Written, at: SystemTime) {
         let limits = self.limits;
         for complete in std::mem::take(&mut self.unwritten) {
@@ -144,7 +144,7 @@ impl BatchWriter {
                     written.dropped.unblocked.extend(result.dropped.unblocked);
                 }
                 Err(error) if is_corrupt(&error) => {
-                    // No dead letter can block the key.
+                    // No dead letter was written, so nothing blocks the key.
                     let dead = matches!(complete.next, Next::End(EventOutcome::Dead));
                     let key = complete.job.key.clone();
                     let key = key.filter(|_| dead && limits.block_key);
@@ -160,7 +160,7 @@ impl BatchWriter {
         }
     }
 
-    /// Deletes forgotten message ids in small steps. Returns whether there are more.
+    /// Deletes a limited number of forgotten message ids. Returns whether more remain.
     pub(super) fn forget(&mut self, database: &mut Database, forget: u64) -> bool {
         if forget <= self.forgotten {
             return false;

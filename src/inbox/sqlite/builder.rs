@@ -66,8 +66,8 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets the maximum total size of the bodies of all these events, in bytes. The default is 1 GiB. Beyond that, the
-    /// receiver answers 503.
+    /// Sets the maximum total size of the bodies of the events that the inbox holds, in bytes. The default is 1 GiB.
+    /// Beyond that, the receiver answers 503.
     ///
     /// The file also contains the dead letters and the message ids. The file doesn't shrink: SQLite reuses free pages.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
@@ -75,7 +75,7 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets the maximum number of these events in memory. The default is 1,024. The others wait on disk. Set more than
+    /// Sets the maximum number of events in memory. The default is 1,024. Other events wait on disk. Set more than
     /// `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.window.events = events.max(1);
@@ -105,22 +105,23 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets the maximum number of ids that the inbox remembers. The default is 1,000,000, at about 70 bytes of memory
-    /// each. Beyond that, the inbox forgets the oldest ids before their window has passed, and logs a warning once.
+    /// Sets the maximum number of message ids that the inbox remembers. The default is 1,000,000, at about 70 bytes of
+    /// memory each. Beyond that, the inbox forgets the oldest ids before the duplicate window has passed, and logs a
+    /// warning once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
         self.setup.max_remembered_ids = ids;
         self
     }
 
-    /// Sets the maximum number of dead letters. The default is 100,000. Beyond that, the inbox drops the oldest ones
-    /// and counts them as `dead_letters_dropped`. With 0, the inbox keeps none.
+    /// Sets the maximum number of dead letters. The default is 100,000. Beyond that, the inbox drops the oldest dead
+    /// letters and counts them as `dead_letters_dropped`. With 0, the inbox keeps no dead letters.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
         self.setup.max_dead_letters = letters;
         self
     }
 
     /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 256 MiB. Beyond that,
-    /// the inbox drops the oldest ones.
+    /// the inbox drops the oldest dead letters.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
         self.setup.max_dead_letter_bytes = bytes;
         self
@@ -132,8 +133,8 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets how many processes may end while an event is running before the event becomes a dead letter. The default is
-    /// 3. A value of 0 counts as 1.
+    /// Sets how many processes may crash while they run an event, before the event becomes a dead letter. The default
+    /// is 3. A value of 0 counts as 1.
     ///
     /// The inbox doesn't count the crash of the process that accepted the event. So a poison message crashes one more
     /// process than this number.
@@ -150,9 +151,10 @@ impl SqliteInboxBuilder {
     /// Returns [`ErrorKind::Locked`](crate::ErrorKind::Locked) if another process, or another inbox of this process,
     /// keeps the file locked for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
     ///
-    /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the folder or a permission is
-    /// missing, or if the file is unusable: it is corrupt, isn't a database, belongs to another program, or was written by a
-    /// newer version of this crate. The text names the path. The inbox never overwrites or recreates a file.
+    /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the folder or a
+    /// permission is missing, or if the file is unusable: it is corrupt, isn't a database, belongs to another program,
+    /// or was written by a newer version of this crate. The error message names the path. The inbox never overwrites or
+    /// recreates a file.
     ///
     /// # Cancel safety
     ///
@@ -166,7 +168,7 @@ impl SqliteInboxBuilder {
             + Send
             + 'static,
     {
-        // The inbox's thread also starts attempts.
+        // The inbox's thread also spawns tasks, so the runtime needs a handle.
         let handle = tokio::runtime::Handle::try_current().map_err(error::runtime_missing)?;
         let runtime = crate::runtime::TokioRuntime::with_handle(handle);
         self.open_with(runtime, service).await
@@ -204,7 +206,7 @@ impl SqliteInboxBuilder {
             .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
         let run = move || {
             match setup.open(&weak) {
-                // If the future was dropped, the inbox has been dropped and `run` returns immediately.
+                // If the future was dropped, the inbox was dropped too, and `run` returns immediately.
                 Ok(writer) => {
                     let _ = opened.send(Ok(()));
                     let _ = catch_panic(|| writer.run(&received));

@@ -14,7 +14,7 @@ pub(super) enum Command {
     CopyPending(CopyPending),
     Complete(Complete),
     Query(Query),
-    /// Checks for work: an attempt is due, or the inbox is drained.
+    /// Checks for work, because an attempt is due or the inbox is draining.
     Wake,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Accept {
     pub(super) id: Fingerprint,
     pub(super) key: Option<OrderKey>,
     pub(super) parent_span: ParentSpan,
-    /// The inbox has forgotten the message ids of the events up to this one.
+    /// The inbox has forgotten the message ids of all events up to this number.
     pub(super) forgotten: u64,
     pub(super) answer: Answer,
 }
@@ -54,7 +54,7 @@ impl Reply {
     /// Sends the answer. Returns `Some` if the task that waits for the answer will spawn a worker.
     pub(super) fn send(self) -> Option<()> {
         discard(self.parent_span);
-        // The waker is the executor's code.
+        // Sending calls the waker of the waiting task, and the waker may panic.
         let sent = catch_panic(|| self.answer.send(self.result));
         (self.runs && sent.is_ok_and(|sent| sent.is_ok())).then_some(())
     }

@@ -90,7 +90,7 @@ impl Database {
         })
     }
 
-    /// Runs `change` in a transaction. If the transaction succeeds, a fault has passed.
+    /// Runs `change` in a transaction. A successful transaction shows that a fault has passed.
     pub(super) fn transaction<T>(
         &mut self,
         change: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
@@ -98,7 +98,7 @@ impl Database {
         let last = self.store.totals().clock;
         let changed = self.store.transaction(self.clock.read(last), change);
         if changed.is_err() {
-            // SQLite restarts a log that can't grow once all of the log has been copied.
+            // If the log can't grow, SQLite restarts it once all of it has been copied.
             self.checkpoint();
         } else if self.is_writable() {
             self.health.recovered();
@@ -143,8 +143,8 @@ impl Database {
 
     /// Counts the bytes written, and checkpoints the write-ahead log when it has grown enough.
     ///
-    /// If a file was moved, this empties the log after each write. If the log was deleted, this saves its content. If
-    /// the database was replaced, the next process would otherwise apply the old log to the new database.
+    /// If a file was moved, this empties the log after each write. Otherwise, the content of a deleted log would be
+    /// lost, or the next process would apply the old log to a new database.
     pub(super) fn count_written(&mut self) {
         let written = self.store.take_written();
         self.wal.written += written;
@@ -178,8 +178,8 @@ impl Database {
         let Some(mut wal) = self.store.checkpoint() else {
             return;
         };
-        // With successive readers, a checkpoint can finish while the log still grows. SQLite restarts the log only
-        // while no process is reading it.
+        // If there is always a reader, a checkpoint can finish but the log still grows, because SQLite restarts the log
+        // only while no process is reading it.
         if wal.bytes >= self.wal.max_bytes / 2
             && let Some(truncated) = self.store.truncate_wal()
         {

@@ -12,7 +12,7 @@ pub(super) struct DatabaseLock {
     id: super::file_identity::FileId,
 }
 
-/// On other platforms, a lock on the whole file would also lock out SQLite.
+/// On other platforms, this lock does nothing, because a lock on the whole file would also lock out SQLite.
 #[cfg(not(target_os = "linux"))]
 impl DatabaseLock {
     pub(super) fn try_acquire(_: &Path) -> io::Result<Option<Self>> {
@@ -45,13 +45,14 @@ mod linux {
     }
 
     impl DatabaseLock {
-        /// Locks the database, and creates the file if it is new. Returns `None` if another inbox has locked it.
+        /// Locks the database, and creates the file if it is new. Returns `None` if another inbox has locked the
+        /// database.
         pub(in super::super) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
             let mut open = open();
             if !path.exists() {
                 let mut options = OpenOptions::new();
                 let options = options.create(true).truncate(false).write(true);
-                // The same mode as SQLite uses.
+                // The same mode that SQLite uses.
                 options.mode(0o644);
                 drop(options.open(path)?);
             }

@@ -118,8 +118,8 @@ impl Writer {
         }
     }
 
-    /// Replays the next dead letters that match and aren't newer than `until`. Returns their number, and the id after
-    /// which to continue.
+    /// Replays the next dead letters that match and aren't newer than `until`. Returns the number of replayed dead
+    /// letters, and the id after which to continue.
     fn replay_step(
         &mut self,
         after: Option<u64>,
@@ -143,11 +143,12 @@ impl Writer {
         Ok((self.replay_all(&chosen)?, last))
     }
 
-    /// Turns dead letters back into events in one transaction, while the inbox has space. Returns their number.
+    /// Turns dead letters back into events in one transaction, while the inbox has space. Returns the number of
+    /// replayed dead letters.
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no space for one of them. Earlier ones have been replayed.
+    /// Returns an error if there is no space for a dead letter, after replaying the dead letters before it.
     fn replay_all(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
         let (admitted, refusal) = self.admit_replays(letters)?;
         let now = self.clock.now();

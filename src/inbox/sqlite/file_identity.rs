@@ -7,15 +7,15 @@ use super::path::beside;
 /// The coarsest resolution of a folder's change time on common file systems.
 const RESOLUTION: Duration = Duration::from_secs(2);
 
-/// The identities of the database and its write-ahead log from when the inbox opened them.
+/// The identities that the database and its write-ahead log had when the inbox opened them.
 ///
-/// If another process deletes, moves or replaces one of them, the next process won't find the data that the inbox
+/// If another process deletes, moves or replaces one of the files, the next process won't find the data that the inbox
 /// writes afterwards.
 #[derive(Debug)]
 pub(super) struct FileIdentity {
     folder: PathBuf,
     files: [(PathBuf, Option<FileId>); 2],
-    /// The folder when both files were last found in place, and the time since it hasn't changed.
+    /// The state of the folder when both files were last in place, and when the folder was first seen in this state.
     unchanged: Option<(Folder, Instant)>,
 }
 
@@ -45,7 +45,7 @@ impl FileIdentity {
         if let Some((unchanged, since)) = self.unchanged
             && Some(unchanged) == folder
         {
-            // Before that, a second change could have the same timestamp.
+            // Within this time, a second change could have the same timestamp.
             if since.elapsed() > RESOLUTION {
                 return None;
             }
@@ -69,7 +69,7 @@ pub(super) fn file_id(file: &fs::Metadata) -> FileId {
     (file.dev(), file.ino())
 }
 
-/// Other platforms don't delete open files.
+/// Other platforms don't delete open files, so files need no identity there.
 #[cfg(not(unix))]
 pub(super) fn file_id(_: &fs::Metadata) -> FileId {
     (0, 0)

@@ -23,8 +23,8 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the file of an inbox. While another inbox has locked it, waits for up to `timeout`, while `wanted` returns
-    /// true.
+    /// Locks the file of an inbox. If another inbox has locked the file, retries for up to `timeout`, as long as
+    /// `wanted` returns true.
     pub(super) fn acquire(
         path: &Path,
         timeout: Duration,
@@ -62,7 +62,7 @@ impl FileLock {
             *file = Some(beside);
             return Ok(None);
         }
-        // If the file was deleted meanwhile, other processes lock a new one.
+        // If the file was deleted in the meantime, other processes lock a new file.
         let here = lock_path.metadata().ok().map(|file| file_id(&file));
         if here != Some(file_id(&beside.metadata()?)) {
             return Ok(None);
@@ -75,7 +75,7 @@ impl FileLock {
     }
 }
 
-/// Locks a file. Returns false if another descriptor has locked it.
+/// Locks a file. Returns false if another descriptor has locked the file.
 pub(super) fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),

@@ -186,7 +186,7 @@ impl JobSource for Inner {
     fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
         job.progress
             .interrupt(&attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped)));
-        // The event didn't cause this, so this process or the next one repeats the attempt.
+        // The event didn't cause the drop, so this process or the next one repeats the attempt.
         self.complete(job, Next::Retry(DROPPED_DELAY));
     }
 }
@@ -212,7 +212,7 @@ impl InboxControl for Inner {
                 // The writer answers once it has unloaded the events that didn't start.
                 let _ = inner.query(|_| Ok(())).await;
             });
-            // Without a timer the wait would be unbounded, so this doesn't wait.
+            // If the runtime has no timer, the wait would be unbounded, so this doesn't wait.
             if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
                 drop(select(drained, CatchPanic::new(sleep)).await);
             }
@@ -224,7 +224,7 @@ impl InboxControl for Inner {
         Box::pin(async move {
             let idle = self.shared.lock().idle();
             if let Some(idle) = idle {
-                // A runtime that dropped workers may have left events without one.
+                // If the runtime dropped workers, events may be left without a worker.
                 spawn_workers(&self);
                 let _ = idle.await;
             }

@@ -17,8 +17,8 @@ pub(super) struct Loader {
     pub(super) schedule: Schedule,
     /// The last event that an earlier process accepted.
     recovered: u64,
-    /// The rows that earlier processes left, minus the rows that the loader has read. `None` once it has read all of
-    /// them.
+    /// The rows that earlier processes left, minus the rows that the loader has read. `None` once the loader has read
+    /// all rows.
     unread: Option<Unread>,
     concurrency: usize,
     max_crashes: u32,
@@ -38,13 +38,13 @@ pub(super) struct Unread {
 #[derive(Default)]
 pub(super) struct Loaded {
     pub(super) jobs: Vec<Job>,
-    /// The jobs that an earlier process accepted.
+    /// The ids of the events that an earlier process accepted.
     recovered: Vec<u64>,
     /// Events that won't run, and the reasons.
     undeliverable: Vec<(StoredEvent, String)>,
-    /// Their dead letters, once those are on disk.
+    /// The dead letters that were written for events that won't run.
     pub(super) letters: Vec<DeadLetter>,
-    /// The sizes of their stored bodies in bytes.
+    /// The size of each letter's stored body, in bytes.
     pub(super) letter_sizes: Vec<usize>,
     pub(super) dropped: Dropped,
     /// Events whose attempt isn't due.
@@ -113,7 +113,7 @@ impl Loader {
                         capacity.take(size, runs);
                     }
                 }
-                // Another process deleted it.
+                // Another process deleted the event.
                 Ok(None) => {
                     database.needs_recount();
                     self.schedule.skip_deleted(id);
@@ -160,7 +160,7 @@ impl Loader {
                 let corrupt = is_corrupt(&error);
                 database.failed(error);
                 if corrupt {
-                    // The events on that page stay on disk, and the others continue.
+                    // The events on the corrupt page stay on disk, and the others continue.
                     self.schedule.skip_unreadable();
                     // A recount would fail on that page too.
                     self.unread = None;

@@ -8,10 +8,10 @@
 //!                              workers of `delivery` ◀─ Window ◀─ Loader
 //! ```
 //!
-//! The clones of an inbox share [`inner`]. Its lock guards [`state`]: [`admissions`] decides which events the inbox
-//! accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]: [`batch`]
-//! writes the commands of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only [`store`] knows
-//! SQL.
+//! The clones of an inbox share [`inner`]. The lock of `inner` guards [`state`]: [`admissions`] decides which events
+//! the inbox accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]:
+//! [`batch`] writes the commands of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only
+//! [`store`] knows SQL.
 
 mod admissions;
 mod batch;

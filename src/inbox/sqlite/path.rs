@@ -55,17 +55,17 @@ pub(super) fn check_new(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that a database that wasn't closed still has its write-ahead log. `old_path` is the path under which it was
-/// last opened.
+/// Checks that a database that wasn't closed still has its write-ahead log. `old_path` is the path under which the
+/// database was last opened.
 ///
 /// # Errors
 ///
-/// Returns an error if the log is next to the old name of the database. The database was renamed or moved, or has
-/// several names.
+/// Returns an error if the log is next to the old name of the database. In that case, the database was renamed or
+/// moved, or has several names.
 pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
     let old_wal = beside(old_path, "-wal");
     let has_wal = fs::metadata(&old_wal).is_ok_and(|wal| wal.len() > 0);
-    // If another file is there, the log belongs to that file, and this file is a copy.
+    // If another file is at the old path, the log belongs to that file, and this file is a copy.
     let old_file = fs::metadata(old_path);
     let is_ours = old_file.map_or(true, |old| {
         fs::metadata(path).is_ok_and(|file| file_id(&file) == file_id(&old))
@@ -94,7 +94,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
 
-    // The fifth field is the mount point. A space, a tab, a newline and a backslash are escaped as `\040`.
+    // The fifth field is the mount point. Spaces, tabs, newlines and backslashes are escaped in octal, such as `\040`.
     let Ok(mounts) = fs::read("/proc/self/mountinfo") else {
         return false;
     };

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use super::store::Head;
 use crate::delivery::OrderKey;
 
-/// The order in which events are loaded. It holds ids, not events.
+/// The order in which events are loaded. The schedule holds ids, not events.
 ///
 /// The schedule sees events in the order of acceptance, up to a cursor; events beyond the cursor take no memory. An
-/// event whose ordering key is busy waits in that key's queue. An event whose attempt isn't due waits until it is. All
-/// other events may run.
+/// event whose ordering key is busy waits in that key's queue. An event whose attempt isn't due waits until the attempt
+/// is due. All other events may run.
 #[derive(Default)]
 pub(super) struct Schedule {
     /// The longest time in milliseconds until an attempt is due.
@@ -26,7 +26,7 @@ pub(super) struct Schedule {
     /// The only poison candidate that is running. Poison candidates are events that may have crashed an earlier
     /// process.
     poison_candidate: Option<u64>,
-    /// The poison candidates that wait for that event.
+    /// Poison candidates that wait until the running one has ended.
     poison_candidates: VecDeque<u64>,
 }
 
@@ -56,7 +56,7 @@ impl Schedule {
         (self.next.is_empty() && self.cursor < self.last).then_some(self.cursor)
     }
 
-    /// Adds the next event on disk. Returns true if its attempt isn't due.
+    /// Adds the next event on disk. Returns true if the event's attempt isn't due.
     pub(super) fn see(&mut self, head: Head, now: u64) -> bool {
         self.cursor = head.id;
         if !self.try_key(head.key, head.id) {
@@ -89,8 +89,8 @@ impl Schedule {
         self.cursor = self.last;
     }
 
-    /// Adds an event that was just stored. Returns true if it may run now. `room` is true if the window has space for
-    /// it.
+    /// Adds an event that was just stored. Returns true if the event may run now. `room` is true if the window has
+    /// space for the event.
     pub(super) fn stored(&mut self, id: u64, key: Option<OrderKey>, room: bool) -> bool {
         let caught_up = self.cursor == self.last;
         self.last = id;
@@ -122,11 +122,12 @@ impl Schedule {
         }
     }
 
-    /// Schedules a replayed event, which keeps its old id. `blocked` is true if its dead letter blocked its key.
+    /// Schedules a replayed event, which keeps its old id. `blocked` is true if the dead letter blocked the event's
+    /// key.
     pub(super) fn requeue(&mut self, id: u64, key: Option<OrderKey>, blocked: bool) {
         if self.cursor < id {
-            // The cursor will reach this event later. Releasing the key lets earlier events run, which were also
-            // replayed. The schedule has seen no event after this one.
+            // The cursor will reach this event later. Releasing the key only lets earlier events of the key run,
+            // because the schedule has seen no later ones. The earlier events were replayed too.
             self.release(key.as_ref().filter(|_| blocked));
             return;
         }
@@ -153,7 +154,7 @@ impl Schedule {
         self.retrying.insert((due_at, id));
     }
 
-    /// Makes the events whose attempt is due ready to run. Returns their number.
+    /// Makes the events whose attempt is due ready to run, and returns their number.
     pub(super) fn wake_due(&mut self, now: u64) -> u64 {
         let mut woken = 0;
         while let Some((due, id)) = self.retrying.first().copied()
@@ -185,7 +186,7 @@ impl Schedule {
         self.next.front().copied()
     }
 
-    /// Returns whether a poison candidate may run now. If another one runs, this one waits for it.
+    /// Returns whether a poison candidate may run now. If another candidate is running, this one waits for it.
     pub(super) fn try_poison_candidate(&mut self, id: u64) -> bool {
         if self.poison_candidate.is_some() {
             self.poison_candidates.push_back(id);
@@ -202,7 +203,7 @@ impl Schedule {
         }
     }
 
-    /// Skips an event that can't be read. The events that wait for it continue.
+    /// Skips an event that can't be read, so that the events that wait for it continue.
     pub(super) fn skip(&mut self, key: Option<&OrderKey>) {
         self.release(key);
         if self.poison_candidate.is_none()
@@ -212,7 +213,7 @@ impl Schedule {
         }
     }
 
-    /// Skips an event that another process deleted. The events that wait for it continue.
+    /// Skips an event that another process deleted, so that the events that wait for it continue.
     pub(super) fn skip_deleted(&mut self, id: u64) {
         let mut queues = self.queues.iter();
         let queue = queues.find(|(_, queue)| queue.front() == Some(&id));

@@ -109,7 +109,8 @@ fn schedule(
         store.set_open_path(Some(path))?;
         store.count_crashes()
     })?;
-    // Moves the path into the database file, so a copy of this file alone shows that its log is missing.
+    // Moves the path from the log into the database file, so that a copy of this file alone shows that its log is
+    // missing.
     database.store.truncate_wal();
     let last = database.store.totals().next_id.saturating_sub(1);
     let mut schedule = Schedule::new(last, max_delay);

@@ -25,25 +25,25 @@ use crate::runtime::Runtime;
 ///
 /// Each accepted event runs at least once. An attempt runs more than once only in these cases:
 ///
-/// - The process crashed or was killed after the handler ran and before the result was on disk. A [`drain`](Handle::drain)
-///   before the end prevents this.
+/// - The process crashed or was killed after the handler ran and before the result was on disk. A
+///   [`drain`](Handle::drain) before the process exits prevents this.
 /// - The route was renamed while the event was waiting for a retry.
 /// - The runtime dropped the attempt while the handler was running. This process or the next one repeats the attempt
 ///   after 1 s.
 /// - A layer around the router failed or timed out after the handler ran.
-/// - The sender sent a copy after the [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or after
-///   [more ids](SqliteInboxBuilder::max_remembered_ids) than the inbox remembers.
+/// - The sender sent a copy after the [`duplicate_window`](SqliteInboxBuilder::duplicate_window), or after the inbox
+///   accepted [more ids](SqliteInboxBuilder::max_remembered_ids) than it remembers.
 ///
 /// # Start
 ///
 /// Events of an earlier process count as `recovered` and run in the order of acceptance. An event that was running when
 /// the process ended is a poison candidate. Poison candidates run one at a time. After
-/// [`max_crashes`](SqliteInboxBuilder::max_crashes) crashes, the event becomes a dead letter.
+/// [`max_crashes`](SqliteInboxBuilder::max_crashes) crashes, a poison candidate becomes a dead letter.
 ///
 /// # The file
 ///
 /// You can read the file with `sqlite3` while the inbox is open. Don't write to the file, even while the inbox is
-/// closed: the inbox stores sums next to the rows.
+/// closed, because the inbox also stores sums of the rows.
 ///
 /// | table | row | columns |
 /// |---|---|---|
@@ -58,7 +58,7 @@ use crate::runtime::Runtime;
 /// the inbox logs this fault.
 ///
 /// Only one inbox can own the file, no matter which name it is opened under. The inbox follows symbolic links, and
-/// locks a file next to the database whose name ends with `-lock`. On Linux the inbox also locks the database. So a
+/// locks a file whose name ends with `-lock`, next to the database. On Linux, the inbox also locks the database, so a
 /// second inbox can't open it through a hard link, or after the lock file is deleted.
 ///
 /// # File location
@@ -68,15 +68,16 @@ use crate::runtime::Runtime;
 /// - To use the file in a container, mount its folder. If the file itself is a mount point, [`open`](SqliteInbox::open) fails:
 ///   the log would be lost with the container.
 /// - The index is shared memory. Network file systems, and file systems that a virtual machine shares with its host,
-///   don't share memory. There, `open` fails, or a reader on another machine damages the file.
+///   don't share memory. On these file systems, `open` fails, or a reader on another machine damages the file.
 /// - To move or rename the file, stop the process and move all files. If the log is still next to the old name, `open`
 ///   fails and names the log. If the log is missing, the inbox logs a warning and opens.
 ///
 /// # Backups
 ///
-/// `.backup` of `sqlite3` and `VACUUM INTO` copy the database while the inbox is open. A copy of all files is complete
-/// if the process has stopped, or if the copy is an atomic snapshot. A copy of the database file alone lacks the last
-/// events and results that are only in the log. These events are lost, and events that had ended run again.
+/// The `.backup` command of `sqlite3` and `VACUUM INTO` can copy the database while the inbox is open. A copy of all
+/// files is complete if the process has stopped, or if the copy is an atomic snapshot. A copy of the database file
+/// alone lacks the latest events and results, which are only in the log. If you restore such a copy, these events are
+/// lost, and events whose results are missing run again.
 ///
 /// To restore a backup, stop the process, delete `-wal` and `-shm`, and replace the database. The inbox then runs the events
 /// that hadn't ended when the backup was made.
@@ -84,9 +85,9 @@ use crate::runtime::Runtime;
 /// # Clocks
 ///
 /// The duplicate window, the retention of dead letters and due times use the inbox's own clock. This clock counts the
-/// time while a process is running. It also counts the time between two processes, if the system clock shows at most a
-/// day. Longer times don't count, because the system clock may be wrong. The time while the machine is suspended
-/// doesn't count either.
+/// time while a process is running. It also counts the time between two processes if, by the system clock, that time is
+/// at most a day. Longer times don't count, because the system clock may be wrong. The time while the machine is
+/// suspended doesn't count either.
 ///
 /// So if the system clock is wrong or is changed, the inbox deletes nothing early, and no attempt waits longer than
 /// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system clock.
@@ -94,14 +95,14 @@ use crate::runtime::Runtime;
 /// # Faults of the disk
 ///
 /// If the disk is full or slow, or another process writes to the file, the receiver answers 503. Running handlers
-/// finish, and no new handlers start. The inbox recovers without a restart. It logs each fault immediately and then
-/// every minute, and [`Handle::health`] returns it. If another process adds or deletes rows, the inbox recounts the
-/// rows and continues.
+/// finish, and no new handlers start. The inbox recovers without a restart. The inbox logs each fault immediately and
+/// then every minute, and [`Handle::health`] returns the fault. If another process adds or deletes rows, the inbox
+/// recounts the rows and continues.
 ///
 /// If the file or its log is deleted, moved or replaced, the inbox still runs the events that it holds. The receiver
 /// answers 503 until the file is back or the process is restarted. If the file is damaged, the inbox runs all events
-/// that it can read. An event whose result can't be written runs again after the next start. `.recover` of `sqlite3`
-/// may restore more.
+/// that it can read. An event whose result can't be written runs again after the next start. The `.recover` command of
+/// `sqlite3` may restore more events.
 ///
 /// # Examples
 ///

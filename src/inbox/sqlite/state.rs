@@ -23,7 +23,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The number of attempts that ended since the lock was last taken. A worker needs no lock to count here.
     finished: AtomicUsize,
-    /// The number of events that a worker runs before it yields, as of its last event.
+    /// The number of events that a worker runs before it yields. Updated when a worker takes an event.
     batch_len: AtomicUsize,
 }
 
@@ -85,7 +85,7 @@ impl Shared {
         changed
     }
 
-    /// Gives a worker its next event. Without one, the worker leaves the pool.
+    /// Gives a worker its next event. If there is no event, the worker leaves the pool.
     pub(super) fn next(&self) -> Option<Box<Job>> {
         let mut state = self.lock();
         let job = state.may_start().then(|| state.window.pop()).flatten();
@@ -227,7 +227,7 @@ impl State {
         self.stats.waiting += events;
     }
 
-    /// Counts an event that became a dead letter without a run. Its stored body had `size` bytes.
+    /// Counts an event that became a dead letter without running. The event's stored body had `size` bytes.
     pub(super) fn died_waiting(&mut self, size: usize) {
         self.stats.waiting = self.stats.waiting.saturating_sub(1);
         self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
@@ -264,7 +264,7 @@ impl State {
         (self.window.running() > 0).then(|| self.at_rest.wait())
     }
 
-    /// Returns a receiver that is ready once no event is in flight, or `None` if none is now.
+    /// Returns a receiver that is ready once no event is in flight, or `None` if none is in flight now.
     pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.in_flight() > 0).then(|| self.idle.wait())
     }

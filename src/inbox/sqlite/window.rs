@@ -18,7 +18,7 @@ pub(super) struct Window {
     pub(super) worker_pool: WorkerPool,
     /// Events whose attempt has ended and whose result isn't on disk yet.
     unwritten: usize,
-    /// The total size of the bodies of all these events, in bytes.
+    /// The total size of the bodies of all events in the window, in bytes.
     bytes: usize,
 }
 
@@ -38,7 +38,7 @@ impl Capacity {
         self.events == 0 || (self.events < self.limits.events && self.bytes < self.limits.bytes)
     }
 
-    /// Takes space for an event. `runs` is true if it will run.
+    /// Takes space for an event. `runs` is true if the event will run.
     pub(super) fn take(&mut self, size: usize, runs: bool) {
         self.events += 1;
         self.active += usize::from(runs);

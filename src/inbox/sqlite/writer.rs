@@ -57,7 +57,7 @@ struct Retention {
 /// The call that wakes the writer for the next attempt.
 struct Timer {
     at: u64,
-    /// Closed once the timer has woken the writer, or its runtime has shut down.
+    /// Closed once the timer has woken the writer, or the runtime has shut down.
     pending: oneshot::Sender<()>,
 }
 
@@ -146,7 +146,7 @@ impl Writer {
             self.unload();
         }
         for query in batch.queries {
-            // A query wakes the task that waits for it.
+            // A query wakes the task that waits for it, and the waker may panic.
             let _ = catch_panic(|| query(self));
         }
         self.wake_due();
@@ -183,7 +183,7 @@ impl Writer {
         let unavailable = !available;
         let (now, at) = (self.clock.now(), self.clock.system_time());
         self.recount();
-        // A recount may have found that numbers are in use.
+        // A recount may have found that the numbers of these events are already in use.
         let next_id = self.database.store.totals().next_id;
         let available = available && accepts.first().is_none_or(|first| first.number >= next_id);
         let storable = if available { &accepts[..] } else { &[] };
@@ -247,7 +247,7 @@ impl Writer {
         }
     }
 
-    /// Counts dead letters, and then calls the hooks. Their events count as dead afterwards.
+    /// Counts dead letters, and then calls the hooks. The events of the dead letters count as dead only afterwards.
     fn report_dead_letters(&mut self, letters: &[DeadLetter], dropped: &Dropped) {
         if letters.is_empty() && dropped.unblocked.is_empty() {
             return;
@@ -279,7 +279,7 @@ impl Writer {
         }
     }
 
-    /// Loads events that may run. Returns whether there are any.
+    /// Loads events that may run. Returns whether any event was loaded.
     fn load(&mut self) -> bool {
         if !self.loader.has_work() {
             return false;
@@ -292,7 +292,7 @@ impl Writer {
             return false;
         };
         let mut loaded = self.loader.load(&mut self.database, capacity, &self.clock);
-        // This happens before the inbox can become idle.
+        // Recounts before the inbox can become idle.
         self.recount();
         self.more |= loaded.more;
         self.report_dead_letters(&loaded.letters, &loaded.dropped);
@@ -309,8 +309,8 @@ impl Writer {
         any
     }
 
-    /// Leaves events that haven't started on disk. From now on the process is shutting down, so its end while an event
-    /// is running isn't a crash.
+    /// Unloads the events that haven't started. The events stay on disk. From now on, the process is shutting down, so
+    /// an exit while an event is running isn't a crash.
     fn unload(&mut self) {
         let ready = self.shared.update(|state| state.window.take_ready());
         discard(ready);

@@ -17,7 +17,7 @@ pub(crate) struct DeadLetterLimits {
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
     pub(crate) count: u64,
-    /// The ordering keys that they no longer block.
+    /// The ordering keys that the dropped dead letters no longer block.
     pub(crate) unblocked: Vec<OrderKey>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Dropped {
 #[derive(Debug)]
 pub(crate) struct Requeued {
     pub(crate) key: Option<OrderKey>,
-    /// Whether the dead letter blocked that key.
+    /// Whether the dead letter blocked `key`.
     pub(crate) blocked: bool,
     /// The size of the stored body in bytes.
     pub(crate) size: u64,
@@ -33,8 +33,8 @@ pub(crate) struct Requeued {
 
 /// The table `dead_letters`.
 impl Store {
-    /// Moves an event to the dead letters, and drops the oldest ones beyond the limits. The event's stored body has
-    /// `stored_size` bytes. The letter's body is longer if the stored body contains invalid UTF-8.
+    /// Moves an event to the dead letters, and drops the oldest dead letters beyond the limits. The event's stored body
+    /// has `stored_size` bytes. The letter's body is longer if the stored body contains invalid UTF-8.
     pub(crate) fn dead_letter(
         &mut self,
         letter: &DeadLetter,

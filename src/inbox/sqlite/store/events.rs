@@ -30,9 +30,9 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes events, given with the sizes of their bodies.
+    /// Deletes events, each given by its id and the size of its body.
     pub(crate) fn delete_events(&mut self, events: &mut [(u64, usize)]) -> rusqlite::Result<()> {
-        // Consecutive events mostly end together. One statement deletes each range of consecutive ids.
+        // Consecutive events usually end together, so one statement deletes each range of consecutive ids.
         events.sort_unstable();
         for run in events.chunk_by(|(id, _), (next, _)| id + 1 == *next) {
             let (first, last) = (run[0].0, run[run.len() - 1].0);

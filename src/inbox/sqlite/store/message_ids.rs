@@ -5,7 +5,7 @@ use super::row::{number, signed};
 
 /// The table `message_ids`, which the inbox uses to recognize copies.
 impl Store {
-    /// Remembers message ids, given with the ids of their events.
+    /// Remembers message ids, each given with the id of its event.
     pub(crate) fn remember<'a>(
         &mut self,
         message_ids: impl Iterator<Item = (u64, &'a str)>,
@@ -19,7 +19,7 @@ impl Store {
         Ok(())
     }
 
-    /// Calls `each` with the event's id, the time and the text of every message id, oldest first.
+    /// Calls `each` for every message id, oldest first, with the event's id, the time of acceptance and the message id.
     pub(crate) fn message_ids(&self, mut each: impl FnMut(u64, u64, &str)) -> rusqlite::Result<()> {
         let sql = "SELECT id, accepted_at, message_id FROM message_ids ORDER BY id";
         let mut statement = self.connection.prepare(sql)?;

@@ -1,4 +1,4 @@
-//! The inbox's SQL: no other module contains any.
+//! The inbox's SQL: no other module contains SQL.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub(super) struct Store {
     written: u64,
 }
 
-/// Counts that would otherwise need a read of whole tables.
+/// Counts that would otherwise require reading whole tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     /// The id of the next event.
@@ -98,7 +98,7 @@ impl Store {
         std::mem::take(&mut self.written)
     }
 
-    /// Counts a body of `size` bytes as written. Pages are written whole and mostly hold several bodies.
+    /// Counts a body of `size` bytes as written. SQLite writes whole pages, and most pages hold several bodies.
     fn wrote(&mut self, size: usize) {
         self.written += size as u64 * 3 / 2;
     }
@@ -137,7 +137,7 @@ impl Store {
         Ok(path.map(PathBuf::from))
     }
 
-    /// Writes the path under which the inbox is open, or that the inbox is closed.
+    /// Writes the path under which the inbox is open, or `None` if the inbox is closed.
     pub(super) fn set_open_path(&mut self, path: Option<&Path>) -> rusqlite::Result<()> {
         let path = path.map(Path::to_string_lossy);
         self.run("UPDATE totals SET open_path = ?1", [path])?;

@@ -116,7 +116,7 @@ pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     ))
 }
 
-/// Reads a text. Invalid UTF-8 is replaced, because an error would hide all rows after it.
+/// Reads a string. Invalid UTF-8 is replaced, because an error would hide all rows after it.
 fn text<'row>(row: &'row Row<'_>, column: usize) -> rusqlite::Result<Cow<'row, str>> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
 }
@@ -140,7 +140,7 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns a stored time. A time that the platform can't represent is the epoch.
+/// Returns a stored time, or the epoch if the platform can't represent that time.
 fn time(millis: u64) -> SystemTime {
     let since = Duration::from_millis(millis);
     let time = SystemTime::UNIX_EPOCH.checked_add(since);
@@ -156,7 +156,8 @@ pub(super) fn routes(ends: &[RouteResult]) -> String {
     Value::Array(ends.iter().map(route).collect()).to_string()
 }
 
-/// Reads the finished routes. If the JSON has another form, no route counts as finished. At worst, a route runs again.
+/// Reads the finished routes. If the JSON has an unexpected form, no route counts as finished. At worst, a route runs
+/// again.
 fn ends(routes: &[u8]) -> Vec<RouteResult> {
     let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
         return Vec::new();

@@ -10,7 +10,7 @@ use crate::inbox::sqlite::error::{not_opened, unusable};
 /// Identifies a database of this crate: the bytes of `bwhk`.
 const APPLICATION_ID: i32 = 0x6277_686B;
 
-/// The migrations. Each one updates the schema to the next version. Released migrations never change.
+/// The migrations. Each migration updates the schema to the next version. Released migrations never change.
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// How long a transaction waits while another process writes to the file. The writer also waits, so this timeout is
@@ -21,7 +21,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// when it reads the damaged page.
 const MAX_CHECKED_BYTES: i64 = 16 << 20;
 
-/// Opens the database of an inbox. Creates it if the file is new or empty, and never changes a foreign file.
+/// Opens the database of an inbox. Creates the database if the file is new or empty, and never changes a foreign file.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -29,8 +29,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
     let explain = |error| not_opened(path, error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
-    // Otherwise, closing the last connection to a foreign database would empty its write-ahead log. A closure, because
-    // `DbConfig` isn't `Copy` in rusqlite 0.30.
+    // Otherwise, closing the last connection to a foreign database would empty its write-ahead log. `keep` is a
+    // closure, because `DbConfig` isn't `Copy` in rusqlite 0.30.
     let keep = || DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     connection.set_db_config(keep(), true).map_err(explain)?;
     if connection.is_readonly(MAIN_DB).map_err(explain)? {

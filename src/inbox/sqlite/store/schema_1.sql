@@ -40,7 +40,7 @@ CREATE TABLE dead_letters (
     event_type TEXT NOT NULL,
     received_at INTEGER NOT NULL,
     dead_lettered_at INTEGER NOT NULL,
-    -- The same time by the inbox's clock. Pruning uses this time.
+    -- When the event became a dead letter, by the inbox's clock. Pruning uses this time.
     kept_since INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL,
     -- How each route ended, as JSON like events.routes.
@@ -77,7 +77,8 @@ CREATE TABLE totals (
 
 INSERT INTO totals VALUES (1, 1, 0, 0, 0, 0, 0, 0, NULL);
 
--- Readable events. SQLite can't parse JSON that is nested too deeply. The other rows stay readable next to such a body.
+-- Readable events. SQLite can't parse JSON that is nested too deeply. The columns that come from such a body are NULL,
+-- so the other rows stay readable.
 CREATE VIEW pending AS
 SELECT
     id,
