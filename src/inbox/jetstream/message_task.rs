@@ -75,7 +75,7 @@ impl MessageTask {
             return Exit::Acked;
         };
         let Some(guard) = self.route.begin(info.sequence) else {
-            // The first delivery's acknowledgement is also valid for this delivery.
+            // The event is already running, and the acknowledgement of its first delivery is also valid for this delivery.
             return Exit::Returned;
         };
         let (end, exit) = if self.worker.is_draining() {

@@ -115,8 +115,8 @@ impl StreamSettings {
         self
     }
 
-    /// Creates missing streams, at the start and later. By default, the streams must exist: if operators or other tools manage
-    /// them, a typo must not create a stream.
+    /// Creates missing streams when the inbox or the worker starts, and while it runs. By default, the streams must exist: if
+    /// operators or other tools manage them, a typo must not create a stream.
     pub fn create_if_missing(mut self) -> Self {
         self.create = true;
         self

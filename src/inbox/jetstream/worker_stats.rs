@@ -43,7 +43,7 @@ pub struct Stall {
     pub route: Option<String>,
     /// When the operation began to fail, by this machine's current clock.
     pub since: SystemTime,
-    /// The latest cause. It holds no payload.
+    /// The latest cause, which contains no payload.
     pub cause: String,
 }
 
