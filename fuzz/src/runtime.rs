@@ -30,7 +30,7 @@ impl Hand {
         self.passed.fetch_add(millis, Ordering::Relaxed);
     }
 
-    /// Polls every task once. No task of these inputs is ever pending.
+    /// Polls every task once. With these inputs, no task is ever pending.
     pub fn run(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no task panics"));
         for mut task in tasks {
