@@ -135,7 +135,7 @@ async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last
     wait_idle(&between, 2).await;
     drain(&between).await;
     delete_consumers(&context, &["team-first", "team-second", "team-=long"]).await;
-    // No consumer of the second route exists for this event.
+    // The second route has no consumer when this event arrives.
     send(&inbox, "a", "3").await;
     let after = start().await.unwrap();
     send(&inbox, "a", "4").await;
@@ -408,7 +408,7 @@ async fn a_deleted_stream_is_created_again_and_its_events_run() {
     let context = server.context().await;
     let inbox = inbox(&context).await;
     let runs = Runs::default();
-    // The second route is new. It still gets every event of the new stream.
+    // The second route is new, and still gets every event of the new stream.
     let only = EventRouter::new()
         .on("a", runs.noting("first"))
         .named("first");

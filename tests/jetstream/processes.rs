@@ -112,7 +112,7 @@ fn note(mut log: &fs::File, what: &str, event: &Event) {
     log.write_all(line.as_bytes()).unwrap();
 }
 
-/// Waits until standard input ends. Standard input ends when the parent process exits.
+/// Waits until standard input ends, which happens when the parent process exits.
 async fn told_to_end() {
     let read = || std::io::stdin().lines().for_each(drop);
     tokio::task::spawn_blocking(read).await.unwrap();

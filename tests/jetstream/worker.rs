@@ -766,7 +766,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
         error.to_string().contains("ack_wait is 30s, not 7s"),
         "{error}"
     );
-    // A route of the same name has another pattern.
+    // This route has the name of the earlier route and another pattern.
     let other = EventRouter::new().on("b", |_: Event| async {}).named("a");
     let error = worker(&context).start(other).await.unwrap_err();
     let text = error.to_string();

@@ -204,7 +204,7 @@ impl Sender {
     fn send(&mut self, addr: SocketAddr, answers: &AtomicUsize) {
         let mut client = Client::new(addr);
         loop {
-            // Like the real sender, this sender sends most of these events again.
+            // Like the real sender, this sender sends unanswered events again, but only about half of them.
             let again = self.unanswered_last.take().filter(|_| self.rng.bool());
             let copied = match self.rng.u8(..10) {
                 0 => self.rng.choice(&self.taken).cloned(),
@@ -238,8 +238,8 @@ impl Sender {
         }
     }
 
-    /// Returns the next event. Every other event has this sender's key. Some events fail at first, and some
-    /// take a while.
+    /// Returns the next event. About half of the events have this sender's key. Some events fail at first, and
+    /// some take a while.
     fn new_event(&mut self) -> Sent {
         self.next += 1;
         let keyed = self.rng.bool();

@@ -134,7 +134,7 @@ fn on_a_full_small_disk_events_are_accepted_after_room_is_made() {
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     drop(file);
 
-    // A small event may still fit into the log.
+    // These events are large, because a small event may still fit into the log.
     let data = format!(r#"{{"padding":"{}"}}"#, "x".repeat(16 << 10));
     let mut client = server.client();
     let mut refused = Vec::new();

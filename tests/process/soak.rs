@@ -1,5 +1,5 @@
-//! A service in a child process, with faulty handlers, faulty clients, a full inbox and restarts. Law 2 always
-//! holds, every event that was answered with 200 ends, and memory stays flat.
+//! A service in a child process, with faulty handlers, faulty clients, a full inbox and restarts. Law 2 of
+//! ARCHITECTURE.md always holds, every event that was answered with 200 ends, and memory stays flat.
 //!
 //! `SOAK_SECONDS=1800 cargo test --test process -- --nocapture soak::` runs longer and prints its progress.
 

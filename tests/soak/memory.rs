@@ -1,5 +1,5 @@
-//! Each round has a new inbox in memory. Over several threads and runtimes, each accepted event runs and ends
-//! once.
+//! Each round has a new inbox in memory, which several threads and runtimes use. Each accepted event runs and
+//! ends once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -271,7 +271,7 @@ async fn an_event_whose_accept_is_never_awaited_runs() {
     drop(accepting);
 }
 
-/// Law 2 with failures, dead letters, replays and a full inbox at the same time.
+/// Law 2 of ARCHITECTURE.md, with failures, dead letters, replays and a full inbox at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_counts_balance_at_every_read() {
     let place = InboxFile::new();

@@ -72,7 +72,7 @@ async fn the_next_process_continues_at_the_next_attempt() {
     let handle = inbox.handle();
     assert_eq!(handle.stats().recovered, 1);
     until(|| handle.stats().retrying == 1).await;
-    // The attempt isn't due, and other events don't wait for it.
+    // The attempt isn't due yet, and other events don't wait for it.
     inbox.accept(event("2")).await.unwrap();
     until(|| handle.stats().retrying == 2).await;
     assert_eq!(log.counts()["fails#1"], 2);

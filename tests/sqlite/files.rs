@@ -208,7 +208,7 @@ async fn with_three() -> (InboxFile, SqliteInbox) {
 async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved_too() {
     let (place, _inbox) = with_three().await;
     let crashed = copy(&place, &["", "-wal"]);
-    // The test writes the path as if the inbox had been opened there.
+    // The test stores this path in the file, as if the inbox had been opened there.
     let edit = Connection::open(crashed.path()).unwrap();
     edit.set_db_config(
         rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
@@ -395,7 +395,7 @@ async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {
     assert!(inbox.handle().health().is_ok());
 }
 
-/// Law 11: the inbox reports a missing file every minute, in its log and in its health.
+/// Law 11 of ARCHITECTURE.md: the inbox reports a missing file every minute, in its log and in its health.
 #[cfg(feature = "tracing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_file_is_reported_every_minute_and_by_the_health() {

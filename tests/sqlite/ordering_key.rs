@@ -306,7 +306,7 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
         .iter()
         .filter(|answer| **answer == Ok(Accepted::New))
         .count() as u64;
-    // There are at least as many events as the writer's command channel holds.
+    // The inbox has accepted at least as many events as the writer's command channel holds.
     assert!(taken >= 4096, "{taken}");
     let others = async |inbox: &SqliteInbox, name: &str| {
         for i in 0..100 {

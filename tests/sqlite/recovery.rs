@@ -1,4 +1,4 @@
-//! Events of an earlier process run in order, and at most as many at once as the window holds. No event can
+//! Events of an earlier process run in order, and the window limits how many run at the same time. No event can
 //! crash the process forever.
 
 use std::sync::Arc;

@@ -44,7 +44,7 @@ impl Server {
         server.spawned().await.expect("the server starts")
     }
 
-    /// Writes the configuration of a server that isn't started.
+    /// Writes the configuration of a server, but doesn't start the server.
     pub(crate) fn prepare(port: u16, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Self::prepare_in(directory, port, more)

@@ -119,7 +119,7 @@ async fn run(inbox: PathBuf) {
 /// A runtime on a machine whose clock is wrong.
 struct OffsetClock {
     tokio: TokioRuntime,
-    /// The difference from the right time, in seconds.
+    /// The difference from the correct time, in seconds.
     ahead: i64,
 }
 
