@@ -89,8 +89,8 @@ impl Progress {
             }
         }
         if last {
-            // The routes that are still waiting didn't run and have no outcome. So the reason is the outcome that kept
-            // the router from running.
+            // The routes that are still waiting didn't run and have no outcome. They fail with the
+            // outcome that kept the router from running.
             let outcome = report.failures().next().map(|each| each.outcome().clone());
             let outcome = outcome.unwrap_or(Outcome::Dropped);
             let failed = waiting

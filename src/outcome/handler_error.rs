@@ -7,8 +7,8 @@ use crate::error::{BoxError, Error, ErrorKind};
 
 /// The error of a handler. The operator `?` converts any error into a `HandlerError`.
 ///
-/// Like [`anyhow::Error`](https://docs.rs/anyhow), `HandlerError` doesn't implement [`std::error::Error`]. So `?`
-/// converts every error type, and also `anyhow::Error`, `&str` and `HandlerError`.
+/// Like [`anyhow::Error`](https://docs.rs/anyhow), `HandlerError` doesn't implement [`std::error::Error`].
+/// Therefore `?` converts every type that implements `Error`, and also `anyhow::Error`, `&str` and `HandlerError`.
 ///
 /// # Examples
 ///

@@ -75,8 +75,8 @@ impl Clock {
         let now = self.now();
         let last = ClockReading { now, ..last };
         let ahead = self.ahead(last);
-        // If the system clock went back by at most a day, `skew` stays. If the clock goes forward again, that time doesn't
-        // count twice.
+        // If the system clock went back by at most a day, `skew` stays. When the clock later catches up, the
+        // repeated interval doesn't count twice.
         let skew = if (-MAX_CLOSED..=0).contains(&ahead) {
             last.skew
         } else {

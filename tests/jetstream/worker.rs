@@ -636,7 +636,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
             .start(router.clone())
     };
     let one = start().await.unwrap();
-    // The server has received the worker's pull, and answers it with the next event.
+    // Wait until the server has received the worker's pull, which the next event then answers.
     let consumer: PullConsumer = context
         .get_consumer_from_stream("team-a", "BOTISIMO")
         .await

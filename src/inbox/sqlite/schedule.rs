@@ -154,7 +154,7 @@ impl Schedule {
         self.retrying.insert((due_at, id));
     }
 
-    /// Makes the events whose attempt is due ready to run, and returns their number.
+    /// Marks each event whose attempt is due as ready to run, and returns the number of these events.
     pub(super) fn wake_due(&mut self, now: u64) -> u64 {
         let mut woken = 0;
         while let Some((due, id)) = self.retrying.first().copied()

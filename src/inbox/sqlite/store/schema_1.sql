@@ -11,7 +11,7 @@ CREATE TABLE events (
     due_at INTEGER,
     -- The routes that don't run again, as JSON: [{"route": "a"}, {"route": "b", "failed": "why"}].
     routes TEXT,
-    -- 1 if routes of a router wait for the next attempt, so that a layer around the router can't end the event.
+    -- 1 if some of a router's routes are waiting for the next attempt. Then a layer around the router can't end the event.
     routes_waiting INTEGER NOT NULL DEFAULT 0,
     -- 1 while the event is running, if an earlier process accepted it.
     running INTEGER NOT NULL DEFAULT 0,
