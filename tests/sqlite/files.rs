@@ -204,11 +204,8 @@ async fn with_three() -> (InboxFile, SqliteInbox) {
     (place, inbox)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved_too() {
-    let (place, _inbox) = with_three().await;
-    let crashed = copy(&place, &["", "-wal"]);
-    // The test stores this path in the file, as if the inbox had been opened there.
+/// Stores the path of a file in it, as if an inbox had been opened there, and leaves a log next to the file.
+fn store_open_path(crashed: &InboxFile) {
     let edit = Connection::open(crashed.path()).unwrap();
     edit.set_db_config(
         rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
@@ -224,7 +221,13 @@ async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved
         .unwrap();
     edit.execute("UPDATE totals SET clock_skew = clock_skew + 0", [])
         .unwrap();
-    drop(edit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_moved_without_its_log_is_refused_until_the_log_is_moved_too() {
+    let (place, _inbox) = with_three().await;
+    let crashed = copy(&place, &["", "-wal"]);
+    store_open_path(&crashed);
     let new = crashed.folder().join("new.db");
     fs::rename(crashed.path(), &new).unwrap();
     let error = refused(&new).await;
@@ -259,22 +262,7 @@ async fn a_log_whose_database_is_gone_is_kept_until_the_database_is_back() {
 async fn a_second_name_of_a_file_whose_log_lies_beside_the_first_one_is_refused() {
     let (place, _inbox) = with_three().await;
     let crashed = copy(&place, &["", "-wal"]);
-    let edit = Connection::open(crashed.path()).unwrap();
-    edit.set_db_config(
-        rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
-        true,
-    )
-    .unwrap();
-    edit.execute(
-        "UPDATE totals SET open_path = ?1",
-        [crashed.path().to_str()],
-    )
-    .unwrap();
-    edit.query_row("PRAGMA wal_checkpoint", [], |_| Ok(()))
-        .unwrap();
-    edit.execute("UPDATE totals SET clock_skew = clock_skew + 0", [])
-        .unwrap();
-    drop(edit);
+    store_open_path(&crashed);
     let hard = crashed.folder().join("hard.db");
     fs::hard_link(crashed.path(), &hard).unwrap();
     let error = refused(&hard).await;
