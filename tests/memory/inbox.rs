@@ -533,7 +533,7 @@ fn perform(deed: Deed) -> Pin<Box<dyn Future<Output = Result<(), HandlerError>> 
 /// next event.
 type Arriving = (bool, Deed, Deed, u64);
 
-/// Checks law 2 after every step, under random handler behaviour and load.
+/// Checks law 2 of ARCHITECTURE.md after every step, with random handler behaviour and load.
 async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
     let script: HashMap<String, Arriving> = arrivals
         .iter()

@@ -539,7 +539,7 @@ fn soak(name: &str, file: Option<&Path>) {
         let came = of["accepted"] + of["recovered"] + of["replayed"];
         assert_eq!(came, of["handled"] + of["unhandled"] + of["dead"], "{sums}");
     }
-    // The first tenth warms up.
+    // Skip the first tenth of the samples: the process is still warming up.
     let warm = &resident[resident.len() / 10..];
     let third = warm.len() / 3;
     let thirds = [&warm[..third], &warm[third..2 * third], &warm[2 * third..]].map(median);

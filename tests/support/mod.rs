@@ -51,7 +51,7 @@ pub(crate) fn key(event: &Event) -> Option<String> {
     event.decode().ok()
 }
 
-/// Asserts law 2.
+/// Asserts law 2 of ARCHITECTURE.md.
 #[track_caller]
 pub(crate) fn balanced(stats: &Stats) {
     let came = stats.accepted + stats.recovered + stats.replayed;
@@ -59,7 +59,7 @@ pub(crate) fn balanced(stats: &Stats) {
     assert_eq!(came, ended + stats.in_flight(), "{stats:?}");
 }
 
-/// Waits until the inbox is idle. Asserts law 2, and that an idle inbox holds no bytes.
+/// Waits until the inbox is idle. Asserts law 2 of ARCHITECTURE.md, and that an idle inbox holds no bytes.
 #[cfg(feature = "tokio")]
 pub(crate) async fn wait_idle(handle: &Handle) -> Stats {
     let idle = tokio::time::timeout(Duration::from_secs(1_000_000), handle.wait_idle());
