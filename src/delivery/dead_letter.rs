@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Progress, RouteResult};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, Traceparent};
 use crate::runtime::to_millis;
 
 /// An event that failed permanently, with the results of its routes.
@@ -55,13 +55,13 @@ impl DeadLetter {
     /// Returns the dead letter of a stored body. If this version can't decode the body, the letter uses `message_id`.
     pub(crate) fn stored(
         (id, message_id): (u64, &str),
-        body: &str,
+        (body, traceparent): (&str, Option<Traceparent>),
         (received_at, dead_lettered_at): (SystemTime, SystemTime),
         attempts: u32,
         routes: Vec<RouteResult>,
         cause: Option<Arc<str>>,
     ) -> Self {
-        let content = match Event::received(body.as_bytes().into(), received_at) {
+        let content = match Event::received(body.as_bytes().into(), received_at, traceparent) {
             Ok(event) => Content::Event(event),
             Err(undecoded) => Content::Body(Arc::from(body), undecoded.error),
         };

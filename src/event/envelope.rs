@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::decode::{self, fault};
 use super::event_type::EventType;
+use super::traceparent::Traceparent;
 use crate::error::Error;
 
 /// The part that all clones of an event share: the body, and the ranges of its members.
@@ -16,6 +17,7 @@ pub(super) struct Envelope {
     /// Empty if the envelope has no `data`, because no JSON value is empty.
     data: Range<usize>,
     pub(super) received_at: SystemTime,
+    pub(super) traceparent: Option<Traceparent>,
 }
 
 /// A body that isn't an envelope.
@@ -33,7 +35,11 @@ enum Id {
 }
 
 impl Envelope {
-    pub(super) fn decode(body: Box<[u8]>, received_at: SystemTime) -> Result<Self, Undecoded> {
+    pub(super) fn decode(
+        body: Box<[u8]>,
+        received_at: SystemTime,
+        traceparent: Option<Traceparent>,
+    ) -> Result<Self, Undecoded> {
         let body = match String::from_utf8(body.into_vec()) {
             Ok(body) => body.into_boxed_str(),
             Err(error) => {
@@ -67,6 +73,7 @@ impl Envelope {
             timestamp,
             data,
             received_at,
+            traceparent,
         })
     }
 

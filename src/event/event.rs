@@ -9,6 +9,7 @@ use super::EventType;
 use super::envelope::{Envelope, Undecoded};
 use super::mismatch;
 use super::payload::{Payload, Raw};
+use super::traceparent::Traceparent;
 use crate::error::Error;
 use crate::outcome::AttemptState;
 
@@ -55,13 +56,17 @@ impl Event {
     /// or if a member is missing, duplicated or of the wrong type. The error message names the
     /// member and doesn't quote its value.
     pub fn from_bytes(body: impl AsRef<[u8]>) -> Result<Self, Error> {
-        Self::received(Box::from(body.as_ref()), SystemTime::now())
+        Self::received(Box::from(body.as_ref()), SystemTime::now(), None)
             .map_err(|undecoded| undecoded.error)
     }
 
     /// Decodes a body without copying it.
-    pub(crate) fn received(body: Box<[u8]>, at: SystemTime) -> Result<Self, Undecoded> {
-        let envelope = Arc::new(Envelope::decode(body, at)?);
+    pub(crate) fn received(
+        body: Box<[u8]>,
+        at: SystemTime,
+        traceparent: Option<Traceparent>,
+    ) -> Result<Self, Undecoded> {
+        let envelope = Arc::new(Envelope::decode(body, at, traceparent)?);
         Ok(Self {
             envelope,
             attempt_state: None,
@@ -130,6 +135,15 @@ impl<T> Event<T> {
     #[must_use]
     pub fn received_at(&self) -> SystemTime {
         self.envelope.received_at
+    }
+
+    /// Returns the `traceparent` of the request that brought the event, as in the W3C Trace Context.
+    ///
+    /// The receiver captures the request's header, and ignores an invalid value. Durable inboxes store the value with the
+    /// event, so the event continues its trace after a restart.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.envelope.traceparent.as_ref().map(Traceparent::as_str)
     }
 
     /// Returns the number of the attempt, starting at 1. Outside an attempt, returns 1.

@@ -10,6 +10,7 @@ mod mismatch;
 mod names;
 mod payload;
 mod platform;
+mod traceparent;
 
 pub(crate) use self::decode::MAX_TEXT;
 pub(crate) use self::envelope::Undecoded;
@@ -18,3 +19,4 @@ pub(crate) use self::event_type::DOCUMENTED;
 pub use self::event_type::{EventType, UndocumentedType};
 pub use self::payload::{Payload, Raw};
 pub use self::platform::Platform;
+pub(crate) use self::traceparent::Traceparent;

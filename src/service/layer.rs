@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use tower_layer::Layer;
 
@@ -217,6 +218,23 @@ impl<I: Inbox> WebhookLayer<I> {
     /// receiver logs the panic and continues.
     pub fn on_rejection(mut self, hook: impl Fn(&Rejection) + Send + Sync + 'static) -> Self {
         self.settings().hooks.add(Arc::new(hook));
+        self
+    }
+
+    /// Sets a closure that returns the W3C `traceparent` of the current span. By default, the receiver
+    /// captures the request's header `traceparent`.
+    ///
+    /// The receiver calls the closure in the request's span, after it has decoded the body, and
+    /// passes the request's head. If the closure returns `None` or an invalid value, or if it panics,
+    /// the receiver captures the header. [`Event::traceparent`](crate::Event::traceparent) returns the
+    /// captured value, and durable inboxes store it.
+    ///
+    /// The [guide](crate::guide::operating) has an example with OpenTelemetry.
+    pub fn capture_traceparent(
+        mut self,
+        capture: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings().capture_traceparent = Some(Arc::new(capture));
         self
     }
 

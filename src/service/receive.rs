@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::verify::{Unverified, Verify};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::error::{BoxError, Error};
-use crate::event::Event;
+use crate::event::{Event, Traceparent};
 use crate::inbox::{Accepted, Handle, Inbox};
 use crate::runtime::Runtime;
 use crate::telemetry;
@@ -105,7 +105,8 @@ impl<I: Inbox> Receiver<I> {
         let bytes = self.read(parts, body, &mut permit, deadline).await?;
         self.verify(|verify| verify.verify_body(parts, &bytes))
             .map_err(Rejection::because)?;
-        let event = Event::received(bytes, self.runtime.system_time())
+        let traceparent = self.traceparent(parts);
+        let event = Event::received(bytes, self.runtime.system_time(), traceparent)
             .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
         let status = self.status_of(&event)?;
         self.submit(event, deadline).await?;
@@ -194,6 +195,22 @@ impl<I: Inbox> Receiver<I> {
             Ok(Err(Unverified)) => Err(RejectionReason::Unverified),
             Err(_) => Err(RejectionReason::Panicked),
         }
+    }
+
+    /// Returns the trace context of a request. If the user's closure returns none, the header has it.
+    fn traceparent(&self, parts: &Parts) -> Option<Traceparent> {
+        let captured = self
+            .settings
+            .capture_traceparent
+            .as_ref()
+            .and_then(|capture| {
+                let captured = catch_panic(|| capture(parts)).unwrap_or_else(|_| {
+                    telemetry::hook_panicked("capture_traceparent");
+                    None
+                });
+                Traceparent::parse(&captured?)
+            });
+        captured.or_else(|| Traceparent::of_request(&parts.headers))
     }
 
     /// Returns the status to send after the inbox has stored the event. Returns a rejection if the

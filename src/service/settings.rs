@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::request::Parts;
 
 use super::rejection::Rejection;
 use super::verify::Verify;
@@ -20,7 +21,11 @@ pub(super) struct Settings {
     pub(super) router: Option<EventRouter>,
     pub(super) unmatched: Option<StatusCode>,
     pub(super) hooks: Hooks<Rejection>,
+    pub(super) capture_traceparent: Option<Arc<CaptureTraceparent>>,
 }
+
+/// The user's closure that returns the `traceparent` of the current span.
+pub(super) type CaptureTraceparent = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
 impl Settings {
     /// Returns the default settings for an inbox that was built over `router`.
@@ -34,6 +39,7 @@ impl Settings {
             router,
             unmatched: None,
             hooks: Hooks::new("on_rejection"),
+            capture_traceparent: None,
         }
     }
 }

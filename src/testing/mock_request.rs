@@ -1,13 +1,14 @@
 use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::event::{Event, EventType};
+use crate::event::{Event, EventType, Traceparent};
 
 /// A mock webhook request, valid or invalid.
 ///
@@ -258,7 +259,8 @@ impl MockRequest {
         request
     }
 
-    /// Decodes the body to an event, for a direct call of a handler or a router.
+    /// Decodes the body to an event, for a direct call of a handler or a router. The event has the
+    /// request's `traceparent`.
     ///
     /// # Panics
     ///
@@ -266,8 +268,9 @@ impl MockRequest {
     #[track_caller]
     #[must_use]
     pub fn to_event(&self) -> Event {
-        Event::from_bytes(self.body_bytes())
-            .unwrap_or_else(|error| panic!("the body is not an event: {error}"))
+        let (body, traceparent) = (self.body_bytes(), Traceparent::of_request(&self.headers));
+        Event::received(Box::from(&*body), SystemTime::now(), traceparent)
+            .unwrap_or_else(|undecoded| panic!("the body is not an event: {}", undecoded.error))
     }
 }
 

@@ -15,4 +15,5 @@ mod pass_through;
 mod support;
 mod testing_kit;
 mod tower_http_layers;
+mod traceparent;
 mod verification;

@@ -222,7 +222,7 @@ impl DeadLetterStream {
         let ack = published.map_err(|error| failed("a dead letter can't be stored", error))?;
         Ok(DeadLetter::stored(
             (ack.sequence, message_id.unwrap_or_default()),
-            body,
+            (body, None),
             times,
             progress.attempts(),
             progress.ends().to_vec(),
@@ -359,7 +359,7 @@ impl StoredLetter {
                 message.sequence,
                 headers.message_id.as_deref().unwrap_or_default(),
             ),
-            &String::from_utf8_lossy(&message.payload),
+            (&String::from_utf8_lossy(&message.payload), None),
             (headers.received_at.unwrap_or(stored_at), dead_lettered_at),
             headers.attempts,
             headers.routes.clone(),

@@ -148,7 +148,7 @@ impl MessageTask {
         let received_at = headers::received_at(&headers).unwrap_or(info.published);
         let unstarted = Progress::restored(info.attempt, Vec::new(), false);
         let body = Box::from(&*self.message.payload);
-        let event = match Event::received(body, received_at) {
+        let event = match Event::received(body, received_at, None) {
             Ok(event) => event,
             Err(undecoded) => {
                 let body = String::from_utf8_lossy(&undecoded.body).into_owned();

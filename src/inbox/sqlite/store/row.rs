@@ -71,7 +71,7 @@ impl StoredEvent {
 
     /// Returns the job of the event. If the body can't be decoded, returns the event and the reason.
     pub(crate) fn into_job(self) -> Result<Job, (Self, Error)> {
-        match Event::received(self.body.as_slice().into(), time(self.received_at)) {
+        match Event::received(self.body.as_slice().into(), time(self.received_at), None) {
             Ok(event) => Ok(Job {
                 number: self.id,
                 event,
@@ -88,7 +88,7 @@ impl StoredEvent {
         let received_at = time(self.received_at);
         DeadLetter::stored(
             (self.id, ""),
-            &String::from_utf8_lossy(&self.body),
+            (&String::from_utf8_lossy(&self.body), None),
             (received_at, dead_lettered_at),
             // `attempt` includes the next attempt. That attempt counts only if a process crashed during it.
             self.attempt.get() - u32::from(self.crashes == 0),
@@ -108,7 +108,7 @@ pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let cause = cause.map(String::from_utf8_lossy);
     Ok(DeadLetter::stored(
         (number(row, 0)?, &text(row, 6)?),
-        &text(row, 7)?,
+        (&text(row, 7)?, None),
         (time(number(row, 1)?), time(number(row, 2)?)),
         u32::try_from(number(row, 3)?).unwrap_or(u32::MAX),
         ends(row.get_ref(4)?.as_bytes()?),
