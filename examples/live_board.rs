@@ -17,7 +17,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Response, Result};
 use axum::routing::{get, post};
 use axum::{Json, Router, http::StatusCode};
-use botisimo_webhooks::{DeadLetter, DeadLetters, Error, Event, EventRouter, Handle};
+use botisimo_webhooks::{
+    DeadLetter, DeadLetters, DeliverySettings, Error, Event, EventRouter, Handle,
+};
 use botisimo_webhooks::{HandlerResult, Inbox, SharedSecret, SqliteInbox, Verify, WebhookLayer};
 use tokio::{fs, sync::Mutex};
 
@@ -110,9 +112,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let folder = env::var_os("DATA").map_or_else(env::temp_dir, PathBuf::from);
     let board = Board::open(folder.join("live-board.json")).await?;
     let inbox = SqliteInbox::builder(folder.join("live-board.db"))
-        .lock_timeout(Duration::from_secs(30)) // the old process drains while the new process starts
-        .ordering_key(|event| Some(event.decode::<Stream>().ok()?.channel))
-        .block_key_on_dead_letter() // a replayed start of a stream must not run after its end
+        .lock_timeout(Duration::from_secs(30))
+        .delivery(
+            DeliverySettings::new() // the old process drains while the new process starts
+                .ordering_key(|event| Some(event.decode::<Stream>().ok()?.channel))
+                .block_key_on_dead_letter(),
+        ) // a replayed start of a stream must not run after its end
         .open(router(&board))
         .await?;
     let (app, handle) = app(board, inbox, &secret);

@@ -78,7 +78,8 @@
 //! | handlers, patterns, errors | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] | [`guide::handlers`] |
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
 //! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
-//! | limits, timeouts, order, hooks | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
+//! | limits | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
+//! | concurrency, timeouts, order, hooks | [`DeliverySettings`] | [`guide::inboxes`] |
 //! | events that survive a crash | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
@@ -109,7 +110,7 @@
 //!   [`Event::id`] to make handlers idempotent.
 //! - A failed route is retried. By [default](RetryPolicy) a route gets 5 attempts in all. After the last attempt the
 //!   event becomes a [dead letter](DeadLetters). The memory inbox keeps the newest 1,000 dead letters.
-//! - Events run in parallel, unless the inbox has an [ordering key](MemoryInboxBuilder::ordering_key). JetStream doesn't
+//! - Events run in parallel, unless the inbox has an [ordering key](DeliverySettings::ordering_key). JetStream doesn't
 //!   support ordering keys.
 //! - A handler that blocks its thread delays other tasks: use `spawn_blocking`. With `panic = "abort"` a panic ends the
 //!   process.
@@ -169,7 +170,9 @@ mod telemetry;
 pub mod testing;
 mod waiters;
 
-pub use crate::delivery::{Attempt, DeadLetter, EventOutcome, RetryPolicy, RouteResult, Stats};
+pub use crate::delivery::{
+    Attempt, DeadLetter, DeliverySettings, EventOutcome, RetryPolicy, RouteResult, Stats,
+};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{

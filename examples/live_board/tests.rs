@@ -10,7 +10,7 @@ use std::path::Path;
 use axum::Router;
 use axum::body::Body;
 use botisimo_webhooks::testing::{Harness, MockRequest};
-use botisimo_webhooks::{RetryPolicy, SqliteInbox};
+use botisimo_webhooks::{DeliverySettings, RetryPolicy, SqliteInbox};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ async fn open(folder: &Path) -> (Router, Harness) {
     let board = live_board::Board::open(folder.join("board/titles.json")).await;
     let board = board.expect("the file can be read");
     let inbox = SqliteInbox::builder(folder.join("inbox.db"))
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .open(live_board::router(&board))
         .await
         .expect("the inbox opens");

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Attempt, DeadLetter, ErasedService, EventOutcome, ExecutorSettings, Job, Next, run_attempt,
+    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, run_attempt,
 };
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
@@ -17,14 +17,14 @@ use crate::telemetry::{self, AttemptInfo};
 pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) settings: ExecutorSettings,
+    pub(crate) settings: DeliverySettings,
 }
 
 impl JobExecutor {
     pub(crate) fn new(
         service: ErasedService,
         runtime: Arc<dyn Runtime>,
-        settings: ExecutorSettings,
+        settings: DeliverySettings,
     ) -> Self {
         Self {
             service,
@@ -116,7 +116,7 @@ impl JobExecutor {
             let name = outcome.as_str();
             let failure: Option<&dyn fmt::Display> = match outcome {
                 Outcome::Handled => None,
-                _ if is_safe || self.settings.log_errors => Some(outcome),
+                _ if is_safe || !self.settings.redact_errors => Some(outcome),
                 _ => Some(&name),
             };
             telemetry::route_finished(&info, route.route(), name, failure);

@@ -17,10 +17,11 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use botisimo_webhooks::{EventRouter, MemoryInbox, RetryPolicy};
+/// use botisimo_webhooks::{DeliverySettings, EventRouter, MemoryInbox, RetryPolicy};
 ///
 /// let retry = RetryPolicy::new().max_attempts(8).max_delay(Duration::from_secs(60));
-/// let inbox = MemoryInbox::builder().retry(retry).build(EventRouter::new());
+/// let delivery = DeliverySettings::new().retry(retry);
+/// let inbox = MemoryInbox::builder().delivery(delivery).build(EventRouter::new());
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

@@ -9,9 +9,9 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
 use super::{DeliveryResult, MockRequest};
-#[cfg(feature = "tokio")]
-use crate::delivery::RetryPolicy;
 use crate::delivery::{Attempt, Stats};
+#[cfg(feature = "tokio")]
+use crate::delivery::{DeliverySettings, RetryPolicy};
 #[cfg(feature = "tokio")]
 use crate::error::BoxError;
 use crate::event::Event;
@@ -60,7 +60,7 @@ impl Harness {
     {
         Self::inbox(
             MemoryInbox::builder()
-                .retry(RetryPolicy::no_retry())
+                .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
                 .build(service),
         )
     }

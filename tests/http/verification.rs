@@ -7,7 +7,7 @@ use crate::support::panics::catch_panic;
 use crate::support::receiver::{PATH, Script, Step, ask, good, idle, teapot};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Endpoint, Event, EventRouter, SharedSecret, Unverified, Verify, WebhookLayer,
+    DeliverySettings, Endpoint, Event, EventRouter, SharedSecret, Unverified, Verify, WebhookLayer,
 };
 #[cfg(feature = "tracing")]
 use botisimo_webhooks::{HandlerError, MemoryInbox, RetryPolicy};
@@ -284,7 +284,11 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     let webhooks = WebhookLayer::new(
         "/",
         MemoryInbox::builder()
-            .retry(RetryPolicy::no_retry())
+            .delivery(
+                DeliverySettings::new()
+                    .retry(RetryPolicy::no_retry())
+                    .redact_handler_errors(), // these handlers quote payloads
+            )
             .build(router),
     )
     .verify(SharedSecret::in_query("token", SECRET).or(format!("old-{SECRET}")))

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
+use crate::support::contract::{InboxFactory, Opened};
 use crate::support::nats::Server;
-use botisimo_webhooks::{EventRouter, JetStreamInbox, JetStreamWorker, StreamSettings};
+use botisimo_webhooks::{
+    DeliverySettings, EventRouter, JetStreamInbox, JetStreamWorker, StreamSettings,
+};
 
 /// A receiver and a worker on a separate NATS server.
 struct JetStream;
@@ -15,7 +17,7 @@ impl InboxFactory for JetStream {
     async fn open(
         &self,
         router: EventRouter,
-        settings: DeliverySettings,
+        delivery: DeliverySettings,
     ) -> Opened<JetStreamInbox> {
         let server = Server::start().await;
         let stream = StreamSettings::new().create_if_missing();
@@ -24,8 +26,7 @@ impl InboxFactory for JetStream {
         let context = server.context().await;
         let worker = JetStreamWorker::builder(context.clone(), "contract")
             .stream(stream)
-            .retry(settings.retry)
-            .attempt_timeout(settings.attempt_timeout)
+            .delivery(delivery)
             .start(router)
             .await
             .unwrap();

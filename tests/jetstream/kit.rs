@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, Event, Inbox, JetStreamInbox, JetStreamWorker, JetStreamWorkerBuilder, RetryPolicy,
-    StreamSettings, WorkerStats,
+    Accepted, DeliverySettings, Event, Inbox, JetStreamInbox, JetStreamWorker,
+    JetStreamWorkerBuilder, RetryPolicy, StreamSettings, WorkerStats,
 };
 use tracing::subscriber::DefaultGuard;
 
@@ -25,10 +25,15 @@ pub(crate) async fn inbox(context: &Context) -> JetStreamInbox {
 
 /// Returns the builder of a worker that retries without delay.
 pub(crate) fn worker(context: &Context) -> JetStreamWorkerBuilder {
-    let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
     JetStreamWorker::builder(context.clone(), "team")
         .stream(settings())
-        .retry(retry)
+        .delivery(delivery())
+}
+
+/// Returns settings that retry without delay.
+pub(crate) fn delivery() -> DeliverySettings {
+    let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
+    DeliverySettings::new().retry(retry)
 }
 
 pub(crate) fn event(event_type: &str, id: &str) -> Event {

@@ -18,7 +18,7 @@ use botisimo_webhooks::{
 };
 use tokio::sync::Notify;
 
-use super::kit::{Log, Runs, balanced, event, inbox, send, settings, wait_idle, worker};
+use super::kit::{Log, Runs, balanced, delivery, event, inbox, send, settings, wait_idle, worker};
 use crate::support::nats::{self, Server, until};
 
 /// Changes the settings of a stream that the test itself creates.
@@ -752,7 +752,7 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
     let start = || {
         worker(&context)
             .ack_wait(Duration::from_millis(300))
-            .retry(RetryPolicy::new().max_attempts(2))
+            .delivery(delivery().retry(RetryPolicy::new().max_attempts(2)))
             .start(failing(&count))
     };
     drain(&start().await.unwrap()).await;

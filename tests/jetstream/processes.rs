@@ -18,7 +18,8 @@ use axum::Router;
 use axum::routing::get;
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Event, EventRouter, JetStreamInbox, JetStreamWorker, RetryPolicy, StreamSettings, WebhookLayer,
+    DeliverySettings, Event, EventRouter, JetStreamInbox, JetStreamWorker, RetryPolicy,
+    StreamSettings, WebhookLayer,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -94,9 +95,12 @@ async fn work(url: &str, log: &Path, (replicas, places): (usize, usize), takes: 
     });
     let worker = JetStreamWorker::builder(context(url).await, "group")
         .stream(settings(replicas))
-        .concurrency(places)
+        .delivery(
+            DeliverySettings::new()
+                .concurrency(places)
+                .retry(RetryPolicy::new().max_attempts(100)),
+        )
         .ack_wait(ACK_WAIT)
-        .retry(RetryPolicy::new().max_attempts(100))
         .start(router)
         .await
         .unwrap();

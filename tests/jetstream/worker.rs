@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::kit::{Log, Runs, balanced, inbox, send, settings, wait_idle, worker};
+use super::kit::{Log, Runs, balanced, delivery, inbox, send, settings, wait_idle, worker};
 use crate::support::nats::{self, Server, until};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
@@ -290,8 +290,11 @@ async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
         .named("good");
     let inbox = inbox(&context).await;
     let worker = worker(&context)
-        .retry(RetryPolicy::no_retry())
-        .attempt_timeout(Duration::from_millis(200))
+        .delivery(
+            delivery()
+                .retry(RetryPolicy::no_retry())
+                .attempt_timeout(Duration::from_millis(200)),
+        )
         .start(router)
         .await
         .unwrap();
@@ -331,14 +334,17 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
     let worker = worker(&context)
-        .retry(
-            RetryPolicy::new()
-                .max_attempts(2)
-                .initial_delay(Duration::ZERO),
+        .delivery(
+            delivery()
+                .retry(
+                    RetryPolicy::new()
+                        .max_attempts(2)
+                        .initial_delay(Duration::ZERO),
+                )
+                .on_dead_letter(move |_| {
+                    tell.fetch_add(1, Ordering::Relaxed);
+                }),
         )
-        .on_dead_letter(move |_| {
-            tell.fetch_add(1, Ordering::Relaxed);
-        })
         .start(router)
         .await
         .unwrap();
@@ -599,7 +605,11 @@ async fn a_drain_returns_events_at_once_to_another_worker() {
     let inbox = inbox(&context).await;
     // Without the drain, the server wouldn't redeliver these events during the test.
     let start = || worker(&context).ack_wait(Duration::from_secs(600));
-    let one = start().concurrency(1).start(router).await.unwrap();
+    let one = start()
+        .delivery(delivery().concurrency(1))
+        .start(router)
+        .await
+        .unwrap();
     send(&inbox, "a", "1").await;
     until("the handler has begun", async || runs.count() == 1).await;
     assert_eq!(one.drain(Duration::ZERO).await.remaining, 1);
@@ -824,6 +834,20 @@ async fn the_fallback_gets_nothing_without_deliver_fallback() {
 }
 
 #[tokio::test]
+async fn a_worker_with_an_ordering_key_doesnt_start() {
+    let server = Server::start().await;
+    let context = server.context().await;
+    let error = worker(&context)
+        .delivery(delivery().ordering_key(|event: &Event| Some(event.id().to_owned())))
+        .start(EventRouter::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    let text = error.to_string();
+    assert!(text.contains("remove `ordering_key`"), "{text}");
+}
+
+#[tokio::test]
 async fn names_and_settings_without_a_route_are_errors() {
     let server = Server::start().await;
     let context = server.context().await;
@@ -914,7 +938,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered() {
     let inbox = inbox(&context).await;
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let build = || worker(&context).retry(RetryPolicy::new().max_attempts(2));
+    let build = || worker(&context).delivery(delivery().retry(RetryPolicy::new().max_attempts(2)));
     let idle = build().start(router.clone()).await.unwrap();
     assert_eq!(idle.drain(nats::TIMEOUT).await.remaining, 0);
     send(&inbox, "a", "1").await;
@@ -957,7 +981,7 @@ async fn layers_of_tower_wrap_the_router() {
     let router = EventRouter::new()
         .on_any(runs.noting("quick"))
         .on("a", |_: Event| std::future::pending::<()>());
-    let worker = worker(&context).retry(RetryPolicy::no_retry());
+    let worker = worker(&context).delivery(delivery().retry(RetryPolicy::no_retry()));
     let worker = worker.start_layered(router, |router| {
         tower::ServiceBuilder::new()
             .timeout(Duration::from_millis(200))
@@ -989,7 +1013,9 @@ async fn hooks_run_after_each_attempt() {
         }
     });
     let worker = worker(&context)
-        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string()))
+        .delivery(
+            delivery().on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string())),
+        )
         .start(router)
         .await
         .unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    Attempt, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
+    Attempt, DeliverySettings, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
     MemoryInboxBuilder, Report, RetryPolicy, Stats,
 };
 use proptest::prelude::*;
@@ -23,18 +23,16 @@ fn seconds(seconds: u64) -> Duration {
 /// The attempts reported to the hook, each with its time.
 type Log = Arc<Mutex<Vec<(Duration, Attempt)>>>;
 
-fn logged(builder: MemoryInboxBuilder) -> (MemoryInboxBuilder, Log) {
+fn logged(delivery: DeliverySettings) -> (MemoryInboxBuilder, Log) {
     let log = Log::default();
     let (write, start) = (Arc::clone(&log), Instant::now());
-    (
-        builder.on_attempt(move |delivery| {
-            write
-                .lock()
-                .unwrap()
-                .push((start.elapsed(), delivery.clone()));
-        }),
-        log,
-    )
+    let delivery = delivery.on_attempt(move |attempt| {
+        write
+            .lock()
+            .unwrap()
+            .push((start.elapsed(), attempt.clone()));
+    });
+    (MemoryInbox::builder().delivery(delivery), log)
 }
 
 /// Returns the report of each logged attempt as a string.
@@ -59,7 +57,7 @@ fn fails_before(
 
 #[tokio::test(start_paused = true)]
 async fn only_the_routes_that_failed_run_again() {
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let router = EventRouter::new()
         .on("a", fails_before(3))
         .on_prefix("a", fails_before(1))
@@ -107,7 +105,7 @@ async fn an_event_that_only_observers_received_is_unhandled_even_after_retries()
 async fn an_event_is_dead_lettered_after_the_last_attempt_and_not_before() {
     for attempts in [1, 2, 7] {
         let (builder, log) =
-            logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(attempts)));
+            logged(DeliverySettings::new().retry(RetryPolicy::new().max_attempts(attempts)));
         let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
         inbox.accept(event("1")).await.unwrap();
         inbox.handle().wait_idle().await;
@@ -131,7 +129,7 @@ async fn delays_grow_with_jitter_and_never_exceed_the_maximum() {
         .max_attempts(12)
         .initial_delay(seconds(1))
         .max_delay(seconds(20));
-    let (builder, log) = logged(MemoryInbox::builder().retry(retry));
+    let (builder, log) = logged(DeliverySettings::new().retry(retry));
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     for id in 0..50 {
         inbox.accept(event(id.to_string())).await.unwrap();
@@ -167,7 +165,7 @@ async fn delays_grow_with_jitter_and_never_exceed_the_maximum() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_starts_when_its_delay_is_over() {
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -186,7 +184,7 @@ async fn an_attempt_starts_when_its_delay_is_over() {
 async fn the_same_seed_produces_the_same_delays() {
     let mut runs = Vec::new();
     for seed in [7, 7, 8] {
-        let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().seed(seed)));
+        let (builder, log) = logged(DeliverySettings::new().retry(RetryPolicy::new().seed(seed)));
         let inbox = builder.build(EventRouter::new().on("a", fails_before(u32::MAX)));
         inbox.accept(event("1")).await.unwrap();
         inbox.handle().wait_idle().await;
@@ -206,7 +204,7 @@ async fn the_same_seed_produces_the_same_delays() {
 async fn a_handler_can_ask_for_a_delay_up_to_the_maximum() {
     for (asked, ceiling, waits) in [(60, 300, 60), (900, 300, 300)] {
         let (builder, log) =
-            logged(MemoryInbox::builder().retry(RetryPolicy::new().max_delay(seconds(ceiling))));
+            logged(DeliverySettings::new().retry(RetryPolicy::new().max_delay(seconds(ceiling))));
         let router = EventRouter::new().on("a", fails_before(2)).on_prefix(
             "a",
             move |event: Event| async move {
@@ -227,7 +225,7 @@ async fn a_handler_can_ask_for_a_delay_up_to_the_maximum() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permanent_error_and_a_payload_that_doesnt_fit_are_not_retried() {
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let router = EventRouter::new()
         .on("a", |_: Event| async {
             Err::<(), _>(HandlerError::permanent("no"))
@@ -255,7 +253,7 @@ async fn a_permanent_error_and_a_payload_that_doesnt_fit_are_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_gets_a_new_deadline() {
-    let (builder, log) = logged(MemoryInbox::builder().attempt_timeout(seconds(10)));
+    let (builder, log) = logged(DeliverySettings::new().attempt_timeout(seconds(10)));
     let router = EventRouter::new().on("a", |event: Event| async move {
         tokio::time::sleep(seconds(if event.attempt() == 1 { 11 } else { 9 })).await;
     });
@@ -273,8 +271,7 @@ async fn a_retrying_event_counts_against_max_events_but_not_against_the_concurre
         .seed(1);
     let router = EventRouter::new().on("a", fails_before(3));
     let inbox = MemoryInbox::builder()
-        .retry(retry)
-        .concurrency(1)
+        .delivery(DeliverySettings::new().retry(retry).concurrency(1))
         .max_events(3)
         .build(router);
     for id in ["1", "2", "3"] {
@@ -305,7 +302,7 @@ async fn waiting_retries_count_against_the_inboxs_bounds() {
         .max_delay(seconds(1000));
     let router = EventRouter::new().on("a", fails_before(u32::MAX));
     let inbox = MemoryInbox::builder()
-        .retry(retry)
+        .delivery(DeliverySettings::new().retry(retry))
         .max_events(2)
         .build(router);
     for id in ["1", "2"] {
@@ -324,7 +321,9 @@ async fn a_drain_runs_waiting_retries_at_once() {
         .initial_delay(seconds(1000))
         .max_delay(seconds(1000));
     let router = EventRouter::new().on("a", fails_before(4));
-    let inbox = MemoryInbox::builder().retry(retry).build(router);
+    let inbox = MemoryInbox::builder()
+        .delivery(DeliverySettings::new().retry(retry))
+        .build(router);
     inbox.accept(event("1")).await.unwrap();
     while inbox.handle().stats().retrying < 1 {
         tokio::task::yield_now().await;
@@ -341,17 +340,15 @@ async fn a_drain_runs_waiting_retries_at_once() {
 
 #[test]
 fn a_retrying_event_that_its_runtime_drops_is_dead() {
-    let (builder, log) = {
-        let log = Log::default();
-        let write = Arc::clone(&log);
-        let hook = move |delivery: &Attempt| {
-            write
-                .lock()
-                .unwrap()
-                .push((Duration::ZERO, delivery.clone()));
-        };
-        (MemoryInbox::builder().on_attempt(hook), log)
+    let log = Log::default();
+    let write = Arc::clone(&log);
+    let hook = move |attempt: &Attempt| {
+        write
+            .lock()
+            .unwrap()
+            .push((Duration::ZERO, attempt.clone()));
     };
+    let builder = MemoryInbox::builder().delivery(DeliverySettings::new().on_attempt(hook));
     let inbox = builder.build(
         EventRouter::new()
             .on("a", fails_before(u32::MAX))
@@ -398,7 +395,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_counts_as_an_attempt_of_its_
             }
         }
     });
-    let (builder, log) = logged(MemoryInbox::builder().retry(RetryPolicy::new().max_attempts(3)));
+    let (builder, log) = logged(DeliverySettings::new().retry(RetryPolicy::new().max_attempts(3)));
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -423,7 +420,7 @@ async fn versions(first: EventRouter, second: EventRouter) -> (Vec<String>, Stat
         };
         tower::Service::call(&mut router.clone(), event)
     });
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -490,7 +487,7 @@ async fn a_service_without_a_router_is_retried_until_it_succeeds() {
             Err("not yet")
         })
     });
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -517,7 +514,7 @@ async fn a_router_that_is_first_reached_by_a_later_attempt_runs_its_routes() {
                 .unwrap_or_else(|never| match never {}))
         }
     });
-    let (builder, log) = logged(MemoryInbox::builder());
+    let (builder, log) = logged(DeliverySettings::new());
     let inbox = builder.build(service);
     inbox.accept(event("1")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -596,9 +593,12 @@ async fn law_2(scripts: Vec<[Vec<Deed>; 2]>, attempts: u32, running: usize) {
         .on("a", route(0))
         .on_prefix("a", route(1));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::new().max_attempts(attempts))
-        .concurrency(running)
-        .attempt_timeout(seconds(3))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::new().max_attempts(attempts))
+                .concurrency(running)
+                .attempt_timeout(seconds(3)),
+        )
         .build(router);
     let handle = inbox.handle();
     for id in 0..scripts.len() {

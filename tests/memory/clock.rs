@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, Endpoint, Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy, Runtime,
+    Accepted, DeliverySettings, Endpoint, Event, EventRouter, HandlerError, Inbox, MemoryInbox,
+    RetryPolicy, Runtime,
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -70,7 +71,7 @@ async fn check(steps: &[Step]) {
         .max_delay(secs(MAX_DELAY));
     let inbox = MemoryInbox::builder()
         .duplicate_window(secs(WINDOW))
-        .retry(policy)
+        .delivery(DeliverySettings::new().retry(policy))
         .build_with(clock.clone(), router);
     let letters = inbox.handle().dead_letters().unwrap();
     let (mut passed, mut accepted) = (0, Vec::new());

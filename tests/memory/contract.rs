@@ -1,19 +1,16 @@
 //! The memory inbox passes the contract tests.
 
-use botisimo_webhooks::{EventRouter, MemoryInbox};
+use botisimo_webhooks::{DeliverySettings, EventRouter, MemoryInbox};
 
-use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
+use crate::support::contract::{InboxFactory, Opened};
 
 struct Memory;
 
 impl InboxFactory for Memory {
     type Inbox = MemoryInbox;
 
-    async fn open(&self, router: EventRouter, settings: DeliverySettings) -> Opened<MemoryInbox> {
-        let inbox = MemoryInbox::builder()
-            .retry(settings.retry)
-            .attempt_timeout(settings.attempt_timeout)
-            .build(router);
+    async fn open(&self, router: EventRouter, delivery: DeliverySettings) -> Opened<MemoryInbox> {
+        let inbox = MemoryInbox::builder().delivery(delivery).build(router);
         Opened::new(inbox)
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, DeadLetter, Endpoint, ErrorKind, Event, EventRouter, Handle,
-    HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime, WebhookLayer,
+    AcceptError, Accepted, DeadLetter, DeliverySettings, Endpoint, ErrorKind, Event, EventRouter,
+    Handle, HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -71,7 +71,7 @@ impl Outage {
 /// Returns an inbox without retries. During the outage, every handler of `a` and of the event types below `a` fails.
 fn single(outage: &Outage) -> MemoryInbox {
     MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build(EventRouter::new().on_prefix("a", outage.handler()))
 }
 
@@ -119,7 +119,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
         .on_any(move |event: Event| async move { late.set(2_000 + u64::from(event.attempt())) })
         .named("sees");
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::new().max_attempts(3))
+        .delivery(DeliverySettings::new().retry(RetryPolicy::new().max_attempts(3)))
         .build_with(system_time.runtime(), router);
     let harness = Harness::inbox(inbox.clone());
     let request = mock("a.b", "m-1").data("s3cret").member("more", 7);
@@ -167,11 +167,11 @@ async fn only_dead_events_are_dead_lettered() {
         .on_prefix("a", outage.handler())
         .on("b", |_: Event| async {});
     let inbox = MemoryInbox::builder()
-        .on_attempt(move |delivery| {
+        .delivery(DeliverySettings::new().on_attempt(move |delivery| {
             if delivery.event().attempt() == 4 {
                 late.end();
             }
-        })
+        }))
         .build(router);
     for event_type in ["a", "b", "c"] {
         accept(&inbox, event_type, event_type).await;
@@ -184,12 +184,14 @@ async fn only_dead_events_are_dead_lettered() {
 
 #[test]
 fn an_event_dropped_by_its_runtime_is_dead_lettered() {
-    let inbox = MemoryInbox::builder().concurrency(1).build(
-        EventRouter::new()
-            .on("a", |_: Event| pending::<()>())
-            .on("b", |_: Event| async { Err::<(), _>("not yet") })
-            .on_any(|_: Event| async {}),
-    );
+    let inbox = MemoryInbox::builder()
+        .delivery(DeliverySettings::new().concurrency(1))
+        .build(
+            EventRouter::new()
+                .on("a", |_: Event| pending::<()>())
+                .on("b", |_: Event| async { Err::<(), _>("not yet") })
+                .on_any(|_: Event| async {}),
+        );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -223,7 +225,7 @@ fn an_event_dropped_by_its_runtime_is_dead_lettered() {
 async fn the_oldest_letters_beyond_the_count_limit_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_dead_letters(3)
         .build(EventRouter::new().on("a", outage.handler()));
     for id in ["1", "2", "3", "4", "5"] {
@@ -244,7 +246,7 @@ async fn the_oldest_letters_beyond_the_count_limit_are_dropped_and_counted() {
 async fn the_oldest_letter_is_the_letter_dead_lettered_first() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_dead_letters(2)
         .build(EventRouter::new().on_prefix("a", outage.handler()));
     for id in ["m-1", "m-2"] {
@@ -277,7 +279,7 @@ async fn a_long_reason_is_cut_at_a_character_boundary() {
 async fn the_oldest_letters_beyond_the_byte_limit_are_dropped_and_counted() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_dead_letter_bytes(1000)
         .build(EventRouter::new().on("a", outage.handler()));
     let die = async |id: &str, bytes| {
@@ -311,7 +313,7 @@ async fn the_oldest_letters_beyond_the_byte_limit_are_dropped_and_counted() {
 async fn a_letter_larger_than_the_byte_limit_displaces_no_other() {
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_dead_letter_bytes(1000)
         .build(EventRouter::new().on("a", outage.handler()));
     for (id, bytes) in [("1", 500), ("2", 500), ("large", 1001)] {
@@ -330,11 +332,14 @@ async fn with_a_limit_of_0_no_letter_is_stored_and_the_hook_runs() {
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_dead_letter(move |_| {
+                    tell.fetch_add(1, Ordering::Relaxed);
+                }),
+        )
         .max_dead_letters(0)
-        .on_dead_letter(move |_| {
-            tell.fetch_add(1, Ordering::Relaxed);
-        })
         .build(EventRouter::new().on("a", outage.handler()));
     for id in ["1", "2"] {
         accept(&inbox, "a", id).await;
@@ -361,7 +366,7 @@ async fn pages_are_in_the_order_of_acceptance() {
         Err::<(), _>("failed")
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build(router);
     for id in 0..7 {
         accept(&inbox, "a", &id.to_string()).await;
@@ -434,7 +439,7 @@ async fn a_replayed_event_isnt_a_duplicate_and_its_letter_is_gone() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build(router);
     let (handle, dead) = (inbox.handle(), letters(&inbox));
     accept(&inbox, "a", "1").await;
@@ -491,7 +496,7 @@ async fn a_replay_runs_only_unfinished_routes_and_starts_at_attempt_1() {
             outcome.map_err(|_| HandlerError::permanent("an outage"))
         });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::new().max_attempts(2))
+        .delivery(DeliverySettings::new().retry(RetryPolicy::new().max_attempts(2)))
         .build(router);
     let mut ran = || std::iter::from_fn(|| runs.try_recv().ok()).collect::<Vec<_>>();
     accept(&inbox, "a", "1").await;
@@ -546,8 +551,11 @@ async fn a_replay_runs_the_routes_that_match_when_it_starts() {
     });
     let (sender, mut reports) = mpsc::unbounded_channel();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_attempt(move |delivery| sender.send(delivery.report().to_string()).unwrap())
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_attempt(move |delivery| sender.send(delivery.report().to_string()).unwrap()),
+        )
         .build(service);
     accept(&inbox, "a", "1").await;
     wait_idle(&inbox.handle()).await;
@@ -623,7 +631,7 @@ async fn a_replay_into_a_full_inbox_is_refused_and_the_letter_stays() {
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_events(3)
         .build(router);
     let dead = letters(&inbox);
@@ -652,7 +660,7 @@ async fn a_replay_by_pattern_replays_the_oldest_letters_that_fit() {
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_events(3)
         .build(router);
     for id in ["1", "2", "3"] {
@@ -682,7 +690,7 @@ async fn a_replay_beyond_the_byte_limit_is_refused() {
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_bytes(1000)
         .build(router);
     let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
@@ -745,7 +753,7 @@ async fn letters_are_pruned_by_their_dead_lettering_time() {
     let system_time = Dated::at(0);
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build_with(
             system_time.runtime(),
             EventRouter::new().on("a", outage.handler()),
@@ -782,9 +790,12 @@ async fn the_hook_runs_for_each_dead_letter_and_a_panic_in_it_changes_nothing() 
     let second = first.clone();
     let outage = Outage::now();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_dead_letter(|_| panic!("a hook"))
-        .on_dead_letter(move |letter| first.send(letter.clone()).unwrap())
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_dead_letter(|_| panic!("a hook"))
+                .on_dead_letter(move |letter| first.send(letter.clone()).unwrap()),
+        )
         .build(
             EventRouter::new()
                 .on("a", outage.handler())
@@ -819,15 +830,18 @@ async fn the_hook_runs_after_the_letter_is_stored_and_before_its_event_is_counte
     let (mine, outage) = (Arc::clone(&slot), Outage::now());
     let (sender, mut seen) = mpsc::unbounded_channel();
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_dead_letter(move |letter| {
-            let inbox = mine.get().unwrap();
-            let got = letters(inbox).get(letter.id()).now_or_never().unwrap();
-            let stats = inbox.handle().stats();
-            balanced(&stats);
-            let kept = got.unwrap().map(|got| got.message_id().to_owned());
-            sender.send((kept, stats.dead, stats.in_flight())).unwrap();
-        })
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_dead_letter(move |letter| {
+                    let inbox = mine.get().unwrap();
+                    let got = letters(inbox).get(letter.id()).now_or_never().unwrap();
+                    let stats = inbox.handle().stats();
+                    balanced(&stats);
+                    let kept = got.unwrap().map(|got| got.message_id().to_owned());
+                    sender.send((kept, stats.dead, stats.in_flight())).unwrap();
+                }),
+        )
         .build(EventRouter::new().on("a", outage.handler()));
     slot.set(inbox.clone()).unwrap();
     accept(&inbox, "a", "1").await;
@@ -842,7 +856,7 @@ async fn a_hook_can_replay_and_delete_its_letter() {
         let slot: Arc<OnceLock<MemoryInbox>> = Arc::default();
         let (mine, outage) = (Arc::clone(&slot), Outage::now());
         let deaths = AtomicU32::new(0);
-        let builder = MemoryInbox::builder()
+        let delivery = DeliverySettings::new()
             .retry(RetryPolicy::no_retry())
             .ordering_key(|event: &Event| Some(event.event_type().as_str().to_owned()))
             .on_dead_letter(move |letter| {
@@ -853,12 +867,14 @@ async fn a_hook_can_replay_and_delete_its_letter() {
                 };
                 assert_eq!(done.unwrap().ok(), Some(true));
             });
-        let builder = if hold {
-            builder.block_key_on_dead_letter()
+        let delivery = if hold {
+            delivery.block_key_on_dead_letter()
         } else {
-            builder
+            delivery
         };
-        let inbox = builder.build(EventRouter::new().on("a", outage.handler()));
+        let inbox = MemoryInbox::builder()
+            .delivery(delivery)
+            .build(EventRouter::new().on("a", outage.handler()));
         slot.set(inbox.clone()).unwrap();
         for id in ["1", "2"] {
             accept(&inbox, "a", id).await;
@@ -875,7 +891,7 @@ async fn the_handles_of_layers_and_endpoints_have_letters_and_hooks() {
     let router = || EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let inbox = || {
         MemoryInbox::builder()
-            .retry(RetryPolicy::no_retry())
+            .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
             .build(router())
     };
     let layer = WebhookLayer::new("/webhooks/botisimo", inbox());
@@ -964,9 +980,12 @@ async fn no_debug_output_shows_a_body_or_a_reason() {
         .on("a", |_: Event| async { Err::<(), _>("s3cret reason") })
         .on_any(|_: Event| async { panic!("s3cret panic") });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .ordering_key(|_: &Event| Some("s3cret key"))
-        .block_key_on_dead_letter()
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .ordering_key(|_: &Event| Some("s3cret key"))
+                .block_key_on_dead_letter(),
+        )
         .build(router);
     let event = mock("a", "1").data("s3cret data").to_event();
     inbox.accept(event).await.unwrap();
@@ -1000,8 +1019,11 @@ async fn attempts_and_letters_display_on_one_line_with_any_name() {
     let written = Arc::new(Mutex::new(Vec::new()));
     let write = Arc::clone(&written);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_attempt(move |delivery| write.lock().unwrap().push(delivery.to_string()))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_attempt(move |delivery| write.lock().unwrap().push(delivery.to_string())),
+        )
         .build(EventRouter::new().on_any(|_: Event| async { Err::<(), _>("no") }));
     accept(&inbox, "a\r\nWARN b", "1\n\u{1b}[31m2 é").await;
     wait_idle(&inbox.handle()).await;
@@ -1013,11 +1035,13 @@ async fn attempts_and_letters_display_on_one_line_with_any_name() {
 
 #[tokio::test]
 async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without_the_body() {
-    let inbox = MemoryInbox::builder().retry(RetryPolicy::no_retry()).build(
-        EventRouter::new()
-            .on("a", |_: Event| async { Err::<(), _>("no") })
-            .on_any(|_: Event| async {}),
-    );
+    let inbox = MemoryInbox::builder()
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
+        .build(
+            EventRouter::new()
+                .on("a", |_: Event| async { Err::<(), _>("no") })
+                .on_any(|_: Event| async {}),
+        );
     let event = mock("a", "1").data(serde_json::json!("s3cret")).to_event();
     inbox.accept(event).await.expect("the inbox has space");
     wait_idle(&inbox.handle()).await;
@@ -1065,7 +1089,7 @@ impl std::error::Error for Unspeakable {}
 #[tokio::test(start_paused = true)]
 async fn if_an_errors_display_fails_the_reason_names_its_kind() {
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>(Unspeakable) }));
     accept(&inbox, "a", "1").await;
     wait_idle(&inbox.handle()).await;
@@ -1116,12 +1140,15 @@ fn the_counts_balance_at_every_read_while_letters_are_added_and_removed() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(4)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(4)
+                .ordering_key(|event: &Event| event.id().get(..1).map(str::to_owned))
+                .block_key_on_dead_letter(),
+        )
         .max_events(16)
         .max_dead_letters(8)
-        .ordering_key(|event: &Event| event.id().get(..1).map(str::to_owned))
-        .block_key_on_dead_letter()
         .build(router);
     let (handle, stop) = (inbox.handle(), Arc::new(AtomicBool::new(false)));
     let (reader, stopped) = (handle.clone(), Arc::clone(&stop));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventRouter, Inbox, MemoryInbox, MemoryInboxBuilder, RetryPolicy,
+    AcceptError, Accepted, DeliverySettings, Event, EventRouter, Inbox, MemoryInbox,
+    MemoryInboxBuilder, RetryPolicy,
 };
 use futures_util::FutureExt;
 
@@ -65,7 +66,7 @@ async fn a_forged_event_with_the_id_of_a_later_event_makes_the_later_event_a_dup
 async fn a_copy_of_a_waiting_or_failed_event_is_a_duplicate() {
     let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .build(router);
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));

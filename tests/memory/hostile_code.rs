@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, BoxFuture, Endpoint, Event, EventRouter, Handle, HandlerError, Inbox,
-    MemoryInbox, RetryPolicy, Runtime, TokioRuntime, WebhookLayer,
+    AcceptError, Accepted, BoxFuture, DeliverySettings, Endpoint, Event, EventRouter, Handle,
+    HandlerError, Inbox, MemoryInbox, RetryPolicy, Runtime, TokioRuntime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Builder;
@@ -33,8 +33,11 @@ async fn busy(permits: &Semaphore) {
 async fn a_handler_that_is_always_busy_is_timed_out() {
     let router = EventRouter::new().on("a", |_: Event| async { busy(&Semaphore::new(1)).await });
     let inbox = MemoryInbox::builder()
-        .attempt_timeout(Duration::from_millis(10))
-        .retry(RetryPolicy::no_retry())
+        .delivery(
+            DeliverySettings::new()
+                .attempt_timeout(Duration::from_millis(10))
+                .retry(RetryPolicy::no_retry()),
+        )
         .build(router);
     inbox.accept(event("1")).await.unwrap();
     assert_eq!(wait_idle(&inbox.handle()).await.dead, 1);
@@ -84,10 +87,12 @@ async fn a_drain_returns_the_remaining_events_when_their_runtime_shuts_down() {
         .enable_all()
         .build()
         .unwrap();
-    let inbox = MemoryInbox::builder().concurrency(1).build_with(
-        TokioRuntime::with_handle(runtime.handle().clone()),
-        EventRouter::new().on("a", |_: Event| pending::<()>()),
-    );
+    let inbox = MemoryInbox::builder()
+        .delivery(DeliverySettings::new().concurrency(1))
+        .build_with(
+            TokioRuntime::with_handle(runtime.handle().clone()),
+            EventRouter::new().on("a", |_: Event| pending::<()>()),
+        );
     for id in ["1", "2"] {
         inbox.accept(event(id)).await.unwrap();
     }
@@ -113,7 +118,9 @@ fn wait_idle_runs_the_events_that_a_runtime_left_behind() {
             pending::<()>().await;
         }
     });
-    let inbox = MemoryInbox::builder().concurrency(1).build(router);
+    let inbox = MemoryInbox::builder()
+        .delivery(DeliverySettings::new().concurrency(1))
+        .build(router);
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     runtime().block_on(async {
         for id in ["1", "2"] {
@@ -238,8 +245,11 @@ async fn no_kind_of_runtime_loses_or_miscounts_an_event() {
                 Ok::<_, HandlerError>(())
             });
             let inbox = MemoryInbox::builder()
-                .retry(RetryPolicy::new().max_attempts(3))
-                .concurrency(2)
+                .delivery(
+                    DeliverySettings::new()
+                        .retry(RetryPolicy::new().max_attempts(3))
+                        .concurrency(2),
+                )
                 .build_with(odd(spawns, sleeps), router);
             for id in 0..30 {
                 let accepted = inbox.accept(event(id.to_string())).await;
@@ -261,7 +271,7 @@ async fn a_retry_whose_timer_panics_runs_at_once() {
     for spawns in [Spawns::Inline, Spawns::OnceInline, Spawns::Elsewhere] {
         let runtime = odd(spawns, Sleeps::PanicsWhenPolled);
         let inbox = MemoryInbox::builder()
-            .retry(RetryPolicy::new().max_attempts(3))
+            .delivery(DeliverySettings::new().retry(RetryPolicy::new().max_attempts(3)))
             .build_with(
                 runtime,
                 EventRouter::new().on("a", |event: Event| async move {
@@ -279,18 +289,21 @@ async fn a_hook_may_drain_add_hooks_and_accept() {
     let slot: Arc<Mutex<Option<MemoryInbox>>> = Arc::default();
     let own = Arc::clone(&slot);
     let inbox = MemoryInbox::builder()
-        .concurrency(1)
-        .on_attempt(move |delivery| {
-            let inbox = own.lock().unwrap().clone().unwrap();
-            balanced(&inbox.handle().stats());
-            let id = format!("{}-again", delivery.event().id());
-            let accept = inbox.accept(event(&id)).now_or_never();
-            assert!(accept.is_some());
-            inbox.handle().on_attempt(|_| {});
-            if id.len() > 100 {
-                assert!(inbox.handle().drain(BOUND).now_or_never().is_none());
-            }
-        })
+        .delivery(
+            DeliverySettings::new()
+                .concurrency(1)
+                .on_attempt(move |delivery| {
+                    let inbox = own.lock().unwrap().clone().unwrap();
+                    balanced(&inbox.handle().stats());
+                    let id = format!("{}-again", delivery.event().id());
+                    let accept = inbox.accept(event(&id)).now_or_never();
+                    assert!(accept.is_some());
+                    inbox.handle().on_attempt(|_| {});
+                    if id.len() > 100 {
+                        assert!(inbox.handle().drain(BOUND).now_or_never().is_none());
+                    }
+                }),
+        )
         .build(EventRouter::new());
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(event("1")).await.unwrap();
@@ -398,13 +411,16 @@ mod subscribers {
             "event",
         ] {
             let inbox = MemoryInbox::builder()
-                .retry(
-                    RetryPolicy::new()
-                        .max_attempts(2)
-                        .initial_delay(Duration::ZERO),
+                .delivery(
+                    DeliverySettings::new()
+                        .retry(
+                            RetryPolicy::new()
+                                .max_attempts(2)
+                                .initial_delay(Duration::ZERO),
+                        )
+                        .concurrency(1)
+                        .on_attempt(|_| panic!("a hook that panics")),
                 )
-                .concurrency(1)
-                .on_attempt(|_| panic!("a hook that panics"))
                 .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));
             // A second panic during unwinding always aborts the process.
             let guard =
@@ -463,12 +479,15 @@ mod subscribers {
             }
         });
         let inbox = MemoryInbox::builder()
-            .retry(
-                RetryPolicy::new()
-                    .max_attempts(3)
-                    .initial_delay(Duration::ZERO),
+            .delivery(
+                DeliverySettings::new()
+                    .retry(
+                        RetryPolicy::new()
+                            .max_attempts(3)
+                            .initial_delay(Duration::ZERO),
+                    )
+                    .concurrency(2),
             )
-            .concurrency(2)
             .max_events(5)
             .max_remembered_ids(3)
             .build(EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") }));

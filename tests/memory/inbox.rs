@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
-    Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, Accepted, DeliverySettings, Event, EventOutcome, EventRouter, HandlerError, Inbox,
+    MemoryInbox, Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -36,8 +36,11 @@ async fn noop(_: Event) {}
 async fn exactly_n_running_and_q_waiting_events_are_accepted() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(3)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(3),
+        )
         .max_events(3 + 4)
         .build(gated(&gate));
     let mut answers = Vec::new();
@@ -72,8 +75,11 @@ async fn exactly_n_running_and_q_waiting_events_are_accepted() {
 async fn a_burst_is_accepted_up_to_the_bound_before_any_worker_runs() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(2)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(2),
+        )
         .max_events(5)
         .build(gated(&gate));
     let answers = futures_util::future::join_all((0..9).map(|_| inbox.accept(typed("a")))).await;
@@ -88,7 +94,7 @@ async fn a_burst_is_accepted_up_to_the_bound_before_any_worker_runs() {
 async fn the_inbox_is_bounded_by_bytes_too() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
+        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
         .max_bytes(1000)
         .build(gated(&gate));
     let sized = |bytes| MockRequest::event("a").padded(bytes).to_event();
@@ -148,8 +154,11 @@ async fn events_start_in_the_order_of_their_acceptance() {
     let router = EventRouter::new()
         .on_any(move |event: Event| async move { sender.send(event.id().to_owned()).unwrap() });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(router);
     for id in 0..50 {
         inbox
@@ -181,8 +190,11 @@ async fn a_queue_that_never_empties_yields_to_other_tasks() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(router);
     *slot.lock().unwrap() = Some(inbox.clone());
     inbox.accept(typed("a")).await.unwrap();
@@ -202,9 +214,12 @@ async fn the_attempt_timeout_affects_only_the_routes_that_still_run() {
         .on_prefix("a", |_: Event| pending::<()>())
         .on_any(|_: Event| async { tokio::time::sleep(Duration::from_secs(4)).await });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .attempt_timeout(Duration::from_secs(5))
-        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.clone()))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .attempt_timeout(Duration::from_secs(5))
+                .on_attempt(move |delivery| log.lock().unwrap().push(delivery.clone())),
+        )
         .build(router);
     let start = tokio::time::Instant::now();
     inbox.accept(typed("a")).await.unwrap();
@@ -243,11 +258,14 @@ async fn hooks_run_for_every_attempt_and_their_panics_change_nothing() {
         .on("a", noop)
         .on("b", |_: Event| async { panic!("b") });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_attempt(move |_| {
-            first.fetch_add(1, Ordering::Relaxed);
-        })
-        .on_attempt(|_| panic!("a hook"))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_attempt(move |_| {
+                    first.fetch_add(1, Ordering::Relaxed);
+                })
+                .on_attempt(|_| panic!("a hook")),
+        )
         .build(router);
     inbox.handle().on_attempt(move |_| {
         second.fetch_add(100, Ordering::Relaxed);
@@ -266,8 +284,11 @@ async fn a_hook_has_run_before_its_event_is_counted() {
     let told = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&told);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .on_attempt(move |_| tell.store(true, Ordering::Relaxed))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .on_attempt(move |_| tell.store(true, Ordering::Relaxed)),
+        )
         .build(EventRouter::new());
     inbox.accept(typed("a")).await.unwrap();
     inbox.handle().wait_idle().await;
@@ -278,8 +299,11 @@ async fn a_hook_has_run_before_its_event_is_counted() {
 async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(typed("a")).await.unwrap();
@@ -300,8 +324,11 @@ async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
 async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_none() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(gated(&gate));
     for _ in 0..3 {
         inbox.accept(typed("a")).await.unwrap();
@@ -376,9 +403,12 @@ fn an_attempt_that_its_runtime_drops_is_dead() {
         .on("a", noop)
         .on_prefix("a", |_: Event| pending::<()>());
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
-        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string()))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1)
+                .on_attempt(move |delivery| log.lock().unwrap().push(delivery.to_string())),
+        )
         .build(router);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -415,8 +445,11 @@ fn a_new_runtime_runs_the_events_that_a_stopped_runtime_left_behind() {
         }
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(router);
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -553,16 +586,19 @@ async fn law_2(arrivals: Vec<Arriving>, running: usize, events: usize) {
     let ends: Arc<Mutex<Vec<(String, EventOutcome)>>> = Arc::default();
     let log = Arc::clone(&ends);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(running)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(running)
+                .attempt_timeout(Duration::from_millis(20))
+                .on_attempt(move |delivery| {
+                    log.lock().unwrap().push((
+                        delivery.event().id().to_owned(),
+                        delivery.event_outcome().unwrap(),
+                    ));
+                }),
+        )
         .max_events(events)
-        .attempt_timeout(Duration::from_millis(20))
-        .on_attempt(move |delivery| {
-            log.lock().unwrap().push((
-                delivery.event().id().to_owned(),
-                delivery.event_outcome().unwrap(),
-            ));
-        })
         .build(router);
     let handle = inbox.handle();
     let mut accepted = Vec::new();
@@ -643,8 +679,11 @@ fn the_counts_balance_at_every_read_under_concurrent_load() {
         Ok(())
     });
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(4)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(4),
+        )
         .max_events(32)
         .build(router);
     let handle = inbox.handle();
@@ -712,7 +751,7 @@ fn an_event_that_arrives_as_a_worker_ends_gets_another_worker() {
         .build()
         .unwrap();
     let inbox = MemoryInbox::builder()
-        .concurrency(1)
+        .delivery(DeliverySettings::new().concurrency(1))
         .duplicate_window(Duration::ZERO)
         .build(EventRouter::new());
     let (sender, done) = std::sync::mpsc::channel();
@@ -758,9 +797,11 @@ async fn an_error_that_panics_in_display_or_drop_affects_only_its_own_event() {
         .on("a", |_: Event| async { Err::<(), _>(Unspeakable) })
         .on("b", noop);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .log_handler_errors()
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(router);
     for event_type in ["a", "b", "a", "b"] {
         inbox.accept(typed(event_type)).await.unwrap();
@@ -820,7 +861,7 @@ async fn a_drain_without_a_timer_doesnt_wait() {
 #[tokio::test]
 async fn an_inbox_keeps_up_with_more_senders_than_workers() {
     let inbox = MemoryInbox::builder()
-        .concurrency(4)
+        .delivery(DeliverySettings::new().concurrency(4))
         .max_events(1_000)
         .build(EventRouter::new().on("account.updated", |_: Event| async {}));
     let senders = (0..100).map(|_| {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
-    MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, Accepted, DeliverySettings, Event, EventOutcome, EventRouter, HandlerError, Inbox,
+    MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -20,8 +20,8 @@ use crate::support::runtime::TestRuntime;
 use crate::support::subscriber::capture;
 use crate::support::{key, keyed, letters, run_ready_tasks, wait_idle};
 
-fn builder() -> MemoryInboxBuilder {
-    MemoryInbox::builder()
+fn ordered() -> DeliverySettings {
+    DeliverySettings::new()
         .retry(RetryPolicy::no_retry())
         .ordering_key(key)
 }
@@ -98,7 +98,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_acceptance() {
         tokio::time::sleep(Duration::from_millis(100 - number)).await;
         *counts.lock().unwrap().get_mut(&key).unwrap() -= 1;
     });
-    let inbox = builder().build(router);
+    let inbox = MemoryInbox::builder().delivery(ordered()).build(router);
     for number in 0..60 {
         accept(
             &inbox,
@@ -124,7 +124,7 @@ async fn different_keys_and_events_without_a_key_run_in_parallel() {
     let router = EventRouter::new().on("a", move |_: Event| async move {
         meet.wait().await;
     });
-    let inbox = builder().build(router);
+    let inbox = MemoryInbox::builder().delivery(ordered()).build(router);
     // The empty string is a key.
     for (id, key) in [Some("x"), Some("y"), Some(""), None, None, None]
         .into_iter()
@@ -160,9 +160,12 @@ async fn a_retrying_event_blocks_its_own_key_and_no_other() {
         }
         Ok(())
     });
-    let inbox = builder()
-        .retry(RetryPolicy::new().initial_delay(Duration::from_secs(100)))
-        .concurrency(1)
+    let inbox = MemoryInbox::builder()
+        .delivery(
+            ordered()
+                .retry(RetryPolicy::new().initial_delay(Duration::from_secs(100)))
+                .concurrency(1),
+        )
         .build(router);
     for (id, key) in [("1", "x"), ("2", "x"), ("3", "y"), ("4", "x"), ("5", "y")] {
         accept(&inbox, id, Some(key));
@@ -179,7 +182,9 @@ async fn a_retrying_event_blocks_its_own_key_and_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_or_unhandled_event_unblocks_its_key() {
     let starts = Starts::default();
-    let inbox = builder().build(router(&starts, &bad(&["1", "2"])));
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered())
+        .build(router(&starts, &bad(&["1", "2"])));
     for id in ["1", "2", "3"] {
         accept(&inbox, id, Some("x"));
     }
@@ -194,8 +199,8 @@ async fn a_dead_or_unhandled_event_unblocks_its_key() {
 
 /// Returns an inbox in which the dead event `1` blocks the key x. The events `2` and `3` wait for `1`.
 async fn held(starts: &Starts, bad: &Arc<Mutex<Vec<&'static str>>>) -> MemoryInbox {
-    let inbox = builder()
-        .block_key_on_dead_letter()
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered().block_key_on_dead_letter())
         .build(router(starts, bad));
     for (id, key) in [("1", Some("x")), ("2", Some("x")), ("3", Some("x"))] {
         accept(&inbox, id, key);
@@ -241,9 +246,12 @@ async fn a_replayed_event_blocks_its_key_between_its_attempts_too() {
         }
         Ok(())
     });
-    let inbox = builder()
-        .retry(RetryPolicy::new().max_attempts(2))
-        .block_key_on_dead_letter()
+    let inbox = MemoryInbox::builder()
+        .delivery(
+            ordered()
+                .retry(RetryPolicy::new().max_attempts(2))
+                .block_key_on_dead_letter(),
+        )
         .build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
@@ -302,8 +310,8 @@ async fn with_block_key_on_dead_letter_dropped_letters_unblock_their_keys() {
     ];
     for bound in bounds {
         let starts = Starts::default();
-        let inbox =
-            bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad(&["1", "3"])));
+        let inbox = bound(MemoryInbox::builder().delivery(ordered().block_key_on_dead_letter()))
+            .build(router(&starts, &bad(&["1", "3"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
         run_ready_tasks().await;
@@ -315,12 +323,12 @@ async fn with_block_key_on_dead_letter_dropped_letters_unblock_their_keys() {
     }
     // A letter that doesn't fit into the limits blocks nothing.
     for none in [
-        builder().max_dead_letters(0),
-        builder().max_dead_letter_bytes(10),
+        MemoryInbox::builder().max_dead_letters(0),
+        MemoryInbox::builder().max_dead_letter_bytes(10),
     ] {
         let starts = Starts::default();
         let inbox = none
-            .block_key_on_dead_letter()
+            .delivery(ordered().block_key_on_dead_letter())
             .build(router(&starts, &bad(&["1"])));
         accept(&inbox, "1", Some("x"));
         accept(&inbox, "2", Some("x"));
@@ -332,8 +340,8 @@ async fn with_block_key_on_dead_letter_dropped_letters_unblock_their_keys() {
 #[tokio::test(start_paused = true)]
 async fn block_key_on_dead_letter_ignores_events_without_a_key() {
     let starts = Starts::default();
-    let inbox = builder()
-        .block_key_on_dead_letter()
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered().block_key_on_dead_letter())
         .build(router(&starts, &bad(&["1", "2"])));
     for id in ["1", "2", "3"] {
         accept(&inbox, id, None);
@@ -363,7 +371,7 @@ async fn without_block_key_on_dead_letter_a_replayed_event_runs_after_the_other_
             false => Ok(()),
         }
     });
-    let inbox = builder().build(router);
+    let inbox = MemoryInbox::builder().delivery(ordered()).build(router);
     for id in ["1", "2", "3"] {
         accept(&inbox, id, Some("x"));
     }
@@ -393,7 +401,8 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
     ];
     for bound in bounds {
         let (starts, bad) = (Starts::default(), bad(&["1", "none"]));
-        let inbox = bound(builder().block_key_on_dead_letter()).build(router(&starts, &bad));
+        let inbox = bound(MemoryInbox::builder().delivery(ordered().block_key_on_dead_letter()))
+            .build(router(&starts, &bad));
         accept(&inbox, "none", None);
         wait_idle(&inbox.handle()).await;
         accept(&inbox, "1", Some("x"));
@@ -422,15 +431,18 @@ async fn the_key_is_computed_once_for_each_event() {
     let computed = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&computed);
     let inbox = MemoryInbox::builder()
-        .retry(
-            RetryPolicy::new()
-                .max_attempts(3)
-                .max_delay(Duration::from_millis(1)),
+        .delivery(
+            DeliverySettings::new()
+                .retry(
+                    RetryPolicy::new()
+                        .max_attempts(3)
+                        .max_delay(Duration::from_millis(1)),
+                )
+                .ordering_key(move |event: &Event| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    key(event)
+                }),
         )
-        .ordering_key(move |event: &Event| {
-            count.fetch_add(1, Ordering::Relaxed);
-            key(event)
-        })
         .build(router(&Starts::default(), &bad(&["1"])));
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
@@ -455,8 +467,13 @@ async fn an_event_whose_key_closure_panics_has_no_key_and_the_panic_is_logged() 
         meet.wait().await;
     });
     let inbox = MemoryInbox::builder()
-        .ordering_key(|event: &Event| -> Option<&'static str> { panic!("{}", event.raw_data()) })
-        .block_key_on_dead_letter()
+        .delivery(
+            DeliverySettings::new()
+                .ordering_key(|event: &Event| -> Option<&'static str> {
+                    panic!("{}", event.raw_data())
+                })
+                .block_key_on_dead_letter(),
+        )
         .build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("s3cret"));
@@ -478,7 +495,9 @@ async fn a_blocked_key_with_any_number_of_events_blocks_no_other_key() {
         }
     });
     // The stuck key occupies one of the two concurrency slots.
-    let inbox = builder().concurrency(2).build(router);
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered().concurrency(2))
+        .build(router);
     for id in 0..5_000 {
         accept(&inbox, &format!("stuck {id}"), Some("stuck"));
     }
@@ -499,23 +518,18 @@ async fn a_blocked_key_with_any_number_of_events_blocks_no_other_key() {
 #[tokio::test(start_paused = true)]
 async fn a_blocked_key_uses_no_concurrency() {
     for hold in [false, true] {
-        let builder = builder()
-            .retry(
+        let delivery = match hold {
+            true => ordered().block_key_on_dead_letter(),
+            false => ordered().retry(
                 RetryPolicy::new()
                     .initial_delay(Duration::from_secs(1_000))
                     .max_delay(Duration::from_secs(1_000)),
-            )
-            .concurrency(1);
-        let (builder, bad) = match hold {
-            true => (
-                builder
-                    .retry(RetryPolicy::no_retry())
-                    .block_key_on_dead_letter(),
-                bad(&["1"]),
             ),
-            false => (builder, bad(&["1"])),
         };
-        let inbox = builder.build(router(&Starts::default(), &bad));
+        let bad = bad(&["1"]);
+        let inbox = MemoryInbox::builder()
+            .delivery(delivery.concurrency(1))
+            .build(router(&Starts::default(), &bad));
         accept(&inbox, "1", Some("x"));
         for id in 0..5_000 {
             accept(&inbox, &format!("stuck {id}"), Some("x"));
@@ -547,12 +561,14 @@ fn idle_keys_use_no_memory() {
         .build()
         .unwrap();
     for hold in [false, true] {
-        let builder = builder().duplicate_window(Duration::ZERO);
-        let builder = if hold {
-            builder.block_key_on_dead_letter()
+        let delivery = if hold {
+            ordered().block_key_on_dead_letter()
         } else {
-            builder
+            ordered()
         };
+        let builder = MemoryInbox::builder()
+            .delivery(delivery)
+            .duplicate_window(Duration::ZERO);
         // One event of each key is dead-lettered. The event's letter is deleted or displaced by a newer letter.
         let router = EventRouter::new().on("a", |event: Event| {
             ready(if event.id() == "dies" {
@@ -627,7 +643,9 @@ async fn a_drain_that_makes_retries_due_keeps_the_order() {
         }
     });
     let retry = RetryPolicy::new().initial_delay(Duration::from_secs(1_000));
-    let inbox = builder().retry(retry).build(router);
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered().retry(retry))
+        .build(router);
     for id in ["1", "2"] {
         accept(&inbox, id, Some("x"));
     }
@@ -658,13 +676,13 @@ fn a_new_runtime_runs_the_remaining_events_of_a_stopped_runtime_in_order() {
                 _ => Ok(()),
             }
         });
-        let builder = builder().retry(RetryPolicy::new());
-        let builder = if hold {
-            builder.block_key_on_dead_letter()
+        let delivery = ordered().retry(RetryPolicy::new());
+        let delivery = if hold {
+            delivery.block_key_on_dead_letter()
         } else {
-            builder
+            delivery
         };
-        let inbox = builder.build(router);
+        let inbox = MemoryInbox::builder().delivery(delivery).build(router);
         let runtime = || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -724,7 +742,7 @@ fn a_new_runtime_runs_the_remaining_events_of_a_stopped_multi_threaded_runtime()
             pending::<()>().await;
         }
     });
-    let inbox = builder().build(router);
+    let inbox = MemoryInbox::builder().delivery(ordered()).build(router);
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -765,8 +783,8 @@ async fn an_event_behind_a_refused_event_gets_a_worker() {
             }
             TokioRuntime::new().spawn(task);
         });
-        let inbox = builder()
-            .concurrency(running)
+        let inbox = MemoryInbox::builder()
+            .delivery(ordered().concurrency(running))
             .build_with(runtime, router(&starts, &bad(&[])));
         slot.set(inbox.clone()).unwrap();
         let refused = inbox.accept(keyed("1", key)).await;
@@ -796,7 +814,9 @@ async fn an_event_behind_an_aborted_attempt_gets_a_worker() {
             let handle = tokio::spawn(task).abort_handle();
             spawned.lock().unwrap().push(handle);
         });
-        let inbox = builder().concurrency(running).build_with(runtime, router);
+        let inbox = MemoryInbox::builder()
+            .delivery(ordered().concurrency(running))
+            .build_with(runtime, router);
         for id in ["1", "2", "3"] {
             accept(&inbox, id, key);
         }
@@ -823,8 +843,8 @@ async fn all_keys_that_are_unblocked_at_once_get_workers() {
         }
         Ok(())
     });
-    let inbox = builder()
-        .block_key_on_dead_letter()
+    let inbox = MemoryInbox::builder()
+        .delivery(ordered().block_key_on_dead_letter())
         .max_dead_letter_bytes(1_000)
         .build(router);
     let hold = async || {
@@ -862,8 +882,8 @@ fn a_key_with_many_events_doesnt_overflow_the_stack() {
                 })
                 .on_sleep(|_| Box::pin(ready(())));
             let fail = |_: Event| ready(Err::<(), _>("bad"));
-            let inbox = builder()
-                .retry(RetryPolicy::new().max_attempts(2))
+            let inbox = MemoryInbox::builder()
+                .delivery(ordered().retry(RetryPolicy::new().max_attempts(2)))
                 .build_with(runtime, EventRouter::new().on("a", fail));
             for id in 0..5_000 {
                 accept(&inbox, &id.to_string(), Some("x"));
@@ -914,9 +934,12 @@ fn events_accepted_on_many_threads_keep_their_order() {
             Ok(())
         }
     });
-    let inbox = builder()
-        .retry(RetryPolicy::new().max_delay(Duration::from_micros(10)))
-        .concurrency(8)
+    let inbox = MemoryInbox::builder()
+        .delivery(
+            ordered()
+                .retry(RetryPolicy::new().max_delay(Duration::from_micros(10)))
+                .concurrency(8),
+        )
         .build(router);
     runtime.block_on(async {
         let senders = (0..4).map(|sender| {
@@ -1196,23 +1219,25 @@ fn modelled(rules: Rules, model: &Arc<Mutex<Model>>) -> MemoryInbox {
             Deed::Hang => pending().await,
         }
     });
-    let builder = MemoryInbox::builder()
+    let delivery = DeliverySettings::new()
         .ordering_key(|event: &Event| event.decode::<Option<u8>>().unwrap().map(|key| [key]))
         .retry(RetryPolicy::new().max_attempts(rules.attempts).seed(7))
         .attempt_timeout(Duration::from_millis(50))
         .concurrency(rules.running)
+        .on_attempt(move |attempt| {
+            let event = number(attempt.event());
+            end.lock().unwrap().end(event, attempt.event_outcome());
+        });
+    let delivery = if rules.hold {
+        delivery.block_key_on_dead_letter()
+    } else {
+        delivery
+    };
+    MemoryInbox::builder()
+        .delivery(delivery)
         .max_events(rules.events)
         .max_dead_letters(rules.letters)
-        .on_attempt(move |delivery| {
-            let event = number(delivery.event());
-            end.lock().unwrap().end(event, delivery.event_outcome());
-        });
-    let builder = if rules.hold {
-        builder.block_key_on_dead_letter()
-    } else {
-        builder
-    };
-    builder.build(router)
+        .build(router)
 }
 
 /// Compares the inbox with the model.

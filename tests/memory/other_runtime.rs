@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    Attempt, Endpoint, Event, EventOutcome, EventRouter, HandlerError, Inbox, MemoryInbox,
-    RetryPolicy, WebhookLayer,
+    Attempt, DeliverySettings, Endpoint, Event, EventOutcome, EventRouter, HandlerError, Inbox,
+    MemoryInbox, RetryPolicy, WebhookLayer,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -57,7 +57,8 @@ fn a_handler_sleeps_on_the_timers_of_its_own_runtime() {
                 Timer::after(SHORT).await;
             })
             .on("account.created", async |_: Event| panic!("on purpose"));
-        let inbox = MemoryInbox::builder().retry(RetryPolicy::no_retry());
+        let inbox =
+            MemoryInbox::builder().delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()));
         let harness = Harness::inbox(inbox.build_with(TestRuntime::smol(), router));
 
         let delivered = harness.deliver(MockRequest::event("account.updated")).await;
@@ -119,9 +120,12 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
             .named("returns");
         let (tell, ends) = unbounded::<Attempt>();
         let inbox = MemoryInbox::builder()
-            .attempt_timeout(SHORT)
-            .retry(RetryPolicy::no_retry())
-            .on_attempt(move |delivery| tell.try_send(delivery.clone()).unwrap())
+            .delivery(
+                DeliverySettings::new()
+                    .attempt_timeout(SHORT)
+                    .retry(RetryPolicy::no_retry())
+                    .on_attempt(move |delivery| tell.try_send(delivery.clone()).unwrap()),
+            )
             .build_with(TestRuntime::smol(), router);
 
         let Ok(answer) = Endpoint::new(inbox).oneshot(webhook()).await;

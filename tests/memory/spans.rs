@@ -1,7 +1,9 @@
 //! Logs and spans: the request's span is the parent of its event's attempts, and no secret is logged.
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy};
+use botisimo_webhooks::{
+    DeliverySettings, Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy,
+};
 
 use crate::support::subscriber::capture;
 
@@ -53,8 +55,11 @@ async fn a_filter_that_disables_the_attempts_span_keeps_the_requests_span() {
 async fn one_events_span_doesnt_leak_into_the_next() {
     let (log, _guard) = capture("debug");
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .concurrency(1)
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .concurrency(1),
+        )
         .build(talkative());
     for number in [1, 2] {
         let accept = inbox.accept(MockRequest::event("account.updated").to_event());
@@ -99,14 +104,18 @@ fn failing() -> EventRouter {
 }
 
 #[tokio::test]
-async fn the_warning_of_a_failed_route_has_no_payload_and_no_error_text() {
+async fn with_redact_handler_errors_the_warning_of_a_failed_route_has_no_error_text() {
     let (log, _guard) = capture("trace");
     let mock = MockRequest::event("account.updated")
         .message_id("m-1")
         .data(serde_json::json!({"name": "s3cret"}));
     deliver(
         &MemoryInbox::builder()
-            .retry(RetryPolicy::no_retry())
+            .delivery(
+                DeliverySettings::new()
+                    .retry(RetryPolicy::no_retry())
+                    .redact_handler_errors(),
+            )
             .build(failing()),
         &mock,
     )
@@ -132,14 +141,13 @@ async fn the_warning_of_a_failed_route_has_no_payload_and_no_error_text() {
 }
 
 #[tokio::test]
-async fn error_texts_are_logged_on_request_and_the_payload_never_is() {
+async fn the_warning_of_a_failed_route_has_the_error_text_and_never_the_payload() {
     let (log, _guard) = capture("trace");
     let mock =
         MockRequest::event("account.updated").data(serde_json::json!({"name": "of the payload"}));
     deliver(
         &MemoryInbox::builder()
-            .retry(RetryPolicy::no_retry())
-            .log_handler_errors()
+            .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
             .build(failing()),
         &mock,
     )

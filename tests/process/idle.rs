@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::Duration;
 
-use botisimo_webhooks::{EventRouter, Inbox};
+use botisimo_webhooks::{DeliverySettings, EventRouter, Inbox, RetryPolicy};
 
 use crate::support::runtime::ManualClock;
 use crate::support::sqlite::InboxFile;
@@ -21,10 +21,9 @@ async fn the_writer_thread_of_an_idle_or_waiting_inbox_sleeps() {
             "later",
         ))
     });
-    let retry = botisimo_webhooks::RetryPolicy::new();
     let inbox = place
         .inbox()
-        .retry(retry)
+        .delivery(DeliverySettings::new().retry(RetryPolicy::new()))
         .open_with(clock, router)
         .await
         .unwrap();

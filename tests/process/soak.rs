@@ -20,8 +20,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use botisimo_webhooks::{
-    Attempt, Endpoint, Event, EventRouter, Handle, HandlerError, HandlerResult, MemoryInbox,
-    RetryPolicy, SqliteInbox, Stats,
+    Attempt, DeliverySettings, Endpoint, Event, EventRouter, Handle, HandlerError, HandlerResult,
+    MemoryInbox, RetryPolicy, SqliteInbox, Stats,
 };
 use tower::ServiceExt;
 
@@ -87,23 +87,29 @@ impl Door {
         if let Some(file) = file {
             let inbox = SqliteInbox::builder(file)
                 .lock_timeout(BOUND)
-                .concurrency(running)
+                .delivery(
+                    DeliverySettings::new()
+                        .concurrency(running)
+                        .attempt_timeout(timeout)
+                        .retry(retry())
+                        .on_attempt(report),
+                )
                 .max_events(60)
                 .max_remembered_ids(1000)
-                .max_dead_letters(100)
-                .attempt_timeout(timeout)
-                .retry(retry())
-                .on_attempt(report);
+                .max_dead_letters(100);
             return Self::Sqlite(Endpoint::new(inbox.open(router()).await.unwrap()));
         }
         let inbox = MemoryInbox::builder()
-            .concurrency(running)
+            .delivery(
+                DeliverySettings::new()
+                    .concurrency(running)
+                    .attempt_timeout(timeout)
+                    .retry(retry())
+                    .on_attempt(report),
+            )
             .max_events(60)
             .max_remembered_ids(1000)
-            .max_dead_letters(100)
-            .attempt_timeout(timeout)
-            .retry(retry())
-            .on_attempt(report);
+            .max_dead_letters(100);
         Self::Memory(Endpoint::new(inbox.build(router())))
     }
 

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Event, EventRouter, Inbox, MemoryInbox, Report, RetryPolicy, Stats};
+use botisimo_webhooks::{
+    DeliverySettings, Event, EventRouter, Inbox, MemoryInbox, Report, RetryPolicy, Stats,
+};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
 async fn noop(_: Event) {}
@@ -24,9 +26,14 @@ where
     let reports = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&reports);
     let inbox = MemoryInbox::builder()
-        .retry(RetryPolicy::no_retry())
-        .attempt_timeout(Duration::from_secs(30))
-        .on_attempt(move |delivery| log.lock().unwrap().push(delivery.report().to_string()))
+        .delivery(
+            DeliverySettings::new()
+                .retry(RetryPolicy::no_retry())
+                .attempt_timeout(Duration::from_secs(30))
+                .on_attempt(move |delivery| {
+                    log.lock().unwrap().push(delivery.report().to_string());
+                }),
+        )
         .build(service);
     for event in events {
         inbox

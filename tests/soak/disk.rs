@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Event, EventRouter, Handle, Inbox, RetryPolicy, SqliteInbox, SqliteInboxBuilder, WebhookLayer,
+    DeliverySettings, Event, EventRouter, Handle, Inbox, RetryPolicy, SqliteInbox,
+    SqliteInboxBuilder, WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -18,7 +19,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::faults::{BOUND, Dice, misbehave, runtime};
 use crate::support::panics::panic_on_purpose;
-use crate::support::sqlite::InboxFile;
+use crate::support::sqlite::{InboxFile, delivery};
 use crate::support::{balanced, wait_idle};
 
 const PATH: &str = "/webhooks/botisimo";
@@ -100,11 +101,8 @@ impl Soak {
             .max_attempts(attempts)
             .initial_delay(Duration::from_millis(1));
         let running = 1 + usize::try_from(dice.roll(32)).unwrap();
-        let builder = self
-            .builder()
-            .concurrency(running)
-            .max_events(50 + dice.roll(2000))
-            .retry(retry);
+        let delivery = self.delivery().concurrency(running).retry(retry);
+        let builder = self.builder(delivery).max_events(50 + dice.roll(2000));
         let router = EventRouter::new().on_prefix("a", misbehave);
         builder.open(router).await.unwrap()
     }
@@ -118,16 +116,21 @@ impl Soak {
         }
     }
 
-    fn builder(&self) -> SqliteInboxBuilder {
-        let seen = Arc::clone(&self.seen);
+    fn builder(&self, delivery: DeliverySettings) -> SqliteInboxBuilder {
         self.place
             .inbox()
-            .attempt_timeout(Duration::from_millis(5))
+            .delivery(delivery)
             .max_remembered_ids(10_000)
             .max_dead_letters(1_000)
-            .on_attempt(move |delivery| {
-                if delivery.event_outcome().is_some() {
-                    let id = delivery.event().id().parse().unwrap();
+    }
+
+    fn delivery(&self) -> DeliverySettings {
+        let seen = Arc::clone(&self.seen);
+        delivery()
+            .attempt_timeout(Duration::from_millis(5))
+            .on_attempt(move |attempt| {
+                if attempt.event_outcome().is_some() {
+                    let id = attempt.event().id().parse().unwrap();
                     seen.lock().unwrap().ids.entry(id).or_default().1 += 1;
                 }
                 panic_on_purpose();
@@ -138,7 +141,7 @@ impl Soak {
     /// event.
     async fn finish(&mut self) {
         let router = EventRouter::new().on_any(|_: Event| async {});
-        let inbox = self.builder().open(router).await.unwrap();
+        let inbox = self.builder(self.delivery()).open(router).await.unwrap();
         let handle = inbox.handle();
         let stats = wait_idle(&handle).await;
         assert_eq!(stats.dead, 0, "{stats:?}");

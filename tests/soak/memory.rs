@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
-use botisimo_webhooks::{Accepted, Event, EventRouter, Inbox, MemoryInbox, RetryPolicy};
+use botisimo_webhooks::{
+    Accepted, DeliverySettings, Event, EventRouter, Inbox, MemoryInbox, RetryPolicy,
+};
 use futures_util::FutureExt;
 use tokio::runtime::Runtime;
 
@@ -54,23 +56,25 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
         .initial_delay(Duration::from_millis(1));
     let running = 1 + usize::try_from(dice.roll(8)).unwrap();
     MemoryInbox::builder()
-        .concurrency(running)
+        .delivery(
+            DeliverySettings::new()
+                .concurrency(running)
+                .attempt_timeout(Duration::from_millis(5))
+                .retry(retry)
+                .on_attempt(move |delivery| {
+                    if delivery.event_outcome().is_some() {
+                        let dropped = delivery.report().routes().iter().any(|route| {
+                            matches!(route.outcome(), botisimo_webhooks::Outcome::Dropped)
+                        });
+                        ends.note(delivery.event().id(), |fate| {
+                            fate.ends += 1;
+                            fate.dropped += u32::from(dropped);
+                        });
+                    }
+                    panic_on_purpose();
+                }),
+        )
         .max_events(running + usize::try_from(dice.roll(40)).unwrap())
-        .attempt_timeout(Duration::from_millis(5))
-        .retry(retry)
-        .on_attempt(move |delivery| {
-            if delivery.event_outcome().is_some() {
-                let dropped =
-                    delivery.report().routes().iter().any(|route| {
-                        matches!(route.outcome(), botisimo_webhooks::Outcome::Dropped)
-                    });
-                ends.note(delivery.event().id(), |fate| {
-                    fate.ends += 1;
-                    fate.dropped += u32::from(dropped);
-                });
-            }
-            panic_on_purpose();
-        })
         .build(router)
 }
 

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{InboxFile, Log, at_once, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, at_once, delivery, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> {
@@ -23,7 +23,12 @@ async fn accept(inbox: &SqliteInbox, id: &str) -> Result<Accepted, AcceptError> 
 async fn an_event_is_answered_after_its_commit() {
     let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
     let router = gated(&Log::default(), &gate);
-    let inbox = place.inbox().concurrency(1).open(router).await.unwrap();
+    let inbox = place
+        .inbox()
+        .delivery(delivery().concurrency(1))
+        .open(router)
+        .await
+        .unwrap();
     let look = place.look();
     for i in 1..=50 {
         let id = format!("m-{i}");
@@ -159,7 +164,10 @@ async fn the_ids_are_loaded_before_the_first_event_is_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_is_full_by_count_until_an_event_ends() {
     let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().max_events(3).concurrency(1);
+    let builder = place
+        .inbox()
+        .max_events(3)
+        .delivery(delivery().concurrency(1));
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
     let handle = inbox.handle();
     for id in ["1", "2", "3"] {
@@ -288,10 +296,10 @@ async fn the_counts_balance_at_every_read() {
         })
     };
     let open = || {
-        let builder = place.inbox().retry(at_once(2)).max_events(40);
+        let builder = place.inbox().max_events(40);
         builder
+            .delivery(delivery().retry(at_once(2)).concurrency(4))
             .max_events_in_memory(16)
-            .concurrency(4)
             .max_dead_letters(30)
             .open(router())
     };

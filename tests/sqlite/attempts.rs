@@ -7,7 +7,7 @@ use botisimo_webhooks::{
 };
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{InboxFile, LONG, Log, at_once, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, at_once, delivery, logging};
 use crate::support::{balanced, event, until, wait_idle};
 
 /// Returns a handler that logs its runs as `name#attempt` and returns the result of `ends`.
@@ -37,7 +37,7 @@ fn slowly(attempts: u32) -> RetryPolicy {
 
 /// Runs the first attempt of an event, which fails, and closes the inbox.
 async fn waits(place: &InboxFile, clock: &ManualClock, router: EventRouter) {
-    let builder = place.inbox().retry(slowly(4));
+    let builder = place.inbox().delivery(delivery().retry(slowly(4)));
     let inbox = builder.open_with(clock.clone(), router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
     let handle = inbox.handle();
@@ -48,7 +48,7 @@ async fn waits(place: &InboxFile, clock: &ManualClock, router: EventRouter) {
 }
 
 async fn reopened(place: &InboxFile, clock: &ManualClock, router: EventRouter) -> SqliteInbox {
-    let builder = place.inbox().retry(slowly(4));
+    let builder = place.inbox().delivery(delivery().retry(slowly(4)));
     builder.open_with(clock.clone(), router).await.unwrap()
 }
 
@@ -228,8 +228,7 @@ async fn a_retrying_event_counts_as_held_but_not_against_the_concurrency() {
     let router = EventRouter::new().on("a", route(&log, "a", failed));
     let builder = place
         .inbox()
-        .retry(slowly(4))
-        .concurrency(1)
+        .delivery(delivery().retry(slowly(4)).concurrency(1))
         .max_events_in_memory(1);
     let inbox = builder
         .max_events(4)
@@ -280,7 +279,7 @@ async fn an_early_timer_loses_no_attempt() {
         .max_delay(LONG);
     let inbox = place
         .inbox()
-        .retry(retry)
+        .delivery(delivery().retry(retry))
         .open_with(Early, router)
         .await
         .unwrap();
@@ -324,7 +323,12 @@ async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes(
             }
         }
     });
-    let inbox = place.inbox().retry(at_once(3)).open(service).await.unwrap();
+    let inbox = place
+        .inbox()
+        .delivery(delivery().retry(at_once(3)))
+        .open(service)
+        .await
+        .unwrap();
     inbox.accept(event("1")).await.unwrap();
     wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{InboxFile, Log, failing};
+use crate::support::sqlite::{InboxFile, Log, delivery, failing};
 use crate::support::{event, until, wait_idle};
 
 const HOUR: i64 = 3600;
@@ -184,7 +184,7 @@ async fn no_attempt_is_due_later_than_the_longest_delay_whatever_the_clock_says_
     for step in [-HOUR, -2 * DAY, HOUR, -30 * YEAR, 30 * YEAR] {
         let (place, clock, log) = (InboxFile::new(), ManualClock::new(), Log::default());
         for start in 0..4 {
-            let builder = place.inbox().retry(policy.clone());
+            let builder = place.inbox().delivery(delivery().retry(policy.clone()));
             let inbox = builder.open_with(clock.clone(), later(&log)).await.unwrap();
             let handle = inbox.handle();
             if start == 0 {
@@ -212,7 +212,7 @@ async fn an_attempt_that_is_stored_as_due_in_years_is_made_after_the_longest_del
     let open = || {
         place
             .inbox()
-            .retry(policy.clone())
+            .delivery(delivery().retry(policy.clone()))
             .open_with(clock.clone(), later(&log))
     };
     let inbox = open().await.unwrap();
@@ -337,7 +337,8 @@ async fn check(steps: &[Step]) {
         let policy = RetryPolicy::new()
             .max_attempts(3)
             .max_delay(secs(MAX_DELAY));
-        let builder = place.inbox().duplicate_window(secs(WINDOW)).retry(policy);
+        let builder = place.inbox().duplicate_window(secs(WINDOW));
+        let builder = builder.delivery(delivery().retry(policy));
         let builder = builder.keep_dead_letters_for(secs(KEEP));
         builder.open_with(clock.clone(), router())
     };

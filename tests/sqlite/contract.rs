@@ -1,8 +1,8 @@
 //! The inbox on disk satisfies the contract of inboxes.
 
-use botisimo_webhooks::{EventRouter, SqliteInbox};
+use botisimo_webhooks::{DeliverySettings, EventRouter, SqliteInbox};
 
-use crate::support::contract::{DeliverySettings, InboxFactory, Opened};
+use crate::support::contract::{InboxFactory, Opened};
 
 /// An inbox in its own folder.
 struct Sqlite;
@@ -10,11 +10,10 @@ struct Sqlite;
 impl InboxFactory for Sqlite {
     type Inbox = SqliteInbox;
 
-    async fn open(&self, router: EventRouter, settings: DeliverySettings) -> Opened<SqliteInbox> {
+    async fn open(&self, router: EventRouter, delivery: DeliverySettings) -> Opened<SqliteInbox> {
         let folder = tempfile::tempdir().unwrap();
         let inbox = SqliteInbox::builder(folder.path().join("inbox.db"))
-            .retry(settings.retry)
-            .attempt_timeout(settings.attempt_timeout)
+            .delivery(delivery)
             .open(router)
             .await;
         Opened::new(inbox.unwrap()).keeping(folder)

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{InboxFile, Log, at_once, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, at_once, delivery, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 fn letters(inbox: &SqliteInbox) -> DeadLetters {
@@ -108,7 +108,12 @@ async fn a_replay_runs_the_unfinished_routes_of_a_known_id() {
                 if healed.load(Ordering::Relaxed) { Ok(()) } else { Err("no") }
             })
     };
-    let open = || place.inbox().retry(at_once(2)).open(router());
+    let open = || {
+        place
+            .inbox()
+            .delivery(delivery().retry(at_once(2)))
+            .open(router())
+    };
     let inbox = open().await.unwrap();
     inbox.accept(event("1")).await.unwrap();
     wait_idle(&inbox.handle()).await;
@@ -145,7 +150,7 @@ async fn a_replay_that_didnt_run_before_the_process_ended_is_recovered() {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = place
         .inbox()
-        .concurrency(1)
+        .delivery(delivery().concurrency(1))
         .open(gated(&log, &gate))
         .await
         .unwrap();
@@ -304,7 +309,7 @@ async fn beyond_the_bytes_the_oldest_are_dropped_and_with_a_limit_of_0_none_is_k
     let builder = place
         .inbox()
         .max_dead_letters(0)
-        .on_dead_letter(move |_| *tell.lock().unwrap() += 1);
+        .delivery(delivery().on_dead_letter(move |_| *tell.lock().unwrap() += 1));
     let inbox = builder.open(failing(&Log::default())).await.unwrap();
     inbox.accept(event("5")).await.unwrap();
     wait_idle(&inbox.handle()).await;
@@ -322,7 +327,7 @@ async fn hooks_run_before_the_event_is_counted_and_their_panics_change_nothing()
     let place = InboxFile::new();
     let (builder, seen) = (place.inbox(), Arc::new(Mutex::new(Vec::new())));
     let inbox = builder
-        .on_dead_letter(|_| panic!("hook"))
+        .delivery(delivery().on_dead_letter(|_| panic!("hook")))
         .open(failing(&Log::default()))
         .await
         .unwrap();
@@ -370,7 +375,7 @@ async fn a_body_that_cant_be_decoded_becomes_a_letter_and_blocks_no_event() {
     let tell = Arc::clone(&told);
     let builder = place
         .inbox()
-        .on_dead_letter(move |letter| tell.lock().unwrap().push(letter.id()));
+        .delivery(delivery().on_dead_letter(move |letter| tell.lock().unwrap().push(letter.id())));
     let log = Log::default();
     let inbox = builder.open(logging(&log)).await.unwrap();
     wait_idle(&inbox.handle()).await;
@@ -529,13 +534,12 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
             Err("no")
         }
     });
-    let builder = place.inbox().retry(at_once(1)).max_events(2);
-    let inbox = builder
+    let delivery = delivery()
+        .retry(at_once(1))
         .ordering_key(|_| Some("one key"))
-        .block_key_on_dead_letter()
-        .open(router)
-        .await
-        .unwrap();
+        .block_key_on_dead_letter();
+    let builder = place.inbox().delivery(delivery).max_events(2);
+    let inbox = builder.open(router).await.unwrap();
     inbox.accept(event("1")).await.unwrap();
     wait_idle(&inbox.handle()).await;
     healed.store(true, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{InboxFile, Log, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, delivery, gated, logging};
 use crate::support::{balanced, event, keyed, letters, until, wait_idle};
 
 async fn refused(path: impl AsRef<Path>) -> Error {
@@ -333,10 +333,9 @@ async fn events_deleted_by_hand_take_no_room_and_block_no_key() {
     );
     let builder = place
         .inbox()
-        .concurrency(1)
+        .delivery(delivery().concurrency(1).ordering_key(crate::support::key))
         .max_events(4)
         .max_events_in_memory(1);
-    let builder = builder.ordering_key(crate::support::key);
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let handle = inbox.handle();
     for (id, key) in [("1", "a"), ("2", "b"), ("3", "b"), ("4", "c")] {

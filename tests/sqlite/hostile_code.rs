@@ -14,7 +14,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 
 use crate::support::runtime::TestRuntime;
-use crate::support::sqlite::{InboxFile, Log, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, delivery, gated, logging};
 use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
 #[test]
@@ -107,7 +107,7 @@ fn a_runtime_that_shuts_down_while_handlers_run_loses_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let first = runtime();
     let inbox = first.block_on(async {
-        let builder = place.inbox().concurrency(3);
+        let builder = place.inbox().delivery(delivery().concurrency(3));
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for i in 0..10 {
             inbox.accept(event(i.to_string())).await.unwrap();
@@ -291,7 +291,12 @@ async fn hooks_may_call_everything_that_doesnt_block() {
             Ok(())
         }
     });
-    let inbox = place.inbox().ordering_key(key).open(router).await.unwrap();
+    let inbox = place
+        .inbox()
+        .delivery(delivery().ordering_key(key))
+        .open(router)
+        .await
+        .unwrap();
     let told = Arc::new(AtomicU32::new(0));
     for panics in [true, false] {
         let (handle, tell) = (inbox.handle(), Arc::clone(&told));

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, Event, EventRouter, HandlerError, Inbox, RetryPolicy, SqliteInbox, SqliteInboxBuilder,
+    Accepted, DeliverySettings, Event, EventRouter, HandlerError, Inbox, RetryPolicy, SqliteInbox,
 };
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::ManualClock;
-use crate::support::sqlite::{InboxFile, LONG, Log, at_once, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, at_once, delivery, failing, gated, logging};
 use crate::support::{balanced, event, key, keyed, until, wait_idle};
 
-fn ordered(place: &InboxFile) -> SqliteInboxBuilder {
-    place.inbox().ordering_key(key)
+fn ordered() -> DeliverySettings {
+    delivery().ordering_key(key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn events_of_one_key_run_one_after_another_in_the_order_of_their_commits()
         write.run(&event);
         running.lock().unwrap().remove(&key);
     });
-    let builder = ordered(&place).max_events_in_memory(8);
+    let builder = place.inbox().delivery(ordered()).max_events_in_memory(8);
     let inbox = builder.open(router).await.unwrap();
     let accepting = (0..300).map(|i| {
         let (id, key) = (format!("{}-{i:03}", i % 7), format!("k{}", i % 7));
@@ -69,8 +69,9 @@ async fn a_retrying_event_blocks_only_its_own_key() {
     };
     let open = || {
         let retry = RetryPolicy::new().initial_delay(Duration::ZERO);
-        ordered(&place)
-            .retry(retry)
+        place
+            .inbox()
+            .delivery(ordered().retry(retry))
             .open_with(clock.clone(), router())
     };
     let inbox = open().await.unwrap();
@@ -100,7 +101,12 @@ async fn a_retrying_event_blocks_only_its_own_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_event_unblocks_its_key() {
     let (place, log) = (InboxFile::new(), Log::default());
-    let inbox = ordered(&place).open(failing(&log)).await.unwrap();
+    let inbox = place
+        .inbox()
+        .delivery(ordered())
+        .open(failing(&log))
+        .await
+        .unwrap();
     for id in ["1", "2", "3"] {
         inbox.accept(keyed(id, "k")).await.unwrap();
     }
@@ -126,8 +132,9 @@ async fn a_dead_event_blocks_its_key_until_replayed_or_deleted_also_across_proce
     for (delete, reopen) in [(false, false), (false, true), (true, false), (true, true)] {
         let (place, log) = (InboxFile::new(), Log::default());
         let open = |ids| {
-            ordered(&place)
-                .block_key_on_dead_letter()
+            place
+                .inbox()
+                .delivery(ordered().block_key_on_dead_letter())
                 .open(killing(&log, ids))
         };
         let mut inbox = open(&["1"]).await.unwrap();
@@ -163,8 +170,9 @@ async fn a_dead_event_blocks_its_key_until_replayed_or_deleted_also_across_proce
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
     let (place, log) = (InboxFile::new(), Log::default());
-    let builder = ordered(&place)
-        .block_key_on_dead_letter()
+    let builder = place
+        .inbox()
+        .delivery(ordered().block_key_on_dead_letter())
         .max_dead_letters(1);
     let inbox = builder.open(killing(&log, &["1", "3"])).await.unwrap();
     for (id, key) in [("1", "k"), ("2", "k"), ("3", "other"), ("4", "other")] {
@@ -191,8 +199,9 @@ async fn a_blocking_letter_that_another_displaces_unblocks_its_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() {
     let (place, log) = (InboxFile::new(), Log::default());
-    let inbox = ordered(&place)
-        .block_key_on_dead_letter()
+    let inbox = place
+        .inbox()
+        .delivery(ordered().block_key_on_dead_letter())
         .open(killing(&log, &["1"]))
         .await
         .unwrap();
@@ -200,7 +209,12 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
     wait_idle(&inbox.handle()).await;
     drop(inbox);
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let inbox = ordered(&place).open(gated(&log, &gate)).await.unwrap();
+    let inbox = place
+        .inbox()
+        .delivery(ordered())
+        .open(gated(&log, &gate))
+        .await
+        .unwrap();
     for id in ["2", "3"] {
         inbox.accept(keyed(id, "k")).await.unwrap();
     }
@@ -223,7 +237,14 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
     let place = InboxFile::new();
-    drop(ordered(&place).open(EventRouter::new()).await.unwrap());
+    drop(
+        place
+            .inbox()
+            .delivery(ordered())
+            .open(EventRouter::new())
+            .await
+            .unwrap(),
+    );
     // Event 1 waits behind letter 400 although event 1 is older, because event 1 was a letter and was replayed.
     let connection = place.closed().await;
     let body =
@@ -253,10 +274,10 @@ async fn the_replay_of_a_letter_that_wasnt_loaded_yet_loses_no_event() {
         .unwrap();
     drop(connection);
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let builder = ordered(&place)
-        .block_key_on_dead_letter()
-        .max_events_in_memory(4)
-        .concurrency(1);
+    let builder = place
+        .inbox()
+        .delivery(ordered().block_key_on_dead_letter().concurrency(1))
+        .max_events_in_memory(4);
     let builder = builder.keep_dead_letters_for(Duration::from_secs(u64::MAX));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 1).await;
@@ -294,9 +315,10 @@ async fn a_blocked_key_with_thousands_of_events_blocks_no_other_key() {
         })
     };
     let open = || {
-        ordered(&place)
+        place
+            .inbox()
             .max_events_in_memory(64)
-            .concurrency(4)
+            .delivery(ordered().concurrency(4))
             .open(router())
     };
     let inbox = open().await.unwrap();
@@ -349,13 +371,14 @@ async fn a_key_closure_that_panics_gives_no_key_and_an_empty_key_is_a_key() {
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place
-        .inbox()
-        .ordering_key(|event: &Event| match event.id() {
-            "panics" => panic!("order"),
-            "none" => None,
-            _ => Some(""),
-        });
+    let builder =
+        place
+            .inbox()
+            .delivery(delivery().ordering_key(|event: &Event| match event.id() {
+                "panics" => panic!("order"),
+                "none" => None,
+                _ => Some(""),
+            }));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     for id in ["1", "2", "panics", "none"] {
         inbox.accept(event(id)).await.unwrap();
@@ -443,18 +466,17 @@ async fn run(steps: &[Step], holds: bool, memory: usize) -> BTreeMap<String, Vec
         })
     };
     let open = async || {
-        let builder = place
-            .inbox()
+        let delivery = delivery()
             .retry(at_once(ATTEMPTS))
             .concurrency(3)
-            .max_events_in_memory(memory);
-        let builder =
-            builder.ordering_key(|event: &Event| event.decode::<Option<String>>().ok().flatten());
-        let builder = if holds {
-            builder.block_key_on_dead_letter()
+            .ordering_key(|event: &Event| event.decode::<Option<String>>().ok().flatten());
+        let delivery = if holds {
+            delivery.block_key_on_dead_letter()
         } else {
-            builder
+            delivery
         };
+        let builder = place.inbox().delivery(delivery);
+        let builder = builder.max_events_in_memory(memory);
         builder.open(router()).await.unwrap()
     };
     let mut inbox = open().await;

@@ -12,7 +12,7 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::support::sqlite::{InboxFile, Log, failing, gated, logging};
+use crate::support::sqlite::{InboxFile, Log, delivery, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,10 @@ async fn waiting_events_continue_after_a_long_read_without_a_new_event() {
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().max_wal_bytes(1 << 20).concurrency(1);
+    let builder = place
+        .inbox()
+        .max_wal_bytes(1 << 20)
+        .delivery(delivery().concurrency(1));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let handle = inbox.handle();
     inbox.accept(event("1")).await.unwrap();
@@ -224,7 +227,7 @@ async fn during_a_foreign_write_events_are_refused_and_the_inbox_recovers_afterw
     );
     let inbox = place
         .inbox()
-        .concurrency(2)
+        .delivery(delivery().concurrency(2))
         .open(gated(&log, &gate))
         .await
         .unwrap();

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
-use botisimo_webhooks::{Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox};
+use botisimo_webhooks::{
+    DeliverySettings, Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox,
+};
 
 use crate::support::receiver::Scripted;
 use crate::support::sqlite::InboxFile;
@@ -34,7 +36,7 @@ async fn retries_on_disk_take_no_real_time_while_the_clock_is_paused() {
     });
     let policy = RetryPolicy::new().max_delay(hour);
     let inbox = SqliteInbox::builder(place.path())
-        .retry(policy)
+        .delivery(DeliverySettings::new().retry(policy))
         .open(router);
     let harness = Harness::inbox(inbox.await.unwrap());
     let before = tokio::time::Instant::now();

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::support::runtime::TestRuntime;
-use crate::support::sqlite::{InboxFile, LONG, Log, gated, logging};
+use crate::support::sqlite::{InboxFile, LONG, Log, delivery, gated, logging};
 use crate::support::{balanced, event, letters, sized, until, wait_idle};
 
 /// Writes events to disk, as a process that has run none of them would.
@@ -51,7 +51,7 @@ async fn unfinished_events_run_in_order_and_count_as_recovered_at_once() {
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().concurrency(1);
+    let builder = place.inbox().delivery(delivery().concurrency(1));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let stats = inbox.handle().stats();
     assert_eq!(
@@ -71,7 +71,10 @@ async fn unfinished_events_run_in_order_and_count_as_recovered_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_larger_than_memory_is_loaded_by_window_beside_new_events() {
     let (place, log) = (place(3000, 0).await, Log::default());
-    let builder = place.inbox().max_events_in_memory(8).concurrency(3);
+    let builder = place
+        .inbox()
+        .max_events_in_memory(8)
+        .delivery(delivery().concurrency(3));
     let inbox = builder.open(logging(&log)).await.unwrap();
     for i in 3001..=3100 {
         inbox.accept(event(i.to_string())).await.unwrap();
@@ -113,7 +116,10 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     };
     let place = runtime().block_on(place(50_000, 2000));
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox().max_events_in_memory(100).concurrency(10);
+    let builder = place
+        .inbox()
+        .max_events_in_memory(100)
+        .delivery(delivery().concurrency(10));
     let inbox = runtime();
     // Workers run on this thread, and another thread loads the window. So this test counts the events that
     // handlers have received, which are part of the window.
@@ -141,7 +147,7 @@ async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_un
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().concurrency(4);
+    let builder = place.inbox().delivery(delivery().concurrency(4));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 4).await;
     let handle = inbox.handle();
@@ -176,7 +182,7 @@ async fn no_attempt_starts_after_a_drain_has_begun() {
             Log::default(),
             Arc::new(Semaphore::new(0)),
         );
-        let builder = place.inbox().concurrency(1);
+        let builder = place.inbox().delivery(delivery().concurrency(1));
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         for id in 0..20 {
             inbox.accept(event(id.to_string())).await.unwrap();
@@ -191,7 +197,7 @@ async fn no_attempt_starts_after_a_drain_has_begun() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_unmarks_events_that_found_no_worker() {
     let place = place(20, 0).await;
-    let builder = place.inbox().concurrency(4);
+    let builder = place.inbox().delivery(delivery().concurrency(4));
     let inbox = builder
         .open_with(TestRuntime::shut_down(), EventRouter::new())
         .await
@@ -229,7 +235,7 @@ async fn an_inbox_dropped_without_a_drain_leaves_unstarted_events_unmarked() {
         Log::default(),
         Arc::new(Semaphore::new(0)),
     );
-    let builder = place.inbox().concurrency(4);
+    let builder = place.inbox().delivery(delivery().concurrency(4));
     let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     until(|| log.len() == 4).await;
     drop(inbox);
@@ -266,7 +272,10 @@ async fn only_events_of_an_earlier_process_are_marked_before_they_run() {
 }
 
 async fn crashed(place: &InboxFile, log: &Log, gate: &Arc<Semaphore>, crashes: u32) -> SqliteInbox {
-    let builder = place.inbox().max_crashes(crashes).concurrency(8);
+    let builder = place
+        .inbox()
+        .max_crashes(crashes)
+        .delivery(delivery().concurrency(8));
     builder.open(gated(log, gate)).await.unwrap()
 }
 
@@ -377,7 +386,10 @@ async fn an_event_returned_to_disk_is_no_poison_candidate() {
     );
     for _ in 0..4 {
         // No inbox crashed. At most one event is running, and it ends.
-        let builder = place.inbox().max_crashes(1).concurrency(1);
+        let builder = place
+            .inbox()
+            .max_crashes(1)
+            .delivery(delivery().concurrency(1));
         let inbox = builder.open(gated(&log, &gate)).await.unwrap();
         let _ = inbox.handle().drain(Duration::ZERO).await;
         drop(inbox);
@@ -401,7 +413,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
     let builder = place
         .inbox()
         .max_events_in_memory(50)
-        .on_dead_letter(move |_| {
+        .delivery(delivery().on_dead_letter(move |_| {
             let sql = "SELECT dead_letters FROM totals";
             let letters: i64 = look
                 .lock()
@@ -409,7 +421,7 @@ async fn a_backlog_that_cant_be_decoded_is_dead_lettered_in_steps() {
                 .query_row(sql, [], |row| row.get(0))
                 .unwrap();
             see.lock().unwrap().push(letters);
-        });
+        }));
     let inbox = builder.open(EventRouter::new()).await.unwrap();
     wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().dead, 3000);

@@ -16,8 +16,8 @@ use super::process::{Process, end_with_parent, own_binary};
 use axum::Router;
 use axum::routing::get;
 use botisimo_webhooks::{
-    BoxFuture, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime, SqliteInbox,
-    TokioRuntime, WebhookLayer,
+    BoxFuture, DeliverySettings, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime,
+    SqliteInbox, TokioRuntime, WebhookLayer,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -90,11 +90,14 @@ async fn run(inbox: PathBuf) {
         ahead: env::var("SERVER_CLOCK").map_or(0, |ahead| ahead.parse().unwrap()),
     };
     let opened = SqliteInbox::builder(&inbox)
-        .concurrency(8)
+        .delivery(
+            DeliverySettings::new()
+                .concurrency(8)
+                .retry(retry)
+                .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key),
+        )
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
-        .retry(retry)
-        .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
         .open_with(runtime, router)
         .await;
     let inbox = match opened {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox, SqliteInboxBuilder,
+    DeliverySettings, Event, EventRouter, HandlerError, RetryPolicy, SqliteInbox,
+    SqliteInboxBuilder,
 };
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
@@ -16,6 +17,11 @@ use super::until;
 
 /// A limit that no test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// Returns settings that retry without delay, in at most 5 attempts.
+pub(crate) fn delivery() -> DeliverySettings {
+    DeliverySettings::new().retry(at_once(5))
+}
 
 /// The file of an inbox, in its own folder.
 pub(crate) struct InboxFile {
@@ -41,7 +47,7 @@ impl InboxFile {
     pub(crate) fn inbox(&self) -> SqliteInboxBuilder {
         SqliteInbox::builder(self.path())
             .lock_timeout(LONG)
-            .retry(at_once(5))
+            .delivery(delivery())
     }
 
     /// Returns a connection that reads while an inbox has the file open.

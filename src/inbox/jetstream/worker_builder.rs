@@ -15,9 +15,7 @@ use super::stalls::Stalls;
 use super::subjects::is_plain;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorker, StreamSettings, stream};
-use crate::delivery::{
-    Attempt, DeadLetter, ErasedService, ExecutorSettings, JobExecutor, RetryPolicy,
-};
+use crate::delivery::{DeliverySettings, ErasedService, JobExecutor};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -42,7 +40,7 @@ pub struct JetStreamWorkerBuilder {
     context: Context,
     group: String,
     stream: StreamSettings,
-    delivery: ExecutorSettings,
+    delivery: DeliverySettings,
     max_ack_pending: u32,
     consumers: ConsumerOptions,
     fallback: bool,
@@ -57,10 +55,7 @@ impl JetStreamWorkerBuilder {
             context,
             group,
             stream: StreamSettings::new(),
-            delivery: ExecutorSettings {
-                concurrency: 16,
-                ..ExecutorSettings::default()
-            },
+            delivery: DeliverySettings::new(),
             max_ack_pending: 10_000,
             consumers: ConsumerOptions {
                 ack_wait: Duration::from_secs(30),
@@ -79,16 +74,18 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Sets how many events of each route this worker runs at once, unless [`route_concurrency`](Self::route_concurrency) is set for
-    /// the route. The default is 16. 0 counts as 1.
+    /// Sets how the worker runs the handlers. The default is [`DeliverySettings::new`]. A second call replaces the first.
     ///
-    /// The worker pulls no more events than it can run. Further events wait in the stream, for any worker.
-    pub fn concurrency(mut self, events: usize) -> Self {
-        self.delivery.concurrency = events.max(1);
+    /// The worker runs [`concurrency`](DeliverySettings::concurrency) events of each route at once, by default 16. The worker
+    /// pulls no more events than it can run. Further events wait in the stream, for any worker.
+    ///
+    /// Ordering keys aren't supported: [`start`](Self::start) returns an error if the settings have one.
+    pub fn delivery(mut self, settings: DeliverySettings) -> Self {
+        self.delivery = settings;
         self
     }
 
-    /// Sets [`concurrency`](Self::concurrency) for the route of this name.
+    /// Sets [`concurrency`](DeliverySettings::concurrency) for the route of this name. 0 counts as 1.
     pub fn route_concurrency(mut self, route: impl Into<String>, events: usize) -> Self {
         self.concurrency.insert(route.into(), events.max(1));
         self
@@ -99,7 +96,7 @@ impl JetStreamWorkerBuilder {
     ///
     /// Events that wait for a retry also count. If `max_ack_pending` events wait, the route stalls until one of them is due. So set
     /// a number above the total concurrency of all workers, plus the events that may fail within the longest delay of the
-    /// [`RetryPolicy`].
+    /// [`RetryPolicy`](crate::RetryPolicy).
     pub fn max_ack_pending(mut self, events: u32) -> Self {
         self.max_ack_pending = events.max(1);
         self
@@ -116,24 +113,6 @@ impl JetStreamWorkerBuilder {
     /// worker sends three signals in that time while its handler runs. Less than 100 ms counts as 100 ms.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.consumers.ack_wait = ack_wait.max(Duration::from_millis(100));
-        self
-    }
-
-    /// Sets how long a route may take in one attempt. The default is 30 s. A handler that runs longer is dropped and counts as
-    /// [timed out](crate::Outcome::TimedOut).
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.delivery.attempt_timeout = timeout;
-        self
-    }
-
-    /// Sets when a failed route is retried. The default is [`RetryPolicy::new`]: after the fifth failure, the event becomes a dead
-    /// letter.
-    ///
-    /// Each delivery counts as an attempt, even if its worker crashed or returned the event because of a drain. The worker attempts
-    /// an event at least once before it becomes a dead letter, unless the event was delivered five more times than the policy
-    /// allows and never finished. A recreated consumer counts attempts from 1 again.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.delivery.retry = policy;
         self
     }
 
@@ -158,37 +137,13 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Adds a hook that is called after each attempt, before the attempt is counted.
-    ///
-    /// The hook runs in the event's task, so the hook must not block. If the hook panics, the panic is logged and nothing else
-    /// happens.
-    pub fn on_attempt(self, hook: impl Fn(&Attempt) + Send + Sync + 'static) -> Self {
-        self.delivery.on_attempt.add(Arc::new(hook));
-        self
-    }
-
-    /// Adds a hook that is called for each event that this worker dead-letters, once the letter is stored.
-    ///
-    /// The hook runs in the event's task, so the hook must not block. If the hook panics, the panic is logged and nothing else
-    /// happens.
-    pub fn on_dead_letter(self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
-        self.delivery.on_dead_letter.add(Arc::new(hook));
-        self
-    }
-
-    /// Logs handlers' error messages and panic messages. By default, the log has only the route and the kind of failure, because
-    /// the messages may quote a payload.
-    pub fn log_handler_errors(mut self) -> Self {
-        self.delivery.log_errors = true;
-        self
-    }
-
     /// Opens the streams and the consumers, creates missing consumers, and starts the worker.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Inbox`] if the server doesn't answer, if a stream is missing or doesn't fit, or if an existing consumer
     ///   differs from the settings. The error message names each difference, and the consumer stays unchanged.
+    /// - [`ErrorKind::Inbox`] if the settings of delivery have an ordering key.
     /// - [`ErrorKind::Route`] if a setting names a route that the router doesn't have.
     ///
     /// # Panics
@@ -277,7 +232,7 @@ impl JetStreamWorkerBuilder {
         let dead_letters = DeadLetterStream::open(context, settings, &self.group, names).await?;
         let route = |plan: Plan| {
             let permits = self.concurrency.get(&*plan.name).copied();
-            let permits = permits.unwrap_or(self.delivery.concurrency);
+            let permits = permits.unwrap_or(self.delivery.route_concurrency());
             Arc::new(RouteConsumer::new(plan, permits, self.consumers.ack_wait))
         };
         let inner = WorkerInner {
@@ -297,12 +252,17 @@ impl JetStreamWorkerBuilder {
         Ok(JetStreamWorker::start(Arc::new(inner), opened).await)
     }
 
-    /// Returns an error if a consumer's name could clash with another group's, or if a setting names an unknown route.
+    /// Returns an error if a consumer's name could clash with another group's, if there is an ordering key, or if a setting names
+    /// an unknown route.
     fn check(&self, router: &EventRouter) -> Result<(), Error> {
         let group = &self.group;
         // A hyphen separates the group from the route.
         if !is_plain(group) || group.contains('-') {
             let text = format!("a group is 1 to 64 characters from `A-Z a-z 0-9 _`, not {group:?}");
+            return Err(Error::new(ErrorKind::Inbox, text));
+        }
+        if self.delivery.order.is_set() {
+            let text = "a JetStream worker doesn't support an ordering key: remove `ordering_key`, or use `SqliteInbox`";
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         for name in self

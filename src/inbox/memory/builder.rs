@@ -8,7 +8,7 @@ use super::dead_letter_queue::{DeadLetterQueue, DeadLetterQueueLimits};
 use super::inner::Inner;
 use super::queue::{Queue, QueueLimits};
 use crate::delivery::{
-    ErasedService, ExecutorSettings, Fingerprints, JobExecutor, SeenIds, WorkerPool, settings,
+    DeliverySettings, ErasedService, Fingerprints, JobExecutor, SeenIds, WorkerPool,
 };
 use crate::error::BoxError;
 use crate::event::Event;
@@ -24,7 +24,7 @@ pub struct MemoryInboxBuilder {
     max_ids: usize,
     duplicate_window: Duration,
     dead_letter_limits: DeadLetterQueueLimits,
-    delivery: ExecutorSettings,
+    delivery: DeliverySettings,
 }
 
 impl MemoryInboxBuilder {
@@ -40,11 +40,15 @@ impl MemoryInboxBuilder {
                 letters: 1_000,
                 bytes: 16 << 20,
             },
-            delivery: ExecutorSettings::default(),
+            delivery: DeliverySettings::new(),
         }
     }
 
-    settings!();
+    /// Sets how the inbox runs the handlers. The default is [`DeliverySettings::new`]. A second call replaces the first.
+    pub fn delivery(mut self, settings: DeliverySettings) -> Self {
+        self.delivery = settings;
+        self
+    }
 
     /// Sets how many events may be in flight at once: running, waiting or retrying. The default is 10,000, enough for a few
     /// seconds of traffic from a busy sender.
@@ -137,7 +141,7 @@ impl MemoryInboxBuilder {
         MemoryInbox::start(Inner {
             queue: Mutex::new(Queue::new(
                 self.limits,
-                WorkerPool::new(self.delivery.concurrency),
+                WorkerPool::new(self.delivery.inbox_concurrency()),
                 SeenIds::new(self.max_ids, self.duplicate_window),
                 DeadLetterQueue::new(
                     self.dead_letter_limits,

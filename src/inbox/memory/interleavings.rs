@@ -9,7 +9,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use super::{MemoryInbox, MemoryInboxBuilder};
-use crate::delivery::{RetryPolicy, Stats};
+use crate::delivery::{DeliverySettings, RetryPolicy, Stats};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox};
 use crate::outcome::HandlerError;
@@ -58,7 +58,7 @@ impl Runtime for Threads {
 
 fn builder() -> MemoryInboxBuilder {
     let retry = RetryPolicy::new().max_attempts(2);
-    MemoryInbox::builder().concurrency(1).retry(retry)
+    MemoryInbox::builder().delivery(DeliverySettings::new().concurrency(1).retry(retry))
 }
 
 /// Starts a thread that accepts the events with these ids.

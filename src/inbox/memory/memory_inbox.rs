@@ -23,14 +23,11 @@ use crate::runtime::Runtime;
 ///
 /// ```
 /// use std::time::Duration;
-/// use botisimo_webhooks::{Event, EventRouter, MemoryInbox, WebhookLayer};
+/// use botisimo_webhooks::{DeliverySettings, Event, EventRouter, MemoryInbox, WebhookLayer};
 ///
 /// let router = EventRouter::new().on_any(|_: Event| async {});
-/// let inbox = MemoryInbox::builder()
-///     .concurrency(8)
-///     .attempt_timeout(Duration::from_secs(5))
-///     .on_attempt(|attempt| println!("{attempt}"))
-///     .build(router);
+/// let delivery = DeliverySettings::new().concurrency(8).attempt_timeout(Duration::from_secs(5));
+/// let inbox = MemoryInbox::builder().delivery(delivery).max_events(500).build(router);
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox);
 /// ```
 ///

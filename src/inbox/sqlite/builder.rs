@@ -13,9 +13,7 @@ use super::state::Shared;
 use super::window::{Window, WindowLimits};
 use super::{SqliteInbox, error};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{
-    ErasedService, ExecutorSettings, JobExecutor, SeenIds, WorkerPool, settings,
-};
+use crate::delivery::{DeliverySettings, ErasedService, JobExecutor, SeenIds, WorkerPool};
 use crate::error::{BoxError, Error};
 use crate::event::Event;
 use crate::outcome::Report;
@@ -28,7 +26,7 @@ pub struct SqliteInboxBuilder {
     setup: Setup,
     limits: InboxLimits,
     window: WindowLimits,
-    delivery: ExecutorSettings,
+    delivery: DeliverySettings,
 }
 
 impl SqliteInboxBuilder {
@@ -44,11 +42,15 @@ impl SqliteInboxBuilder {
                 bytes: 16 << 20,
                 unwritten: 512,
             },
-            delivery: ExecutorSettings::default(),
+            delivery: DeliverySettings::new(),
         }
     }
 
-    settings!();
+    /// Sets how the inbox runs the handlers. The default is [`DeliverySettings::new`]. A second call replaces the first.
+    pub fn delivery(mut self, settings: DeliverySettings) -> Self {
+        self.delivery = settings;
+        self
+    }
 
     /// Sets how long [`open`](SqliteInboxBuilder::open) waits while another process has locked the file. The default is 0.
     ///
@@ -190,7 +192,7 @@ impl SqliteInboxBuilder {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let ids = SeenIds::new(0, Duration::ZERO);
         let admissions = Admissions::new(self.limits, ids);
-        let worker_pool = WorkerPool::new(self.delivery.concurrency);
+        let worker_pool = WorkerPool::new(self.delivery.inbox_concurrency());
         let window = Window::new(self.window, worker_pool);
         let (commands, received) = mpsc::channel();
         let inner = Arc::new(Inner {

@@ -81,7 +81,7 @@ impl Setup {
             state.stats.bytes = totals.event_bytes;
             state.stats.dead_letters = totals.dead_letters;
         });
-        let concurrency = inner.executor.settings.concurrency;
+        let concurrency = inner.executor.settings.inbox_concurrency();
         let loader = Loader::new(schedule, totals, concurrency, self.max_crashes, limits);
         let fingerprints = Arc::clone(&inner.fingerprints);
         let ids = MessageIds::new(fingerprints, self.max_remembered_ids, self.duplicate_window);

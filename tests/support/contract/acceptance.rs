@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::runs::{Runs, event};
-use super::{DeliverySettings, InboxFactory};
+use super::{InboxFactory, attempts};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{AcceptErrorKind, Accepted, EventRouter, Inbox};
 
@@ -17,7 +17,7 @@ const TRIES: usize = 6_000;
 pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on_any(runs.noting("any"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     let long = "\u{1}".repeat(255);
     let names = [
         "account.updated",
@@ -77,7 +77,7 @@ pub(crate) async fn events_are_delivered_as_they_came(factory: &impl InboxFactor
 pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     for event_type in ["a", "unhandled"] {
         let copy = || event(event_type, event_type);
         opened.accept(copy()).await;
@@ -100,7 +100,7 @@ pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
 pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     let copies = (0..50).map(|_| opened.inbox.accept(event("a", "1")));
     let answers = join_all(copies).await;
     let new = answers
@@ -122,7 +122,7 @@ pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFac
 pub(crate) async fn an_accept_that_was_never_polled_stores_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     drop(opened.inbox.accept(event("a", "1")));
     opened.assert_balanced();
     opened.accept(event("a", "1")).await;
@@ -137,7 +137,7 @@ pub(crate) async fn an_accept_that_was_never_polled_stores_nothing(factory: &imp
 pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     let ids: Vec<_> = (0..10).map(|id| id.to_string()).collect();
     for id in &ids {
         let _ = opened.inbox.accept(event("a", id)).now_or_never();
@@ -167,7 +167,7 @@ pub(crate) async fn an_accept_that_is_dropped_is_all_or_nothing(factory: &impl I
 pub(crate) async fn new_events_are_refused_after_a_drain(factory: &impl InboxFactory) {
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let opened = factory.open(router, DeliverySettings::new(1)).await;
+    let opened = factory.open(router, attempts(1)).await;
     opened.accept(event("a", "1")).await;
     opened
         .until("the event has run", || runs.count("a") >= 1)

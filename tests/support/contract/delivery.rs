@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::runs::{Runs, event};
-use super::{DeliverySettings, InboxFactory};
+use super::{InboxFactory, attempts};
 use botisimo_webhooks::{Event, EventRouter, HandlerError};
 
 /// A retry runs only the routes that failed.
@@ -23,7 +23,7 @@ pub(crate) async fn only_routes_that_failed_run_again(factory: &impl InboxFactor
                     Ok(())
                 }
             });
-    let opened = factory.open(router, DeliverySettings::new(5)).await;
+    let opened = factory.open(router, attempts(5)).await;
     opened.accept(event("a", "1")).await;
     let done = || runs.count("good") >= 1 && runs.count("bad") >= 3;
     opened.until("both routes have finished", done).await;
@@ -39,7 +39,7 @@ pub(crate) async fn attempts_end_after_the_maximum(factory: &impl InboxFactory) 
         failing.add("bad", &event);
         Err::<(), _>("never")
     });
-    let opened = factory.open(router, DeliverySettings::new(3)).await;
+    let opened = factory.open(router, attempts(3)).await;
     opened.accept(event("a", "1")).await;
     opened
         .until("the route has run", || runs.count("bad") >= 3)
@@ -61,7 +61,7 @@ pub(crate) async fn a_permanent_failure_is_not_retried(factory: &impl InboxFacto
             event.decode::<u64>()?;
             Ok::<_, HandlerError>(())
         });
-    let opened = factory.open(router, DeliverySettings::new(5)).await;
+    let opened = factory.open(router, attempts(5)).await;
     opened.accept(event("a", "1")).await;
     let tried = || runs.count("permanent") >= 1 && runs.count("mismatch") >= 1;
     opened.until("both routes have run", tried).await;
@@ -86,9 +86,8 @@ pub(crate) async fn a_handler_affects_only_its_own_route(factory: &impl InboxFac
         .on("a", |_: Event<u64>| async {})
         .named("mismatches")
         .on_prefix("a", runs.noting("good"));
-    let mut settings = DeliverySettings::new(1);
-    settings.attempt_timeout = Duration::from_millis(200);
-    let opened = factory.open(router, settings).await;
+    let delivery = attempts(1).attempt_timeout(Duration::from_millis(200));
+    let opened = factory.open(router, delivery).await;
     opened.accept(event("a", "1")).await;
     opened.accept(event("a", "2")).await;
     opened
@@ -113,7 +112,7 @@ pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl Inb
             }
         })
         .named("bad");
-    let opened = factory.open(router, DeliverySettings::new(2)).await;
+    let opened = factory.open(router, attempts(2)).await;
     let Some(dead) = opened.dead_letters.clone() else {
         return;
     };

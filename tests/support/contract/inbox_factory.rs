@@ -1,7 +1,9 @@
 use std::any::Any;
 use std::time::Duration;
 
-use botisimo_webhooks::{BoxFuture, DeadLetters, EventRouter, Inbox, RetryPolicy};
+use botisimo_webhooks::{
+    BoxFuture, DeadLetters, DeliverySettings, EventRouter, Inbox, RetryPolicy,
+};
 
 /// Opens the inbox under test.
 pub(crate) trait InboxFactory: Sync {
@@ -12,28 +14,16 @@ pub(crate) trait InboxFactory: Sync {
     fn open(
         &self,
         router: EventRouter,
-        settings: DeliverySettings,
+        delivery: DeliverySettings,
     ) -> impl Future<Output = Opened<Self::Inbox>> + Send;
 }
 
-/// The delivery settings that a law needs.
-#[derive(Clone, Debug)]
-pub(crate) struct DeliverySettings {
-    /// Retries without delay.
-    pub(crate) retry: RetryPolicy,
-    /// The time limit of an attempt.
-    pub(crate) attempt_timeout: Duration,
-}
-
-impl DeliverySettings {
-    pub(super) fn new(attempts: u32) -> Self {
-        Self {
-            retry: RetryPolicy::new()
-                .max_attempts(attempts)
-                .initial_delay(Duration::ZERO),
-            attempt_timeout: Duration::from_secs(10),
-        }
-    }
+/// Returns settings that retry without delay, and that allow 10 s for an attempt.
+pub(super) fn attempts(attempts: u32) -> DeliverySettings {
+    let retry = RetryPolicy::new().max_attempts(attempts);
+    DeliverySettings::new()
+        .retry(retry.initial_delay(Duration::ZERO))
+        .attempt_timeout(Duration::from_secs(10))
 }
 
 /// An open inbox, and the functions to observe it.

@@ -18,7 +18,8 @@ pub(crate) use self::delivery::{
     a_permanent_failure_is_not_retried, attempts_end_after_the_maximum,
     only_routes_that_failed_run_again,
 };
-pub(crate) use self::inbox_factory::{DeliverySettings, InboxFactory, Opened};
+use self::inbox_factory::attempts;
+pub(crate) use self::inbox_factory::{InboxFactory, Opened};
 
 /// Makes a test for each law, with an attribute such as `#[tokio::test]`, for the inboxes of a factory.
 #[macro_export]
