@@ -8,7 +8,10 @@ const LEN: usize = 55;
 
 /// A valid `traceparent` of the W3C Trace Context: the version, the trace, the parent span and the flags.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Traceparent(Box<str>);
+pub(crate) struct Traceparent(
+    /// A thin pointer, because each waiting event has this field.
+    Box<[u8; LEN]>,
+);
 
 impl Traceparent {
     /// Returns the value if it is valid.
@@ -21,9 +24,7 @@ impl Traceparent {
         let named =
             |part: &str, count| digits(part, count) && part.bytes().any(|byte| byte != b'0');
         // The most frequent invalid value is too long or too short.
-        if value.len() != LEN {
-            return None;
-        }
+        let bytes: &[u8; LEN] = value.as_bytes().try_into().ok()?;
         let mut parts = value.split('-');
         let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
         let valid = digits(version, 2)
@@ -31,7 +32,7 @@ impl Traceparent {
             && named(trace, 32)
             && named(parent, 16)
             && parts.next().is_some_and(|flags| digits(flags, 2));
-        valid.then(|| Self(Box::from(value)))
+        valid.then(|| Self(Box::new(*bytes)))
     }
 
     /// Returns the `traceparent` of a request, unless the header is missing, repeated or invalid.
@@ -45,6 +46,6 @@ impl Traceparent {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&*self.0).expect("only hex digits and hyphens are valid")
     }
 }
