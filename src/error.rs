@@ -14,10 +14,10 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// Neither the message nor a source contains a secret or a payload value, so the error can be logged.
 #[derive(Clone)]
 pub struct Error {
-    inner: Arc<Inner>,
+    inner: Arc<ErrorInner>,
 }
 
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     text: Cow<'static, str>,
     source: Option<BoxError>,
@@ -58,7 +58,7 @@ impl Error {
 
     fn with(kind: ErrorKind, text: Cow<'static, str>, source: Option<BoxError>) -> Self {
         Self {
-            inner: Arc::new(Inner { kind, text, source }),
+            inner: Arc::new(ErrorInner { kind, text, source }),
         }
     }
 

@@ -8,7 +8,8 @@ use crate::router::EventRouter;
 /// [`EventRouter`](crate::EventRouter).
 ///
 /// A router becomes a [`MemoryInbox`](crate::MemoryInbox) with its defaults on tokio (feature
-/// `tokio`). If layers wrap the router, pass the layered service to `MemoryInbox::new`.
+/// `tokio`). [`WebhookLayer::inbox`](crate::WebhookLayer::inbox) changes these defaults. If layers
+/// wrap the router, pass the layered service to `MemoryInbox::new`.
 #[diagnostic::on_unimplemented(
     message = "a receiver can't be built over `{Self}`",
     label = "expected an `EventRouter` or an `Inbox`",

@@ -12,7 +12,7 @@ use super::rejection::Rejection;
 use super::settings::Settings;
 use super::verify::Verify;
 use super::webhook::Webhook;
-use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox};
+use crate::inbox::{Handle, Inbox, IntoInbox, MemoryInbox, MemoryInboxBuilder};
 use crate::router::EventRouter;
 
 /// Receives the webhooks of one path of a service. All other requests pass through unchanged.
@@ -255,6 +255,40 @@ impl<I: Inbox> WebhookLayer<I> {
 
     fn settings(&mut self) -> &mut Settings {
         &mut Arc::make_mut(&mut self.receiver).settings
+    }
+}
+
+impl WebhookLayer<MemoryInbox> {
+    /// Configures the inbox in memory, for example its limits, retries or hooks.
+    ///
+    /// The builder starts with the current settings of the inbox. The router and the runtime stay the same.
+    ///
+    /// # Panics
+    ///
+    /// Panics if [`handle`](Self::handle), [`endpoint`](Self::endpoint) or a clone of the layer already uses the inbox, or if
+    /// the inbox has accepted an event. Call this method first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use botisimo_webhooks::{DeliverySettings, EventRouter, RetryPolicy, WebhookLayer};
+    ///
+    /// let delivery = DeliverySettings::new().retry(RetryPolicy::new().max_attempts(8));
+    /// let webhooks = WebhookLayer::new("/webhooks/botisimo", EventRouter::new())
+    ///     .inbox(|inbox| inbox.max_events(500).delivery(delivery));
+    /// ```
+    #[track_caller]
+    pub fn inbox(
+        mut self,
+        configure: impl FnOnce(MemoryInboxBuilder) -> MemoryInboxBuilder,
+    ) -> Self {
+        let receiver = Arc::get_mut(&mut self.receiver);
+        assert!(
+            receiver.is_some_and(|receiver| receiver.inbox.configure(configure)),
+            "the inbox is already in use: call `inbox` before `handle`, `endpoint`, `layer` and `clone`, or configure \
+             `MemoryInbox::builder()` and pass the inbox to `WebhookLayer::new`"
+        );
+        self
     }
 }
 

@@ -27,7 +27,7 @@ use crate::telemetry;
 /// Everything between a webhook request and the inbox.
 #[derive(Clone)]
 pub(super) struct Receiver<I> {
-    inbox: I,
+    pub(super) inbox: I,
     runtime: Arc<dyn Runtime>,
     counters: Arc<Counters>,
     budget: Arc<Budget>,

@@ -9,6 +9,7 @@ mod connection_close;
 mod deadline;
 mod every_stack;
 mod hostile_clients;
+mod layer_inbox;
 mod outer_server;
 mod pass_through;
 #[path = "../support/mod.rs"]

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use super::inner::Inner;
+use super::inner::MemoryInner;
 use crate::delivery::{Admission, Job, Progress, spawn};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted};
 use crate::telemetry::{self, ParentSpan};
 
-impl Inner {
+impl MemoryInner {
     /// Puts an event into the queue, or refuses it.
     pub(super) fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
         // User code and the subscriber run before the lock is taken.

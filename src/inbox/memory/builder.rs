@@ -4,12 +4,10 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::MemoryInbox;
-use super::dead_letter_queue::{DeadLetterQueue, DeadLetterQueueLimits};
-use super::inner::Inner;
-use super::queue::{Queue, QueueLimits};
-use crate::delivery::{
-    DeliverySettings, ErasedService, Fingerprints, JobExecutor, SeenIds, WorkerPool,
-};
+use super::inner::MemoryInner;
+use super::limits::MemoryLimits;
+use super::queue::Queue;
+use crate::delivery::{DeliverySettings, ErasedService, Fingerprints, JobExecutor};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::outcome::Report;
@@ -20,26 +18,14 @@ use crate::sync::Mutex;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MemoryInboxBuilder {
-    limits: QueueLimits,
-    max_ids: usize,
-    duplicate_window: Duration,
-    dead_letter_limits: DeadLetterQueueLimits,
-    delivery: DeliverySettings,
+    pub(super) limits: MemoryLimits,
+    pub(super) delivery: DeliverySettings,
 }
 
 impl MemoryInboxBuilder {
     pub(super) fn new() -> Self {
         Self {
-            limits: QueueLimits {
-                events: 10_000,
-                bytes: 64 << 20,
-            },
-            max_ids: 100_000,
-            duplicate_window: Duration::from_secs(24 * 60 * 60),
-            dead_letter_limits: DeadLetterQueueLimits {
-                letters: 1_000,
-                bytes: 16 << 20,
-            },
+            limits: MemoryLimits::default(),
             delivery: DeliverySettings::new(),
         }
     }
@@ -74,7 +60,7 @@ impl MemoryInboxBuilder {
     /// If a copy arrives within this time, the receiver answers 200 and the copy doesn't run. The sender sends a copy if it
     /// received no 2xx, for example because the answer was lost.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
-        self.duplicate_window = window;
+        self.limits.duplicate_window = window;
         self
     }
 
@@ -82,7 +68,7 @@ impl MemoryInboxBuilder {
     ///
     /// Beyond this limit, the inbox forgets the oldest ids before their window ends, and warns once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
-        self.max_ids = ids;
+        self.limits.ids = ids;
         self
     }
 
@@ -91,14 +77,14 @@ impl MemoryInboxBuilder {
     /// Beyond this limit, the inbox drops the oldest letters and counts them as
     /// [`dead_letters_dropped`](crate::Stats::dead_letters_dropped).
     pub fn max_dead_letters(mut self, letters: usize) -> Self {
-        self.dead_letter_limits.letters = letters;
+        self.limits.dead_letters = letters;
         self
     }
 
     /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 16 MiB. Beyond this limit,
     /// the inbox drops the oldest letters.
     pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
-        self.dead_letter_limits.bytes = bytes;
+        self.limits.dead_letter_bytes = bytes;
         self
     }
 
@@ -138,16 +124,8 @@ impl MemoryInboxBuilder {
             Err(error) => panic!("{error}"),
         };
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        MemoryInbox::start(Inner {
-            queue: Mutex::new(Queue::new(
-                self.limits,
-                WorkerPool::new(self.delivery.inbox_concurrency()),
-                SeenIds::new(self.max_ids, self.duplicate_window),
-                DeadLetterQueue::new(
-                    self.dead_letter_limits,
-                    self.delivery.block_key_on_dead_letter,
-                ),
-            )),
+        MemoryInbox::start(MemoryInner {
+            queue: Mutex::new(Queue::new(self.limits, &self.delivery)),
             fingerprints: Fingerprints::default(),
             clock: Clock::new(Arc::clone(&runtime)),
             executor: JobExecutor::new(service, runtime, self.delivery),

@@ -4,14 +4,14 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use super::inner::Inner;
+use super::inner::MemoryInner;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
 use crate::inbox::{DeadLetterStore, Drained, InboxControl};
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
-impl InboxControl for Inner {
+impl InboxControl for MemoryInner {
     fn stats(&self) -> Stats {
         self.queue().stats()
     }
@@ -57,7 +57,7 @@ impl InboxControl for Inner {
     }
 }
 
-impl Inner {
+impl MemoryInner {
     /// Returns a receiver that resolves once no job is in flight, or `None` if the inbox is idle. Spawns workers for jobs
     /// that a runtime may have left behind.
     fn idle(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {

@@ -1,17 +1,11 @@
 use std::collections::BTreeMap;
 
+use super::limits::MemoryLimits;
 use crate::delivery::{DeadLetter, OrderKey};
-
-/// The limits of the dead letters that the inbox keeps.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DeadLetterQueueLimits {
-    pub(super) letters: usize,
-    pub(super) bytes: usize,
-}
 
 /// The dead letters of a memory inbox. Beyond the limits, the queue drops the oldest letters.
 pub(super) struct DeadLetterQueue {
-    limits: DeadLetterQueueLimits,
+    limits: MemoryLimits,
     /// Whether a letter blocks the ordering key of its event.
     blocks_keys: bool,
     letters: BTreeMap<u64, Entry>,
@@ -34,7 +28,7 @@ struct Entry {
 }
 
 impl DeadLetterQueue {
-    pub(super) fn new(limits: DeadLetterQueueLimits, blocks_keys: bool) -> Self {
+    pub(super) fn new(limits: MemoryLimits, blocks_keys: bool) -> Self {
         Self {
             limits,
             blocks_keys,
@@ -55,7 +49,7 @@ impl DeadLetterQueue {
     ) -> Vec<OrderKey> {
         let mut unblocked = Vec::new();
         let size = letter.body().len();
-        if size > self.limits.bytes {
+        if size > self.limits.dead_letter_bytes {
             // A letter above the limit would first displace all others, and then be dropped too.
             self.dropped += 1;
             unblocked.extend(key.filter(|_| self.blocks_keys));
@@ -74,7 +68,9 @@ impl DeadLetterQueue {
                 key,
             },
         );
-        while self.letters.len() > self.limits.letters || self.bytes > self.limits.bytes {
+        while self.letters.len() > self.limits.dead_letters
+            || self.bytes > self.limits.dead_letter_bytes
+        {
             let Some((_, &oldest)) = self.ids.first_key_value() else {
                 break;
             };

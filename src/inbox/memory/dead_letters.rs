@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inner::Inner;
+use super::inner::MemoryInner;
 use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{AcceptError, DeadLetterStore};
@@ -9,7 +9,7 @@ use crate::router::Pattern;
 use crate::runtime::{BoxFuture, millis};
 
 /// Each future does its work in its first poll, under the queue's lock.
-impl DeadLetterStore for Inner {
+impl DeadLetterStore for MemoryInner {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
@@ -64,7 +64,7 @@ impl DeadLetterStore for Inner {
     }
 }
 
-impl Inner {
+impl MemoryInner {
     /// Returns the ids of the letters for which `which` returns true.
     fn ids(&self, which: impl Fn(&DeadLetter) -> bool) -> Vec<u64> {
         let queue = self.queue();

@@ -6,14 +6,14 @@ use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The state that the inbox shares with its workers.
-pub(super) struct Inner {
+pub(super) struct MemoryInner {
     pub(super) queue: Mutex<Queue>,
     pub(super) fingerprints: Fingerprints,
     pub(super) clock: Clock,
     pub(super) executor: JobExecutor,
 }
 
-impl Inner {
+impl MemoryInner {
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         // No user code runs under the lock, so a poisoned queue is intact.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

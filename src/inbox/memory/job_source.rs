@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use super::inner::Inner;
+use super::inner::MemoryInner;
 use crate::delivery::{DeadLetter, EventOutcome, Job, JobExecutor, JobSource, Next, WorkerSlot};
 use crate::outcome::AttemptState;
 
-impl JobSource for Inner {
+impl JobSource for MemoryInner {
     fn executor(&self) -> &JobExecutor {
         &self.executor
     }
@@ -42,7 +42,7 @@ impl JobSource for Inner {
     }
 }
 
-impl Inner {
+impl MemoryInner {
     /// Ends an event after its attempt. The worker continues with the next event of the key.
     fn finish(self: &Arc<Self>, job: &Job, outcome: EventOutcome) {
         if outcome == EventOutcome::Dead {

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use tower_service::Service;
 
 use super::MemoryInboxBuilder;
-use super::inner::Inner;
+use super::inner::MemoryInner;
+use super::queue::Queue;
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox, InboxControl};
 use crate::outcome::Report;
 use crate::runtime::Runtime;
+use crate::sync::Mutex;
 
 /// The default inbox, which stores accepted events in memory.
 ///
 /// A memory inbox is the fastest inbox. If the process crashes, accepted events that haven't been handled are lost.
 /// Call [`drain`](Handle::drain) before the process exits.
+///
+/// [`WebhookLayer::inbox`](crate::WebhookLayer::inbox) configures the inbox of a layer.
 ///
 /// The number and the total size of the events in the inbox are limited. If the inbox is full, it refuses an event at
 /// once, and the sender retries. All clones share the same events.
@@ -44,7 +48,7 @@ use crate::runtime::Runtime;
 /// ```
 #[derive(Clone)]
 pub struct MemoryInbox {
-    inner: Arc<Inner>,
+    inner: Arc<MemoryInner>,
 }
 
 impl MemoryInbox {
@@ -72,7 +76,31 @@ impl MemoryInbox {
         MemoryInboxBuilder::new()
     }
 
-    pub(super) fn start(inner: Inner) -> Self {
+    /// Changes the settings of an inbox that nothing shares yet and that hasn't accepted an event. Returns whether the inbox is
+    /// such an inbox.
+    pub(crate) fn configure(
+        &mut self,
+        configure: impl FnOnce(MemoryInboxBuilder) -> MemoryInboxBuilder,
+    ) -> bool {
+        let Some(inner) = Arc::get_mut(&mut self.inner) else {
+            return false;
+        };
+        let queue = inner.queue();
+        if queue.stats().accepted > 0 {
+            return false;
+        }
+        let limits = queue.limits;
+        drop(queue);
+        let MemoryInboxBuilder { limits, delivery } = configure(MemoryInboxBuilder {
+            limits,
+            delivery: inner.executor.settings.clone(),
+        });
+        inner.queue = Mutex::new(Queue::new(limits, &delivery));
+        inner.executor.settings = delivery;
+        true
+    }
+
+    pub(super) fn start(inner: MemoryInner) -> Self {
         Self {
             inner: Arc::new(inner),
         }

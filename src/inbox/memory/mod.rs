@@ -1,6 +1,6 @@
 //! The inbox in memory.
 //!
-//! - [`MemoryInbox`] is the public type. The inbox shares [`Inner`](inner::Inner) with its workers.
+//! - [`MemoryInbox`] is the public type. The inbox shares [`MemoryInner`](inner::MemoryInner) with its workers.
 //! - [`accept`] admits an event, queues a job for it, and spawns a worker if a slot is free.
 //! - [`Queue`](queue::Queue) holds the jobs, the ids, the counts and the dead letters, under one lock. No user code runs
 //!   under the lock.
@@ -18,6 +18,7 @@ mod inner;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod job_source;
+mod limits;
 mod memory_inbox;
 mod queue;
 mod retry;

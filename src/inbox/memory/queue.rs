@@ -3,24 +3,18 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::dead_letter_queue::DeadLetterQueue;
+use super::limits::MemoryLimits;
 use crate::delivery::{
-    Admission, DeadLetter, EventOutcome, Fingerprint, Job, KeyedQueue, OrderKey, Progress, SeenIds,
-    Stats, WorkerPool, WorkerSlot,
+    Admission, DeadLetter, DeliverySettings, EventOutcome, Fingerprint, Job, KeyedQueue, OrderKey,
+    Progress, SeenIds, Stats, WorkerPool, WorkerSlot,
 };
 use crate::inbox::{AcceptError, AcceptErrorKind};
 use crate::telemetry::ParentSpan;
 use crate::waiters::Waiters;
 
-/// The limits of the events in flight.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QueueLimits {
-    pub(super) events: usize,
-    pub(super) bytes: usize,
-}
-
 /// The jobs in flight, the ids, the dead letters, and the counts of all events.
 pub(super) struct Queue {
-    limits: QueueLimits,
+    pub(super) limits: MemoryLimits,
     jobs: KeyedQueue,
     pub(super) worker_pool: WorkerPool,
     /// The number of jobs that are waiting for their next attempt.
@@ -45,23 +39,18 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(
-        limits: QueueLimits,
-        worker_pool: WorkerPool,
-        ids: SeenIds,
-        dead_letters: DeadLetterQueue,
-    ) -> Self {
+    pub(super) fn new(limits: MemoryLimits, delivery: &DeliverySettings) -> Self {
         Self {
             limits,
             jobs: KeyedQueue::default(),
-            worker_pool,
+            worker_pool: WorkerPool::new(delivery.inbox_concurrency()),
             retrying: 0,
             bytes: 0,
             draining: false,
-            ids,
+            ids: SeenIds::new(limits.ids, limits.duplicate_window),
             unconfirmed: Vec::new(),
             admitted: 0,
-            dead_letters,
+            dead_letters: DeadLetterQueue::new(limits, delivery.block_key_on_dead_letter),
             stats: Stats::default(),
             idle: Waiters::default(),
             drain: Waiters::default(),

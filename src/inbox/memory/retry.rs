@@ -3,12 +3,12 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::inner::Inner;
+use super::inner::MemoryInner;
 use super::queue::Queue;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::Job;
 
-impl Inner {
+impl MemoryInner {
     /// Holds a job in a separate task until its next attempt, so that the job occupies no worker.
     pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration) {
         let draining = self.change(Queue::retry);
@@ -34,7 +34,7 @@ impl Inner {
 
 /// A job that is waiting for its next attempt. If the runtime drops the job, its event is dead-lettered.
 struct RetryGuard {
-    inner: Arc<Inner>,
+    inner: Arc<MemoryInner>,
     /// Taken when the delay is over.
     job: Option<Box<Job>>,
 }
