@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
     AcceptError, Accepted, DeadLetter, DeliverySettings, Endpoint, ErrorKind, Event, EventRouter,
-    Handle, HandlerError, Inbox, MemoryInbox, Pattern, Report, RetryPolicy, Runtime, WebhookLayer,
+    Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Pattern, Report, RetryPolicy,
+    Runtime, WebhookLayer,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -624,16 +625,20 @@ async fn a_replay_by_pattern_replays_each_letter_once_even_if_it_fails_again() {
     assert_eq!(names(&inbox).await, ["1", "2", "3"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replay_into_a_full_inbox_is_refused_and_the_letter_stays() {
-    let outage = Outage::now();
+/// Returns an inbox that runs the outage's handler for `a`, and a handler that never ends for `hang`.
+fn hanging(outage: &Outage, builder: MemoryInboxBuilder) -> MemoryInbox {
     let router = EventRouter::new()
         .on_prefix("a", outage.handler())
         .on("hang", |_: Event| pending::<()>());
-    let inbox = MemoryInbox::builder()
+    builder
         .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
-        .max_events(3)
-        .build(router);
+        .build(router)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_into_a_full_inbox_is_refused_and_the_letter_stays() {
+    let outage = Outage::now();
+    let inbox = hanging(&outage, MemoryInbox::builder().max_events(3));
     let dead = letters(&inbox);
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
@@ -656,13 +661,7 @@ async fn a_replay_into_a_full_inbox_is_refused_and_the_letter_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_replay_by_pattern_replays_the_oldest_letters_that_fit() {
     let outage = Outage::now();
-    let router = EventRouter::new()
-        .on_prefix("a", outage.handler())
-        .on("hang", |_: Event| pending::<()>());
-    let inbox = MemoryInbox::builder()
-        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
-        .max_events(3)
-        .build(router);
+    let inbox = hanging(&outage, MemoryInbox::builder().max_events(3));
     for id in ["1", "2", "3"] {
         accept(&inbox, "a", id).await;
     }
@@ -686,13 +685,7 @@ async fn a_replay_by_pattern_replays_the_oldest_letters_that_fit() {
 #[tokio::test(start_paused = true)]
 async fn a_replay_beyond_the_byte_limit_is_refused() {
     let outage = Outage::now();
-    let router = EventRouter::new()
-        .on_prefix("a", outage.handler())
-        .on("hang", |_: Event| pending::<()>());
-    let inbox = MemoryInbox::builder()
-        .delivery(DeliverySettings::new().retry(RetryPolicy::no_retry()))
-        .max_bytes(1000)
-        .build(router);
+    let inbox = hanging(&outage, MemoryInbox::builder().max_bytes(1000));
     let sized = |event_type, bytes| mock(event_type, event_type).padded(bytes).to_event();
     inbox.accept(sized("a", 600)).await.unwrap();
     inbox.accept(sized("a.b", 500)).await.unwrap_err();

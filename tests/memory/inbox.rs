@@ -295,8 +295,8 @@ async fn a_hook_has_run_before_its_event_is_counted() {
     assert!(told.load(Ordering::Relaxed));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
+/// Returns an inbox with three events and one worker, and the gate of the handler.
+async fn three_waiting_events() -> (MemoryInbox, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let inbox = MemoryInbox::builder()
         .delivery(
@@ -308,6 +308,12 @@ async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
     for _ in 0..3 {
         inbox.accept(typed("a")).await.unwrap();
     }
+    (inbox, gate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
+    let (inbox, gate) = three_waiting_events().await;
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(60)));
     run_ready_tasks().await;
     assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
@@ -322,17 +328,7 @@ async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_ends_at_its_deadline_returns_the_remaining_events_and_cancels_none() {
-    let gate = Arc::new(Semaphore::new(0));
-    let inbox = MemoryInbox::builder()
-        .delivery(
-            DeliverySettings::new()
-                .retry(RetryPolicy::no_retry())
-                .concurrency(1),
-        )
-        .build(gated(&gate));
-    for _ in 0..3 {
-        inbox.accept(typed("a")).await.unwrap();
-    }
+    let (inbox, gate) = three_waiting_events().await;
     let start = tokio::time::Instant::now();
     let (one, two) = tokio::join!(
         inbox.handle().drain(Duration::from_secs(5)),

@@ -40,6 +40,12 @@ async fn letter(inbox: &MemoryInbox, message_id: &str) -> u64 {
     letter.unwrap().id()
 }
 
+/// Replays the event's letter.
+async fn replay(inbox: &MemoryInbox, message_id: &str) {
+    let letter = letter(inbox, message_id).await;
+    assert!(letters(inbox).replay(letter).await.unwrap());
+}
+
 /// Returns whether the counts satisfy law 2.
 fn is_balanced(stats: &Stats) -> bool {
     stats.accepted + stats.recovered + stats.replayed
@@ -348,12 +354,7 @@ async fn block_key_on_dead_letter_ignores_events_without_a_key() {
     }
     wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1", "2", "3"]);
-    assert!(
-        letters(&inbox)
-            .replay(letter(&inbox, "1").await)
-            .await
-            .unwrap()
-    );
+    replay(&inbox, "1").await;
     wait_idle(&inbox.handle()).await;
     assert_eq!(starts.take(), ["1"]);
 }
@@ -379,12 +380,7 @@ async fn without_block_key_on_dead_letter_a_replayed_event_runs_after_the_other_
     run_ready_tasks().await;
     assert_eq!(starts.take(), ["1", "2"]);
     bad.lock().unwrap().clear();
-    assert!(
-        letters(&inbox)
-            .replay(letter(&inbox, "1").await)
-            .await
-            .unwrap()
-    );
+    replay(&inbox, "1").await;
     run_ready_tasks().await;
     assert_eq!(starts.take(), [""; 0], "the second event is still running");
     gate.add_permits(10);
@@ -448,12 +444,7 @@ async fn the_key_is_computed_once_for_each_event() {
         accept(&inbox, id, Some("x"));
     }
     wait_idle(&inbox.handle()).await;
-    assert!(
-        letters(&inbox)
-            .replay(letter(&inbox, "1").await)
-            .await
-            .unwrap()
-    );
+    replay(&inbox, "1").await;
     wait_idle(&inbox.handle()).await;
     assert_eq!(inbox.handle().stats().retried, 4);
     assert_eq!(computed.load(Ordering::Relaxed), 2);
@@ -542,12 +533,7 @@ async fn a_blocked_key_uses_no_concurrency() {
         assert_eq!((stats.waiting, stats.running), (5_000, 0));
         bad.lock().unwrap().clear();
         if hold {
-            assert!(
-                letters(&inbox)
-                    .replay(letter(&inbox, "1").await)
-                    .await
-                    .unwrap()
-            );
+            replay(&inbox, "1").await;
         }
         wait_idle(&inbox.handle()).await;
         assert_eq!(inbox.handle().stats().handled, 5_002);
