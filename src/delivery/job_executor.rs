@@ -1,23 +1,30 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::unmatched::{LIMIT, Unmatched};
 use super::{
-    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, run_attempt,
+    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, RouteResult,
+    run_attempt,
 };
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
-use crate::router::EventRouter;
+use crate::router::{EventRouter, Route};
 use crate::runtime::Runtime;
-use crate::telemetry::{self, AttemptInfo};
+use crate::telemetry::{
+    self, AttemptId, AttemptSpan, DeadLetterInfo, FailedAttempt, FailureText, ParentSpan,
+};
+
+/// The maximum number of patterns in a warning.
+const MAX_PATTERNS: usize = 10;
 
 /// Runs attempts at jobs and decides whether a retry follows.
 pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: DeliverySettings,
+    unmatched: Unmatched,
 }
 
 impl JobExecutor {
@@ -30,12 +37,30 @@ impl JobExecutor {
             service,
             runtime,
             settings,
+            unmatched: Unmatched::default(),
         }
     }
 
     /// Returns the user's router, if no layer wraps it.
     pub(crate) fn router(&self) -> Option<&EventRouter> {
         self.service.router()
+    }
+
+    /// Returns the span to open the spans of the event's attempts in. Called in the request's span.
+    pub(crate) fn parent_span(&self, event: &Event) -> ParentSpan {
+        ParentSpan::current(&self.settings.adopt_traceparent, event.traceparent())
+    }
+
+    /// Opens the span of the next attempt at a job.
+    pub(crate) fn attempt_span(&self, job: &Job) -> AttemptSpan {
+        let id = AttemptId {
+            event_id: job.event.id(),
+            event_type: job.event.event_type().as_str(),
+            traceparent: job.event.traceparent(),
+            attempt: job.progress.attempts(),
+        };
+        job.parent_span
+            .attempt(&id, &self.settings.adopt_traceparent)
     }
 
     /// Makes one attempt at an event.
@@ -61,23 +86,37 @@ impl JobExecutor {
     /// Finishes an attempt that the runtime dropped. Finished routes keep their outcome, and the event ends.
     pub(crate) fn fail(&self, job: &mut Job, attempt_state: &Arc<AttemptState>) -> EventOutcome {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
+        let span = self.attempt_span(job);
         let outcome = job.progress.fail(&report);
-        self.notify(job, attempt_state, report, Next::End(outcome));
+        span.in_scope(|| self.notify(job, attempt_state, report, Next::End(outcome)));
         outcome
     }
 
     /// Ends an event as dead because the runtime dropped the task that delayed its next attempt.
     pub(crate) fn abandon(&self, job: &mut Job) {
         let attempt_state = job.progress.attempt_state();
+        let span = self.attempt_span(job);
         let report = job.progress.abandon();
-        self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead));
+        span.in_scope(|| self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead)));
     }
 
     /// Reports a stored dead letter to the log and the hooks.
     pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
         let event = letter.event().ok();
         let event_type = event.map(|event| event.event_type().as_str());
-        telemetry::event_dead_lettered(letter.message_id(), event_type, letter.attempts());
+        let failed = letter
+            .routes()
+            .iter()
+            .filter(|route| route.reason().is_some());
+        let failed: Vec<_> = failed.map(RouteResult::route).collect();
+        telemetry::event_dead_lettered(&DeadLetterInfo {
+            event_id: letter.message_id(),
+            event_type,
+            attempts: letter.attempts(),
+            dead_letter: letter.id(),
+            routes: &failed.join(", "),
+            cause: letter.cause(),
+        });
         self.settings.on_dead_letter.notify(letter);
     }
 
@@ -97,33 +136,69 @@ impl JobExecutor {
     }
 
     fn log(&self, attempt: &Attempt) {
-        let event = attempt.event();
-        let info = AttemptInfo {
-            event_id: event.id(),
-            event_type: event.event_type().as_str(),
-            attempt: event.attempt(),
-            retry_in: attempt.retry_in(),
-        };
-        for route in attempt.report().routes() {
+        let (event, report) = (attempt.event(), attempt.report());
+        for route in report.routes() {
             let outcome = route.outcome();
-            // The message of a handler's error or panic may quote a payload. This crate's own error messages never
-            // quote a payload.
-            let is_safe = match outcome {
-                Outcome::Mismatched(_) => true,
-                Outcome::Failed(error) => error.get_ref().is::<Error>(),
-                _ => false,
-            };
-            let name = outcome.as_str();
-            let failure: Option<&dyn fmt::Display> = match outcome {
-                Outcome::Handled => None,
-                _ if is_safe || !self.settings.redact_errors => Some(outcome),
-                _ => Some(&name),
-            };
-            telemetry::route_finished(&info, route.route(), name, failure);
+            if outcome.is_handled() {
+                telemetry::route_handled(route.route());
+            } else {
+                telemetry::attempt_failed(&FailedAttempt {
+                    route: route.route(),
+                    outcome: outcome.as_str(),
+                    error: self.failure_text(outcome),
+                    max_attempts: self.settings.retry.attempts(),
+                    retry_in: attempt.retry_in().filter(|_| outcome.is_retryable()),
+                });
+            }
         }
-        telemetry::attempt_finished(&info);
-        if let Some(outcome) = attempt.event_outcome() {
-            telemetry::event_finished(&info, outcome.as_str());
+        match attempt.event_outcome() {
+            Some(EventOutcome::Handled) => {
+                telemetry::event_handled(self.settings.log_handled_at_info);
+            }
+            Some(EventOutcome::Unhandled) => telemetry::event_unhandled(),
+            // A dead letter follows, or another attempt.
+            Some(EventOutcome::Dead) | None => {}
         }
+        if event.attempt() == 1 && self.unmatched.count(!report.is_unhandled()) {
+            self.warn_of_patterns(attempt);
+        }
+    }
+
+    /// Returns the message of an outcome for the log.
+    ///
+    /// The message of a handler's error or panic may quote a payload. This crate's own messages never quote a payload.
+    fn failure_text<'a>(&self, outcome: &'a Outcome) -> Option<FailureText<'a>> {
+        let is_redacted = self.settings.redact_errors;
+        match outcome {
+            Outcome::Mismatched(error) => Some(FailureText::Error(error)),
+            Outcome::Failed(error) if !is_redacted || error.get_ref().is::<Error>() => {
+                Some(FailureText::Error(error.get_ref()))
+            }
+            Outcome::Panicked(message) if !is_redacted => Some(FailureText::Panic(message)),
+            _ => None,
+        }
+    }
+
+    /// Warns that many events in a row have matched no pattern.
+    fn warn_of_patterns(&self, attempt: &Attempt) {
+        let Some(router) = self.router() else {
+            // A layer hides the router. If a route for every event ran, the router may have no patterns.
+            if attempt.report().routes().is_empty() {
+                let last_type = attempt.event().event_type().as_str();
+                telemetry::routes_never_match(LIMIT, None, last_type);
+            }
+            return;
+        };
+        let patterns: Vec<_> = router.routes().filter_map(Route::pattern).collect();
+        if patterns.is_empty() {
+            return;
+        }
+        let named = patterns.iter().take(MAX_PATTERNS).map(ToString::to_string);
+        let mut named = named.collect::<Vec<_>>().join(", ");
+        if let Some(more @ 1..) = patterns.len().checked_sub(MAX_PATTERNS) {
+            named += &format!(" and {more} more");
+        }
+        let last_type = attempt.event().event_type().as_str();
+        telemetry::routes_never_match(LIMIT, Some(&named), last_type);
     }
 }

@@ -25,6 +25,7 @@ mod run_attempt;
 mod seen_ids;
 mod settings;
 mod stats;
+mod unmatched;
 mod worker;
 mod worker_pool;
 

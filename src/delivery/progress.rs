@@ -80,12 +80,14 @@ impl Progress {
         // If a layer didn't call the router, the waiting routes didn't run and are still waiting.
         waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
         for each in report.routes() {
-            match retry(each.outcome()) {
-                Retry::Wanted(delay) if !last => {
-                    waiting.push(each.name());
-                    requested = requested.max(delay);
-                }
-                Retry::Done | Retry::Wanted(_) | Retry::Permanent => routes.finish(each, report),
+            let outcome = each.outcome();
+            if last || !outcome.is_retryable() {
+                routes.finish(each, report);
+                continue;
+            }
+            waiting.push(each.name());
+            if let Outcome::Failed(error) = outcome {
+                requested = requested.max(error.delay());
             }
         }
         if last {
@@ -179,25 +181,5 @@ impl RouteProgress {
             Some(known) if end.reason.is_some() => *known = end,
             Some(_) => {}
         }
-    }
-}
-
-/// Whether an outcome requires another attempt at its route.
-enum Retry {
-    /// The route handled the event.
-    Done,
-    /// Another attempt may succeed, after this delay at the earliest.
-    Wanted(Option<Duration>),
-    /// Another attempt can't succeed.
-    Permanent,
-}
-
-fn retry(outcome: &Outcome) -> Retry {
-    match outcome {
-        Outcome::Handled => Retry::Done,
-        Outcome::Mismatched(_) => Retry::Permanent,
-        Outcome::Failed(error) if error.is_permanent() => Retry::Permanent,
-        Outcome::Failed(error) => Retry::Wanted(error.delay()),
-        Outcome::Panicked(_) | Outcome::TimedOut | Outcome::Dropped => Retry::Wanted(None),
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::{Attempt, DeadLetter, Hooks, OrderBy, RetryPolicy};
 use crate::event::Event;
+use crate::telemetry::AdoptTraceparent;
 
 /// The settings of delivery: how an inbox or a worker runs the handlers of accepted events.
 ///
@@ -34,6 +35,8 @@ pub struct DeliverySettings {
     pub(crate) on_attempt: Hooks<Attempt>,
     pub(crate) on_dead_letter: Hooks<DeadLetter>,
     pub(crate) redact_errors: bool,
+    pub(crate) log_handled_at_info: bool,
+    pub(crate) adopt_traceparent: AdoptTraceparent,
 }
 
 impl DeliverySettings {
@@ -48,6 +51,8 @@ impl DeliverySettings {
             on_attempt: Hooks::new("on_attempt"),
             on_dead_letter: Hooks::new("on_dead_letter"),
             redact_errors: false,
+            log_handled_at_info: false,
+            adopt_traceparent: AdoptTraceparent::default(),
         }
     }
 
@@ -147,7 +152,32 @@ impl DeliverySettings {
         self
     }
 
-    /// Omits the messages of handlers' errors and panics from the log. By default, the inbox logs these messages.
+    /// Logs each handled event at the level `info`. By default, the inbox logs handled events at `debug`.
+    pub fn log_handled_at_info(mut self) -> Self {
+        self.log_handled_at_info = true;
+        self
+    }
+
+    /// Sets a closure that adds the span of an attempt to the trace of the event's
+    /// [`traceparent`](Event::traceparent). By default, the span's parent is the request's span in the same process.
+    ///
+    /// The inbox calls the closure for each attempt at an event that has a `traceparent`, before it enters the span. The
+    /// span has no other parent, so the trace continues in the same way after a restart, and the request's span ends with
+    /// the request. If the closure panics, the inbox logs the panic and runs the attempt.
+    ///
+    /// The [guide](crate::guide::operating) has an example with OpenTelemetry.
+    #[cfg(feature = "tracing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
+    pub fn adopt_traceparent(
+        mut self,
+        adopt: impl Fn(&tracing::Span, &str) + Send + Sync + 'static,
+    ) -> Self {
+        self.adopt_traceparent = AdoptTraceparent::new(adopt);
+        self
+    }
+
+    /// Omits the messages of handlers' errors and panics from the log. By default, the inbox logs each message with the
+    /// messages of its sources, on one line of at most 1 KiB.
     ///
     /// If the message of an error may quote a payload or a secret, set this. Then the inbox logs only the route and the
     /// outcome's name. The inbox always logs its own error messages, which never quote a payload or a secret.

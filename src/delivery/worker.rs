@@ -123,9 +123,7 @@ impl<S: JobSource> JobGuard<S> {
     async fn run(mut self) {
         let Some(job) = &self.job else { return };
         let event = job.event.clone();
-        let span = job
-            .parent_span
-            .attempt(event.id(), event.event_type().as_str());
+        let span = self.source.executor().attempt_span(job);
         // The future borrows `self`. If entering the span panics, `Instrumented` leaks the future, but `self` is still
         // dropped.
         let attempt = async {

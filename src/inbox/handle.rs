@@ -2,11 +2,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DeadLetterStore, DeadLetters};
+use super::{DeadLetterStore, DeadLetters, InboxInfo};
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::error::Error;
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
+use crate::telemetry;
 
 /// Counts, drains and awaits the events of an inbox.
 ///
@@ -39,6 +40,9 @@ pub struct Handle {
 
 /// The operations of an inbox that [`Handle`] uses.
 pub(crate) trait InboxControl: Send + Sync + 'static {
+    /// Returns the kind and the place of the inbox.
+    fn info(&self) -> InboxInfo;
+
     fn stats(&self) -> Stats;
 
     /// Starts to drain at the first poll.
@@ -134,7 +138,22 @@ impl Handle {
     ///
     /// Once the future has been polled, the inbox refuses new events even if the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
+        let control = Arc::clone(&self.control);
+        async move {
+            telemetry::draining(control.stats().in_flight());
+            let drained = control.drain(within).await;
+            telemetry::drained(drained.remaining);
+            drained
+        }
+    }
+
+    /// Drains without log lines, for a handle that logs the drain.
+    pub(crate) fn drain_silently(&self, within: Duration) -> BoxFuture<Drained> {
         Arc::clone(&self.control).drain(within)
+    }
+
+    pub(crate) fn info(&self) -> InboxInfo {
+        self.control.info()
     }
 
     /// Waits until every accepted event has ended. Meanwhile, the inbox accepts new events.

@@ -4,6 +4,7 @@ mod dead_letters;
 mod handle;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod inbox;
+mod inbox_info;
 mod into_inbox;
 #[cfg(feature = "jetstream")]
 mod jetstream;
@@ -16,6 +17,7 @@ pub use self::dead_letters::DeadLetters;
 pub(crate) use self::handle::InboxControl;
 pub use self::handle::{Drained, Handle};
 pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
+pub(crate) use self::inbox_info::InboxInfo;
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]
 pub use self::jetstream::{

@@ -30,6 +30,15 @@ impl Outcome {
         matches!(self, Self::Handled)
     }
 
+    /// Returns whether another attempt may succeed.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Handled | Self::Mismatched(_) => false,
+            Self::Failed(error) => !error.is_permanent(),
+            Self::Panicked(_) | Self::TimedOut | Self::Dropped => true,
+        }
+    }
+
     /// Returns the outcome's name, one or two words. The name contains no text from the handler.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::catch_panic::{CatchPanic, PanicMessage};
 use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
+use crate::telemetry::RouteSpan;
 
 /// The future of [`EventRouter`](crate::EventRouter). Completes when all handlers of the event have
 /// finished.
@@ -38,6 +39,7 @@ pub(super) enum Runs {
 /// The run of one handler. Completes with the handler's index in the router run and its outcome.
 pub(super) struct Run {
     index: usize,
+    span: RouteSpan,
     future: CatchPanic<BoxFuture<Outcome>>,
 }
 
@@ -97,7 +99,7 @@ impl RouterFuture {
     }
 
     fn cancel(&self, mut run: Run) {
-        let outcome = match Pin::new(&mut run.future).cancel() {
+        let outcome = match run.cancel() {
             Ok(()) => Outcome::TimedOut,
             Err(panic) => Outcome::Panicked(panic),
         };
@@ -131,11 +133,17 @@ impl Runs {
 }
 
 impl Run {
-    pub(super) fn new(index: usize, future: BoxFuture<Outcome>) -> Self {
+    pub(super) fn new(index: usize, span: RouteSpan, future: BoxFuture<Outcome>) -> Self {
         Self {
             index,
+            span,
             future: CatchPanic::new(future),
         }
+    }
+
+    /// Drops the handler's future now, in the route's span.
+    fn cancel(&mut self) -> Result<(), PanicMessage> {
+        self.span.in_scope(|| Pin::new(&mut self.future).cancel())
     }
 }
 
@@ -143,12 +151,15 @@ impl Future for Run {
     type Output = (usize, Outcome);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let index = self.index;
-        Pin::new(&mut self.future)
-            .poll(cx)
-            .map(|end: Result<Outcome, PanicMessage>| {
-                (index, end.unwrap_or_else(Outcome::Panicked))
-            })
+        let run = &mut *self;
+        let end = run.span.in_scope(|| Pin::new(&mut run.future).poll(cx));
+        end.map(|end| (self.index, end.unwrap_or_else(Outcome::Panicked)))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.cancel();
     }
 }
 

@@ -9,6 +9,7 @@ use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventType};
 use crate::outcome::{AttemptState, Outcome};
+use crate::telemetry::RouteSpan;
 
 /// The routes of a router, and the table that finds them.
 #[derive(Clone, Debug, Default)]
@@ -180,12 +181,15 @@ fn start<'a>(
     let run = attempt_state.start(routes.clone().map(|each| &each.route.name), matched);
     let expired = attempt_state.is_expired();
     let runs = routes.enumerate().filter_map(|(index, each)| {
+        let span = RouteSpan::open(&each.route.name);
         let started = match expired {
             true => Err(Outcome::TimedOut),
-            false => catch_panic(|| each.handler.run(event.clone())).map_err(Outcome::Panicked),
+            false => span
+                .in_scope(|| catch_panic(|| each.handler.run(event.clone())))
+                .map_err(Outcome::Panicked),
         };
         started
-            .map(|future| Run::new(index, future))
+            .map(|future| Run::new(index, span, future))
             .map_err(|outcome| attempt_state.record(run, index, outcome))
             .ok()
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::error::Error;
-use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl, InboxInfo};
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
@@ -15,6 +15,10 @@ pub(super) struct ReceiverControl {
 }
 
 impl InboxControl for ReceiverControl {
+    fn info(&self) -> InboxInfo {
+        self.inbox.info()
+    }
+
     fn stats(&self) -> Stats {
         let mut stats = self.inbox.stats();
         self.counters.add_to(&mut stats);
@@ -22,7 +26,7 @@ impl InboxControl for ReceiverControl {
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
-        Box::pin(self.inbox.drain(within))
+        self.inbox.drain_silently(within)
     }
 
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {

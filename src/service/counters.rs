@@ -1,8 +1,8 @@
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::reason::RejectionReason;
 use crate::delivery::Stats;
-use crate::telemetry;
+use crate::telemetry::{self, PathMiss};
 
 /// The counts of a receiver's rejections.
 #[derive(Debug, Default)]
@@ -13,14 +13,30 @@ pub(super) struct Counters {
     rejected: AtomicU64,
     /// Not added to [`Stats`], because the inbox counts its own refusals.
     refused: AtomicU64,
+    started: AtomicBool,
     warned_unverified: AtomicBool,
+    /// A bit for each [`PathMiss`] that was logged.
+    path_misses: AtomicU8,
 }
 
 impl Counters {
-    /// Logs a warning, once, that the receiver doesn't verify requests.
-    pub(super) fn warn_unverified(&self) {
+    /// Returns true once.
+    pub(super) fn start(&self) -> bool {
         // Load before the swap, because axum calls `Layer::layer` for each request until
         // `with_state`.
+        let started = &self.started;
+        !started.load(Ordering::Relaxed) && !started.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns true once for each kind of difference.
+    pub(super) fn miss(&self, miss: PathMiss) -> bool {
+        let (misses, bit) = (&self.path_misses, 1 << miss as u8);
+        misses.load(Ordering::Relaxed) & bit == 0
+            && misses.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Logs a warning, once, that the receiver doesn't verify requests.
+    pub(super) fn warn_unverified(&self) {
         let warned = &self.warned_unverified;
         if !warned.load(Ordering::Relaxed) && !warned.swap(true, Ordering::Relaxed) {
             telemetry::verify_missing();

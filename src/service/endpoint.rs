@@ -54,7 +54,7 @@ impl<I: Inbox> Endpoint<I> {
     }
 
     pub(super) fn over(receiver: Arc<Receiver<I>>) -> Self {
-        receiver.warn_if_unverified();
+        receiver.start(None);
         Self { receiver }
     }
 

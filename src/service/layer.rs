@@ -296,7 +296,7 @@ impl<S, I: Inbox> Layer<S> for WebhookLayer<I> {
     type Service = Webhook<S, I>;
 
     fn layer(&self, inner: S) -> Webhook<S, I> {
-        self.receiver.warn_if_unverified();
+        self.receiver.start(Some(&self.path));
         Webhook::new(inner, Arc::clone(&self.path), Arc::clone(&self.receiver))
     }
 }

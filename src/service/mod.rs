@@ -13,6 +13,7 @@ mod endpoint;
 mod future;
 mod head;
 mod layer;
+mod path_miss;
 mod reason;
 mod receive;
 mod rejection;

@@ -3,7 +3,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body::Body;
 
 use super::budget::{Budget, Permit};
@@ -12,6 +12,7 @@ use super::control::ReceiverControl;
 use super::counters::Counters;
 use super::deadline::Deadline;
 use super::head;
+use super::path_miss::path_miss;
 use super::reason::RejectionReason;
 use super::rejection::Rejection;
 use super::reply::Reply;
@@ -52,9 +53,42 @@ impl<I: Inbox> Receiver<I> {
         }))
     }
 
-    pub(super) fn warn_if_unverified(&self) {
+    /// Logs the start of a layer or of an endpoint. An endpoint has no path.
+    pub(super) fn start(&self, path: Option<&str>) {
+        if self.counters.start() {
+            let info = self.inbox.handle().info();
+            let routes = self
+                .settings
+                .router
+                .as_ref()
+                .map(|router| router.routes().len());
+            telemetry::receiver_started(
+                path,
+                info.kind,
+                info.location.as_deref(),
+                routes,
+                info.recovered,
+            );
+            if routes == Some(0) {
+                telemetry::router_without_routes();
+            }
+        }
         if self.settings.verify.is_none() {
             self.counters.warn_unverified();
+        }
+    }
+
+    /// Warns of a request that passes through, if it probably is a webhook whose path was changed.
+    ///
+    /// Only POST requests get here, because other requests must cost nothing.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn examine_path(&self, own: &str, other: &str, headers: &HeaderMap) {
+        if let Some(miss) = path_miss(own, other)
+            && head::is_json(headers)
+            && self.counters.miss(miss)
+        {
+            telemetry::path_missed(miss, own, other);
         }
     }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
@@ -53,6 +53,10 @@ where
         if request.uri().path() == &*self.path {
             ResponseFuture::webhook(Box::pin(self.receiver.receive(request)))
         } else {
+            if request.method() == Method::POST {
+                let (path, headers) = (request.uri().path(), request.headers());
+                self.receiver.examine_path(&self.path, path, headers);
+            }
             ResponseFuture::inner(self.inner.call(request))
         }
     }

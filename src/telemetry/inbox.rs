@@ -10,6 +10,16 @@ pub(crate) fn event_duplicate(event_id: &str, event_type: &str) {
     log!(debug, event_id, event_type, "duplicate event");
 }
 
+/// Reports that a drain begins. `in_flight` events haven't ended.
+pub(crate) fn draining(in_flight: u64) {
+    log!(info, in_flight, "draining");
+}
+
+/// Reports that a drain has ended, or has reached its time limit. `remaining` events haven't ended.
+pub(crate) fn drained(remaining: u64) {
+    log!(info, remaining, "drained");
+}
+
 /// Reports the first id that the inbox forgets before the id's window ends, because the inbox remembers too many ids.
 pub(crate) fn ids_forgotten_early() {
     log!(

@@ -1,5 +1,10 @@
 use std::time::Duration;
 
+/// Reports that a worker starts to pull events.
+pub(crate) fn worker_started(group: &str, stream: &str, routes: usize) {
+    log!(info, group, stream, routes, "worker started");
+}
+
 /// Reports that an operation of a worker is failing, for one route or for all routes. `cause` concerns the server or the
 /// connection.
 pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration) {

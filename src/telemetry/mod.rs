@@ -9,24 +9,30 @@
 #[macro_use]
 mod log;
 
+mod adopt;
 mod delivery;
 mod inbox;
 mod jetstream;
+mod one_line;
 mod receiver;
 mod router;
 mod span;
 
+pub(crate) use self::adopt::AdoptTraceparent;
 pub(crate) use self::delivery::{
-    AttemptInfo, attempt_finished, event_dead_lettered, event_finished, hook_panicked,
-    route_finished,
+    DeadLetterInfo, FailedAttempt, FailureText, attempt_failed, event_dead_lettered, event_handled,
+    event_unhandled, hook_panicked, route_handled, routes_never_match,
 };
 pub(crate) use self::inbox::{
-    event_accepted, event_duplicate, ids_forgotten_early, inbox_corrupt, inbox_failing,
-    inbox_recovered, inbox_wal_missing,
+    drained, draining, event_accepted, event_duplicate, ids_forgotten_early, inbox_corrupt,
+    inbox_failing, inbox_recovered, inbox_wal_missing,
 };
 pub(crate) use self::jetstream::{
     consumer_recreated, events_delayed, fallback_without_events, worker_recovered, worker_stalled,
+    worker_started,
 };
-pub(crate) use self::receiver::{verify_missing, webhook_rejected};
-pub(crate) use self::router::undocumented_pattern;
-pub(crate) use self::span::ParentSpan;
+pub(crate) use self::receiver::{
+    PathMiss, path_missed, receiver_started, verify_missing, webhook_rejected,
+};
+pub(crate) use self::router::{router_without_routes, undocumented_pattern};
+pub(crate) use self::span::{AttemptId, AttemptSpan, ParentSpan, RouteSpan};

@@ -1,67 +1,82 @@
 use std::fmt;
 
 #[cfg(feature = "tracing")]
+use tracing::Span;
+#[cfg(feature = "tracing")]
 use tracing::instrument::Instrument;
 
+use super::adopt::AdoptTraceparent;
 #[cfg(feature = "tracing")]
 use super::log::TARGET;
 #[cfg(feature = "tracing")]
 use crate::catch_panic::catch_panic;
 
-/// The span in which an event was accepted. The spans of the event's attempts are its children.
-pub(crate) struct ParentSpan {
-    #[cfg(feature = "tracing")]
-    span: tracing::Span,
+/// The event and the number of an attempt, for the attempt's span.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptId<'a> {
+    pub(crate) event_id: &'a str,
+    pub(crate) event_type: &'a str,
+    pub(crate) traceparent: Option<&'a str>,
+    /// The number of the attempt, from 1.
+    pub(crate) attempt: u32,
 }
 
-/// The span of one attempt.
-pub(crate) struct AttemptSpan {
-    #[cfg(feature = "tracing")]
-    span: tracing::Span,
-}
+/// The span in which an event was accepted. The spans of the event's attempts are its children.
+pub(crate) struct ParentSpan(SafeSpan);
+
+/// The span of one attempt. Each line of an attempt has the event's id and type from this span.
+pub(crate) struct AttemptSpan(SafeSpan);
+
+/// The span of one route in one attempt.
+pub(crate) struct RouteSpan(SafeSpan);
 
 impl ParentSpan {
-    /// Returns the current span.
-    pub(crate) fn current() -> Self {
-        Self {
-            #[cfg(feature = "tracing")]
-            span: or_none(tracing::Span::current),
+    /// Returns the current span. If `adopt` adds the attempts to the event's stored trace, returns an empty span.
+    ///
+    /// A span ends with its last child, so the request's span would last until the event's last attempt.
+    pub(crate) fn current(adopt: &AdoptTraceparent, traceparent: Option<&str>) -> Self {
+        if adopt.is_set() && traceparent.is_some() {
+            return Self::none();
         }
+        Self(SafeSpan {
+            #[cfg(feature = "tracing")]
+            span: or_none(Span::current),
+        })
     }
 
     /// Returns an empty span, for an event that didn't arrive in a request to this process.
     pub(crate) fn none() -> Self {
-        Self {
-            #[cfg(feature = "tracing")]
-            span: tracing::Span::none(),
-        }
+        Self(SafeSpan::none())
     }
 
     /// Opens the span of an attempt at the event.
-    pub(crate) fn attempt(&self, event_id: &str, event_type: &str) -> AttemptSpan {
-        AttemptSpan {
+    ///
+    /// The span has the level of errors. So a filter that lets any line of this crate pass also lets the span pass, and no
+    /// line lacks its event.
+    pub(crate) fn attempt(&self, id: &AttemptId<'_>, adopt: &AdoptTraceparent) -> AttemptSpan {
+        AttemptSpan(SafeSpan {
             #[cfg(feature = "tracing")]
             span: or_none(|| {
-                let span = tracing::debug_span!(target: TARGET, parent: &self.span, "attempt", event_type, event_id);
-                // If a filter disables the attempt's span, handlers still log in the request's span.
+                let AttemptId {
+                    event_id,
+                    event_type,
+                    traceparent,
+                    attempt,
+                } = *id;
+                let parent = &self.0.span;
+                let span = tracing::error_span!(target: TARGET, parent: parent, "attempt", event_id, event_type, attempt);
                 if span.is_disabled() {
-                    self.span.clone()
-                } else {
-                    span
+                    // Handlers still log in the request's span.
+                    return parent.clone();
                 }
+                if parent.is_none()
+                    && let Some(traceparent) = traceparent
+                {
+                    adopt.call(&span, traceparent);
+                }
+                span
             }),
-        }
-    }
-}
-
-/// Catches a panic of the user's subscriber when the span closes.
-impl Drop for ParentSpan {
-    fn drop(&mut self) {
-        #[cfg(feature = "tracing")]
-        {
-            let span = std::mem::replace(&mut self.span, tracing::Span::none());
-            let _ = catch_panic(|| drop(span));
-        }
+        })
     }
 }
 
@@ -69,15 +84,76 @@ impl AttemptSpan {
     /// Enters the span whenever `attempt` is polled or dropped.
     pub(crate) fn instrument<F: Future>(self, attempt: F) -> impl Future<Output = F::Output> {
         #[cfg(feature = "tracing")]
-        let attempt = attempt.instrument(self.span);
+        let attempt = attempt.instrument(self.0.into_inner());
         attempt
+    }
+
+    /// Runs `code`, which doesn't panic, in the span.
+    pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+        self.0.in_scope(code)
+    }
+}
+
+impl RouteSpan {
+    /// Opens the span of a route in the current span.
+    pub(crate) fn open(route: &str) -> Self {
+        Self(SafeSpan {
+            #[cfg(feature = "tracing")]
+            span: or_none(|| tracing::error_span!(target: TARGET, "route", route)),
+        })
+    }
+
+    /// Runs `code`, which doesn't panic, in the span.
+    pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+        self.0.in_scope(code)
+    }
+}
+
+/// A span whose subscriber may panic in any callback.
+struct SafeSpan {
+    #[cfg(feature = "tracing")]
+    span: Span,
+}
+
+impl SafeSpan {
+    fn none() -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: Span::none(),
+        }
+    }
+
+    #[cfg(feature = "tracing")]
+    fn into_inner(mut self) -> Span {
+        std::mem::replace(&mut self.span, Span::none())
+    }
+
+    fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "tracing")]
+        if !self.span.is_disabled() {
+            let entered = catch_panic(|| self.span.enter());
+            let value = code();
+            let _ = catch_panic(|| drop(entered));
+            return value;
+        }
+        code()
+    }
+}
+
+impl Drop for SafeSpan {
+    fn drop(&mut self) {
+        #[cfg(feature = "tracing")]
+        if !self.span.is_none() {
+            let span = std::mem::replace(&mut self.span, Span::none());
+            let _ = catch_panic(|| drop(span));
+        }
     }
 }
 
 /// Calls `open` and returns its span, or an empty span if the user's subscriber panics.
 #[cfg(feature = "tracing")]
-fn or_none(open: impl FnOnce() -> tracing::Span) -> tracing::Span {
-    catch_panic(open).unwrap_or_else(|_| tracing::Span::none())
+fn or_none(open: impl FnOnce() -> Span) -> Span {
+    catch_panic(open).unwrap_or_else(|_| Span::none())
 }
 
 impl fmt::Debug for ParentSpan {

@@ -348,8 +348,8 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
     // Every message was logged, so the assertions above checked real output.
     for (text, times) in [
         ("event accepted", 4),
-        ("route failed", 3),
-        ("outcome=\"unhandled\"", 1),
+        ("attempt failed", 3),
+        ("event unhandled", 1),
         ("webhook rejected", 13),
     ] {
         assert_eq!(log.matches(text).count(), times, "{text} in {log}");

@@ -1,5 +1,7 @@
 //! Logs and spans: the request's span is the parent of its event's attempts, and no secret is logged.
 
+use std::time::Duration;
+
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     DeliverySettings, Event, EventRouter, HandlerError, Inbox, MemoryInbox, RetryPolicy,
@@ -22,23 +24,80 @@ fn talkative() -> EventRouter {
 }
 
 #[tokio::test]
-async fn a_handler_logs_in_the_span_of_its_request() {
-    let (log, _guard) = capture("debug");
+async fn a_handler_logs_in_the_spans_of_its_request_its_attempt_and_its_route() {
+    let (log, _guard) = capture("info");
     deliver(
         &MemoryInbox::new(talkative()),
         &MockRequest::event("account.updated").message_id("m-1"),
     )
     .await;
     let line = log.line("the handler ran");
+    let spans = "request{number=7}:\
+        attempt{event_id=\"m-1\" event_type=\"account.updated\" attempt=1}:\
+        route{route=\"account.updated\"}:";
+    assert!(line.contains(spans), "{line}");
+}
+
+#[tokio::test]
+async fn each_route_has_its_own_span_and_no_span_stays_open() {
+    let (log, _guard) = capture("info");
+    let router = talkative()
+        .on_prefix("account", |_: Event| async {
+            tokio::task::yield_now().await;
+            tracing::info!("the second handler ran");
+        })
+        .named("second");
+    deliver(
+        &MemoryInbox::new(router),
+        &MockRequest::event("account.updated"),
+    )
+    .await;
+    tracing::info!("afterwards");
+    let (first, second) = (
+        log.line("the handler ran"),
+        log.line("the second handler ran"),
+    );
     assert!(
-        line.contains("request{number=7}:attempt{event_type=\"account.updated\" event_id=\"m-1\"}"),
+        first.contains(":route{route=\"account.updated\"}: "),
+        "{first}"
+    );
+    assert!(second.contains(":route{route=\"second\"}: "), "{second}");
+    let line = log.line("afterwards");
+    assert!(
+        !line.contains("attempt{") && !line.contains("route{"),
+        "{line}"
+    );
+}
+
+/// A handler's guard, which logs when the handler is dropped.
+struct LogsOnDrop;
+
+impl Drop for LogsOnDrop {
+    fn drop(&mut self) {
+        tracing::info!("the handler was dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_times_out_is_dropped_in_the_span_of_its_route() {
+    let (log, _guard) = capture("info");
+    let router = EventRouter::new().on("account.updated", |_: Event| async {
+        let _guard = LogsOnDrop;
+        std::future::pending::<()>().await;
+    });
+    let delivery = DeliverySettings::new().retry(RetryPolicy::no_retry());
+    let inbox = MemoryInbox::builder().delivery(delivery).build(router);
+    deliver(&inbox, &MockRequest::event("account.updated")).await;
+    let line = log.line("the handler was dropped");
+    assert!(
+        line.contains(":route{route=\"account.updated\"}: "),
         "{line}"
     );
 }
 
 #[tokio::test]
-async fn a_filter_that_disables_the_attempts_span_keeps_the_requests_span() {
-    let (log, _guard) = capture("warn,memory=info");
+async fn a_filter_that_disables_this_crate_keeps_the_requests_span() {
+    let (log, _guard) = capture("botisimo_webhooks=off,memory=info");
     deliver(
         &MemoryInbox::new(talkative()),
         &MockRequest::event("account.updated"),
@@ -49,6 +108,50 @@ async fn a_filter_that_disables_the_attempts_span_keeps_the_requests_span() {
         line.contains("request{number=7}:") && !line.contains("attempt{"),
         "{line}"
     );
+}
+
+#[tokio::test]
+async fn a_line_of_an_attempt_names_its_event_whatever_the_filter() {
+    for filter in ["botisimo_webhooks=warn", "info", "trace"] {
+        let (log, _guard) = capture(filter);
+        let delivery = DeliverySettings::new().retry(RetryPolicy::no_retry());
+        let inbox = MemoryInbox::builder().delivery(delivery).build(failing());
+        deliver(
+            &inbox,
+            &MockRequest::event("account.updated").message_id("m-1"),
+        )
+        .await;
+        let line = log.line("route=\"fails\"");
+        assert!(line.contains("event_id=\"m-1\""), "{filter}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn no_line_names_its_event_twice() {
+    let (log, _guard) = capture("trace");
+    let delivery = DeliverySettings::new().retry(
+        RetryPolicy::new()
+            .max_attempts(2)
+            .initial_delay(Duration::ZERO),
+    );
+    let inbox = MemoryInbox::builder().delivery(delivery).build(failing());
+    let endpoint = botisimo_webhooks::Endpoint::new(inbox.clone());
+    for event_type in ["account.updated", "account.updated", "account.created"] {
+        let id = format!("of {event_type}");
+        let request = MockRequest::event(event_type).message_id(id).build();
+        let request: http::Request<http_body_util::Full<bytes::Bytes>> = request;
+        let call = tower::ServiceExt::oneshot(endpoint.clone(), request);
+        assert_eq!(call.await.unwrap().status(), 200);
+        inbox.handle().wait_idle().await;
+    }
+    let lines = log.lines();
+    let of_events = lines.iter().filter(|line| line.contains("event_id"));
+    assert!(of_events.clone().count() > 10, "{lines:?}");
+    for line in of_events {
+        for field in ["event_id=", "event_type=", "of account."] {
+            assert_eq!(line.matches(field).count(), 1, "{field} in {line}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -121,10 +224,16 @@ async fn with_redact_handler_errors_the_warning_of_a_failed_route_has_no_error_t
     )
     .await;
     for (route, outcome) in [
-        ("fails", "failed"),
-        ("panics", "panicked"),
-        ("typed", "mismatched: `data` doesn't fit: invalid type"),
-        ("decodes", "failed: `data` doesn't fit: invalid type"),
+        ("fails", "outcome=\"failed\""),
+        ("panics", "outcome=\"panicked\""),
+        (
+            "typed",
+            "outcome=\"mismatched\" max_attempts=1 error=`data` doesn't fit: invalid type",
+        ),
+        (
+            "decodes",
+            "outcome=\"failed\" max_attempts=1 error=`data` doesn't fit: invalid type",
+        ),
     ] {
         let line = log.line(&format!("route=\"{route}\""));
         assert!(line.contains("WARN") && line.contains(outcome), "{line}");

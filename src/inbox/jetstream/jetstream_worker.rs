@@ -10,6 +10,7 @@ use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
+use crate::telemetry;
 
 /// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
 ///
@@ -141,6 +142,7 @@ impl JetStreamWorker {
 }
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
+    telemetry::draining(inner.stats().running);
     inner.drain();
     let sleep = inner.executor.runtime.sleep(within);
     let idle = Box::pin(async {
@@ -149,10 +151,12 @@ async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
         // Returned events are on their way to the server and no longer count as remaining.
         let _ = inner.consumers.context.client().flush().await;
     });
-    match select(idle, sleep).await {
+    let drained = match select(idle, sleep).await {
         Either::Left(_) => Drained::new(0),
         Either::Right(_) => Drained::new(inner.stats().running),
-    }
+    };
+    telemetry::drained(drained.remaining);
+    drained
 }
 
 impl fmt::Debug for JetStreamWorker {

@@ -190,9 +190,7 @@ impl MessageTask {
             key: None,
             event: event.clone(),
         };
-        let span = job
-            .parent_span
-            .attempt(event.id(), event.event_type().as_str());
+        let span = executor.attempt_span(&job);
         let received_at = event.received_at();
         let next = span
             .instrument(async {

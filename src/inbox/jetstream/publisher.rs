@@ -22,7 +22,7 @@ use super::subjects::{Subjects, encoded};
 use crate::catch_panic::catch_panic;
 use crate::delivery::{Attempt, Stats};
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, Drained, InboxControl};
+use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo};
 use crate::runtime::{BoxFuture, Runtime, TokioRuntime};
 use crate::waiters::Waiters;
 
@@ -357,6 +357,14 @@ impl Drop for PublishPermit {
 }
 
 impl InboxControl for Publisher {
+    fn info(&self) -> InboxInfo {
+        InboxInfo {
+            kind: "jetstream",
+            location: Some(self.settings.stream_name().to_owned()),
+            recovered: None,
+        }
+    }
+
     fn stats(&self) -> Stats {
         let state = self.state();
         Stats {

@@ -249,7 +249,10 @@ impl JetStreamWorkerBuilder {
             counters: Mutex::default(),
             draining: watch::Sender::new(false),
         };
-        Ok(JetStreamWorker::start(Arc::new(inner), opened).await)
+        let (routes, inner) = (inner.routes.len(), Arc::new(inner));
+        let worker = JetStreamWorker::start(inner, opened).await;
+        telemetry::worker_started(&self.group, settings.stream_name(), routes);
+        Ok(worker)
     }
 
     /// Returns an error if a consumer's name could clash with another group's, if there is an ordering key, or if a setting names

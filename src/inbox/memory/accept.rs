@@ -4,14 +4,14 @@ use super::inner::MemoryInner;
 use crate::delivery::{Admission, Job, Progress, spawn};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted};
-use crate::telemetry::{self, ParentSpan};
+use crate::telemetry;
 
 impl MemoryInner {
     /// Puts an event into the queue, or refuses it.
     pub(super) fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
         // User code and the subscriber run before the lock is taken.
         let key = self.executor.settings.order.key(&event);
-        let parent_span = ParentSpan::current();
+        let parent_span = self.executor.parent_span(&event);
         let (id, now) = (self.fingerprints.of(event.id()), self.clock.now());
 
         let mut queue = self.queue();

@@ -7,11 +7,19 @@ use futures_util::future::{Either, select};
 use super::inner::MemoryInner;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
-use crate::inbox::{DeadLetterStore, Drained, InboxControl};
+use crate::inbox::{DeadLetterStore, Drained, InboxControl, InboxInfo};
 use crate::router::EventRouter;
 use crate::runtime::BoxFuture;
 
 impl InboxControl for MemoryInner {
+    fn info(&self) -> InboxInfo {
+        InboxInfo {
+            kind: "memory",
+            location: None,
+            recovered: None,
+        }
+    }
+
     fn stats(&self) -> Stats {
         self.queue().stats()
     }

@@ -195,7 +195,11 @@ impl SqliteInboxBuilder {
         let worker_pool = WorkerPool::new(self.delivery.inbox_concurrency());
         let window = Window::new(self.window, worker_pool);
         let (commands, received) = mpsc::channel();
+        let mut setup = self.setup;
+        setup.path = std::path::absolute(&setup.path)
+            .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
         let inner = Arc::new(Inner {
+            path: setup.path.clone(),
             commands,
             shared: Arc::new(Shared::new(admissions, window)),
             clock: Arc::new(Clock::new(Arc::clone(&runtime))),
@@ -203,9 +207,7 @@ impl SqliteInboxBuilder {
             executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
-        let (mut setup, weak) = (self.setup, Arc::downgrade(&inner));
-        setup.path = std::path::absolute(&setup.path)
-            .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
+        let weak = Arc::downgrade(&inner);
         let run = move || {
             match setup.open(&weak) {
                 // If the future was dropped, the inbox was dropped too, and `run` returns immediately.

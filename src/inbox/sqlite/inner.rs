@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,11 +17,11 @@ use crate::delivery::{
 };
 use crate::error::Error;
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl};
+use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo};
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Clock};
-use crate::telemetry::{self, ParentSpan};
+use crate::telemetry;
 
 /// How long an event waits after the runtime dropped its attempt.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 /// The state that the clones and handles of an inbox share. When this state is dropped, the writer ends and unlocks the
 /// file.
 pub(super) struct Inner {
+    pub(super) path: PathBuf,
     pub(super) commands: Sender<Command>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Arc<Clock>,
@@ -72,7 +74,7 @@ impl Inner {
     ) -> Result<Option<Accepted>, AcceptError> {
         let id = self.fingerprints.of(event.id());
         let key = self.executor.settings.order.key(&event);
-        let (parent_span, now) = (ParentSpan::current(), self.clock.now());
+        let (parent_span, now) = (self.executor.parent_span(&event), self.clock.now());
         let size = event.body().len();
         let mut state = self.shared.lock();
         let (command, forgot) = match state.admit(id, size, now)? {
@@ -192,6 +194,14 @@ impl JobSource for Inner {
 }
 
 impl InboxControl for Inner {
+    fn info(&self) -> InboxInfo {
+        InboxInfo {
+            kind: "sqlite",
+            location: Some(self.path.display().to_string()),
+            recovered: Some(self.stats().recovered),
+        }
+    }
+
     fn stats(&self) -> Stats {
         self.shared.lock().stats()
     }
