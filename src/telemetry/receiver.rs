@@ -57,7 +57,7 @@ pub(crate) fn path_missed(miss: PathMiss, path: &str, request_path: &str) {
         request_path = one_line::path(request_path),
         difference,
         cure,
-        "a request passed through, but its path is almost the webhooks' path"
+        "a request passed through, because its path differs from the layer's path"
     );
 }
 

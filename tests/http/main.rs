@@ -2,6 +2,8 @@
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
+#[cfg(feature = "tracing")]
+mod almost_the_path;
 mod answers;
 mod auto_traits;
 mod client_disconnect;

@@ -15,6 +15,10 @@ mod duplicates;
 mod hostile_code;
 #[cfg(feature = "tokio")]
 mod inbox;
+#[cfg(all(feature = "tokio", feature = "tracing"))]
+mod log_lines;
+#[cfg(all(feature = "tokio", feature = "tracing"))]
+mod open_telemetry;
 #[cfg(feature = "tokio")]
 mod ordering_key;
 mod other_runtime;

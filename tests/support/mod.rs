@@ -5,6 +5,8 @@
 pub(crate) mod contract;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;
+#[cfg(all(feature = "tokio", feature = "tracing"))]
+pub(crate) mod open_telemetry;
 pub(crate) mod panics;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
