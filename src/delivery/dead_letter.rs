@@ -14,7 +14,7 @@ use crate::runtime::to_millis;
 /// Inboxes keep dead letters. [`DeadLetters`](crate::DeadLetters) lists, replays and deletes them.
 #[derive(Clone)]
 pub struct DeadLetter {
-    id: u64,
+    pub(crate) id: u64,
     message_id: Arc<str>,
     content: Content,
     cause: Option<Arc<str>>,

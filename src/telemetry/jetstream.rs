@@ -5,19 +5,12 @@ pub(crate) fn worker_started(group: &str, stream: &str, routes: usize) {
     log!(info, group, stream, routes, "worker started");
 }
 
-/// Reports that an operation of a worker is failing, for one route or for all routes. `cause` concerns the server or the
-/// connection.
+/// Reports that a worker is stalled or late, in one route or in all routes. `cause` concerns the server or the connection.
 pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration) {
-    log!(
-        warn,
-        route,
-        cause,
-        ?lasted,
-        "the worker is stalled and retries"
-    );
+    log!(warn, route, cause, ?lasted, "the worker is stalled");
 }
 
-/// Reports that the operation works again.
+/// Reports that the worker isn't stalled any more.
 pub(crate) fn worker_recovered(route: Option<&str>, lasted: Duration) {
     log!(info, route, ?lasted, "the worker has recovered");
 }
@@ -31,16 +24,6 @@ pub(crate) fn consumer_recreated(route: &str, consumer: &str, sequence: u64, rea
         sequence,
         reason,
         "the worker recreated a consumer, which starts after the last event that its group finished"
-    );
-}
-
-/// Reports that a route's events are waiting longer than half of the stream's `max_age`.
-pub(crate) fn events_delayed(route: &str, waited: Duration) {
-    log!(
-        warn,
-        route,
-        ?waited,
-        "events are waiting longer than half of the stream's `max_age`: add workers before the stream deletes the events"
     );
 }
 

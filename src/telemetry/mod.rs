@@ -28,8 +28,7 @@ pub(crate) use self::inbox::{
     inbox_failing, inbox_recovered, inbox_wal_missing,
 };
 pub(crate) use self::jetstream::{
-    consumer_recreated, events_delayed, fallback_without_events, worker_recovered, worker_stalled,
-    worker_started,
+    consumer_recreated, fallback_without_events, worker_recovered, worker_stalled, worker_started,
 };
 pub(crate) use self::receiver::{
     PathMiss, path_missed, receiver_started, verify_missing, webhook_rejected,

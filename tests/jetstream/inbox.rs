@@ -271,28 +271,32 @@ async fn the_error_names_the_setting_of_a_stream_that_doesnt_fit() {
     type Spoil = fn(&mut Config);
     let cases: [(&str, Spoil); 13] = [
         ("", |_| {}),
-        ("subjects must be", |c| {
+        ("subjects is", |c| {
             c.subjects = vec!["botisimo.a.>".to_owned()];
         }),
-        ("subjects must be", |c| c.subjects.push("other".to_owned())),
-        ("retention must be limits", |c| {
+        ("subjects is", |c| c.subjects.push("other".to_owned())),
+        ("not Limits", |c| {
             c.retention = RetentionPolicy::Interest;
         }),
-        ("retention must be limits", |c| {
+        ("not Limits", |c| {
             c.retention = RetentionPolicy::WorkQueue;
         }),
-        ("discard must be new", |c| c.discard = DiscardPolicy::Old),
-        ("max_bytes must be set", |c| c.max_bytes = -1),
-        ("max_msgs_per_subject must be unlimited", |c| {
+        ("discard is Old, not New", |c| {
+            c.discard = DiscardPolicy::Old;
+        }),
+        ("max_bytes isn't set", |c| c.max_bytes = -1),
+        ("max_msgs_per_subject is 1, not unlimited", |c| {
             c.max_messages_per_subject = 1;
         }),
-        ("max_age must be set", |c| c.max_age = Duration::ZERO),
-        ("duplicate_window must be max_age", |c| {
+        ("max_age isn't set", |c| c.max_age = Duration::ZERO),
+        ("duplicate_window is", |c| {
             c.duplicate_window = DAY / 2;
         }),
-        ("storage must be file", |c| c.storage = StorageType::Memory),
-        ("no_ack must be off", |c| c.no_ack = true),
-        ("it must not mirror", |c| {
+        ("storage is Memory, not File", |c| {
+            c.storage = StorageType::Memory;
+        }),
+        ("no_ack is true, not false", |c| c.no_ack = true),
+        ("it mirrors another stream, has sources", |c| {
             c.sources = Some(vec![Source {
                 name: "elsewhere".to_owned(),
                 ..Source::default()
@@ -319,9 +323,7 @@ async fn the_error_names_the_setting_of_a_stream_that_doesnt_fit() {
     context.create_stream(good()).await.unwrap();
     let error = refusal(&context, StreamSettings::new().replicas(3)).await;
     assert!(
-        error
-            .to_string()
-            .contains("replicas must be at least 3, not 1"),
+        error.to_string().contains("replicas is 1, not at least 3"),
         "{error}"
     );
 }

@@ -521,17 +521,12 @@ async fn a_stream_changed_under_a_worker_is_warned_of_with_its_setting() {
     let mut changed = good.clone();
     changed.discard = DiscardPolicy::Old;
     context.update_stream(changed).await.unwrap();
-    stalled(&worker, None, "discard must be new, not Old").await;
+    stalled(&worker, None, "discard is Old, not New").await;
     send(&inbox, "a", "1").await;
     wait_idle(&worker, 2).await;
     context.update_stream(good).await.unwrap();
     recovered(&worker).await;
-    assert_eq!(
-        log.count("discard must be new, not Old"),
-        1,
-        "{}",
-        log.text()
-    );
+    assert_eq!(log.count("discard is Old, not New"), 1, "{}", log.text());
 }
 
 #[tokio::test]
@@ -648,7 +643,12 @@ async fn denied_checkpoints_are_warned_of_and_events_run() {
     server.reconfigure(&users(&["botisimo-checkpoint.>"])).await;
     send(&inbox, "a", "1").await;
     wait_idle(&worker, 2).await;
-    stalled(&worker, None, "the checkpoint can't be stored").await;
+    stalled(
+        &worker,
+        None,
+        "the stream BOTISIMO_CHECKPOINTS sent no acknowledgement",
+    )
+    .await;
     send(&inbox, "a", "2").await;
     wait_idle(&worker, 4).await;
     server.reconfigure(&users(&[])).await;
@@ -693,7 +693,7 @@ async fn without_a_stream_for_checkpoints_a_worker_starts_and_warns() {
     let runs = Runs::default();
     let worker = worker(&context).stream(existing());
     let worker = worker.start(two_routes(&runs)).await.unwrap();
-    stalled(&worker, None, "there is no stream BOTISIMO_CHECKPOINTS").await;
+    stalled(&worker, None, "the stream BOTISIMO_CHECKPOINTS is missing").await;
     send(&inbox, "a", "1").await;
     wait_idle(&worker, 2).await;
     assert_eq!(runs.count(), 2);
@@ -877,7 +877,7 @@ async fn a_full_stream_is_503_with_its_cause_and_recovers_when_there_is_room() {
     for _ in 0..3 {
         assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
     }
-    let cause = "the stream BOTISIMO doesn't accept events";
+    let cause = "the stream BOTISIMO doesn't accept messages";
     assert_eq!(log.count(cause), 1, "{}", log.text());
     context
         .get_stream("BOTISIMO")
@@ -975,7 +975,7 @@ async fn a_full_account_is_503_with_its_cause_and_recovers_when_there_is_room() 
     for _ in 0..3 {
         assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
     }
-    let cause = "the stream BOTISIMO doesn't accept events";
+    let cause = "the stream BOTISIMO doesn't accept messages";
     assert_eq!(log.count(cause), 1, "{}", log.text());
     server.reconfigure(&account("64MB")).await;
     until("the account has room", async || {

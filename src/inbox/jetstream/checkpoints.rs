@@ -1,18 +1,16 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{self, DeliverPolicy};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::Info;
 use tokio::sync::Notify;
 
 use super::StreamSettings;
-use super::finished::Finished;
-use super::stream::{failed, get_or_create, is_stream_missing};
+use super::connection::{Connection, failed, stored};
+use super::finished::{Finished, FinishedRecord};
+use super::stalls::Operation;
 use crate::error::Error;
 
 /// The minimum time between two records. A busy worker writes ten records a second.
@@ -28,9 +26,7 @@ const RANGE_BYTES: usize = 44;
 /// state of its worker. The group's state is the union of all records, so a record whose content is also in another record can be
 /// deleted.
 pub(super) struct Checkpoints {
-    context: Context,
-    config: Config,
-    create: bool,
+    connection: Arc<Connection>,
     /// The filter of the group's records, and the subject of this worker's record.
     filter: String,
     subject: String,
@@ -47,35 +43,25 @@ struct State {
     stream: u64,
     /// The positions of the consumers that the group has had, by name.
     positions: BTreeMap<String, Position>,
+    /// When the records were last read.
+    loaded: Option<Instant>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Position {
+#[derive(Default)]
+struct Position {
     /// When the consumer was created, in nanoseconds since the Unix epoch; 0 if unknown.
-    pub(super) created: u64,
-    pub(super) finished: Finished,
+    created: u64,
+    finished: Finished,
 }
 
 /// The stored form, as JSON: `State::stream`, and for each consumer `Position::created` and the finished events.
-type Record = (u64, BTreeMap<String, (u64, (u64, u64, Vec<(u64, u64)>))>);
+type Record = (u64, BTreeMap<String, (u64, FinishedRecord)>);
 
 impl Checkpoints {
-    pub(super) fn new(context: &Context, settings: &StreamSettings, group: &str) -> Self {
-        let prefix = format!("{}.{group}", settings.checkpoint_prefix());
+    pub(super) fn new(connection: Arc<Connection>, group: &str) -> Self {
+        let prefix = format!("{}-checkpoint.{group}", connection.settings.prefix);
         Self {
-            context: context.clone(),
-            config: Config {
-                name: settings.checkpoint_stream_name(),
-                subjects: vec![format!("{}.>", settings.checkpoint_prefix())],
-                retention: RetentionPolicy::Limits,
-                discard: DiscardPolicy::Old,
-                max_messages_per_subject: 1,
-                max_bytes: settings.checkpoint_byte_limit(),
-                storage: StorageType::File,
-                num_replicas: settings.replica_count(),
-                ..Config::default()
-            },
-            create: settings.creates(),
+            connection,
             filter: format!("{prefix}.*"),
             subject: format!("{prefix}.{:016x}", fastrand::u64(..)),
             state: Mutex::default(),
@@ -119,22 +105,23 @@ impl Checkpoints {
         self.state().stream
     }
 
-    /// Returns the position of a consumer, or `None` if the group never had the consumer.
-    pub(super) fn position(&self, consumer: &str) -> Option<Position> {
-        self.state().positions.get(consumer).cloned()
-    }
-
-    /// Returns the names of the consumers that the group has had.
-    pub(super) fn consumers(&self) -> Vec<String> {
-        self.state().positions.keys().cloned().collect()
+    /// Returns when a consumer was created, and the sequence up to which its events are finished. Returns `None` if the group never
+    /// had the consumer.
+    pub(super) fn position(&self, consumer: &str) -> Option<(u64, u64)> {
+        let state = self.state();
+        let position = state.positions.get(consumer)?;
+        Some((position.created, position.finished.floor()))
     }
 
     /// Records a consumer's position on the server, which includes the acknowledgements of all workers.
     pub(super) fn observe(&self, info: &consumer::Info) {
-        let created = nanos(SystemTime::from(info.created));
-        let floor = info.ack_floor.stream_sequence.max(begin(&info.config) - 1);
-        let known = self.position(&info.name);
-        if known.is_some_and(|known| known.created == created && known.finished.floor() >= floor) {
+        let created = created_at(info);
+        let floor = info
+            .ack_floor
+            .stream_sequence
+            .max(begin(&info.config).unwrap_or(1) - 1);
+        let position = self.position(&info.name);
+        if position.is_some_and(|(known, finished)| known == created && finished >= floor) {
             return;
         }
         self.change(|state| {
@@ -177,27 +164,45 @@ impl Checkpoints {
         });
     }
 
-    /// Reads the records of the other workers, and returns the sequences of the records.
-    pub(super) async fn load(&self) -> Result<Vec<u64>, Error> {
-        let stream = get_or_create(&self.context, self.config.clone(), self.create).await?;
-        let (mut from, mut loaded) = (1, Vec::new());
+    /// Reads the records of the other workers, unless they were read within `age`.
+    pub(super) async fn refresh(&self, age: Duration) {
+        let now = self.connection.runtime.now();
+        let loaded = self.state().loaded;
+        if loaded.is_none_or(|loaded| now.saturating_duration_since(loaded) >= age) {
+            self.load().await;
+        }
+    }
+
+    /// Reads the records of the other workers, and returns the sequences of the records. If that fails, the worker warns and
+    /// continues.
+    pub(super) async fn load(&self) -> Vec<u64> {
+        self.state().loaded = Some(self.connection.runtime.now());
+        self.read().await.unwrap_or_else(|error| {
+            let stalls = &self.connection.stalls;
+            stalls.report::<()>(None, Operation::StoreCheckpoint, &Err(error));
+            Vec::new()
+        })
+    }
+
+    async fn read(&self) -> Result<Vec<u64>, Error> {
+        let stream = self.connection.stream(StreamSettings::checkpoints).await?;
+        let (mut from, mut read) = (1, Vec::new());
         loop {
             let next = stream.get_first_raw_message_by_subject(&self.filter, from);
-            let message = match next.await {
-                Ok(message) => message,
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break,
-                Err(error) => return Err(failed("the checkpoints can't be read", error)),
+            let next = stored(next.await);
+            let next = next.map_err(|error| failed("the checkpoints can't be read", error))?;
+            let Some(message) = next else {
+                return Ok(read);
             };
             from = message.sequence.saturating_add(1);
             if *message.subject != *self.subject {
-                loaded.push(message.sequence);
+                read.push(message.sequence);
                 // If a record can't be read, a later version of this crate wrote it.
                 if let Ok(record) = serde_json::from_slice(&message.payload) {
                     self.merge(record);
                 }
             }
         }
-        Ok(loaded)
     }
 
     fn merge(&self, (stream, consumers): Record) {
@@ -207,36 +212,32 @@ impl Checkpoints {
                 let position = state.positions.entry(name).or_default();
                 if is_same {
                     position.created = position.created.max(created);
-                    position.finished.merge(&Finished::from_record(finished));
+                    position.finished.merge(finished);
                 }
             }
         });
     }
 
     /// Stores this worker's record, even without a change, and returns the record's size. An operator may have deleted the previous
-    /// record.
-    pub(super) async fn store(&self) -> Result<usize, Error> {
+    /// record. If that fails, the worker warns and continues.
+    pub(super) async fn store(&self) -> Option<usize> {
         let _guard = self.writing.lock().await;
-        let record = self.record();
-        let record = serde_json::to_vec(&record).expect("names and numbers are JSON");
+        let record = serde_json::to_vec(&self.record()).expect("names and numbers are JSON");
         let size = record.len();
-        let message = || PublishMessage::build().payload(record.clone().into());
-        let publish = async || {
-            let publish = self.context.send_publish(self.subject.clone(), message());
-            publish.await?.await
-        };
-        let mut published = publish().await;
-        if is_stream_missing(&published) {
-            get_or_create(&self.context, self.config.clone(), self.create).await?;
-            published = publish().await;
-        }
-        published.map_err(|error| failed("the checkpoint can't be stored", error))?;
-        Ok(size)
+        let (connection, config) = (&self.connection, StreamSettings::checkpoints);
+        let message = PublishMessage::build().payload(record.into());
+        let stored = connection.publish(config, self.subject.clone(), message);
+        let stored = stored
+            .await
+            .map_err(|error| connection.unpublished(config, error));
+        let operation = Operation::StoreCheckpoint;
+        connection.stalls.report(None, operation, &stored);
+        stored.is_ok().then_some(size)
     }
 
     fn record(&self) -> Record {
         let state = self.state();
-        let room = self.context.client().max_payload() / 2 / RANGE_BYTES;
+        let room = self.connection.context.client().max_payload() / 2 / RANGE_BYTES;
         let most = room / state.positions.len().max(1);
         let consumers = state.positions.iter().map(|(name, position)| {
             let finished = position.finished.to_record(most);
@@ -247,7 +248,7 @@ impl Checkpoints {
 
     /// Deletes other workers' records whose positions are already in this worker's record.
     pub(super) async fn delete(&self, sequences: Vec<u64>) {
-        let Ok(stream) = self.context.get_stream(&self.config.name).await else {
+        let Ok(stream) = self.connection.stream(StreamSettings::checkpoints).await else {
             return;
         };
         for sequence in sequences {
@@ -257,11 +258,12 @@ impl Checkpoints {
     }
 }
 
-/// Returns the first sequence that a consumer delivers, or 1 if the consumer's configuration doesn't contain a start sequence.
-pub(super) fn begin(config: &consumer::Config) -> u64 {
+/// Returns the first sequence that a consumer delivers, or `None` if the consumer's configuration doesn't say so.
+pub(super) fn begin(config: &consumer::Config) -> Option<u64> {
     match config.deliver_policy {
-        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.max(1),
-        _ => 1,
+        DeliverPolicy::All => Some(1),
+        DeliverPolicy::ByStartSequence { start_sequence } => Some(start_sequence.max(1)),
+        _ => None,
     }
 }
 

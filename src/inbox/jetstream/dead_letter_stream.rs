@@ -1,25 +1,21 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use async_nats::error;
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
-};
+use async_nats::jetstream::stream::{Config, LastRawMessageError, Stream};
 use bytes::Bytes;
 
 use super::StreamSettings;
-use super::headers::{self, DeadLetterHeaders, StoredHeaders};
-use super::stream::{failed, get_or_create, is_stream_missing, server_time};
+use super::connection::{Connection, failed, stored};
+use super::headers;
+use super::route_consumer::RouteConsumer;
 use super::subjects::Subjects;
-use crate::delivery::{DeadLetter, Progress};
+use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
-use crate::runtime::to_millis;
+use crate::inbox::DeadLetterStore;
+use crate::router::Pattern;
+use crate::runtime::{BoxFuture, to_millis};
 
 /// Replaces the event type in the subject if the body can't be decoded. No encoded segment equals `=undecoded`.
 const UNDECODED: &str = "=undecoded.$";
@@ -29,306 +25,246 @@ const MIN_HEADERS: usize = 512;
 
 /// The stream of dead letters, as one group sees it.
 pub(super) struct DeadLetterStream {
-    context: Context,
-    stream: Stream,
-    create: bool,
-    /// The maximum size of a message in the stream, in bytes.
-    limit: AtomicUsize,
+    connection: Arc<Connection>,
+    /// The consumers of this worker. The worker can't replay letters of other consumers.
+    routes: Vec<Arc<RouteConsumer>>,
     /// The subjects of the group's letters.
     subjects: Subjects,
-    /// The subjects of replays.
-    events: Subjects,
-    events_stream: String,
     group: String,
-    /// The consumers of this worker. The worker can't replay letters of other consumers.
-    consumers: Vec<String>,
     replayed: AtomicU64,
 }
 
-/// The event of a letter.
-pub(super) enum LetterBody {
-    Event(Event),
-    /// A body that can't be decoded, and its `messageId`.
-    Undecoded(String, Option<String>),
-}
-
-/// A letter to store.
-pub(super) struct NewLetter<'a> {
-    body: &'a LetterBody,
-    consumer: &'a str,
-    sequence: u64,
-    received_at: SystemTime,
-    dead_lettered_at: SystemTime,
-    progress: &'a Progress,
-    cause: Option<String>,
-}
-
-impl<'a> NewLetter<'a> {
-    pub(super) fn new(
-        body: &'a LetterBody,
-        received_at: SystemTime,
-        progress: &'a Progress,
-        cause: Option<String>,
-    ) -> Self {
-        Self {
-            body,
-            consumer: "",
-            sequence: 0,
-            received_at,
-            dead_lettered_at: received_at,
-            progress,
-            cause,
-        }
-    }
-
-    /// Sets the origin and the time of the letter. Even if the clock was set back, the letter isn't dated before its event.
-    pub(super) fn of(mut self, consumer: &'a str, sequence: u64, now: SystemTime) -> Self {
-        (self.consumer, self.sequence) = (consumer, sequence);
-        self.dead_lettered_at = now.max(self.received_at);
-        self
-    }
-}
-
-/// A stored letter with its headers.
-pub(super) struct StoredLetter {
-    pub(super) letter: DeadLetter,
+/// A stored letter.
+struct StoredLetter {
+    letter: DeadLetter,
+    consumer: String,
     /// The time when the letter was stored, by the server's clock.
-    pub(super) stored_at: SystemTime,
-    headers: StoredHeaders,
+    stored_at: SystemTime,
 }
 
 impl DeadLetterStream {
-    pub(super) async fn open(
-        context: &Context,
-        settings: &StreamSettings,
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        routes: Vec<Arc<RouteConsumer>>,
         group: &str,
-        consumers: Vec<String>,
-    ) -> Result<Self, Error> {
-        let wanted = config(settings);
-        let stream = get_or_create(context, wanted.clone(), settings.creates()).await?;
-        let found = &stream.cached_info().config;
-        if !found.subjects.contains(&wanted.subjects[0])
-            || found.retention != wanted.retention
-            || found.no_ack
-            || found.sealed
-            || found.storage != wanted.storage
-            || found.num_replicas < wanted.num_replicas
-            || found.max_messages_per_subject > 0
-        {
-            let text = format!(
-                "the stream {} doesn't fit: its subjects must include {:?}, its retention must be limits, its storage \
-                 file, its replicas at least {}, without a limit per subject, and it must neither be sealed nor without \
-                 acknowledgements",
-                wanted.name, wanted.subjects[0], wanted.num_replicas
-            );
-            return Err(Error::new(ErrorKind::Inbox, text));
-        }
-        Ok(Self {
-            context: context.clone(),
-            limit: AtomicUsize::new(limit_of(&stream.cached_info().config)),
-            stream,
-            create: settings.creates(),
-            subjects: Subjects::new(format!("{}.{group}", settings.dead_prefix())),
-            events: settings.subjects(),
-            events_stream: settings.stream_name().to_owned(),
+    ) -> Self {
+        let prefix = format!("{}-dead.{group}", connection.settings.prefix);
+        Self {
+            connection,
+            routes,
+            subjects: Subjects::new(prefix),
             group: group.to_owned(),
-            consumers,
             replayed: AtomicU64::new(0),
-        })
+        }
     }
 
-    /// Returns the id of the last letter that is currently in the stream.
-    pub(super) async fn last_id(&self) -> Result<u64, Error> {
-        let info = self.stream.get_info().await;
-        let info = info.map_err(|error| failed("dead letters can't be counted", error))?;
-        Ok(info.state.last_sequence)
+    /// Returns the stream. If the stream doesn't exist and the settings say so, creates it.
+    pub(super) async fn stream(&self) -> Result<Stream, Error> {
+        self.connection.stream(StreamSettings::dead_letters).await
     }
 
-    /// Returns the current time by the server's clock.
-    pub(super) async fn server_time(&self) -> Option<SystemTime> {
-        server_time(&self.context, &self.stream.cached_info().config.name).await
-    }
-
-    /// Returns whether this worker has the letter's route.
-    pub(super) fn has_route_of(&self, stored: &StoredLetter) -> bool {
-        self.consumers.contains(&stored.headers.consumer)
-    }
-
+    /// Returns the number of letters that this worker replayed.
     pub(super) fn replayed(&self) -> u64 {
         // Nothing else depends on this count.
         self.replayed.load(Ordering::Relaxed)
     }
 
-    /// Stores a letter and returns it. If the body is too large, the letter is stored without it, and the cause says so.
-    pub(super) async fn store(&self, letter: &NewLetter<'_>) -> Result<DeadLetter, Error> {
-        let (subject, body, mut message_id) = match letter.body {
-            LetterBody::Event(event) => (self.subjects.of(event.event_type()), event.body(), None),
-            LetterBody::Undecoded(body, id) => {
-                let subject = self.subjects.all().replace('>', UNDECODED);
-                (subject, &**body, id.as_deref())
-            }
+    /// Stores the letter of the event with this sequence, and returns the stored letter. If the body is too large, the letter is
+    /// stored without it, and the cause says so.
+    pub(super) async fn store(
+        &self,
+        letter: &DeadLetter,
+        consumer: &str,
+        sequence: u64,
+    ) -> Result<DeadLetter, Error> {
+        // An operator may have deleted the stream or changed its limit.
+        let limit = limit_of(&self.stream().await?.cached_info().config);
+        let limit = limit.min(self.connection.context.client().max_payload());
+        let subject = match letter.event() {
+            Ok(event) => self.subjects.of(event.event_type()),
+            Err(_) => self.subjects.all().replace('>', UNDECODED),
         };
-        let (times, progress) = (
-            (letter.received_at, letter.dead_lettered_at),
-            letter.progress,
-        );
-        let id = format!(
-            "{}.{}.{}",
-            letter.consumer,
-            letter.sequence,
-            to_millis(times.0)
-        );
-        let limit = self.limit.load(Ordering::Relaxed);
-        let limit = limit.min(self.context.client().max_payload());
+        let id = format!("{consumer}.{sequence}.{}", to_millis(letter.received_at()));
         // The id also goes into a header.
         let beside = id.len() + 64;
-        let is_too_large = body.len() + beside + MIN_HEADERS > limit;
-        let (body, cause) = if is_too_large {
-            if let LetterBody::Event(event) = letter.body {
-                message_id = Some(event.id());
-            }
-            ("", Some(without_body(letter, body.len(), limit)))
-        } else {
-            (body, letter.cause.clone())
+        let mut letter = match letter.body().len() + beside + MIN_HEADERS > limit {
+            true => without_body(letter, limit),
+            false => letter.clone(),
         };
-        let headers = DeadLetterHeaders {
-            consumer: letter.consumer,
-            message_id,
-            received_at: times.0,
-            dead_lettered_at: times.1,
-            attempts: progress.attempts(),
-            cause: cause.as_deref(),
-            routes: progress.ends(),
-        };
-        let headers = headers.write(limit.saturating_sub(body.len() + beside));
-        let message = || {
-            PublishMessage::build()
-                .payload(Bytes::copy_from_slice(body.as_bytes()))
-                .headers(headers.clone())
-                .message_id(&id)
-        };
-        let mut published = self.publish(&subject, message()).await;
-        if is_stream_missing(&published) {
-            let config = self.stream.cached_info().config.clone();
-            get_or_create(&self.context, config, self.create).await?;
-            published = self.publish(&subject, message()).await;
-        }
-        if published.is_err()
-            && let Ok(info) = self.stream.get_info().await
-        {
-            // An operator may have changed the limits.
-            self.limit.store(limit_of(&info.config), Ordering::Relaxed);
-        }
-        let ack = published.map_err(|error| failed("a dead letter can't be stored", error))?;
-        Ok(DeadLetter::stored(
-            (ack.sequence, message_id.unwrap_or_default()),
-            (body, None),
-            times,
-            progress.attempts(),
-            progress.ends().to_vec(),
-            cause.map(Arc::from),
-        ))
+        let room = limit.saturating_sub(letter.body().len() + beside);
+        let message = PublishMessage::build()
+            .payload(Bytes::copy_from_slice(letter.body().as_bytes()))
+            .headers(headers::of_letter(&letter, consumer, room))
+            .message_id(&id);
+        let stored = self.publish(StreamSettings::dead_letters, subject, message);
+        letter.id = stored.await?;
+        Ok(letter)
     }
 
+    /// Publishes a message and returns its sequence.
     async fn publish(
         &self,
-        subject: &str,
+        config: fn(&StreamSettings) -> Config,
+        subject: String,
         message: PublishMessage,
-    ) -> Result<PublishAck, PublishError> {
-        let publish = self.context.send_publish(subject.to_owned(), message);
-        publish.await?.await
+    ) -> Result<u64, Error> {
+        let published = self.connection.publish(config, subject, message).await;
+        let published = published.map_err(|error| self.connection.unpublished(config, error));
+        Ok(published?.sequence)
     }
 
-    /// Returns the group's first letter with this id or a later id.
-    pub(super) async fn next(&self, from: u64) -> Result<Option<StoredLetter>, Error> {
-        let filter = self.subjects.all();
-        self.read(self.stream.get_first_raw_message_by_subject(filter, from))
-            .await
+    /// Returns the group's first letter with the id `from` or a later id, and sets `from` to the id after it.
+    async fn next(&self, stream: &Stream, from: &mut u64) -> Result<Option<StoredLetter>, Error> {
+        let found = stream.get_first_raw_message_by_subject(self.subjects.all(), *from);
+        let letter = self.read(found.await)?;
+        if let Some(found) = &letter {
+            *from = found.letter.id().saturating_add(1);
+        }
+        Ok(letter)
     }
 
     /// Returns a letter, unless it belongs to another group.
-    pub(super) async fn get(&self, id: u64) -> Result<Option<StoredLetter>, Error> {
-        self.read(self.stream.get_raw_message(id)).await
+    async fn letter(&self, id: u64) -> Result<Option<StoredLetter>, Error> {
+        self.read(self.stream().await?.get_raw_message(id).await)
     }
 
-    async fn read(
+    fn read(
         &self,
-        found: impl Future<Output = Result<StreamMessage, error::Error<LastRawMessageErrorKind>>>,
+        found: Result<StreamMessage, LastRawMessageError>,
     ) -> Result<Option<StoredLetter>, Error> {
-        let message = match found.await {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed("a dead letter can't be read", error)),
-        };
+        let message =
+            stored(found).map_err(|error| failed("a dead letter can't be read", error))?;
         let all = self.subjects.all();
         let own = all.strip_suffix('>').expect("the filter of all ends so");
-        Ok(message
-            .subject
-            .starts_with(own)
-            .then(|| StoredLetter::of(&message)))
+        let message = message.filter(|message| message.subject.starts_with(own));
+        Ok(message.map(|message| StoredLetter {
+            letter: headers::letter(&message),
+            consumer: headers::consumer(&message.headers).to_owned(),
+            stored_at: SystemTime::from(message.time),
+        }))
     }
 
-    pub(super) async fn delete(&self, id: u64) -> Result<bool, Error> {
-        if self.get(id).await?.is_none() {
-            return Ok(false);
-        }
-        let deleted = self.stream.delete_message(id).await;
+    async fn delete_letter(&self, id: u64) -> Result<bool, Error> {
+        let deleted = self.stream().await?.delete_message(id).await;
         deleted.map_err(|error| failed("a dead letter can't be deleted", error))
     }
 
+    /// Returns whether this worker has the letter's route.
+    fn has_route_of(&self, stored: &StoredLetter) -> bool {
+        let mut consumers = self.routes.iter().map(|route| &route.consumer);
+        consumers.any(|consumer| *consumer == stored.consumer)
+    }
+
     /// Publishes a letter's event again, only for the letter's consumer, and deletes the letter.
-    pub(super) async fn replay(&self, stored: &StoredLetter) -> Result<(), Error> {
-        let (letter, consumer) = (&stored.letter, &stored.headers.consumer);
-        let refused = if !self.has_route_of(stored) {
-            Some(format!(
+    async fn replay_letter(&self, stored: &StoredLetter) -> Result<(), Error> {
+        let StoredLetter {
+            letter, consumer, ..
+        } = stored;
+        let refused = |text| Err(Error::new(ErrorKind::Inbox, text));
+        if !self.has_route_of(stored) {
+            return refused(format!(
                 "this worker has no route with the consumer {consumer}"
-            ))
-        } else if letter.body().is_empty() {
-            Some("the dead letter was stored without its body".to_owned())
-        } else {
-            None
-        };
-        if let Some(text) = refused {
-            return Err(Error::new(ErrorKind::Inbox, text));
+            ));
+        }
+        if letter.body().is_empty() {
+            return refused("the dead letter was stored without its body".to_owned());
         }
         let event = letter.event().map_err(Clone::clone)?;
         // If the letter can't be deleted, its next replay has the same id, so the stream recognises that replay as a copy.
         let died = to_millis(letter.dead_lettered_at());
         let id = format!("=replay.{}.{}.{died}", self.group, letter.id());
+        let settings = &self.connection.settings;
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
-            .headers(headers::replay(&stored.headers))
+            .headers(headers::of_replay(letter, event, consumer))
             .message_id(id)
-            .expected_stream(&self.events_stream);
-        let subject = self.events.of(event.event_type());
-        let published = self.publish(&subject, message).await;
-        published.map_err(|error| failed("a dead letter can't be replayed", error))?;
+            .expected_stream(&settings.name);
+        let subject = settings.subjects().of(event.event_type());
+        self.publish(StreamSettings::events, subject, message)
+            .await?;
         self.replayed.fetch_add(1, Ordering::Relaxed);
-        let deleted = self.stream.delete_message(letter.id()).await;
-        deleted.map_err(|error| {
-            let text = "a dead letter was replayed and can't be deleted";
-            Error::caused(ErrorKind::Inbox, text, error)
-        })?;
+        self.delete_letter(letter.id()).await?;
         Ok(())
     }
 }
 
-/// Returns the configuration of the stream.
-fn config(settings: &StreamSettings) -> Config {
-    Config {
-        name: settings.dead_stream_name(),
-        subjects: vec![Subjects::new(settings.dead_prefix()).all()],
-        retention: RetentionPolicy::Limits,
-        // A full stream drops the oldest letter. With `new`, a full stream would refuse letters, and routes would stall.
-        discard: DiscardPolicy::Old,
-        max_bytes: (settings.byte_limit() / 4).max(1),
-        storage: StorageType::File,
-        num_replicas: settings.replica_count(),
-        // A letter is stored once, even if its event is redelivered before the acknowledgement.
-        duplicate_window: Duration::from_secs(60 * 60),
-        ..Config::default()
+impl DeadLetterStore for DeadLetterStream {
+    fn list(
+        self: Arc<Self>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
+        Box::pin(async move {
+            let stream = self.stream().await?;
+            let mut from = after.map_or(1, |after| after.saturating_add(1));
+            let mut letters = Vec::new();
+            while letters.len() < limit
+                && let Some(stored) = self.next(&stream, &mut from).await?
+            {
+                letters.push(stored.letter);
+            }
+            Ok(letters)
+        })
+    }
+
+    fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
+        Box::pin(async move { Ok(self.letter(id).await?.map(|stored| stored.letter)) })
+    }
+
+    fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move {
+            let stored = self.letter(id).await?;
+            if let Some(stored) = &stored {
+                self.replay_letter(stored).await?;
+            }
+            Ok(stored.is_some())
+        })
+    }
+
+    fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            // Stop at the current last id, so that an event that fails again during the replay isn't replayed twice.
+            let stream = self.stream().await?;
+            let last = stream.cached_info().state.last_sequence;
+            let (mut from, mut count) = (1, 0);
+            while let Some(stored) = self.next(&stream, &mut from).await?
+                && stored.letter.id() <= last
+            {
+                let event = stored.letter.event();
+                // Skip letters whose routes only other workers have.
+                if self.has_route_of(&stored)
+                    && event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
+                {
+                    self.replay_letter(&stored).await?;
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+    }
+
+    fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(
+            async move { Ok(self.letter(id).await?.is_some() && self.delete_letter(id).await?) },
+        )
+    }
+
+    fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
+        Box::pin(async move {
+            // Ages use the server's clock, because a wrong clock on this machine must not delete a letter.
+            let now = self.connection.server_time();
+            let Some(limit) = now.checked_sub(older_than) else {
+                return Ok(0);
+            };
+            let stream = self.stream().await?;
+            let (mut from, mut count) = (1, 0);
+            while let Some(stored) = self.next(&stream, &mut from).await? {
+                if stored.stored_at < limit && self.delete_letter(stored.letter.id()).await? {
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
     }
 }
 
@@ -340,35 +276,20 @@ fn limit_of(config: &Config) -> usize {
     limits.min().unwrap_or(usize::MAX)
 }
 
-/// Returns the cause of a letter without a body.
-fn without_body(letter: &NewLetter<'_>, bytes: usize, limit: usize) -> String {
+/// Returns a letter without its body, for a stream with this limit in bytes.
+fn without_body(letter: &DeadLetter, limit: usize) -> DeadLetter {
+    let bytes = letter.body().len();
     let text = format!("its body isn't stored: {bytes} bytes exceed the limit of {limit} bytes");
-    match &letter.cause {
+    let cause = match letter.cause() {
         Some(cause) => format!("{cause}; {text}"),
         None => text,
-    }
-}
-
-impl StoredLetter {
-    fn of(message: &StreamMessage) -> Self {
-        let headers = StoredHeaders::of(&message.headers);
-        let stored_at = SystemTime::from(message.time);
-        let dead_lettered_at = headers.dead_lettered_at.unwrap_or(stored_at);
-        let letter = DeadLetter::stored(
-            (
-                message.sequence,
-                headers.message_id.as_deref().unwrap_or_default(),
-            ),
-            (&String::from_utf8_lossy(&message.payload), None),
-            (headers.received_at.unwrap_or(stored_at), dead_lettered_at),
-            headers.attempts,
-            headers.routes.clone(),
-            headers.cause.as_deref().map(Arc::from),
-        );
-        Self {
-            letter,
-            headers,
-            stored_at,
-        }
-    }
+    };
+    DeadLetter::stored(
+        (0, letter.message_id()),
+        ("", None),
+        (letter.received_at(), letter.dead_lettered_at()),
+        letter.attempts(),
+        letter.routes().to_vec(),
+        Some(Arc::from(cause)),
+    )
 }

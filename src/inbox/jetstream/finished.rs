@@ -8,32 +8,38 @@ use std::collections::BTreeMap;
 const MAX_RANGES: usize = 50_000;
 
 /// The events of one consumer that the group has finished, as far as this worker knows.
-///
-/// A recreated consumer starts after `floor`. The worker acknowledges the events of `ranges` without running them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Finished {
-    /// Every event up to this stream sequence is finished.
-    floor: u64,
-    /// The finished events above the floor: the first and the last sequence of each range.
+    /// The first and the last stream sequence of each range of finished events. The range that begins at 0 ends at the
+    /// [`floor`](Self::floor).
     ranges: BTreeMap<u64, u64>,
     /// When the newest finished event was published, in nanoseconds since the Unix epoch. If a server is restored from a backup,
     /// new events get old sequences, but their publication times are later.
     newest: u64,
 }
 
+/// The stored form: the publication time of the newest event, and the ranges.
+pub(super) type FinishedRecord = (u64, Vec<(u64, u64)>);
+
+impl Default for Finished {
+    fn default() -> Self {
+        Self {
+            ranges: BTreeMap::from([(0, 0)]),
+            newest: 0,
+        }
+    }
+}
+
 impl Finished {
+    /// Returns the sequence up to which every event is finished. A recreated consumer starts after this sequence, and the worker
+    /// acknowledges the events of the other ranges without running them.
     pub(super) fn floor(&self) -> u64 {
-        self.floor
+        self.ranges[&0]
     }
 
     /// Returns whether the event with this sequence and this time of publication is finished.
     pub(super) fn contains(&self, sequence: u64, published: u64) -> bool {
-        published <= self.newest && self.covers(sequence)
-    }
-
-    fn covers(&self, sequence: u64) -> bool {
         let range = self.ranges.range(..=sequence).next_back();
-        sequence <= self.floor || range.is_some_and(|(_, last)| sequence <= *last)
+        published <= self.newest && range.is_some_and(|(_, last)| sequence <= *last)
     }
 
     pub(super) fn insert(&mut self, sequence: u64, published: u64) {
@@ -43,33 +49,16 @@ impl Finished {
 
     /// Raises the floor to a sequence. Every event up to this sequence is acknowledged.
     pub(super) fn raise_floor(&mut self, floor: u64) {
-        self.floor = self.floor.max(floor);
-        while let Some(entry) = self.ranges.first_entry() {
-            if *entry.key() > self.floor.saturating_add(1) {
-                break;
-            }
-            self.floor = self.floor.max(entry.remove());
-        }
+        self.insert_range(0, floor);
     }
 
     /// Lowers the floor below a sequence that the stream has reused for another event.
     pub(super) fn lower_floor(&mut self, sequence: u64) {
-        self.floor = self.floor.min(sequence.saturating_sub(1));
-    }
-
-    /// Adds the finished events that another worker has recorded.
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.newest = self.newest.max(other.newest);
-        for (first, last) in &other.ranges {
-            self.insert_range(*first, *last);
-        }
-        self.raise_floor(other.floor);
+        let floor = self.floor().min(sequence.saturating_sub(1));
+        self.ranges.insert(0, floor);
     }
 
     fn insert_range(&mut self, mut first: u64, mut last: u64) {
-        if last <= self.floor {
-            return;
-        }
         // The new range absorbs every range that it overlaps or touches.
         while let Some((&start, &end)) = self.ranges.range(..=last.saturating_add(1)).next_back()
             && end.saturating_add(1) >= first
@@ -82,25 +71,20 @@ impl Finished {
         if self.ranges.len() > MAX_RANGES {
             self.ranges.pop_last();
         }
-        self.raise_floor(self.floor);
     }
 
-    /// Returns the stored form: the floor, the newest time, and at most `max_ranges` ranges.
-    pub(super) fn to_record(&self, max_ranges: usize) -> (u64, u64, Vec<(u64, u64)>) {
-        let ranges = self.ranges.iter().take(max_ranges);
-        let ranges = ranges.map(|(first, last)| (*first, *last)).collect();
-        (self.floor, self.newest, ranges)
-    }
-
-    pub(super) fn from_record((floor, newest, ranges): (u64, u64, Vec<(u64, u64)>)) -> Self {
-        let mut finished = Self {
-            floor,
-            newest,
-            ..Self::default()
-        };
+    /// Adds the finished events that another worker has recorded.
+    pub(super) fn merge(&mut self, (newest, ranges): FinishedRecord) {
+        self.newest = self.newest.max(newest);
         for (first, last) in ranges {
-            finished.insert_range(first, last);
+            self.insert_range(first, last);
         }
-        finished
+    }
+
+    /// Returns the stored form with at most `max_ranges` ranges.
+    pub(super) fn to_record(&self, max_ranges: usize) -> FinishedRecord {
+        let ranges = self.ranges.iter().take(max_ranges);
+        let ranges = ranges.map(|(first, last)| (*first, *last));
+        (self.newest, ranges.collect())
     }
 }

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 
+use super::connection::Connection;
 use super::publisher::{PublishLimits, Publisher};
-use super::{JetStreamInbox, StreamSettings, stream};
+use super::{JetStreamInbox, StreamSettings};
 use crate::error::Error;
 
 /// Configures and opens a [`JetStreamInbox`].
@@ -66,10 +67,8 @@ impl JetStreamInboxBuilder {
     ///
     /// If the future is dropped, the stream may have been created.
     pub async fn open(self) -> Result<JetStreamInbox, Error> {
-        let stream = stream::open(&self.context, &self.stream).await?;
-        let max_message_size = stream.cached_info().config.max_message_size;
-        let max_message_size = usize::try_from(max_message_size).ok();
-        let publisher = Publisher::new(self.context, self.stream, self.limits, max_message_size);
+        let connection = Connection::new(self.context, self.stream);
+        let publisher = Publisher::open(connection, self.limits).await?;
         Ok(JetStreamInbox::over(Arc::new(publisher)))
     }
 }

@@ -79,12 +79,11 @@ impl Inbox for JetStreamInbox {
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
-        let publisher = Arc::clone(&self.publisher);
-        publisher.publish(event)
+        Arc::clone(&self.publisher).accept(event)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        self.publisher.runtime()
+        Arc::clone(&self.publisher.connection.runtime)
     }
 
     fn handle(&self) -> Handle {

@@ -96,18 +96,20 @@ impl JetStreamWorker {
         JetStreamWorkerBuilder::new(context, group.into())
     }
 
-    pub(super) async fn start(inner: Arc<WorkerInner>, consumers: Vec<PullConsumer>) -> Self {
-        inner.read_server_time().await;
-        let runtime = &inner.executor.runtime;
-        for (route, consumer) in inner.routes.iter().zip(consumers) {
-            runtime.spawn(Box::pin(pull(
-                Arc::clone(&inner),
-                Arc::clone(route),
-                consumer,
-            )));
+    pub(super) fn start(inner: Arc<WorkerInner>, consumers: Vec<PullConsumer>) -> Self {
+        let runtime = &inner.connection.runtime;
+        for (route, consumer) in inner.consumers.routes.iter().zip(consumers) {
+            let (worker, route) = (Arc::clone(&inner), Arc::clone(route));
+            let draining = inner.draining.subscribe();
+            runtime.spawn(Box::pin(pull(worker, route, consumer, draining)));
         }
         runtime.spawn(Box::pin(monitor::store_checkpoints(Arc::clone(&inner))));
         runtime.spawn(Box::pin(monitor::watch(Arc::clone(&inner))));
+        let (group, stream) = (
+            &inner.consumers.options.group,
+            &inner.connection.settings.name,
+        );
+        telemetry::worker_started(group, stream, inner.router.routes().count());
         Self { inner }
     }
 
@@ -142,18 +144,18 @@ impl JetStreamWorker {
 }
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
-    telemetry::draining(inner.stats().running);
-    inner.drain();
-    let sleep = inner.executor.runtime.sleep(within);
+    telemetry::draining(inner.counts().running);
+    inner.draining.send_replace(true);
+    let sleep = inner.connection.runtime.sleep(within);
     let idle = Box::pin(async {
-        inner.idle().await;
-        inner.consumers.store_checkpoints().await;
+        inner.draining.closed().await;
+        inner.consumers.checkpoints.store().await;
         // Returned events are on their way to the server and no longer count as remaining.
-        let _ = inner.consumers.context.client().flush().await;
+        let _ = inner.connection.context.client().flush().await;
     });
     let drained = match select(idle, sleep).await {
         Either::Left(_) => Drained::new(0),
-        Either::Right(_) => Drained::new(inner.stats().running),
+        Either::Right(_) => Drained::new(inner.counts().running),
     };
     telemetry::drained(drained.remaining);
     drained

@@ -2,26 +2,27 @@ use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{HeaderMap, Request};
 use futures_util::future::{Either, select};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::backoff::Backoff;
-use super::dead_letter_stream::{LetterBody, NewLetter};
-use super::delivery_info::DeliveryInfo;
+use super::checkpoints::nanos;
+use super::connection::failed;
+use super::consumers::Consumers;
 use super::headers;
-use super::plan::RouteSelection;
-use super::route_consumer::RouteConsumer;
+use super::route_consumer::{RouteConsumer, RouteSelection};
 use super::stalls::Operation;
-use super::stream::{self, describe};
 use super::worker_inner::WorkerInner;
 use super::worker_stats::Exit;
 use crate::catch_panic::CatchPanic;
-use crate::delivery::{Job, Next, Progress};
+use crate::delivery::{DeadLetter, Job, Next, Progress, RouteResult};
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::telemetry::{self, ParentSpan};
+use crate::telemetry::ParentSpan;
 
 /// The extra deliveries beyond the policy's attempts, for an event whose workers crashed or were drained. After these deliveries,
 /// the worker dead-letters the event without an attempt.
@@ -30,282 +31,292 @@ const CRASHES: u32 = 5;
 /// If the server doesn't answer an acknowledgement within this time, the worker sends it again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The task of an event that the server delivered. The task counts its exit. If the task is dropped before its exit, it counts the
-/// event as returned.
+/// The task of an event that the server delivered. If the task is dropped before its exit, it counts the event as returned.
 pub(super) struct MessageTask {
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     message: Message,
-    /// The identity of the event's stream.
+    headers: HeaderMap,
+    attempt: NonZeroU32,
+    /// The number of deliveries that the consumer has made.
+    pub(super) consumer_sequence: u64,
+    /// The identity of the event's stream, and the event's sequence in it.
     stream: u64,
-    has_left: bool,
+    sequence: u64,
+    published: SystemTime,
+    exit: Exit,
+    _permit: Option<OwnedSemaphorePermit>,
+    _draining: watch::Receiver<bool>,
 }
 
-/// How the work on an event ended.
-enum End {
-    Exit(Exit),
-    /// The server redelivers the event after this time.
-    Nak(Duration),
-}
+/// How the work on an event ended: its exit, or the delay after which the server redelivers the event.
+type End = Result<Exit, Duration>;
 
 impl MessageTask {
+    /// Returns `None` if the message isn't from a stream.
     pub(super) fn new(
-        worker: Arc<WorkerInner>,
-        route: Arc<RouteConsumer>,
+        worker: &Arc<WorkerInner>,
+        route: &Arc<RouteConsumer>,
         message: Message,
-    ) -> Self {
-        worker.enter();
-        Self {
-            stream: worker.checkpoints.stream(),
-            worker,
-            route,
+    ) -> Option<Self> {
+        let info = message.info().ok()?;
+        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
+        let (sequence, consumer_sequence) = (info.stream_sequence, info.consumer_sequence);
+        let published = SystemTime::from(info.published);
+        worker.counts().enter();
+        Some(Self {
+            worker: Arc::clone(worker),
+            route: Arc::clone(route),
+            headers: message.headers.clone().unwrap_or_default(),
             message,
-            has_left: false,
-        }
+            attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
+            consumer_sequence,
+            stream: worker.consumers.checkpoints.stream(),
+            sequence,
+            published,
+            exit: Exit::Returned,
+            _permit: Arc::clone(&route.permits).try_acquire_owned().ok(),
+            _draining: worker.draining.subscribe(),
+        })
     }
 
     pub(super) async fn run(mut self) {
-        let exit = self.exit().await;
-        self.leave(exit);
-    }
-
-    async fn exit(&self) -> Exit {
-        let Some(info) = DeliveryInfo::of(&self.message) else {
-            // The message isn't from a stream, so nothing waits for an acknowledgement.
-            return Exit::Acked;
-        };
-        let Some(guard) = self.route.begin(info.sequence) else {
+        let Some(guard) = self.route.begin(self.sequence) else {
             // The event is already running, and the acknowledgement of its first delivery is also valid for this delivery.
-            return Exit::Returned;
+            return;
         };
-        let (end, exit) = if self.worker.is_draining() {
-            (End::Nak(Duration::ZERO), Exit::Returned)
+        let delay = if self.worker.is_draining() {
+            Some(Duration::ZERO)
         } else {
-            (self.process_alive(&info).await, Exit::Retried)
+            let end = self.process_alive().await;
+            self.exit = end.unwrap_or(Exit::Retried);
+            end.err()
         };
         // The server can redeliver the event as soon as it receives the message below.
         drop(guard);
-        match end {
-            End::Exit(exit) => exit,
-            End::Nak(delay) => {
-                let delay = (!delay.is_zero()).then_some(delay);
-                // If the message gets lost, the server redelivers the event after `ack_wait`.
-                let _ = self.message.ack_with(AckKind::Nak(delay)).await;
-                exit
-            }
-        }
-    }
-
-    fn leave(&mut self, exit: Exit) {
-        if !std::mem::replace(&mut self.has_left, true) {
-            self.worker.leave(exit);
+        if let Some(delay) = delay {
+            let delay = (!delay.is_zero()).then_some(delay);
+            // If the message gets lost, the server redelivers the event after `ack_wait`.
+            let _ = self.message.ack_with(AckKind::Nak(delay)).await;
         }
     }
 
     /// Processes the event, and signals progress to the server in the meantime.
-    async fn process_alive(&self, info: &DeliveryInfo) -> End {
-        let process = pin!(CatchPanic::new(self.process(info)));
-        let keep_alive = pin!(self.keep_alive());
-        match select(process, keep_alive).await {
+    async fn process_alive(&self) -> End {
+        let process = pin!(CatchPanic::new(self.process()));
+        match select(process, pin!(self.keep_alive())).await {
             // The executor catches panics of the user's code. After a panic in this crate, the server redelivers the event.
-            Either::Left((end, _)) => end.unwrap_or(End::Exit(Exit::Retried)),
+            Either::Left((end, _)) => end.unwrap_or(Ok(Exit::Retried)),
             Either::Right((never, _)) => match never {},
         }
     }
 
     async fn keep_alive(&self) -> Infallible {
         loop {
-            let ack_wait = self.worker.ack_wait.min(self.route.ack_wait());
-            self.worker.executor.runtime.sleep(ack_wait / 3).await;
+            let ack_wait = self.worker.consumers.options.ack_wait;
+            let ack_wait = ack_wait.min(self.route.ack_wait());
+            self.worker.connection.runtime.sleep(ack_wait / 3).await;
             // A lost signal does no harm, because the next signal follows.
             let _ = self.message.ack_with(AckKind::Progress).await;
         }
     }
 
-    async fn process(&self, info: &DeliveryInfo) -> End {
-        let headers = self.message.headers.clone().unwrap_or_default();
-        if !headers::is_meant_for(&headers, &self.route.plan.consumer) {
-            return self.ack(info, Exit::Acked).await;
+    async fn process(&self) -> End {
+        let consumers = &self.worker.consumers;
+        if !headers::is_meant_for(&self.headers, &self.route.consumer) {
+            return self.ack(Exit::Acked).await;
         }
-        if info.attempt > NonZeroU32::MIN {
-            self.worker.consumers.refresh_checkpoints().await;
+        if self.attempt > NonZeroU32::MIN {
+            // If another worker finished the event but got no answer to its acknowledgement, the server redelivers the event only
+            // after `ack_wait`. So a record that is half as old has the event.
+            let age = consumers.options.ack_wait / 2;
+            consumers.checkpoints.refresh(age).await;
         }
-        if self.is_finished(info) {
+        if self.is_finished() {
             // Look up the stream first, because a new stream with the same name reuses the sequences.
-            let (context, settings) = (
-                &self.worker.consumers.context,
-                &self.worker.consumers.settings,
-            );
-            match stream::find(context, settings).await {
-                Ok(stream) => self.worker.checkpoints.identify(stream.cached_info()),
-                Err(_) => return End::Nak(Backoff::FAILED.longest),
+            if consumers.stream().await.is_err() {
+                return Err(Backoff::FAILED.longest);
             }
-            if self.is_finished(info) {
-                return self.ack(info, Exit::Acked).await;
+            if self.is_finished() {
+                return self.ack(Exit::Acked).await;
             }
         }
-        self.warn_of_delay(info);
-        let received_at = headers::received_at(&headers).unwrap_or(info.published);
-        let unstarted = Progress::restored(info.attempt, Vec::new(), false);
+        self.warn_of_delay();
         let body = Box::from(&*self.message.payload);
-        let event = match Event::received(body, received_at, None) {
+        let traceparent = headers::traceparent(&self.headers);
+        let event = match Event::received(body, self.received_at(), traceparent) {
             Ok(event) => event,
             Err(undecoded) => {
-                let body = String::from_utf8_lossy(&undecoded.body).into_owned();
-                let body = LetterBody::Undecoded(body, headers::message_id(&headers));
                 let cause = format!("it can't be decoded: {}", undecoded.error);
-                let letter = NewLetter::new(&body, received_at, &unstarted, Some(cause));
-                return self.dead_letter(info, letter).await;
+                return self.dead_letter(&[], Some(cause)).await;
             }
         };
-        if self.is_not_for_the_fallback(&event) {
-            return self.ack(info, Exit::Acked).await;
+        let route = &self.route;
+        if matches!(route.selection, RouteSelection::Fallback) {
+            let matching = self
+                .worker
+                .router
+                .matching_routes(event.event_type().clone());
+            if !matching
+                .iter()
+                .any(|matching| *matching.name() == *route.name)
+            {
+                return self.ack(Exit::Acked).await;
+            }
         }
         let most = self.worker.executor.settings.retry.attempts();
-        if info.attempt.get() > most.saturating_add(CRASHES) {
-            let times = info.attempt.get() - 1;
+        if self.attempt.get() > most.saturating_add(CRASHES) {
+            let times = self.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never finished");
-            let body = LetterBody::Event(event);
-            let letter = NewLetter::new(&body, received_at, &unstarted, Some(cause));
-            return self.dead_letter(info, letter).await;
+            return self.dead_letter(&[], Some(cause)).await;
         }
-        self.attempt(event, info, &headers).await
+        self.attempt(event).await
     }
 
-    fn is_finished(&self, info: &DeliveryInfo) -> bool {
-        let consumer = &self.route.plan.consumer;
-        self.worker
-            .checkpoints
-            .is_finished(consumer, info.position())
+    /// Returns the event's sequence and its time of publication, in nanoseconds since the Unix epoch.
+    fn position(&self) -> (u64, u64) {
+        (self.sequence, nanos(self.published))
     }
 
-    async fn attempt(&self, event: Event, info: &DeliveryInfo, headers: &HeaderMap) -> End {
+    fn is_finished(&self) -> bool {
+        let checkpoints = &self.worker.consumers.checkpoints;
+        checkpoints.is_finished(&self.route.consumer, self.position())
+    }
+
+    fn received_at(&self) -> SystemTime {
+        headers::received_at(&self.headers).unwrap_or(self.published)
+    }
+
+    async fn attempt(&self, event: Event) -> End {
         let executor = &self.worker.executor;
-        let finished = headers::finished_routes(headers);
-        let attempt_state = self.route.plan.attempt_state(info.attempt, finished);
+        let finished = headers::finished_routes(&self.headers);
+        let attempt_state = self.route.attempt_state(self.attempt, finished);
         let mut job = Job {
-            number: info.sequence,
+            number: self.sequence,
             parent_span: ParentSpan::none(),
-            progress: Progress::restored(info.attempt, Vec::new(), false),
+            progress: Progress::restored(self.attempt, Vec::new(), false),
             key: None,
             event: event.clone(),
         };
         let span = executor.attempt_span(&job);
-        let received_at = event.received_at();
         let next = span
             .instrument(async {
                 let report = executor.attempt(event, &attempt_state).await;
                 executor.finish_attempt(&mut job, &attempt_state, report)
             })
             .await;
+        let results = job.progress.ends();
         match next {
-            Next::Retry(delay) => End::Nak(delay),
-            Next::End(_) if job.progress.ends().iter().any(|end| end.reason().is_some()) => {
-                let body = LetterBody::Event(job.event);
-                let letter = NewLetter::new(&body, received_at, &job.progress, None);
-                self.dead_letter(info, letter).await
+            Next::Retry(delay) => Err(delay),
+            Next::End(_) if results.iter().any(|result| result.reason().is_some()) => {
+                self.dead_letter(results, None).await
             }
-            Next::End(_) => self.ack(info, Exit::Acked).await,
+            Next::End(_) => self.ack(Exit::Acked).await,
         }
     }
 
     /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries storing it, but doesn't
     /// run the route again. The event keeps its permit, so the route stalls before many letters wait in memory.
-    async fn dead_letter(&self, info: &DeliveryInfo, letter: NewLetter<'_>) -> End {
-        let (executor, name) = (&self.worker.executor, Some(&self.route.plan.name));
-        let letter = letter.of(
-            &self.route.plan.consumer,
-            info.sequence,
-            executor.time_of_day(),
+    async fn dead_letter(&self, results: &[RouteResult], cause: Option<String>) -> End {
+        let WorkerInner {
+            connection,
+            executor,
+            dead_letters,
+            ..
+        } = &*self.worker;
+        let letter = DeadLetter::stored(
+            (0, &headers::message_id(&self.headers).unwrap_or_default()),
+            (
+                &String::from_utf8_lossy(&self.message.payload),
+                headers::traceparent(&self.headers),
+            ),
+            (self.received_at(), executor.time_of_day()),
+            self.attempt.get(),
+            results.to_vec(),
+            cause.map(Arc::from),
         );
         let mut tries = 0;
         let stored = loop {
-            match self.worker.dead_letters.store(&letter).await {
-                Ok(stored) => break stored,
-                Err(error) => {
-                    let (operation, cause) = (Operation::StoreDeadLetter, describe(&error));
-                    self.worker.stalls.raise(name, operation, cause);
-                }
+            let stored = dead_letters
+                .store(&letter, &self.route.consumer, self.sequence)
+                .await;
+            self.report(Operation::StoreDeadLetter, &stored);
+            if let Ok(stored) = stored {
+                break stored;
             }
-            executor.runtime.sleep(Backoff::FAILED.wait(tries)).await;
+            connection.runtime.sleep(Backoff::FAILED.wait(tries)).await;
             tries += 1;
         };
-        self.worker.stalls.clear(name, Operation::StoreDeadLetter);
-        let end = self.ack(info, Exit::Dead).await;
+        let end = self.ack(Exit::Dead).await;
         executor.dead_lettered(&stored);
         end
     }
 
     /// Sends the acknowledgement repeatedly until the server answers. If the server doesn't answer within `ack_wait`, it redelivers
     /// the event, and the worker acknowledges it without another attempt.
-    async fn ack(&self, info: &DeliveryInfo, exit: Exit) -> End {
-        let (worker, name) = (&self.worker, Some(&self.route.plan.name));
-        let consumer = &self.route.plan.consumer;
-        worker
-            .checkpoints
-            .finish(consumer, self.stream, info.position());
-        let runtime = &worker.executor.runtime;
+    async fn ack(&self, exit: Exit) -> End {
+        let Consumers {
+            checkpoints,
+            options,
+            ..
+        } = &self.worker.consumers;
+        checkpoints.finish(&self.route.consumer, self.stream, self.position());
+        let runtime = &self.worker.connection.runtime;
         let begun = runtime.now();
         // In another stream, the acknowledgement would apply to another event.
-        while worker.checkpoints.stream() == self.stream {
-            match self.send_ack().await {
-                Ok(()) => {
-                    worker.stalls.clear(name, Operation::Acknowledge);
-                    break;
-                }
-                Err(cause) => {
-                    worker.stalls.raise(name, Operation::Acknowledge, cause);
-                }
+        while checkpoints.stream() == self.stream {
+            let sent = self.send_ack().await;
+            self.report(Operation::Acknowledge, &sent);
+            if sent.is_ok() {
+                break;
             }
-            if runtime.now().saturating_duration_since(begun) >= worker.ack_wait {
+            if runtime.now().saturating_duration_since(begun) >= options.ack_wait {
                 let is_stored = exit == Exit::Dead;
-                return End::Exit(if is_stored { exit } else { Exit::Retried });
+                return Ok(if is_stored { exit } else { Exit::Retried });
             }
             runtime.sleep(Backoff::FAILED.first).await;
         }
-        End::Exit(exit)
+        Ok(exit)
     }
 
     /// Sends an acknowledgement and waits for the answer. The client's own double acknowledgement mistakes "no responders" for an
     /// answer, for example while a leader is elected.
-    async fn send_ack(&self) -> Result<(), String> {
+    async fn send_ack(&self) -> Result<(), Error> {
         let reply = self.message.reply.clone();
-        let reply = reply.ok_or_else(|| "the event can't be acknowledged".to_owned())?;
+        let reply = reply.expect("a message from a stream has a reply subject");
         let request = Request::new().payload("+ACK".into());
         let request = request.timeout(Some(ACK_TIMEOUT));
-        let client = self.worker.consumers.context.client();
-        match client.send_request(reply, request).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("events can't be acknowledged: {error}")),
-        }
+        let client = self.worker.connection.context.client();
+        let answer = client.send_request(reply, request).await;
+        answer.map_err(|error| failed("events can't be acknowledged", error))?;
+        Ok(())
     }
 
-    fn is_not_for_the_fallback(&self, event: &Event) -> bool {
-        let RouteSelection::Fallback(fallback) = &self.route.plan.selection else {
-            return false;
-        };
-        let matching = self
+    fn report<T>(&self, operation: Operation, result: &Result<T, Error>) {
+        let stalls = &self.worker.connection.stalls;
+        stalls.report(Some(&self.route.name), operation, result);
+    }
+
+    fn warn_of_delay(&self) {
+        if self.attempt > NonZeroU32::MIN {
+            return;
+        }
+        let waited = self
             .worker
-            .router
-            .matching_routes(event.event_type().clone());
-        !matching.iter().any(|route| route.name() == &**fallback)
-    }
-
-    fn warn_of_delay(&self, info: &DeliveryInfo) {
-        let waited = self.worker.server_time().duration_since(info.published);
-        let waited = waited.unwrap_or_default();
-        if waited > self.worker.max_delay
-            && info.attempt == NonZeroU32::MIN
-            && self.route.may_warn(self.worker.executor.runtime.now())
-        {
-            telemetry::events_delayed(&self.route.plan.name, waited);
-        }
+            .connection
+            .server_time()
+            .duration_since(self.published);
+        let text = "events are waiting longer than half of the stream's `max_age`: add workers before the stream deletes the events";
+        let result = match waited.unwrap_or_default() > self.worker.max_delay {
+            true => Err(Error::new(ErrorKind::Inbox, text)),
+            false => Ok(()),
+        };
+        self.report(Operation::Start, &result);
     }
 }
 
 impl Drop for MessageTask {
     fn drop(&mut self) {
-        // The server redelivers the event after `ack_wait`.
-        self.leave(Exit::Returned);
+        self.worker.counts().leave(self.exit);
     }
 }

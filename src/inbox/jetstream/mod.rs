@@ -4,18 +4,19 @@
 //! An event goes through these files, from top to bottom:
 //!
 //! 1. `publisher`: the receiver publishes the event to a stream, under a subject made of its event type (`subjects`).
-//! 2. `pull_loop`: a worker pulls the events of each route from a durable consumer (`plan`, `consumers`).
+//! 2. `pull_loop`: a worker pulls the events of each route from a durable consumer (`route_consumer`, `consumers`).
 //! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
 //! 4. `dead_letter_stream`: the worker stores an event whose route failed permanently, with its `headers`.
 //!
-//! `checkpoints` stores the finished events of a group, `monitor` detects changes by operators, and `stalls` reports failures.
+//! `connection` has the requests that these files share. `checkpoints` stores the finished events of a group, `monitor` detects
+//! changes by operators, and `stalls` reports failures.
 
 mod backoff;
 mod checkpoints;
+mod connection;
 mod consumers;
 mod dead_letter_stream;
-mod dead_letters;
-mod delivery_info;
+mod differences;
 mod finished;
 mod headers;
 mod inbox_builder;
@@ -23,7 +24,6 @@ mod jetstream_inbox;
 mod jetstream_worker;
 mod message_task;
 mod monitor;
-mod plan;
 mod publisher;
 mod pull_loop;
 mod route_consumer;
@@ -33,6 +33,7 @@ mod stream_settings;
 mod subjects;
 mod worker_builder;
 mod worker_inner;
+mod worker_options;
 mod worker_stats;
 
 pub use self::inbox_builder::JetStreamInboxBuilder;

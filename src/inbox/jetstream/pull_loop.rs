@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Error;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
-use super::delivery_info::DeliveryInfo;
+use super::connection::failed;
 use super::message_task::MessageTask;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
-use super::stream::describe;
-use super::worker_inner::WorkerInner;
-use crate::catch_panic::catch_panic;
+use super::worker_inner::{WorkerInner, unless_drained};
+use crate::error::{BoxError, Error, ErrorKind};
 
 /// How long the server waits for a first event before it answers that it has no event. A drain takes up to this long.
 const PULL: Duration = Duration::from_secs(1);
@@ -37,78 +34,55 @@ pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     consumer: PullConsumer,
+    mut draining: watch::Receiver<bool>,
 ) {
-    let guard = PullGuard::new(Arc::clone(&worker));
-    let name = Some(&route.plan.name);
-    let mut draining = worker.draining();
-    let (mut early, mut failed) = (0, 0);
-    while let Some(free) = free_permits(&route, &mut draining).await {
-        let begun = worker.executor.runtime.now();
+    let (runtime, stalls) = (&worker.connection.runtime, &worker.connection.stalls);
+    let name = Some(&route.name);
+    let (mut early, mut failures) = (0, 0);
+    while let Some(permit) = unless_drained(&mut draining, route.permits.acquire()).await {
+        // Only this loop takes permits, so the permits counted here stay free.
+        let free = route.permits.available_permits() + 1;
+        drop(permit);
+        let begun = runtime.now();
         let pulled = fetch(&worker, &route, &consumer, free).await;
-        let took = worker
-            .executor
-            .runtime
-            .now()
-            .saturating_duration_since(begun);
-        let cause = match &pulled {
-            Ok(0) if took >= UNANSWERED => Some(unanswered(&consumer)),
-            Ok(_) => None,
-            Err(error) => Some(format!("events can't be pulled: {error}")),
+        let took = runtime.now().saturating_duration_since(begun);
+        let pulled = match pulled {
+            Ok(0) if took >= UNANSWERED => Err(unanswered(&consumer)),
+            Ok(count) => Ok(count),
+            Err(error) => Err(failed("events can't be pulled", error)),
         };
-        let wait = if let Some(cause) = cause {
-            worker.stalls.raise(name, Operation::Pull, cause);
-            if let Err(error) = worker.consumers.restore(&route.plan).await {
-                worker.stalls.raise(name, Operation::Pull, describe(&error));
+        stalls.report(name, Operation::Pull, &pulled);
+        let wait = match pulled {
+            Ok(0) if took < PULL / 2 => {
+                (early, failures) = (early + 1, 0);
+                EARLY.wait(early - 1)
             }
-            failed += 1;
-            Backoff::FAILED.wait(failed - 1)
-        } else {
-            worker.stalls.clear(name, Operation::Pull);
-            failed = 0;
-            if !matches!(pulled, Ok(0)) || took >= PULL / 2 {
-                early = 0;
+            Ok(_) => {
+                (early, failures) = (0, 0);
                 continue;
             }
-            early += 1;
-            EARLY.wait(early - 1)
+            Err(_) => {
+                let restored = worker.consumers.restore(&route).await;
+                if restored.is_err() {
+                    stalls.report(name, Operation::Pull, &restored);
+                }
+                failures += 1;
+                Backoff::FAILED.wait(failures - 1)
+            }
         };
-        let sleep = worker.executor.runtime.sleep(wait);
-        let drained = Box::pin(draining.wait_for(|draining| *draining));
-        drop(select(sleep, drained).await);
+        unless_drained(&mut draining, runtime.sleep(wait)).await;
     }
-    drop(guard);
 }
 
-/// Returns the cause of a pull without an answer. The server doesn't answer a request that it denies.
-fn unanswered(consumer: &PullConsumer) -> String {
+/// Returns the error of a pull without an answer. The server doesn't answer a request that it denies.
+fn unanswered(consumer: &PullConsumer) -> Error {
     let info = consumer.cached_info();
-    format!(
+    let text = format!(
         "the server doesn't answer pulls: it is overloaded, or it denies `publish` on \
          `$JS.API.CONSUMER.MSG.NEXT.{}.{}` to this user",
         info.stream_name, info.name
-    )
-}
-
-/// Waits for a free permit and returns the number of free permits, or `None` once the worker is drained.
-async fn free_permits(
-    route: &RouteConsumer,
-    draining: &mut watch::Receiver<bool>,
-) -> Option<usize> {
-    if *draining.borrow() {
-        return None;
-    }
-    let permit = Box::pin(route.permits.acquire());
-    let drained = Box::pin(draining.wait_for(|draining| *draining));
-    match select(permit, drained).await {
-        // Only this loop takes permits, so the permits counted here stay free.
-        Either::Left((permit, _)) => {
-            let permit = permit.ok()?;
-            let others = route.permits.available_permits();
-            drop(permit);
-            Some(others + 1)
-        }
-        Either::Right(_) => None,
-    }
+    );
+    Error::new(ErrorKind::Inbox, text)
 }
 
 /// Pulls up to `free` events and starts each event immediately. Returns the number of events.
@@ -117,7 +91,7 @@ async fn fetch(
     route: &Arc<RouteConsumer>,
     consumer: &PullConsumer,
     free: usize,
-) -> Result<usize, Error> {
+) -> Result<usize, BoxError> {
     let request = consumer.fetch().max_messages(free).expires(PULL);
     let mut messages = request.messages().await?;
     let (mut count, mut failure) = (0, None);
@@ -125,21 +99,15 @@ async fn fetch(
         match message {
             Ok(message) => {
                 count += 1;
-                let info = DeliveryInfo::of(&message);
-                if info.is_some_and(|info| route.is_recreated(info.consumer_sequence)) {
+                // A message that isn't from a stream needs no acknowledgement.
+                let Some(task) = MessageTask::new(worker, route, message) else {
+                    continue;
+                };
+                if route.is_recreated(task.consumer_sequence) {
                     // Another worker recreated the consumer. That worker's checkpoint has the events that it finished.
-                    let _ = worker.consumers.restore(&route.plan).await;
+                    let _ = worker.consumers.restore(route).await;
                 }
-                let permit = Arc::clone(&route.permits).try_acquire_owned().ok();
-                let task = MessageTask::new(Arc::clone(worker), Arc::clone(route), message);
-                let runtime = &worker.executor.runtime;
-                // If the runtime can't spawn, the task is dropped and the event counts as returned.
-                let _ = catch_panic(|| {
-                    runtime.spawn(Box::pin(async move {
-                        task.run().await;
-                        drop(permit);
-                    }));
-                });
+                worker.connection.runtime.spawn(Box::pin(task.run()));
             }
             Err(error) => failure = Some(error),
         }
@@ -147,23 +115,5 @@ async fn fetch(
     match failure {
         Some(error) if count == 0 => Err(error),
         _ => Ok(count),
-    }
-}
-
-/// Counts a pull loop until the guard is dropped.
-struct PullGuard {
-    worker: Arc<WorkerInner>,
-}
-
-impl PullGuard {
-    fn new(worker: Arc<WorkerInner>) -> Self {
-        worker.begin_pull_loop();
-        Self { worker }
-    }
-}
-
-impl Drop for PullGuard {
-    fn drop(&mut self) {
-        self.worker.end_pull_loop();
     }
 }

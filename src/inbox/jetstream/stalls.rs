@@ -17,12 +17,13 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// refuse the next.
 const FLAPPING: Duration = Duration::from_secs(5);
 
-/// An operation of a worker or an inbox that can fail.
+/// An operation of a worker or an inbox that can fail or fall behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     Admit,
     Publish,
     Pull,
+    Start,
     Acknowledge,
     StoreDeadLetter,
     StoreCheckpoint,
@@ -80,27 +81,19 @@ impl Stalls {
         let since = {
             let mut entries = self.entries();
             let entry = entries.entry((route.cloned(), operation));
-            let is_new = matches!(entry, std::collections::btree_map::Entry::Vacant(_));
-            let entry = entry.or_insert_with(|| Entry {
-                cause: cause.clone(),
-                since: now,
-                failed: now,
-                warned: now,
-                is_announced: false,
-                ended: None,
-            });
-            let is_flapping = match entry.ended {
-                Some(ended) => now.saturating_duration_since(ended) < FLAPPING,
-                None => true,
+            let entry = entry.or_insert_with(|| Entry::new(now));
+            let is_new = match entry.ended.take() {
+                Some(ended) => {
+                    (entry.since, entry.is_announced) = (now, false);
+                    now.saturating_duration_since(ended) >= FLAPPING
+                }
+                None => false,
             };
-            if entry.ended.take().is_some() {
-                (entry.since, entry.is_announced) = (now, false);
-            }
             let is_due = now.saturating_duration_since(entry.warned) >= WARN_EVERY;
-            let is_quiet = !is_new && is_flapping && !is_due && entry.cause == cause;
+            let is_changed = entry.cause != cause;
             entry.failed = now;
             entry.cause.clone_from(&cause);
-            if is_quiet {
+            if !is_new && !is_due && !is_changed {
                 return false;
             }
             (entry.warned, entry.is_announced) = (now, true);
@@ -116,18 +109,18 @@ impl Stalls {
         true
     }
 
-    /// Records that an operation failed with a cause, or that it works.
-    pub(super) fn update(
+    /// Records whether an operation failed.
+    pub(super) fn report<T>(
         &self,
         route: Option<&Arc<str>>,
         operation: Operation,
-        cause: Option<String>,
+        result: &Result<T, Error>,
     ) {
-        match cause {
-            Some(cause) => {
-                self.raise(route, operation, cause);
+        match result {
+            Ok(_) => self.clear(route, operation),
+            Err(error) => {
+                self.raise(route, operation, describe(error));
             }
-            None => self.clear(route, operation),
         }
     }
 
@@ -140,34 +133,28 @@ impl Stalls {
             if entries.values().all(|entry| entry.ended.is_some()) {
                 return;
             }
-            match entries.get_mut(&(route.cloned(), operation)) {
-                Some(entry) if entry.ended.is_none() => {
-                    entry.ended = Some(now);
-                    if !entry.is_announced {
-                        return;
-                    }
-                    now.saturating_duration_since(entry.since)
-                }
-                _ => return,
-            }
+            let entry = entries.get_mut(&(route.cloned(), operation));
+            let Some(entry) = entry.filter(|entry| entry.ended.is_none()) else {
+                return;
+            };
+            entry.ended = Some(now);
+            let is_announced = entry.is_announced;
+            is_announced.then(|| now.saturating_duration_since(entry.since))
         };
-        if operation.is_of_inbox() {
-            telemetry::inbox_recovered();
-        } else {
-            telemetry::worker_recovered(route.map(|route| &**route), lasted);
+        match lasted {
+            Some(_) if operation.is_of_inbox() => telemetry::inbox_recovered(),
+            Some(lasted) => telemetry::worker_recovered(route.map(|route| &**route), lasted),
+            None => {}
         }
     }
 
-    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, this worker doesn't
-    /// retry the operation, so the stall must end here.
+    /// Ends the stall of an operation that hasn't failed for a while. If another worker acknowledges the event, or if no event
+    /// follows, nothing else ends the stall.
     pub(super) fn expire(&self, route: &Arc<str>, operation: Operation) {
         let now = self.runtime.now();
         let key = (Some(Arc::clone(route)), operation);
-        let is_over = self
-            .entries()
-            .get(&key)
-            .is_some_and(|entry| now.saturating_duration_since(entry.failed) >= WARN_EVERY);
-        if is_over {
+        let failed = self.entries().get(&key).map(|entry| entry.failed);
+        if failed.is_some_and(|failed| now.saturating_duration_since(failed) >= WARN_EVERY) {
             self.clear(Some(route), operation);
         }
     }
@@ -187,5 +174,30 @@ impl Stalls {
             }
         });
         stalls.collect()
+    }
+}
+
+impl Entry {
+    fn new(now: Instant) -> Self {
+        Self {
+            cause: String::new(),
+            since: now,
+            failed: now,
+            warned: now,
+            is_announced: false,
+            ended: None,
+        }
+    }
+}
+
+/// Returns the messages of an error and its source in one line.
+fn describe(error: &Error) -> String {
+    let text = match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    match text.contains("timed out") {
+        true => format!("{text} (the server doesn't answer requests that it denies to a user)"),
+        false => text,
     }
 }

@@ -52,12 +52,12 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct StreamSettings {
-    name: String,
-    prefix: String,
+    pub(super) name: String,
+    pub(super) prefix: String,
     max_age: Duration,
     max_bytes: u64,
     replicas: usize,
-    create: bool,
+    pub(super) create: bool,
 }
 
 impl StreamSettings {
@@ -122,44 +122,8 @@ impl StreamSettings {
         self
     }
 
-    pub(super) fn creates(&self) -> bool {
-        self.create
-    }
-
-    pub(super) fn stream_name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn dead_stream_name(&self) -> String {
-        format!("{}_DEAD", self.name)
-    }
-
     pub(super) fn subjects(&self) -> Subjects {
         Subjects::new(&*self.prefix)
-    }
-
-    pub(super) fn dead_prefix(&self) -> String {
-        format!("{}-dead", self.prefix)
-    }
-
-    pub(super) fn checkpoint_stream_name(&self) -> String {
-        format!("{}_CHECKPOINTS", self.name)
-    }
-
-    pub(super) fn checkpoint_prefix(&self) -> String {
-        format!("{}-checkpoint", self.prefix)
-    }
-
-    pub(super) fn checkpoint_byte_limit(&self) -> i64 {
-        (self.byte_limit() / 16).clamp(1 << 20, 16 << 20)
-    }
-
-    pub(super) fn replica_count(&self) -> usize {
-        self.replicas
-    }
-
-    pub(super) fn byte_limit(&self) -> i64 {
-        i64::try_from(self.max_bytes).unwrap_or(i64::MAX)
     }
 
     /// Returns an error if a name would have to be encoded.
@@ -174,18 +138,43 @@ impl StreamSettings {
         Ok(())
     }
 
-    /// Returns the configuration for creating a stream.
-    pub(super) fn config(&self) -> Config {
+    /// Returns the configuration of the stream of events.
+    pub(super) fn events(&self) -> Config {
         Config {
-            name: self.name.clone(),
-            subjects: vec![self.subjects().all()],
-            retention: RetentionPolicy::Limits,
             discard: DiscardPolicy::New,
-            max_bytes: self.byte_limit(),
-            max_messages: -1,
             max_messages_per_subject: -1,
             max_age: self.max_age,
             duplicate_window: self.max_age,
+            ..self.config("", "", self.max_bytes)
+        }
+    }
+
+    /// Returns the configuration of the stream of dead letters. If it refused new letters when it is full, routes would stall.
+    pub(super) fn dead_letters(&self) -> Config {
+        Config {
+            // A letter is stored once, even if its event is redelivered before the acknowledgement.
+            duplicate_window: Duration::from_secs(60 * 60),
+            ..self.config("_DEAD", "-dead", (self.max_bytes / 4).max(1))
+        }
+    }
+
+    /// Returns the configuration of the stream of checkpoints. A record replaces the previous record of its subject.
+    pub(super) fn checkpoints(&self) -> Config {
+        let max_bytes = (self.max_bytes / 16).clamp(1 << 20, 16 << 20);
+        Config {
+            max_messages_per_subject: 1,
+            ..self.config("_CHECKPOINTS", "-checkpoint", max_bytes)
+        }
+    }
+
+    /// Returns the configuration of a stream that drops its oldest messages when it is full.
+    fn config(&self, name: &str, prefix: &str, max_bytes: u64) -> Config {
+        Config {
+            name: format!("{}{name}", self.name),
+            subjects: vec![format!("{}{prefix}.>", self.prefix)],
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
             storage: StorageType::File,
             num_replicas: self.replicas,
             ..Config::default()

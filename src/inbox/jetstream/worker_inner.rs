@@ -1,146 +1,111 @@
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
+use super::connection::Connection;
 use super::consumers::Consumers;
 use super::dead_letter_stream::DeadLetterStream;
-use super::route_consumer::RouteConsumer;
-use super::stalls::Stalls;
-use super::stream;
-use super::worker_stats::{Exit, WorkerStats};
-use crate::delivery::JobExecutor;
+use super::route_consumer::routes;
+use super::{JetStreamWorkerBuilder, WorkerStats, stream};
+use crate::delivery::{ErasedService, JobExecutor};
+use crate::error::Error;
 use crate::router::EventRouter;
-use crate::waiters::Waiters;
+use crate::telemetry;
 
 /// The state that a worker's clones and tasks share.
 pub(super) struct WorkerInner {
+    pub(super) connection: Arc<Connection>,
     pub(super) executor: JobExecutor,
     /// Decides which events the fallback gets.
     pub(super) router: EventRouter,
-    pub(super) routes: Vec<Arc<RouteConsumer>>,
     pub(super) consumers: Consumers,
-    pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) dead_letters: Arc<DeadLetterStream>,
-    pub(super) stalls: Arc<Stalls>,
-    pub(super) ack_wait: Duration,
     /// How long an event may wait before the worker warns.
     pub(super) max_delay: Duration,
-    pub(super) server_clock: Mutex<ServerClock>,
-    pub(super) counters: Mutex<Counters>,
-    /// Whether the worker is being drained.
+    stats: Mutex<WorkerStats>,
+    /// Whether the worker is being drained. Each pull loop and each running event has a receiver, so without a receiver the worker is
+    /// idle.
     pub(super) draining: watch::Sender<bool>,
 }
 
-/// The server's clock, and when it was read. This machine's clock may be wrong.
-#[derive(Clone, Copy, Default)]
-pub(super) struct ServerClock(Option<(SystemTime, Instant)>);
-
-#[derive(Default)]
-pub(super) struct Counters {
-    stats: WorkerStats,
-    /// The number of pull loops that haven't ended and may receive events.
-    pull_loops: usize,
-    /// Notified when the worker becomes idle.
-    idle: Waiters,
-}
-
-impl Counters {
-    fn is_idle(&self) -> bool {
-        self.stats.running == 0 && self.pull_loops == 0
-    }
-}
-
 impl WorkerInner {
-    fn counters(&self) -> MutexGuard<'_, Counters> {
-        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the counts, and wakes the waiters if the worker becomes idle.
-    fn change(&self, change: impl FnOnce(&mut Counters)) {
-        let idle = {
-            let mut counters = self.counters();
-            change(&mut counters);
-            counters.is_idle().then(|| counters.idle.take())
-        };
-        if let Some(idle) = idle {
-            idle.wake();
+    /// Opens the streams and the consumers.
+    pub(super) async fn open(
+        builder: JetStreamWorkerBuilder,
+        router: EventRouter,
+        service: ErasedService,
+    ) -> Result<(Self, Vec<PullConsumer>), Error> {
+        let JetStreamWorkerBuilder {
+            context,
+            stream,
+            delivery,
+            options,
+        } = builder;
+        options.check(&router, &delivery)?;
+        if !options.deliver_fallback && router.routes().any(|route| route.is_fallback()) {
+            telemetry::fallback_without_events();
         }
+        let connection = Arc::new(Connection::new(context, stream));
+        let events = stream::open_events(&connection).await?;
+        let subjects = connection.settings.subjects();
+        let routes = routes(&router, &subjects, &options, delivery.route_concurrency());
+        let dead_letters =
+            DeadLetterStream::new(Arc::clone(&connection), routes.clone(), &options.group);
+        stream::check_dead_letters(&dead_letters.stream().await?, &connection.settings)?;
+        let consumers = Consumers {
+            connection: Arc::clone(&connection),
+            checkpoints: Checkpoints::new(Arc::clone(&connection), &options.group),
+            options,
+            routes,
+        };
+        let opened = consumers.open().await?;
+        connection.read_clock().await;
+        let inner = Self {
+            executor: JobExecutor::new(service, Arc::clone(&connection.runtime), delivery),
+            connection,
+            router,
+            consumers,
+            dead_letters: Arc::new(dead_letters),
+            max_delay: events.cached_info().config.max_age / 2,
+            stats: Mutex::default(),
+            draining: watch::Sender::new(false),
+        };
+        Ok((inner, opened))
     }
 
-    pub(super) fn enter(&self) {
-        self.change(|counters| counters.stats.enter());
-    }
-
-    pub(super) fn leave(&self, exit: Exit) {
-        self.change(|counters| counters.stats.leave(exit));
-    }
-
-    pub(super) fn begin_pull_loop(&self) {
-        self.change(|counters| counters.pull_loops += 1);
-    }
-
-    pub(super) fn end_pull_loop(&self) {
-        self.change(|counters| counters.pull_loops -= 1);
+    /// Returns the counts of this worker's events.
+    pub(super) fn counts(&self) -> MutexGuard<'_, WorkerStats> {
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
-        let mut stats = self.counters().stats.clone();
-        stats.replayed = self.dead_letters.replayed();
-        stats.stalls = self.stalls.list();
-        stats
-    }
-
-    pub(super) fn drain(&self) {
-        self.draining.send_replace(true);
-    }
-
-    pub(super) fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
+        let counts = self.counts().clone();
+        WorkerStats {
+            replayed: self.dead_letters.replayed(),
+            stalls: self.connection.stalls.list(),
+            ..counts
+        }
     }
 
     pub(super) fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
+}
 
-    /// Waits until no event is running and all pull loops have ended.
-    pub(super) async fn idle(&self) {
-        let idle = {
-            let mut counters = self.counters();
-            if counters.is_idle() {
-                return;
-            }
-            counters.idle.wait()
-        };
-        // `self` holds the sender, so the channel stays open.
-        let _ = idle.await;
-    }
-
-    /// Reads the server's clock.
-    pub(super) async fn read_server_time(&self) {
-        let Consumers {
-            context, settings, ..
-        } = &self.consumers;
-        let time = stream::server_time(context, settings.stream_name()).await;
-        let read = time.map(|time| (time, self.executor.runtime.now()));
-        let mut clock = self
-            .server_clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *clock = ServerClock(read);
-    }
-
-    /// Returns the current time by the server's clock. If the server's time is unknown, returns this machine's time.
-    pub(super) fn server_time(&self) -> SystemTime {
-        let ServerClock(clock) = *self
-            .server_clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let time = clock.and_then(|(time, read)| {
-            time.checked_add(self.executor.runtime.now().saturating_duration_since(read))
-        });
-        time.unwrap_or_else(|| self.executor.time_of_day())
+/// Runs a future until the worker is drained. Returns `None` if the worker is drained first.
+pub(super) async fn unless_drained<F: Future>(
+    draining: &mut watch::Receiver<bool>,
+    future: F,
+) -> Option<F::Output> {
+    let drained = pin!(draining.wait_for(|draining| *draining));
+    match select(drained, pin!(future)).await {
+        Either::Left(_) => None,
+        Either::Right((output, _)) => Some(output),
     }
 }
