@@ -40,6 +40,12 @@ pub enum ErrorKind {
     Inbox,
     /// Another process, or another inbox of this process, has locked the inbox's file.
     Locked,
+    /// The environment variable of a [`SharedSecret`](crate::SharedSecret) isn't set, or contains no secret.
+    Secret,
+    /// The server of a [`Shutdown`](crate::Shutdown) has failed.
+    Server,
+    /// The process can't receive signals, for example because tokio's I/O driver isn't enabled.
+    Signal,
 }
 
 impl Error {

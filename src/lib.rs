@@ -177,7 +177,7 @@ pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
     AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, Handle, Inbox, IntoInbox,
-    MemoryInbox, MemoryInboxBuilder,
+    MemoryInbox, MemoryInboxBuilder, Shutdown,
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]

@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DeadLetterStore, DeadLetters, InboxInfo};
+use super::{DeadLetterStore, DeadLetters, InboxInfo, Shutdown};
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::error::Error;
 use crate::router::EventRouter;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry;
 
 /// Counts, drains and awaits the events of an inbox.
@@ -45,6 +45,8 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
 
     fn stats(&self) -> Stats;
 
+    fn runtime(&self) -> Arc<dyn Runtime>;
+
     /// Starts to drain at the first poll.
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained>;
 
@@ -73,7 +75,6 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
 /// The result of [`Handle::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[must_use]
 pub struct Drained {
     /// The number of accepted events that hadn't ended when the drain returned.
     ///
@@ -156,6 +157,58 @@ impl Handle {
         self.control.info()
     }
 
+    /// Returns a [`Shutdown`], which serves until SIGTERM or Ctrl-C, and then drains before the server closes. On
+    /// Windows, only Ctrl-C counts.
+    ///
+    /// This method registers the signal handlers. From then on, the signals no longer end the process immediately. If the
+    /// process can't receive signals, [`serve`](Shutdown::serve) returns the error.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run(listener: tokio::net::TcpListener, app: axum::Router, handle: botisimo_webhooks::Handle)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// handle
+    ///     .shutdown_on_signal()
+    ///     .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "signal")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+    pub fn shutdown_on_signal(&self) -> Shutdown {
+        let shutdown = Shutdown::on_signal(self.control.runtime());
+        self.clone().drained_by(shutdown)
+    }
+
+    /// Returns a [`Shutdown`], which serves until `stop` completes, and then drains before the server closes.
+    ///
+    /// This method registers no signal handlers, and works without tokio.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run(listener: tokio::net::TcpListener, app: axum::Router, handle: botisimo_webhooks::Handle)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    /// // … give `stop` to the code that decides when the service ends.
+    /// handle
+    ///     .shutdown_on(async { drop(stopped.await) })
+    ///     .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shutdown_on(&self, stop: impl Future<Output = ()> + Send + 'static) -> Shutdown {
+        let shutdown = Shutdown::on(stop, self.control.runtime());
+        self.clone().drained_by(shutdown)
+    }
+
+    fn drained_by(self, shutdown: Shutdown) -> Shutdown {
+        shutdown.also_drain(move |within| self.drain(within))
+    }
+
     /// Waits until every accepted event has ended. Meanwhile, the inbox accepts new events.
     ///
     /// May never resolve after the runtime has shut down; use a timeout.
@@ -207,6 +260,11 @@ impl Handle {
         Arc::clone(&self.control)
             .dead_letters()
             .map(DeadLetters::new)
+    }
+
+    /// Returns the runtime of the inbox.
+    pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
+        self.control.runtime()
     }
 
     /// Returns the router that the inbox was built over, if no layer wraps it.

@@ -9,6 +9,7 @@ mod into_inbox;
 #[cfg(feature = "jetstream")]
 mod jetstream;
 mod memory;
+mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -25,5 +26,6 @@ pub use self::jetstream::{
     StreamSettings, WorkerStats,
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
+pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};

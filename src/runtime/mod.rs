@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 mod clock;
+#[cfg(feature = "signal")]
+mod signals;
 #[cfg(feature = "tokio")]
 mod tokio;
 
 pub(crate) use self::clock::{Clock, ClockReading, millis, to_millis};
+#[cfg(feature = "signal")]
+pub(crate) use self::signals::stop_signals;
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 

@@ -6,7 +6,7 @@ use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::error::Error;
 use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl, InboxInfo};
 use crate::router::EventRouter;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Runtime};
 
 /// Wraps the inbox's control, and adds the receiver's counts to the inbox's counts.
 pub(super) struct ReceiverControl {
@@ -23,6 +23,10 @@ impl InboxControl for ReceiverControl {
         let mut stats = self.inbox.stats();
         self.counters.add_to(&mut stats);
         stats
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        self.inbox.runtime()
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::fmt;
+use std::{env, fmt};
 
 use http::HeaderName;
 use http::request::Parts;
@@ -7,6 +7,8 @@ use percent_encoding::percent_decode_str;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::verify::{Unverified, Verify};
+use crate::error::{Error, ErrorKind};
+use crate::telemetry;
 
 /// A secret in the URL that the sender calls, or in a header that a reverse proxy adds.
 ///
@@ -24,9 +26,21 @@ use super::verify::{Unverified, Verify};
 ///     // To rotate the secret, accept the old one until the dashboard has the new one.
 ///     .verify(SharedSecret::in_query("token", "new secret").or("old secret"));
 /// ```
+///
+/// With [`from_env`](SharedSecret::from_env), the secret isn't in the code:
+///
+/// ```no_run
+/// # use botisimo_webhooks::{Error, EventRouter, SharedSecret, WebhookLayer};
+/// # fn build(router: EventRouter) -> Result<(), Error> {
+/// let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+///     .verify(SharedSecret::from_env("BOTISIMO_SECRET")?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SharedSecret {
     carrier: Carrier,
+    /// If the list is empty, every request is verified.
     secrets: Vec<Box<[u8]>>,
 }
 
@@ -38,6 +52,87 @@ enum Carrier {
 }
 
 impl SharedSecret {
+    /// Reads the secret from an environment variable, and expects it as the query parameter `token`.
+    ///
+    /// To rotate the secret, set the variable to several secrets, one on each line. Empty lines and line ends don't
+    /// count, so a trailing line break does no harm. All other characters count, including spaces and `&`. The value
+    /// needn't be UTF-8.
+    ///
+    /// For another parameter or a header, call [`parameter`](SharedSecret::parameter) or
+    /// [`header`](SharedSecret::header).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of the kind [`Secret`](ErrorKind::Secret) if the variable isn't set, or contains no secret. The
+    /// message names the variable.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use botisimo_webhooks::SharedSecret;
+    /// let in_url = SharedSecret::from_env("BOTISIMO_SECRET")?; // …?token=<secret>
+    /// let in_header = SharedSecret::from_env("BOTISIMO_SECRET")?.header("x-webhook-token");
+    /// # Ok::<_, botisimo_webhooks::Error>(())
+    /// ```
+    pub fn from_env(variable: impl AsRef<str>) -> Result<Self, Error> {
+        let variable = variable.as_ref();
+        let value = env::var_os(variable);
+        let problem = match &value {
+            None => "isn't set",
+            Some(value) if value.is_empty() => "is empty",
+            Some(_) => "contains only line breaks",
+        };
+        let secrets = lines(&value.unwrap_or_default().into_encoded_bytes());
+        if secrets.is_empty() {
+            let text = format!(
+                "the environment variable `{variable}` {problem}: set it to the secret in the webhook's URL"
+            );
+            return Err(Error::new(ErrorKind::Secret, text));
+        }
+        Ok(Self::in_token(secrets))
+    }
+
+    /// Reads the secret as [`from_env`](SharedSecret::from_env) does. If there is no secret, accepts every request, and
+    /// logs a warning.
+    ///
+    /// Use this for development only: if a deployment loses the variable, any client that knows the URL can send events.
+    #[must_use]
+    pub fn from_env_or_accept_all(variable: impl AsRef<str>) -> Self {
+        Self::from_env(variable.as_ref()).unwrap_or_else(|_| {
+            telemetry::secret_missing(variable.as_ref());
+            Self::in_token(Vec::new())
+        })
+    }
+
+    fn in_token(secrets: Vec<Box<[u8]>>) -> Self {
+        Self {
+            carrier: Carrier::Query(Box::from("token")),
+            secrets,
+        }
+    }
+
+    /// Expects the secret as this query parameter instead.
+    #[must_use]
+    pub fn parameter(mut self, name: impl Into<Box<str>>) -> Self {
+        self.carrier = Carrier::Query(name.into());
+        self
+    }
+
+    /// Expects the secret as the value of this header instead.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the name isn't a valid header name.
+    #[track_caller]
+    #[must_use]
+    pub fn header(mut self, name: impl TryInto<HeaderName>) -> Self {
+        let Ok(name) = name.try_into() else {
+            panic!("the name of the secret's header is not a valid header name")
+        };
+        self.carrier = Carrier::Header(name);
+        self
+    }
+
     /// Expects the secret as a query parameter: `?token=…`.
     ///
     /// The value is percent-decoded. A `+` matches both itself and a space.
@@ -48,11 +143,7 @@ impl SharedSecret {
     #[track_caller]
     #[must_use]
     pub fn in_query(parameter: impl Into<Box<str>>, secret: impl AsRef<[u8]>) -> Self {
-        Self {
-            carrier: Carrier::Query(parameter.into()),
-            secrets: Vec::new(),
-        }
-        .or(secret)
+        Self::in_token(Vec::new()).or(secret).parameter(parameter)
     }
 
     /// Expects the secret as the value of a header.
@@ -63,14 +154,7 @@ impl SharedSecret {
     #[track_caller]
     #[must_use]
     pub fn in_header(name: impl TryInto<HeaderName>, secret: impl AsRef<[u8]>) -> Self {
-        let Ok(name) = name.try_into() else {
-            panic!("the name of the secret's header is not a valid header name")
-        };
-        Self {
-            carrier: Carrier::Header(name),
-            secrets: Vec::new(),
-        }
-        .or(secret)
+        Self::in_token(Vec::new()).or(secret).header(name)
     }
 
     /// Also accepts another secret, in the same parameter or header.
@@ -123,6 +207,9 @@ impl SharedSecret {
 
 impl Verify for SharedSecret {
     fn verify_head(&self, parts: &Parts) -> Result<(), Unverified> {
+        if self.secrets.is_empty() {
+            return Ok(());
+        }
         let matched = match &self.carrier {
             Carrier::Query(parameter) => {
                 let pairs = parts.uri.query().unwrap_or_default().split('&');
@@ -158,4 +245,14 @@ impl fmt::Debug for SharedSecret {
             .field("carrier", &self.carrier)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the lines that aren't empty.
+fn lines(value: &[u8]) -> Vec<Box<[u8]>> {
+    let lines = value.split(|byte| *byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    lines
+        .filter(|line| !line.is_empty())
+        .map(Box::from)
+        .collect()
 }

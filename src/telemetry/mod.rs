@@ -16,6 +16,7 @@ mod jetstream;
 mod one_line;
 mod receiver;
 mod router;
+mod shutdown;
 mod span;
 
 pub(crate) use self::adopt::AdoptTraceparent;
@@ -31,7 +32,10 @@ pub(crate) use self::jetstream::{
     consumer_recreated, fallback_without_events, worker_recovered, worker_stalled, worker_started,
 };
 pub(crate) use self::receiver::{
-    PathMiss, path_missed, receiver_started, verify_missing, webhook_rejected,
+    PathMiss, path_missed, receiver_started, secret_missing, verify_missing, webhook_rejected,
 };
 pub(crate) use self::router::{router_without_routes, undocumented_pattern};
+pub(crate) use self::shutdown::{
+    server_not_closed, shutdown_finished, shutdown_interrupted, shutdown_started,
+};
 pub(crate) use self::span::{AttemptId, AttemptSpan, ParentSpan, RouteSpan};

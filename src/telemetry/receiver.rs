@@ -69,6 +69,15 @@ pub(crate) fn verify_missing() {
     );
 }
 
+/// Reports that the environment has no secret, so that the receiver verifies no request.
+pub(crate) fn secret_missing(variable: &str) {
+    log!(
+        warn,
+        variable,
+        "webhooks are accepted from any client that knows the URL: set a secret in the environment variable"
+    );
+}
+
 /// Reports that the receiver rejects a webhook. `reason` is one of a fixed set of messages, and `detail` names the
 /// fault in the body.
 pub(crate) fn webhook_rejected(

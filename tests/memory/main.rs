@@ -22,6 +22,8 @@ mod open_telemetry;
 #[cfg(feature = "tokio")]
 mod ordering_key;
 mod other_runtime;
+#[cfg(feature = "tokio")]
+mod shutdown;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod spans;
 #[path = "../support/mod.rs"]

@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
-use crate::inbox::{DeadLetterStore, DeadLetters, Drained};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Shutdown};
 use crate::telemetry;
 
 /// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
@@ -68,7 +68,6 @@ use crate::telemetry;
 /// # Examples
 ///
 /// ```no_run
-/// use std::time::Duration;
 /// use botisimo_webhooks::{Event, EventRouter, JetStreamWorker, StreamSettings};
 ///
 /// # async fn work() -> Result<(), Box<dyn std::error::Error>> {
@@ -79,8 +78,7 @@ use crate::telemetry;
 ///     .stream(StreamSettings::new().replicas(3).create_if_missing())
 ///     .start(router)
 ///     .await?;
-/// // … on SIGTERM:
-/// let drained = worker.drain(Duration::from_secs(25)).await;
+/// let drained = worker.shutdown_on_signal().await?; // runs until SIGTERM or Ctrl-C
 /// # Ok(())
 /// # }
 /// ```
@@ -130,6 +128,27 @@ impl JetStreamWorker {
     /// Once the future has been polled, the worker pulls no more events, even if the future is dropped.
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
         drain(Arc::clone(&self.inner), within)
+    }
+
+    /// Returns a [`Shutdown`]. Await it to run the worker until SIGTERM or Ctrl-C, and then to drain. On Windows, only
+    /// Ctrl-C counts.
+    ///
+    /// If the process also receives webhooks, shut both down together: see [`Shutdown::also_drain`].
+    #[cfg(feature = "signal")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+    pub fn shutdown_on_signal(&self) -> Shutdown {
+        let runtime = Arc::clone(&self.inner.executor.runtime);
+        self.clone().drained_by(Shutdown::on_signal(runtime))
+    }
+
+    /// Returns a [`Shutdown`]. Await it to run the worker until `stop` completes, and then to drain.
+    pub fn shutdown_on(&self, stop: impl Future<Output = ()> + Send + 'static) -> Shutdown {
+        let runtime = Arc::clone(&self.inner.executor.runtime);
+        self.clone().drained_by(Shutdown::on(stop, runtime))
+    }
+
+    fn drained_by(self, shutdown: Shutdown) -> Shutdown {
+        shutdown.also_drain(move |within| self.drain(within))
     }
 
     /// Returns the dead letters of the group, to list, replay or delete them. A letter's id is its sequence number in the

@@ -25,7 +25,7 @@ use crate::delivery::{Attempt, Stats};
 use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo};
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Runtime};
 
 /// The maximum size of a message without its body, in bytes: subject, headers and framing.
 const OVERHEAD: usize = 1024;
@@ -262,6 +262,10 @@ impl InboxControl for Publisher {
             published: stats.accepted,
             ..stats
         }
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.runtime) as Arc<dyn Runtime>
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {

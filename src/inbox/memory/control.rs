@@ -9,7 +9,7 @@ use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
 use crate::inbox::{DeadLetterStore, Drained, InboxControl, InboxInfo};
 use crate::router::EventRouter;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Runtime};
 
 impl InboxControl for MemoryInner {
     fn info(&self) -> InboxInfo {
@@ -22,6 +22,10 @@ impl InboxControl for MemoryInner {
 
     fn stats(&self) -> Stats {
         self.queue().stats()
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.executor.runtime)
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {

@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo};
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
-use crate::runtime::{BoxFuture, Clock};
+use crate::runtime::{BoxFuture, Clock, Runtime};
 use crate::telemetry;
 
 /// How long an event waits after the runtime dropped its attempt.
@@ -204,6 +204,10 @@ impl InboxControl for Inner {
 
     fn stats(&self) -> Stats {
         self.shared.lock().stats()
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.executor.runtime)
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {

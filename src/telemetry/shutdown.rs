@@ -1,0 +1,39 @@
+use std::time::Duration;
+
+/// Reports that the process must stop, or that its server has ended. The receiver answers 503 by now.
+pub(crate) fn shutdown_started(server_ended: bool) {
+    if server_ended {
+        log!(
+            warn,
+            "shutting down, because the server has ended: draining the inbox"
+        );
+    } else {
+        log!(
+            info,
+            "shutting down: draining the inbox before the server closes"
+        );
+    }
+}
+
+/// Reports that the server still has open connections after its time to close.
+pub(crate) fn server_not_closed(timeout: Duration) {
+    log!(
+        warn,
+        ?timeout,
+        "the server hasn't closed in time: clients hold connections open"
+    );
+}
+
+/// Reports that a second signal ended the shutdown.
+pub(crate) fn shutdown_interrupted() {
+    log!(warn, "a second signal ends the shutdown");
+}
+
+/// Reports that the shutdown has ended.
+pub(crate) fn shutdown_finished(remaining: u64) {
+    if remaining > 0 {
+        log!(warn, remaining, "shut down; some events haven't ended");
+    } else {
+        log!(info, "shut down; all events have ended");
+    }
+}
