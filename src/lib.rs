@@ -83,7 +83,7 @@
 //! | events that survive a crash | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
-//! | shutdown, containers, proxies, backups | [`Handle`] | [`guide::deployment`] |
+//! | shutdown, containers, proxies, backups | [`Shutdown`], [`Handle`] | [`guide::deployment`] |
 //! | tests of your handlers | the module [`testing`] | [`guide::testing`] |
 //! | counts, logs, faults | [`Stats`] | [`guide::operating`] |
 //! | more than one machine | [`JetStreamInbox`], [`JetStreamWorker`] (feature `jetstream`) | [`guide::scaling`] |
@@ -122,6 +122,7 @@
 //! | Name | Description | Default |
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
+//! | `signal` | [`Handle::shutdown_on_signal`]; enables `tokio` | yes |
 //! | `tracing` | logs, and spans that link handlers to their request | yes |
 //! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
 //! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
@@ -133,6 +134,7 @@
 #![cfg_attr(
     not(all(
         feature = "jetstream",
+        feature = "signal",
         feature = "sqlite",
         feature = "testing",
         feature = "tokio"
@@ -154,7 +156,7 @@ mod event;
     doc,
     any(
         not(doctest),
-        all(feature = "sqlite", feature = "testing", feature = "tokio")
+        all(feature = "signal", feature = "sqlite", feature = "testing")
     )
 ))]
 pub mod guide;
@@ -200,6 +202,6 @@ pub use crate::service::{
 };
 
 /// The README's examples, compiled and run as tests.
-#[cfg(all(doctest, feature = "sqlite", feature = "testing", feature = "tokio"))]
+#[cfg(all(doctest, feature = "signal", feature = "sqlite", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -9,6 +9,7 @@ mod auto_traits;
 mod client_disconnect;
 mod connection_close;
 mod deadline;
+mod environment;
 mod every_stack;
 mod hostile_clients;
 mod layer_inbox;

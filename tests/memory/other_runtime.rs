@@ -253,3 +253,31 @@ fn every_event_is_counted_when_the_executor_ends() {
     let stats = handle.stats();
     assert_eq!((stats.accepted, stats.refused), (1, 1));
 }
+
+#[test]
+fn a_shutdown_drains_and_ends_within_its_limits() {
+    smol::block_on(async {
+        let (router, starts, end) = held();
+        let inbox = MemoryInbox::builder().build_with(TestRuntime::smol(), router);
+        let (stop, stopped) = bounded::<()>(1);
+        let shutdown = inbox
+            .handle()
+            .shutdown_on(async move { stopped.recv().await.unwrap() })
+            .close_timeout(SHORT);
+        let accept = inbox.accept(MockRequest::event("account.updated").to_event());
+        accept.await.unwrap();
+        starts.recv().await.unwrap();
+        let served = shutdown.serve(|drained| async move {
+            drained.await;
+            pending::<Result<(), Infallible>>().await
+        });
+        let stopping = async {
+            stop.send(()).await.unwrap();
+            end.send(()).await.unwrap();
+        };
+        let (served, ()) = future::join(served, stopping).await;
+        assert_eq!(served.unwrap().remaining, 0);
+        assert_eq!(inbox.handle().stats().handled, 1);
+        assert_no_tokio();
+    });
+}

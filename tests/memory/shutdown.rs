@@ -30,7 +30,7 @@ struct Held {
 fn held() -> Held {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let router = EventRouter::new().on_any(|_: Event| async move {
+    let router = EventRouter::new().on("a", |_: Event| async move {
         held.acquire().await.unwrap().forget();
     });
     let inbox = MemoryInbox::new(router);
@@ -81,7 +81,12 @@ fn remaining(handle: &Handle) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn the_server_closes_only_after_the_inbox_has_drained() {
     let closing = Arc::default();
-    let Held { inbox, gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop,
+        shutdown,
+    } = held();
     let serving = serving(shutdown, &closing, Duration::ZERO).await;
     inbox.accept(event("1")).await.unwrap();
     run_ready_tasks().await;
@@ -109,7 +114,12 @@ async fn an_idle_inbox_closes_its_server_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_and_a_client_that_hang_end_the_shutdown_after_20_and_4_s() {
     let closing = Arc::default();
-    let Held { inbox, gate: _gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate: _gate,
+        stop,
+        shutdown,
+    } = held();
     let serving = serving(shutdown, &closing, Duration::MAX).await;
     inbox.accept(event("1")).await.unwrap();
     let start = Instant::now();
@@ -126,7 +136,12 @@ async fn a_handler_and_a_client_that_hang_end_the_shutdown_after_20_and_4_s() {
 #[tokio::test(start_paused = true)]
 async fn both_limits_can_be_set() {
     let closing = Arc::default();
-    let Held { inbox, gate: _gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate: _gate,
+        stop,
+        shutdown,
+    } = held();
     let shutdown = shutdown
         .drain_timeout(Duration::from_secs(100))
         .close_timeout(Duration::from_secs(50));
@@ -142,7 +157,12 @@ async fn both_limits_can_be_set() {
 #[tokio::test(start_paused = true)]
 async fn an_event_that_ends_while_the_server_closes_does_not_remain() {
     let closing = Arc::default();
-    let Held { inbox, gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop,
+        shutdown,
+    } = held();
     let serving = serving(shutdown, &closing, Duration::from_secs(3)).await;
     inbox.accept(event("1")).await.unwrap();
     stop.send(()).unwrap();
@@ -154,7 +174,12 @@ async fn an_event_that_ends_while_the_server_closes_does_not_remain() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_a_server_is_returned_after_the_inbox_has_drained() {
-    let Held { inbox, gate, stop: _stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop: _stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     let failed = ready(Err(io::Error::other("no more descriptors")));
     let serving = tokio::spawn(shutdown.serve(|_| failed));
@@ -171,7 +196,12 @@ async fn the_error_of_a_server_is_returned_after_the_inbox_has_drained() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_a_server_that_fails_during_the_drain_is_returned_after_the_drain() {
-    let Held { inbox, gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     let serving = tokio::spawn(shutdown.serve(async |_drained| {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -188,7 +218,12 @@ async fn the_error_of_a_server_that_fails_during_the_drain_is_returned_after_the
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_early_is_followed_by_a_drain_that_the_stop_does_not_end() {
-    let Held { inbox, gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     let serving = tokio::spawn(shutdown.serve(|_| ready(Ok::<_, Infallible>(()))));
     run_ready_tasks().await;
@@ -201,7 +236,12 @@ async fn a_server_that_ends_early_is_followed_by_a_drain_that_the_stop_does_not_
 
 #[tokio::test(start_paused = true)]
 async fn without_a_server_the_shutdown_waits_and_drains() {
-    let Held { inbox, gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate,
+        stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     let waiting = tokio::spawn(shutdown.into_future());
     run_ready_tasks().await;
@@ -231,7 +271,12 @@ async fn two_inboxes_drain_at_the_same_time_and_their_events_are_added() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_shutdown_drops_the_server_and_drains_nothing() {
     let closing = Arc::default();
-    let Held { inbox, gate: _gate, stop: _stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate: _gate,
+        stop: _stop,
+        shutdown,
+    } = held();
     let serving = serving(shutdown, &closing, Duration::MAX).await;
     serving.abort();
     assert!(serving.await.unwrap_err().is_cancelled());
@@ -241,7 +286,12 @@ async fn a_dropped_shutdown_drops_the_server_and_drains_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_dropped_during_its_drain_leaves_the_inbox_draining_and_tells_the_server() {
-    let Held { inbox, gate: _gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate: _gate,
+        stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     // The server runs in a task that outlives the shutdown.
     let (ended, end) = oneshot::channel();
@@ -296,12 +346,20 @@ fn without_a_tokio_runtime_or_its_driver_signals_are_an_error_and_no_server_star
 #[tokio::test(start_paused = true)]
 async fn the_log_says_why_a_shutdown_takes_its_time() {
     let (log, _guard) = crate::support::subscriber::capture("info");
-    let Held { inbox, gate: _gate, stop, shutdown } = held();
+    let Held {
+        inbox,
+        gate: _gate,
+        stop,
+        shutdown,
+    } = held();
     inbox.accept(event("1")).await.unwrap();
     stop.send(()).unwrap();
     let served = shutdown.serve(|_| pending::<Result<(), Infallible>>());
     assert_eq!(served.await.unwrap().remaining, 1);
     assert!(log.line("shutting down").contains("INFO"));
     assert!(log.line("hasn't closed in time").contains("timeout=4s"));
-    assert!(log.line("some events haven't ended").contains("remaining=1"));
+    assert!(
+        log.line("some events haven't ended")
+            .contains("remaining=1")
+    );
 }

@@ -5,7 +5,7 @@
 //! that keeps only synced data.
 //!
 //! The tests need strace, so a plain `cargo test` leaves them out. Run `cargo test --test power_loss`.
-#![cfg(all(target_os = "linux", feature = "sqlite", feature = "tokio"))]
+#![cfg(all(target_os = "linux", feature = "signal", feature = "sqlite"))]
 #![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]

@@ -1,6 +1,6 @@
 //! The memory and the allocations of a process, and receivers in child processes that the tests load, limit and
 //! kill.
-#![cfg(all(unix, feature = "sqlite", feature = "tokio"))]
+#![cfg(all(unix, feature = "signal", feature = "sqlite"))]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod allocations;
@@ -12,6 +12,8 @@ mod faults;
 mod files;
 #[cfg(target_os = "linux")]
 mod idle;
+#[cfg(target_os = "linux")]
+mod shutdown;
 #[cfg(target_os = "linux")]
 mod soak;
 #[path = "../support/mod.rs"]

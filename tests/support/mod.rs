@@ -12,7 +12,7 @@ pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod receiver;
 pub(crate) mod runtime;
-#[cfg(all(unix, feature = "sqlite", feature = "tokio"))]
+#[cfg(all(unix, feature = "signal", feature = "sqlite"))]
 pub(crate) mod server;
 #[cfg(all(feature = "sqlite", feature = "tokio"))]
 pub(crate) mod sqlite;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio, abort};
+use std::process::{Child, Command, ExitStatus, Stdio, abort};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -59,9 +59,12 @@ impl Process {
     }
 
     /// Waits until the process ends, for at most `limit`.
-    pub(crate) fn wait(&mut self, limit: Duration) {
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         let start = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
             assert!(start.elapsed() < limit, "the process doesn't end");
             thread::sleep(Duration::from_millis(5));
         }

@@ -7,18 +7,22 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, thread};
 
 use super::process::{Process, end_with_parent, own_binary};
 use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use botisimo_webhooks::{
     BoxFuture, DeliverySettings, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime,
     SqliteInbox, TokioRuntime, WebhookLayer,
 };
+use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -109,9 +113,22 @@ async fn run(inbox: PathBuf) {
         }
     };
     let webhooks = WebhookLayer::new(PATH, inbox);
-    let end = Arc::new(Notify::new());
-    let app = app(&webhooks.handle(), gate, &end).layer(webhooks);
+    let (handle, end) = (webhooks.handle(), Arc::new(Notify::new()));
+    let app = app(&handle, gate, &end).layer(webhooks);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    if let (Ok(drain), Ok(close)) = (env::var("SERVER_DRAIN"), env::var("SERVER_CLOSE")) {
+        let limit = |millis: String| Duration::from_millis(millis.parse().unwrap());
+        let shutdown = handle
+            .shutdown_on_signal()
+            .drain_timeout(limit(drain))
+            .close_timeout(limit(close));
+        println!("\nlistening {}", listener.local_addr().unwrap());
+        shutdown
+            .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+            .await
+            .unwrap();
+        return;
+    }
     println!("\nlistening {}", listener.local_addr().unwrap());
     let served = axum::serve(listener, app).with_graceful_shutdown(async move {
         end.notified().await;
@@ -170,6 +187,25 @@ fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
             get(async move || drain.drain(BOUND).await.remaining.to_string()),
         )
         .route("/end", get(async move || end.notify_one()))
+        .route("/stream", get(endless))
+        .route("/upgrade", get(upgrade))
+}
+
+/// Sends one event of a stream that never ends.
+async fn endless() -> ([(header::HeaderName, &'static str); 1], Body) {
+    let first = stream::once(async { io::Result::Ok(Bytes::from_static(b"data: 1\n\n")) });
+    let body = Body::from_stream(first.chain(stream::pending()));
+    ([(header::CONTENT_TYPE, "text/event-stream")], body)
+}
+
+/// Upgrades the connection, and holds it until the process ends.
+async fn upgrade(request: Request) -> (StatusCode, [(header::HeaderName, &'static str); 2]) {
+    tokio::spawn(async {
+        let _held = hyper::upgrade::on(request).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let head = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+    (StatusCode::SWITCHING_PROTOCOLS, head)
 }
 
 fn counts(handle: &Handle) -> String {
@@ -383,6 +419,11 @@ impl Server {
     pub(crate) fn end(mut self) {
         self.get("/end");
         self.process.wait(BOUND);
+    }
+
+    /// Waits until the process ends.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.process.wait(BOUND)
     }
 
     pub(crate) fn client(&self) -> Client {
