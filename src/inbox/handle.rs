@@ -2,6 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::{DeadLetterStore, DeadLetters, InboxInfo, Shutdown};
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::error::Error;
@@ -141,8 +143,10 @@ impl Handle {
     pub fn drain(&self, within: Duration) -> impl Future<Output = Drained> + Send + use<> {
         let control = Arc::clone(&self.control);
         async move {
-            telemetry::draining(control.stats().in_flight());
-            let drained = control.drain(within).await;
+            let in_flight = control.stats().in_flight();
+            // `join` polls the drain first, so the inbox refuses events before the log says so.
+            let started = async { telemetry::draining(in_flight) };
+            let (drained, ()) = join(control.drain(within), started).await;
             telemetry::drained(drained.remaining);
             drained
         }
@@ -178,8 +182,7 @@ impl Handle {
     #[cfg(feature = "signal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
     pub fn shutdown_on_signal(&self) -> Shutdown {
-        let shutdown = Shutdown::on_signal(self.control.runtime());
-        self.clone().drained_by(shutdown)
+        Shutdown::on_signal(self.clone(), self.runtime())
     }
 
     /// Returns a [`Shutdown`], which serves until `stop` completes, and then drains before the server closes.
@@ -201,12 +204,7 @@ impl Handle {
     /// # }
     /// ```
     pub fn shutdown_on(&self, stop: impl Future<Output = ()> + Send + 'static) -> Shutdown {
-        let shutdown = Shutdown::on(stop, self.control.runtime());
-        self.clone().drained_by(shutdown)
-    }
-
-    fn drained_by(self, shutdown: Shutdown) -> Shutdown {
-        shutdown.also_drain(move |within| self.drain(within))
+        Shutdown::on(stop, self.clone(), self.runtime())
     }
 
     /// Waits until every accepted event has ended. Meanwhile, the inbox accepts new events.

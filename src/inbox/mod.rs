@@ -26,6 +26,7 @@ pub use self::jetstream::{
     StreamSettings, WorkerStats,
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
+pub(crate) use self::shutdown::Drain;
 pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};

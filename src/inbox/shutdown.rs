@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use futures_util::future::{Either, FutureExt, join, join_all, select};
+use futures_util::future::{Either, FutureExt, join_all, select};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::Drained;
+use super::{Drained, Handle};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::error::{Error, ErrorKind};
 use crate::runtime::{BoxFuture, Runtime};
@@ -86,35 +86,72 @@ pub struct Shutdown {
     /// The requests to stop. The first request starts the drain, and the second request ends it.
     requests: Result<BoxStream<'static, ()>, Error>,
     runtime: Arc<dyn Runtime>,
-    drains: Vec<Drain>,
+    drains: Vec<Box<dyn Drain>>,
     drain_timeout: Duration,
     close_timeout: Duration,
 }
 
-/// Drains one inbox or worker within a time limit.
-type Drain = Box<dyn Fn(Duration) -> BoxFuture<Drained> + Send + Sync>;
+/// An inbox or a worker that a shutdown drains.
+pub(crate) trait Drain: Send + Sync + 'static {
+    fn drain(&self, within: Duration) -> BoxFuture<Drained>;
+
+    /// Counts the remaining events again, after the drain has started.
+    fn count(&self) -> BoxFuture<Drained>;
+}
+
+impl Drain for Handle {
+    fn drain(&self, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(self.drain(within))
+    }
+
+    fn count(&self) -> BoxFuture<Drained> {
+        self.drain_silently(Duration::ZERO)
+    }
+}
+
+/// The argument of [`Shutdown::also_drain`].
+struct AlsoDrain<D>(D);
+
+impl<D, F> Drain for AlsoDrain<D>
+where
+    D: Fn(Duration) -> F + Send + Sync + 'static,
+    F: Future<Output = Drained> + Send + 'static,
+{
+    fn drain(&self, within: Duration) -> BoxFuture<Drained> {
+        Box::pin((self.0)(within))
+    }
+
+    fn count(&self) -> BoxFuture<Drained> {
+        self.drain(Duration::ZERO)
+    }
+}
 
 impl Shutdown {
     /// Returns a shutdown that drains on SIGTERM or Ctrl-C.
     #[cfg(feature = "signal")]
-    pub(crate) fn on_signal(runtime: Arc<dyn Runtime>) -> Self {
-        Self::new(crate::runtime::stop_signals(), runtime)
+    pub(crate) fn on_signal(drain: impl Drain, runtime: Arc<dyn Runtime>) -> Self {
+        Self::new(crate::runtime::stop_signals(), drain, runtime)
     }
 
     /// Returns a shutdown that drains when `stop` completes.
     pub(crate) fn on(
         stop: impl Future<Output = ()> + Send + 'static,
+        drain: impl Drain,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
         let requests = stream::once(stop).chain(stream::pending());
-        Self::new(Ok(requests.boxed()), runtime)
+        Self::new(Ok(requests.boxed()), drain, runtime)
     }
 
-    fn new(requests: Result<BoxStream<'static, ()>, Error>, runtime: Arc<dyn Runtime>) -> Self {
+    fn new(
+        requests: Result<BoxStream<'static, ()>, Error>,
+        drain: impl Drain,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
         Self {
             requests,
             runtime,
-            drains: Vec::new(),
+            drains: vec![Box::new(drain)],
             drain_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(4),
         }
@@ -153,8 +190,7 @@ impl Shutdown {
     where
         F: Future<Output = Drained> + Send + 'static,
     {
-        let drain = move |within| -> BoxFuture<Drained> { Box::pin(drain(within)) };
-        self.drains.push(Box::new(drain));
+        self.drains.push(Box::new(AlsoDrain(drain)));
         self
     }
 
@@ -208,16 +244,25 @@ impl Shutdown {
         let server_ended = served.is_some();
         // If the server has ended, no request has arrived yet.
         let second_request = requests.skip(usize::from(server_ended)).into_future();
+        telemetry::shutdown_started(server_ended);
+        let mut remaining = None;
         let steps = async {
-            let started = async { telemetry::shutdown_started(server_ended) };
-            // `join` polls the drain first, so the receiver refuses events before the log says so.
-            let drain = pin!(join(drain_all(&self.drains, self.drain_timeout), started));
-            if server_ended {
-                drain.await;
-            } else if let Either::Right((early, drain)) = select(drain, server.as_mut()).await {
-                served = Some(early);
-                drain.await;
-            }
+            let drain = join_all(
+                self.drains
+                    .iter()
+                    .map(|each| each.drain(self.drain_timeout)),
+            );
+            remaining = Some(sum(&if server_ended {
+                drain.await
+            } else {
+                match select(drain, server.as_mut()).await {
+                    Either::Left((drained, _)) => drained,
+                    Either::Right((early, drain)) => {
+                        served = Some(early);
+                        drain.await
+                    }
+                }
+            }));
             drop(close);
             if served.is_none() {
                 match select(server.as_mut(), sleep(self.close_timeout)).await {
@@ -229,8 +274,11 @@ impl Shutdown {
         if let Either::Right(_) = select(pin!(steps), second_request).await {
             telemetry::shutdown_interrupted();
         }
-        // Events may also end while the server closes.
-        let remaining = drain_all(&self.drains, Duration::ZERO).await;
+        let remaining = match remaining {
+            Some(0) => 0,
+            // Events may also end while the server closes.
+            _ => sum(&join_all(self.drains.iter().map(|each| each.count())).await),
+        };
         telemetry::shutdown_finished(remaining);
         served.unwrap_or(Ok(()))?;
         Ok(Drained::new(remaining))
@@ -259,9 +307,7 @@ impl fmt::Debug for Shutdown {
     }
 }
 
-/// Drains at the same time, and returns the number of all remaining events.
-async fn drain_all(drains: &[Drain], within: Duration) -> u64 {
-    let drained = join_all(drains.iter().map(|drain| drain(within))).await;
+fn sum(drained: &[Drained]) -> u64 {
     drained.iter().map(|drained| drained.remaining).sum()
 }
 

@@ -1,17 +1,11 @@
 use std::time::Duration;
 
-/// Reports that the process must stop, or that its server has ended. The receiver answers 503 by now.
+/// Reports that the process must stop, or that its server has ended.
 pub(crate) fn shutdown_started(server_ended: bool) {
     if server_ended {
-        log!(
-            warn,
-            "shutting down, because the server has ended: draining the inbox"
-        );
+        log!(warn, "shutting down, because the server has ended");
     } else {
-        log!(
-            info,
-            "shutting down: draining the inbox before the server closes"
-        );
+        log!(info, "shutting down: the server closes after the drain");
     }
 }
 

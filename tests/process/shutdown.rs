@@ -72,7 +72,7 @@ fn an_event_posted_during_the_drain_gets_503_and_its_retry_after_the_restart_is_
         let server = start(&place, LONG, LONG);
         let mut client = post_held(&server);
         send(&server, signal);
-        place.until_logged("shutting down");
+        place.until_logged("draining in_flight=1");
         // The port is open to old and new connections, and other requests get their answers.
         assert_eq!(client.post(&body("2", "{}")).unwrap(), 503);
         assert_eq!(server.client().post(&body("2", "{}")).unwrap(), 503);
@@ -114,7 +114,7 @@ fn a_second_signal_ends_the_drain_at_once() {
         let server = start(&place, LONG, LONG);
         post_held(&server);
         send(&server, Signal::TERM);
-        place.until_logged("shutting down");
+        place.until_logged("draining in_flight=1");
         send(&server, second);
         ends(server);
         place.until_logged("a second signal");

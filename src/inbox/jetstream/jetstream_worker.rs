@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use futures_util::future::{Either, select};
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
-use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Shutdown};
+use crate::inbox::{DeadLetterStore, DeadLetters, Drain, Drained, Shutdown};
+use crate::runtime::BoxFuture;
 use crate::telemetry;
 
 /// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
@@ -137,18 +139,13 @@ impl JetStreamWorker {
     #[cfg(feature = "signal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
     pub fn shutdown_on_signal(&self) -> Shutdown {
-        let runtime = Arc::clone(&self.inner.executor.runtime);
-        self.clone().drained_by(Shutdown::on_signal(runtime))
+        Shutdown::on_signal(self.clone(), Arc::clone(&self.inner.connection.runtime))
     }
 
     /// Returns a [`Shutdown`]. Await it to run the worker until `stop` completes, and then to drain.
     pub fn shutdown_on(&self, stop: impl Future<Output = ()> + Send + 'static) -> Shutdown {
-        let runtime = Arc::clone(&self.inner.executor.runtime);
-        self.clone().drained_by(Shutdown::on(stop, runtime))
-    }
-
-    fn drained_by(self, shutdown: Shutdown) -> Shutdown {
-        shutdown.also_drain(move |within| self.drain(within))
+        let runtime = Arc::clone(&self.inner.connection.runtime);
+        Shutdown::on(stop, self.clone(), runtime)
     }
 
     /// Returns the dead letters of the group, to list, replay or delete them. A letter's id is its sequence number in the
@@ -163,8 +160,8 @@ impl JetStreamWorker {
 }
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
-    telemetry::draining(inner.counts().running);
     inner.draining.send_replace(true);
+    telemetry::draining(inner.counts().running);
     let sleep = inner.connection.runtime.sleep(within);
     let idle = Box::pin(async {
         inner.draining.closed().await;
@@ -178,6 +175,16 @@ async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
     };
     telemetry::drained(drained.remaining);
     drained
+}
+
+impl Drain for JetStreamWorker {
+    fn drain(&self, within: Duration) -> BoxFuture<Drained> {
+        Box::pin(self.drain(within))
+    }
+
+    fn count(&self) -> BoxFuture<Drained> {
+        Box::pin(ready(Drained::new(self.inner.counts().running)))
+    }
 }
 
 impl fmt::Debug for JetStreamWorker {
