@@ -265,7 +265,7 @@ impl InboxControl for Publisher {
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.runtime) as Arc<dyn Runtime>
+        Arc::clone(&self.connection.runtime)
     }
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
