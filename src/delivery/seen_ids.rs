@@ -137,11 +137,6 @@ impl SeenIds {
         self.forgotten
     }
 
-    /// Returns the highest number of an event whose id was ever forgotten.
-    pub(crate) fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
     /// Returns whether a remembered id belongs to an event with a number above `number`.
     pub(crate) fn is_newer(&self, id: Fingerprint, number: u64) -> bool {
         let newer = self.order.iter().rev();

@@ -241,7 +241,10 @@ impl<S: tracing::Subscriber> Layer<S> for Curious {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
     let (place, log) = (InboxFile::new(), Log::default());
-    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    // The writer ends the span of an event that doesn't fit into memory.
+    let builder = place.inbox().max_events_in_memory(1);
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
     let (handle, closed) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU32::new(0)));
     let curious = Curious {
         handle: Arc::clone(&handle),
@@ -270,8 +273,9 @@ async fn a_span_that_ends_on_the_writer_thread_does_no_harm() {
             }
         }
     }
-    wait_idle(&inbox.handle()).await;
     assert!(closed.load(Ordering::Relaxed) > 0);
+    gate.add_permits(10);
+    wait_idle(&inbox.handle()).await;
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.accepted, stats.duplicates, stats.handled),

@@ -1,45 +1,18 @@
+use super::volume::Volume;
 use crate::delivery::{Admission, Fingerprint, SeenIds};
 use crate::inbox::AcceptError;
 
-/// The maximum number of events that wait for their commit: a few batches of a busy server.
-const MAX_PENDING: u64 = 8192;
-
-/// The maximum total size of the bodies of the events that wait for their commit, in bytes.
-const MAX_PENDING_BYTES: u64 = 32 << 20;
-
-/// The maximum number and size of the accepted events that the inbox holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct InboxLimits {
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-}
-
-/// A number of events, and the total size of their bodies in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-}
-
-impl InboxLimits {
-    /// Returns whether an inbox that holds `held` has no space for an event of `size` bytes. An empty inbox has space
-    /// for an event of any size, because the sender would disable an endpoint that never accepts the event.
-    pub(super) fn are_reached(self, held: Held, size: u64) -> bool {
-        held.events > 0 && (held.events >= self.events || held.bytes + size > self.bytes)
-    }
-}
-
-impl Held {
-    pub(super) fn add(&mut self, size: u64) {
-        self.events += 1;
-        self.bytes += size;
-    }
-}
+/// The limit of the events that wait for their commit: a few batches of a busy server.
+const MAX_PENDING: Volume = Volume {
+    events: 8192,
+    bytes: 32 << 20,
+};
 
 /// Decides which events the inbox accepts. An admitted event is accepted once its commit has succeeded.
 #[derive(Debug)]
 pub(super) struct Admissions {
-    limits: InboxLimits,
+    /// The limit of the events that the inbox holds.
+    pub(super) limit: Volume,
     /// The message ids of stored events, and of events whose commit is pending.
     ids: SeenIds,
     /// The id of the next event.
@@ -47,21 +20,24 @@ pub(super) struct Admissions {
     /// The id of the last event whose commit has ended. The commits of all events before it have ended too.
     ended_id: u64,
     /// The events whose commit is pending.
-    pending: Held,
+    pending: Volume,
     /// Whether the inbox refuses events because the writer can't store them now.
     pub(super) unavailable: bool,
+    /// Whether the inbox refuses new events and starts no stored events.
+    pub(super) draining: bool,
 }
 
 impl Admissions {
     /// Returns the admissions of an inbox that isn't open yet.
-    pub(super) fn new(limits: InboxLimits, ids: SeenIds) -> Self {
+    pub(super) fn new(limit: Volume, ids: SeenIds) -> Self {
         Self {
-            limits,
+            limit,
             ids,
             next_id: 1,
             ended_id: 0,
-            pending: Held::default(),
+            pending: Volume::default(),
             unavailable: true,
+            draining: false,
         }
     }
 
@@ -82,32 +58,25 @@ impl Admissions {
         &mut self,
         id: Fingerprint,
         size: u64,
-        stored: Held,
-        draining: bool,
+        stored: Volume,
         now: u64,
     ) -> Result<Admission, AcceptError> {
-        let full = self.is_full(size, stored);
-        let Self {
-            ids,
-            next_id,
-            pending,
-            unavailable,
-            ..
-        } = self;
+        let has_space = self.held(stored).has_space(self.limit, size)
+            && self.pending.has_space(MAX_PENDING, size);
         // A copy takes no space, so it isn't refused.
-        ids.admit(id, now, || {
-            if draining {
+        self.ids.admit(id, now, || {
+            if self.draining {
                 return Err(AcceptError::draining());
             }
-            if *unavailable {
+            if self.unavailable {
                 return Err(AcceptError::unavailable());
             }
-            if full {
+            if !has_space {
                 return Err(AcceptError::full());
             }
-            pending.add(size);
-            *next_id += 1;
-            Ok(*next_id - 1)
+            self.pending.add(size);
+            self.next_id += 1;
+            Ok(self.next_id - 1)
         })
     }
 
@@ -116,30 +85,17 @@ impl Admissions {
         self.ids.is_newer(id, self.ended_id)
     }
 
-    fn is_full(&self, size: u64, stored: Held) -> bool {
-        const PENDING: InboxLimits = InboxLimits {
-            events: MAX_PENDING,
-            bytes: MAX_PENDING_BYTES,
-        };
-        self.limits.are_reached(self.held(stored), size) || PENDING.are_reached(self.pending, size)
-    }
-
-    /// Returns how much the inbox holds, if the store holds `stored`.
-    pub(super) fn held(&self, stored: Held) -> Held {
-        Held {
+    /// Returns the events that the inbox holds, if the store holds `stored`.
+    pub(super) fn held(&self, stored: Volume) -> Volume {
+        Volume {
             events: stored.events + self.pending.events,
             bytes: stored.bytes + self.pending.bytes,
         }
     }
 
-    pub(super) fn limits(&self) -> InboxLimits {
-        self.limits
-    }
-
     /// Ends the commit of an event. If the commit failed, the inbox forgets the event's message id.
     pub(super) fn end(&mut self, number: u64, id: Fingerprint, size: u64, committed: bool) {
-        self.pending.events -= 1;
-        self.pending.bytes -= size;
+        self.pending.remove(size);
         self.ended_id = number;
         if !committed {
             self.ids.remove(id);
@@ -151,13 +107,9 @@ impl Admissions {
         self.ids.contains(id, now) && !self.is_pending(id)
     }
 
-    /// Returns the highest id of an event whose message id was forgotten.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.ids.forgotten()
-    }
-
-    /// Forgets the message ids whose window has passed.
-    pub(super) fn expire(&mut self, now: u64) {
-        self.ids.expire(now);
+    /// Forgets the message ids whose window has passed. Returns the highest id of an event whose message id was ever
+    /// forgotten.
+    pub(super) fn expire(&mut self, now: u64) -> u64 {
+        self.ids.expire(now)
     }
 }

@@ -1,10 +1,9 @@
-use std::time::SystemTime;
+use std::mem::take;
 
-use super::command::{Accept, Command, Complete, CopyPending, Query};
+use super::command::{Accept, Command, Complete, CopyPending, Query, Step};
 use super::database::Database;
 use super::error::is_corrupt;
-use super::store::{DeadLetterLimits, Dropped, Store};
-use crate::delivery::{DeadLetter, EventOutcome, Next};
+use super::store::{DeadLetterLimits, Store};
 
 /// The minimum number of message ids that one transaction forgets, if there are enough.
 const MIN_FORGET: usize = 256;
@@ -35,26 +34,17 @@ impl Batch {
     }
 }
 
-/// The result of the writes of a turn.
-#[derive(Default)]
-pub(super) struct Written {
-    /// Whether the accepted events are stored.
-    pub(super) accepted: bool,
-    /// The attempts whose results are on disk.
-    pub(super) completes: Vec<Complete>,
-    pub(super) letters: Vec<DeadLetter>,
-    pub(super) dropped: Dropped,
-}
-
 /// Writes accepted events and the results of attempts, in one transaction.
 pub(super) struct BatchWriter {
-    limits: DeadLetterLimits,
+    pub(super) limits: DeadLetterLimits,
     /// Whether the inbox remembers message ids.
     remembers: bool,
+    /// The inbox has forgotten the message ids of all events up to this number.
+    pub(super) forgettable: u64,
     /// The message ids of all events up to this number are deleted.
     forgotten: u64,
-    /// Results that couldn't be written yet.
-    unwritten: Vec<Complete>,
+    /// Results that aren't on disk yet.
+    pub(super) unwritten: Vec<Complete>,
 }
 
 impl BatchWriter {
@@ -62,93 +52,72 @@ impl BatchWriter {
         Self {
             limits,
             remembers,
+            forgettable: 0,
             forgotten: 0,
             unwritten: Vec::new(),
         }
     }
 
-    pub(super) fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty()
-    }
-
-    /// Writes events and results at the system time `at`. If that fails, writes the results alone, because they may
-    /// still fit on the disk.
+    /// Writes events and the unwritten results. If that fails, writes the results alone, because they may still fit on the
+    /// disk. Returns whether the events are on disk, and the results that are on disk.
     pub(super) fn write(
         &mut self,
         database: &mut Database,
         accepts: &[Accept],
-        completes: Vec<Complete>,
-        at: SystemTime,
-    ) -> Written {
-        self.unwritten.extend(completes);
-        let mut written = Written::default();
+    ) -> (bool, Vec<Complete>) {
         if !accepts.is_empty() {
-            match self.commit(database, accepts, at) {
-                Ok(both) => written = both,
+            match self.commit(database, accepts) {
+                Ok(()) => return (true, take(&mut self.unwritten)),
                 Err(error) => database.failed(error),
             }
         }
-        if !written.accepted && self.has_unwritten() {
-            match self.commit(database, &[], at) {
-                Ok(results) => written = results,
-                Err(error) if is_corrupt(&error) => {
-                    database.failed(error);
-                    self.commit_each(database, &mut written, at);
+        if self.unwritten.is_empty() {
+            return (false, Vec::new());
+        }
+        let written = match self.commit(database, &[]) {
+            Ok(()) => take(&mut self.unwritten),
+            Err(error) => {
+                let corrupt = is_corrupt(&error);
+                database.failed(error);
+                if corrupt {
+                    self.commit_each(database)
+                } else {
+                    Vec::new()
                 }
-                Err(error) => database.failed(error),
             }
-            written.accepted = false;
-        }
-        database.count_written();
-        written
+        };
+        (false, written)
     }
 
-    fn commit(
-        &mut self,
-        database: &mut Database,
-        accepts: &[Accept],
-        at: SystemTime,
-    ) -> rusqlite::Result<Written> {
-        let (limits, completes) = (self.limits, &self.unwritten);
-        let forget = accepts.last().map_or(0, |last| last.forgotten);
-        let (remembers, forgets) = (self.remembers, forget > self.forgotten);
-        let (mut written, all_forgotten) = database.transaction(|store| {
-            let written = write_results(store, completes, limits, at)?;
-            let events = accepts.iter();
-            store.insert(events.map(|one| (one.number, &one.event, one.key.as_ref())))?;
-            if remembers {
-                let ids = accepts.iter().map(|one| (one.number, one.event.id()));
-                store.remember(ids)?;
-            }
+    fn commit(&mut self, database: &mut Database, accepts: &[Accept]) -> rusqlite::Result<()> {
+        let forgets = !accepts.is_empty() && self.forgettable > self.forgotten;
+        let all_forgotten = database.transaction(|store| {
+            write_results(store, &self.unwritten, self.limits)?;
+            let events = accepts.iter().map(|accept| &*accept.job);
+            let events = events.map(|job| (job.number, &job.event, job.key.as_ref()));
+            store.insert(events, self.remembers)?;
             let limit = MIN_FORGET.max(2 * accepts.len());
-            Ok((written, forgets && store.forget(forget, limit)?))
+            Ok(forgets && store.forget(self.forgettable, limit)?)
         })?;
         if all_forgotten {
-            self.forgotten = forget;
+            self.forgotten = self.forgettable;
         }
-        written.accepted = true;
-        written.completes = std::mem::take(&mut self.unwritten);
-        Ok(written)
+        Ok(())
     }
 
     /// Writes the results one by one. A result on a corrupt page is skipped: this process counts the event as ended,
     /// and the next process may run the event again.
-    fn commit_each(&mut self, database: &mut Database, written: &mut Written, at: SystemTime) {
-        let limits = self.limits;
-        for complete in std::mem::take(&mut self.unwritten) {
+    fn commit_each(&mut self, database: &mut Database) -> Vec<Complete> {
+        let (limits, mut written) = (self.limits, Vec::new());
+        for complete in take(&mut self.unwritten) {
             let one = std::slice::from_ref(&complete);
-            match database.transaction(|store| write_results(store, one, limits, at)) {
-                Ok(result) => {
-                    written.letters.extend(result.letters);
-                    written.dropped.count += result.dropped.count;
-                    written.dropped.unblocked.extend(result.dropped.unblocked);
-                }
+            match database.transaction(|store| write_results(store, one, limits)) {
+                Ok(()) => {}
                 Err(error) if is_corrupt(&error) => {
-                    // No dead letter was written, so nothing blocks the key.
-                    let dead = matches!(complete.next, Next::End(EventOutcome::Dead));
-                    let key = complete.job.key.clone();
-                    let key = key.filter(|_| dead && limits.block_key);
-                    written.dropped.unblocked.extend(key);
+                    if limits.block_key && matches!(complete.step, Step::DeadLetter(_)) {
+                        // No dead letter was written, so nothing blocks the key.
+                        database.store.unblock(complete.key.clone());
+                    }
                 }
                 Err(error) => {
                     database.failed(error);
@@ -156,19 +125,21 @@ impl BatchWriter {
                     continue;
                 }
             }
-            written.completes.push(complete);
+            written.push(complete);
         }
+        written
     }
 
     /// Deletes a limited number of forgotten message ids. Returns whether more remain.
-    pub(super) fn forget(&mut self, database: &mut Database, forget: u64) -> bool {
-        if forget <= self.forgotten {
+    pub(super) fn forget(&mut self, database: &mut Database) -> bool {
+        let (id, limit) = (self.forgettable, 4 * MIN_FORGET);
+        if id <= self.forgotten {
             return false;
         }
-        match database.transaction(|store| store.forget(forget, 4 * MIN_FORGET)) {
-            Ok(true) => self.forgotten = forget,
-            Ok(false) => return true,
-            Err(error) => database.failed(error),
+        match database.try_transaction(|store| store.forget(id, limit)) {
+            Some(true) => self.forgotten = id,
+            Some(false) => return true,
+            None => {}
         }
         false
     }
@@ -178,26 +149,17 @@ fn write_results(
     store: &mut Store,
     completes: &[Complete],
     limits: DeadLetterLimits,
-    at: SystemTime,
-) -> rusqlite::Result<Written> {
-    let mut written = Written::default();
+) -> rusqlite::Result<()> {
     let mut ended = Vec::with_capacity(completes.len());
     for complete in completes {
-        let job = &complete.job;
-        match complete.next {
-            Next::Retry(_) => store.reschedule(job.number, &job.progress, complete.due_at())?,
-            Next::End(EventOutcome::Handled | EventOutcome::Unhandled) => {
-                ended.push((job.number, job.size()));
-            }
-            Next::End(EventOutcome::Dead) => {
-                let event = job.event.clone();
-                let letter = DeadLetter::new(job.number, event, &job.progress, at);
-                let (key, dropped) = (job.key.as_ref(), &mut written.dropped);
-                store.dead_letter(&letter, job.size(), key, limits, dropped)?;
-                written.letters.push(letter);
+        let (number, size) = (complete.number, complete.size);
+        match &complete.step {
+            Step::Retry { progress, due_at } => store.reschedule(number, progress, *due_at)?,
+            Step::End(_) => ended.push((number, size)),
+            Step::DeadLetter(letter) => {
+                store.dead_letter(letter, size, complete.key.as_ref(), limits)?;
             }
         }
     }
-    store.delete_events(&mut ended)?;
-    Ok(written)
+    store.delete_events(&mut ended)
 }

@@ -6,42 +6,30 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use tower_service::Service;
 
-use super::admissions::{Admissions, InboxLimits};
-use super::inner::Inner;
-use super::setup::Setup;
-use super::state::Shared;
-use super::window::{Window, WindowLimits};
+use super::settings::Settings;
+use super::shared_inbox::SharedInbox;
+use super::state::SharedState;
+use super::writer::Writer;
 use super::{SqliteInbox, error};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{DeliverySettings, ErasedService, JobExecutor, SeenIds, WorkerPool};
+use crate::delivery::{DeliverySettings, ErasedService, JobExecutor};
 use crate::error::{BoxError, Error};
 use crate::event::Event;
 use crate::outcome::Report;
-use crate::runtime::{Clock, Runtime};
+use crate::runtime::Runtime;
 
 /// Sets up a [`SqliteInbox`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SqliteInboxBuilder {
-    setup: Setup,
-    limits: InboxLimits,
-    window: WindowLimits,
+    settings: Settings,
     delivery: DeliverySettings,
 }
 
 impl SqliteInboxBuilder {
     pub(super) fn new(path: &Path) -> Self {
         Self {
-            setup: Setup::new(path),
-            limits: InboxLimits {
-                events: 1_000_000,
-                bytes: 1 << 30,
-            },
-            window: WindowLimits {
-                events: 1024,
-                bytes: 16 << 20,
-                unwritten: 512,
-            },
+            settings: Settings::new(path),
             delivery: DeliverySettings::new(),
         }
     }
@@ -57,14 +45,14 @@ impl SqliteInboxBuilder {
     /// A rolling deployment starts the new process before the old one has ended. A timeout of 30 s gives the old
     /// process time to drain.
     pub fn lock_timeout(mut self, wait: Duration) -> Self {
-        self.setup.lock_timeout = wait;
+        self.settings.lock_timeout = wait;
         self
     }
 
     /// Sets the maximum number of events that the inbox holds, in memory and on disk. The default is 1,000,000. Beyond
     /// that, the receiver answers 503.
     pub fn max_events(mut self, events: u64) -> Self {
-        self.limits.events = events;
+        self.settings.max_events.events = events;
         self
     }
 
@@ -73,29 +61,28 @@ impl SqliteInboxBuilder {
     ///
     /// The file also contains the dead letters and the message ids. The file doesn't shrink: SQLite reuses free pages.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.limits.bytes = bytes;
+        self.settings.max_events.bytes = bytes;
         self
     }
 
     /// Sets the maximum number of events in memory. The default is 1,024. Other events wait on disk. Set more than
     /// `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
-        self.window.events = events.max(1);
-        self.window.unwritten = (events / 2).max(1);
+        self.settings.max_in_memory.events = events.max(1) as u64;
         self
     }
 
     /// Sets the maximum total size of the bodies of the events in memory, in bytes. The default is 16 MiB. The last
     /// event may exceed this limit.
     pub fn max_bytes_in_memory(mut self, bytes: usize) -> Self {
-        self.window.bytes = bytes;
+        self.settings.max_in_memory.bytes = bytes as u64;
         self
     }
 
     /// Sets the maximum size of the write-ahead log during a long read by another process, in bytes. The default is 64
     /// MiB. Beyond that, the receiver answers 503.
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
-        self.setup.max_wal_bytes = bytes;
+        self.settings.max_wal_bytes = bytes;
         self
     }
 
@@ -103,7 +90,7 @@ impl SqliteInboxBuilder {
     /// is 7 days, because the sender retries for days. During this time, the receiver answers 200 to a copy, and the
     /// copy doesn't run. With 0, the inbox remembers no ids.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
-        self.setup.duplicate_window = window;
+        self.settings.duplicate_window = window;
         self
     }
 
@@ -111,27 +98,27 @@ impl SqliteInboxBuilder {
     /// memory each. Beyond that, the inbox forgets the oldest ids before the duplicate window has passed, and logs a
     /// warning once.
     pub fn max_remembered_ids(mut self, ids: usize) -> Self {
-        self.setup.max_remembered_ids = ids;
+        self.settings.max_remembered_ids = ids;
         self
     }
 
     /// Sets the maximum number of dead letters. The default is 100,000. Beyond that, the inbox drops the oldest dead
     /// letters and counts them as `dead_letters_dropped`. With 0, the inbox keeps no dead letters.
     pub fn max_dead_letters(mut self, letters: u64) -> Self {
-        self.setup.max_dead_letters = letters;
+        self.settings.max_dead_letters.events = letters;
         self
     }
 
     /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 256 MiB. Beyond that,
     /// the inbox drops the oldest dead letters.
     pub fn max_dead_letter_bytes(mut self, bytes: u64) -> Self {
-        self.setup.max_dead_letter_bytes = bytes;
+        self.settings.max_dead_letters.bytes = bytes;
         self
     }
 
     /// Sets how long the inbox keeps dead letters. The default is 30 days.
     pub fn keep_dead_letters_for(mut self, time: Duration) -> Self {
-        self.setup.keep_dead_letters = time;
+        self.settings.keep_dead_letters = time;
         self
     }
 
@@ -141,7 +128,7 @@ impl SqliteInboxBuilder {
     /// The inbox doesn't count the crash of the process that accepted the event. So a poison message crashes one more
     /// process than this number.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
-        self.setup.max_crashes = crashes.max(1);
+        self.settings.max_crashes = crashes.max(1);
         self
     }
 
@@ -190,26 +177,22 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let ids = SeenIds::new(0, Duration::ZERO);
-        let admissions = Admissions::new(self.limits, ids);
-        let worker_pool = WorkerPool::new(self.delivery.inbox_concurrency());
-        let window = Window::new(self.window, worker_pool);
         let (commands, received) = mpsc::channel();
-        let mut setup = self.setup;
-        setup.path = std::path::absolute(&setup.path)
-            .map_err(|error| error::caused(&setup.path, "the path can't be resolved", error))?;
-        let inner = Arc::new(Inner {
-            path: setup.path.clone(),
+        let mut settings = self.settings;
+        settings.path = std::path::absolute(&settings.path)
+            .map_err(|error| error::caused(&settings.path, "the path can't be resolved", error))?;
+        let concurrency = self.delivery.inbox_concurrency();
+        let state = SharedState::new(&settings, concurrency, Arc::clone(&runtime));
+        let inbox = Arc::new(SharedInbox {
+            path: settings.path.clone(),
             commands,
-            shared: Arc::new(Shared::new(admissions, window)),
-            clock: Arc::new(Clock::new(Arc::clone(&runtime))),
-            fingerprints: Arc::default(),
+            state: Arc::new(state),
             executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
-        let weak = Arc::downgrade(&inner);
+        let weak = Arc::downgrade(&inbox);
         let run = move || {
-            match setup.open(&weak) {
+            match Writer::open(settings, &weak) {
                 // If the future was dropped, the inbox was dropped too, and `run` returns immediately.
                 Ok(writer) => {
                     let _ = opened.send(Ok(()));
@@ -227,6 +210,6 @@ impl SqliteInboxBuilder {
         opening
             .await
             .unwrap_or_else(|_| Err(error::thread_ended()))?;
-        Ok(SqliteInbox::from_inner(inner))
+        Ok(SqliteInbox::from_shared(inbox))
     }
 }

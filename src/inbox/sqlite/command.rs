@@ -2,11 +2,9 @@ use futures_channel::oneshot;
 
 use super::writer::Writer;
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{Fingerprint, Job, Next, OrderKey};
-use crate::event::Event;
+use crate::delivery::{DeadLetter, EventOutcome, Fingerprint, Job, Next, OrderKey, Progress};
 use crate::inbox::{AcceptError, Accepted};
-use crate::runtime::millis;
-use crate::telemetry::ParentSpan;
+use crate::runtime::{Clock, millis};
 
 /// A command to the writer.
 pub(super) enum Command {
@@ -23,13 +21,8 @@ pub(super) type Answer = oneshot::Sender<Result<Accepted, AcceptError>>;
 
 /// An admitted event.
 pub(super) struct Accept {
-    pub(super) number: u64,
-    pub(super) event: Event,
+    pub(super) job: Box<Job>,
     pub(super) id: Fingerprint,
-    pub(super) key: Option<OrderKey>,
-    pub(super) parent_span: ParentSpan,
-    /// The inbox has forgotten the message ids of all events up to this number.
-    pub(super) forgotten: u64,
     pub(super) answer: Answer,
 }
 
@@ -45,35 +38,63 @@ pub(super) struct Reply {
     pub(super) result: Result<Accepted, AcceptError>,
     /// Whether the event is waiting for a worker.
     pub(super) runs: bool,
-    /// The span of an event that isn't running yet. Ending the span runs the subscriber's code, so no lock may be held
-    /// then.
-    pub(super) parent_span: Option<ParentSpan>,
+    /// The job of an event that isn't in memory. Dropping the job's span runs the subscriber's code, so no lock may be
+    /// held then.
+    pub(super) unused: Option<Box<Job>>,
 }
 
 impl Reply {
-    /// Sends the answer. Returns `Some` if the task that waits for the answer will spawn a worker.
-    pub(super) fn send(self) -> Option<()> {
-        discard(self.parent_span);
+    /// Sends the answer. Returns whether the task that waits for the answer will spawn a worker.
+    pub(super) fn send(self) -> bool {
+        discard(self.unused);
         // Sending calls the waker of the waiting task, and the waker may panic.
         let sent = catch_panic(|| self.answer.send(self.result));
-        (self.runs && sent.is_ok_and(|sent| sent.is_ok())).then_some(())
+        self.runs && sent.is_ok_and(|sent| sent.is_ok())
     }
 }
 
-/// An event whose attempt has ended.
+/// The result of an attempt, or of an event that can't run.
 pub(super) struct Complete {
-    pub(super) job: Box<Job>,
-    pub(super) next: Next,
-    /// When the attempt ended, by the inbox's clock.
-    pub(super) at: u64,
+    pub(super) number: u64,
+    pub(super) key: Option<OrderKey>,
+    /// The size of the stored body in bytes.
+    pub(super) size: u64,
+    pub(super) step: Step,
+}
+
+/// The next step of an event.
+pub(super) enum Step {
+    /// Another attempt follows. Its due time is by the inbox's clock.
+    Retry {
+        progress: Progress,
+        due_at: u64,
+    },
+    /// Every route has handled the event, or none matches.
+    End(EventOutcome),
+    DeadLetter(Box<DeadLetter>),
 }
 
 impl Complete {
-    /// Returns when the next attempt is due.
-    pub(super) fn due_at(&self) -> u64 {
-        match self.next {
-            Next::Retry(delay) => self.at.saturating_add(millis(delay)),
-            Next::End(_) => self.at,
+    /// Returns the result of an attempt that ends now.
+    pub(super) fn attempt(job: Job, next: Next, clock: &Clock) -> Self {
+        let (number, size) = (job.number, job.size() as u64);
+        let step = match next {
+            Next::Retry(delay) => Step::Retry {
+                progress: job.progress,
+                due_at: clock.now().saturating_add(millis(delay)),
+            },
+            Next::End(EventOutcome::Dead) => {
+                let at = clock.system_time();
+                let letter = DeadLetter::new(number, job.event, &job.progress, at);
+                Step::DeadLetter(Box::new(letter))
+            }
+            Next::End(outcome) => Step::End(outcome),
+        };
+        Self {
+            number,
+            key: job.key,
+            size,
+            step,
         }
     }
 }

@@ -1,18 +1,14 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use rusqlite::Connection;
 
 use super::error::{self, Fault, is_conflict};
 use super::file_identity::FileIdentity;
 use super::file_lock::FileLock;
 use super::health::Health;
-use super::store::{Store, Totals};
+use super::path::{self, beside};
+use super::store::{self, Store, Totals};
 use crate::error::Error;
 use crate::runtime::Clock;
-
-/// The approximate number of bytes written between two checkpoints.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// The maximum time between two writes of the inbox's clock: an hour, in milliseconds.
 const CLOCK_PERIOD: u64 = 60 * 60 * 1000;
@@ -29,63 +25,55 @@ pub(super) struct Database {
     files: FileIdentity,
     /// Whether a file was deleted, moved or replaced.
     moved: bool,
-    wal: WalLimit,
-    changes: Changes,
+    /// When the store was last checked for changes by other connections, by the inbox's clock.
+    checked_at: u64,
+    /// Whether a recount of the rows is due.
+    recount: bool,
     /// Dropped last, because the database must be closed before the next owner opens it.
     _lock: FileLock,
 }
 
-/// The growth of the write-ahead log.
-struct WalLimit {
-    max_bytes: u64,
-    /// The approximate number of bytes written since the last checkpoint.
-    written: u64,
-    /// The size of the log if the last checkpoint couldn't copy all of it, because a process was reading it. Otherwise
-    /// 0.
-    blocked_bytes: u64,
-}
-
-/// Detects changes that other connections make to the database.
-struct Changes {
-    /// SQLite's data version. A commit by another connection changes it.
-    version: i64,
-    /// When the version was last read, by the inbox's clock.
-    checked_at: u64,
-    /// Whether a recount of the rows is due.
-    recount: bool,
-}
-
 impl Database {
-    pub(super) fn new(
-        path: &Path,
-        connection: Connection,
+    /// Opens the locked file, and counts the crashes of earlier processes.
+    pub(super) fn open(
+        path: PathBuf,
         max_wal_bytes: u64,
-        clock: Arc<Clock>,
+        clock: &Arc<Clock>,
         lock: FileLock,
     ) -> Result<Self, Error> {
-        let mut store = Store::new(connection).map_err(|e| error::failing(path, e))?;
+        path::check_new(&path)?;
+        let has_wal = beside(&path, "-wal").exists();
+        let connection = store::open(&path)?;
+        let failing = |error| error::failing(&path, error);
+        let mut store = Store::new(connection, max_wal_bytes).map_err(failing)?;
         let totals = store.totals();
         // In an inbox that never accepted an event, nothing depends on the clock.
         if totals.next_id > 1 {
             store.resume(clock.resume(totals.clock));
         }
+        if let Some(old_path) = store.open_path().map_err(failing)?
+            && !has_wal
+        {
+            path::check_wal(&path, &old_path)?;
+        }
+        let now = clock.read(store.totals().clock);
+        let opened = store.transaction(now, |store| {
+            store.set_open_path(Some(&path))?;
+            store.count_crashes()
+        });
+        opened.map_err(failing)?;
+        // Moves the path from the log into the database file, so that a copy of this file alone shows that its log is
+        // missing.
+        store.truncate_wal();
         Ok(Self {
-            path: path.to_owned(),
-            health: Health::new(Arc::clone(&clock)),
-            clock,
-            files: FileIdentity::new(path),
-            moved: false,
-            wal: WalLimit {
-                max_bytes: max_wal_bytes,
-                written: 0,
-                blocked_bytes: 0,
-            },
-            changes: Changes {
-                version: store.data_version().unwrap_or_default(),
-                checked_at: 0,
-                recount: false,
-            },
+            files: FileIdentity::new(&path),
+            path,
             store,
+            clock: Arc::clone(clock),
+            health: Health::default(),
+            moved: false,
+            checked_at: 0,
+            recount: false,
             _lock: lock,
         })
     }
@@ -99,33 +87,43 @@ impl Database {
         let changed = self.store.transaction(self.clock.read(last), change);
         if changed.is_err() {
             // If the log can't grow, SQLite restarts it once all of it has been copied.
-            self.checkpoint();
+            self.store.checkpoint();
         } else if self.is_writable() {
             self.health.recovered();
         }
         changed
     }
 
+    /// Runs `change` in a transaction, and reports a failure.
+    pub(super) fn try_transaction<T>(
+        &mut self,
+        change: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        let changed = self.transaction(change);
+        changed.map_err(|error| self.failed(error)).ok()
+    }
+
     /// Reports a failure of the database.
     pub(super) fn failed(&mut self, error: rusqlite::Error) {
         let fault = Fault::of(&error);
-        self.changes.recount |= is_conflict(&error);
-        self.health.report(error::failing(&self.path, error), fault);
+        self.recount |= is_conflict(&error);
+        let error = error::failing(&self.path, error);
+        self.health.report(fault, error, self.clock.now());
     }
 
     /// Checks whether events can be stored now. The writer calls this once per turn.
     pub(super) fn is_available(&mut self) -> bool {
-        if self.is_blocked() {
-            self.checkpoint();
+        if self.store.is_blocked() {
+            self.store.checkpoint();
         }
-        let moved = self.files.moved().map(error::moved);
+        let (now, moved) = (self.clock.now(), self.files.moved().map(error::moved));
         self.moved = moved.is_some();
-        self.health.repeat();
+        self.health.repeat(now);
         if let Some(error) = moved {
             self.store.truncate_wal();
-            self.health.report(error, Fault::MOVED);
-        } else if self.is_blocked() {
-            self.health.report(error::wal_full(), Fault::WAL_FULL);
+            self.health.report(Fault::MOVED, error, now);
+        } else if self.store.is_blocked() {
+            self.health.report(Fault::WAL_FULL, error::wal_full(), now);
         } else if matches!(self.health.fault(), Some(Fault::MOVED | Fault::WAL_FULL)) {
             self.health.recovered();
         }
@@ -133,92 +131,57 @@ impl Database {
     }
 
     fn is_writable(&self) -> bool {
-        !self.moved && !self.is_blocked()
+        !self.moved && !self.store.is_blocked()
     }
 
-    /// Returns whether the write-ahead log has reached its limit.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.wal.blocked_bytes > 0 && self.wal.blocked_bytes >= self.wal.max_bytes
-    }
-
-    /// Counts the bytes written, and checkpoints the write-ahead log when it has grown enough.
+    /// Checkpoints the write-ahead log when it has grown enough.
     ///
     /// If a file was moved, this empties the log after each write. Otherwise, the content of a deleted log would be
     /// lost, or the next process would apply the old log to a new database.
-    pub(super) fn count_written(&mut self) {
-        let written = self.store.take_written();
-        self.wal.written += written;
-        if written == 0 {
-            return;
-        }
-        if self.moved {
+    pub(super) fn checkpoint(&mut self) {
+        if !self.moved {
+            self.store.checkpoint_if_due();
+        } else if self.store.needs_checkpoint() {
             self.store.truncate_wal();
-        } else if self.wal.written >= CHECKPOINT_BYTES.min(self.wal.max_bytes / 2) {
-            self.checkpoint();
         }
     }
 
     /// Maintains the database in an idle turn. Empties the write-ahead log, stores the inbox's clock every hour, and
     /// checks whether a fault has passed.
     pub(super) fn tidy(&mut self) {
-        self.count_written();
-        if self.wal.written > 0 || self.wal.blocked_bytes > 0 {
-            self.checkpoint();
+        if self.store.needs_checkpoint() {
+            self.store.checkpoint();
         }
         let last = self.store.totals().clock.now;
         let is_old = self.clock.now().saturating_sub(last) >= CLOCK_PERIOD;
         if is_old || self.health.fault().is_some() && self.is_writable() {
-            let written = self.transaction(|_| Ok(()));
-            written.unwrap_or_else(|error| self.failed(error));
+            self.try_transaction(|_| Ok(()));
         }
-    }
-
-    fn checkpoint(&mut self) {
-        self.wal.written = 0;
-        let Some(mut wal) = self.store.checkpoint() else {
-            return;
-        };
-        // If there is always a reader, a checkpoint can finish but the log still grows, because SQLite restarts the log
-        // only while no process is reading it.
-        if wal.bytes >= self.wal.max_bytes / 2
-            && let Some(truncated) = self.store.truncate_wal()
-        {
-            wal = truncated;
-        }
-        self.wal.blocked_bytes = if wal.done { 0 } else { wal.bytes };
     }
 
     /// Returns whether the writer should check the database again soon.
     pub(super) fn needs_attention(&self) -> bool {
-        let wal = self.wal.blocked_bytes > 0 || self.wal.written > 0;
-        wal || self.moved || self.health.fault().is_some() || self.changes.recount
+        let fault = self.health.fault().is_some();
+        self.store.needs_checkpoint() || self.moved || fault || self.recount
     }
 
     /// Schedules a recount, because the file contains rows that this inbox didn't write.
     pub(super) fn needs_recount(&mut self) {
-        self.changes.recount = true;
+        self.recount = true;
     }
 
     /// Recounts the rows if another connection changed them. Returns the totals from before the recount.
     pub(super) fn recount(&mut self) -> Option<Totals> {
-        let (now, changes) = (self.clock.now(), &mut self.changes);
-        if now.saturating_sub(changes.checked_at) >= CHECK_PERIOD {
-            changes.checked_at = now;
-            let version = self.store.data_version().unwrap_or(changes.version);
-            changes.recount |= version != changes.version;
-            changes.version = version;
+        let now = self.clock.now();
+        if now.saturating_sub(self.checked_at) >= CHECK_PERIOD {
+            self.checked_at = now;
+            self.recount |= self.store.was_changed();
         }
-        if !std::mem::take(&mut changes.recount) {
+        if !std::mem::take(&mut self.recount) {
             return None;
         }
         let before = self.store.totals();
-        match self.transaction(Store::recount) {
-            Ok(()) => Some(before),
-            Err(error) => {
-                self.changes.recount = true;
-                self.failed(error);
-                None
-            }
-        }
+        self.recount = self.try_transaction(Store::recount).is_none();
+        (!self.recount).then_some(before)
     }
 }

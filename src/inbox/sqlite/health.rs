@@ -1,16 +1,13 @@
-use std::sync::Arc;
-
 use super::error::Fault;
 use crate::error::Error;
-use crate::runtime::Clock;
 use crate::telemetry;
 
 /// The time between two reports of a lasting fault: a minute.
 const REPORT_PERIOD: u64 = 60 * 1000;
 
-/// The faults of the database that were reported and haven't passed.
+/// The faults of the database that were reported and haven't passed. Times are by the inbox's clock.
+#[derive(Default)]
 pub(super) struct Health {
-    clock: Arc<Clock>,
     fault: Option<Report>,
     /// A fault of the data. This fault is permanent.
     damage: Option<Report>,
@@ -19,49 +16,39 @@ pub(super) struct Health {
 struct Report {
     fault: Fault,
     error: Error,
-    /// By the inbox's clock.
     at: u64,
 }
 
 impl Health {
-    pub(super) fn new(clock: Arc<Clock>) -> Self {
-        Self {
-            clock,
-            fault: None,
-            damage: None,
-        }
-    }
-
     /// Reports a fault immediately, and then every minute while it lasts.
-    pub(super) fn report(&mut self, error: Error, fault: Fault) {
-        let at = self.clock.now();
-        let reported = if fault == Fault::CORRUPT {
-            &mut self.damage
+    pub(super) fn report(&mut self, fault: Fault, error: Error, now: u64) {
+        let (reported, log): (_, fn(&_)) = if fault == Fault::CORRUPT {
+            (&mut self.damage, telemetry::inbox_corrupt)
         } else {
-            &mut self.fault
+            (&mut self.fault, telemetry::inbox_failing)
         };
         if let Some(last) = reported
             && last.fault == fault
-            && at.saturating_sub(last.at) < REPORT_PERIOD
+            && now.saturating_sub(last.at) < REPORT_PERIOD
         {
             return;
         }
-        if fault == Fault::CORRUPT {
-            telemetry::inbox_corrupt(&error);
-        } else {
-            telemetry::inbox_failing(&error);
-        }
-        *reported = Some(Report { fault, error, at });
+        log(&error);
+        *reported = Some(Report {
+            fault,
+            error,
+            at: now,
+        });
     }
 
     /// Repeats the reports of lasting faults.
-    pub(super) fn repeat(&mut self) {
-        let reports = [&self.fault, &self.damage].map(|report| {
+    pub(super) fn repeat(&mut self, now: u64) {
+        let lasting = [&self.fault, &self.damage].map(|report| {
             let report = report.as_ref()?;
-            Some((report.error.clone(), report.fault))
+            Some((report.fault, report.error.clone()))
         });
-        for (error, fault) in reports.into_iter().flatten() {
-            self.report(error, fault);
+        for (fault, error) in lasting.into_iter().flatten() {
+            self.report(fault, error, now);
         }
     }
 

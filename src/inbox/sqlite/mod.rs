@@ -8,8 +8,8 @@
 //!                              workers of `delivery` ◀─ Window ◀─ Loader
 //! ```
 //!
-//! The clones of an inbox share [`inner`]. The lock of `inner` guards [`state`]: [`admissions`] decides which events
-//! the inbox accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]:
+//! The clones of an inbox share [`shared_inbox`]. A lock guards the [`state`]: [`admissions`] decides which events the
+//! inbox accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]:
 //! [`batch`] writes the commands of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only
 //! [`store`] knows SQL.
 
@@ -24,15 +24,15 @@ mod error;
 mod file_identity;
 mod file_lock;
 mod health;
-mod inner;
 mod loader;
-mod message_ids;
 mod path;
 mod schedule;
-mod setup;
+mod settings;
+mod shared_inbox;
 mod sqlite_inbox;
 mod state;
 mod store;
+mod volume;
 mod window;
 mod writer;
 

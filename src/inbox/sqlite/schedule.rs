@@ -23,10 +23,7 @@ pub(super) struct Schedule {
     queues: HashMap<OrderKey, VecDeque<u64>>,
     /// Events whose attempt isn't due, by due time.
     retrying: BTreeSet<(u64, u64)>,
-    /// The only poison candidate that is running. Poison candidates are events that may have crashed an earlier
-    /// process.
-    poison_candidate: Option<u64>,
-    /// Poison candidates that wait until the running one has ended.
+    /// The poison candidates: events that may have crashed an earlier process. Only the first one may run.
     poison_candidates: VecDeque<u64>,
 }
 
@@ -56,21 +53,18 @@ impl Schedule {
         (self.next.is_empty() && self.cursor < self.last).then_some(self.cursor)
     }
 
-    /// Adds the next event on disk. Returns true if the event's attempt isn't due.
-    pub(super) fn see(&mut self, head: Head, now: u64) -> bool {
+    /// Adds the next event on disk.
+    pub(super) fn see(&mut self, head: Head, now: u64) {
         self.cursor = head.id;
         if !self.try_key(head.key, head.id) {
-            return false;
+            return;
         }
         match head.due_at {
             Some(due) if due > now => {
                 let due = due.min(now.saturating_add(self.max_delay));
-                self.retrying.insert((due, head.id))
+                self.retrying.insert((due, head.id));
             }
-            _ => {
-                self.next.push_back(head.id);
-                false
-            }
+            _ => self.next.push_back(head.id),
         }
     }
 
@@ -151,18 +145,34 @@ impl Schedule {
 
     /// Schedules the next attempt at an event.
     pub(super) fn retry(&mut self, id: u64, due_at: u64) {
+        self.end_poison_candidate(id);
         self.retrying.insert((due_at, id));
     }
 
-    /// Marks each event whose attempt is due as ready to run, and returns the number of these events.
-    pub(super) fn wake_due(&mut self, now: u64) -> u64 {
-        let mut woken = 0;
+    /// Lets the events run that wait for this event: the next event of its key, and the next poison candidate. The key is
+    /// `None` if the event keeps its key busy.
+    pub(super) fn end(&mut self, id: u64, key: Option<&OrderKey>) {
+        self.end_poison_candidate(id);
+        self.release(key);
+    }
+
+    /// Skips an event that can't be read or that another process deleted.
+    pub(super) fn skip(&mut self, id: u64) {
+        let mut queues = self.queues.iter();
+        let queue = queues.find(|(_, queue)| queue.front() == Some(&id));
+        let key = queue.map(|(key, _)| OrderKey::clone(key));
+        self.end(id, key.as_ref());
+    }
+
+    /// Marks each event whose attempt is due as ready to run. Returns whether there is any.
+    pub(super) fn wake_due(&mut self, now: u64) -> bool {
+        let mut woken = false;
         while let Some((due, id)) = self.retrying.first().copied()
             && due <= now
         {
             self.retrying.pop_first();
             self.next.push_back(id);
-            woken += 1;
+            woken = true;
         }
         woken
     }
@@ -170,6 +180,16 @@ impl Schedule {
     /// Returns when the next attempt is due.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.retrying.first().map(|(due, _)| *due)
+    }
+
+    /// Returns the number of events whose attempt isn't due.
+    pub(super) fn retrying(&self) -> u64 {
+        self.retrying.len() as u64
+    }
+
+    /// Returns whether there may be an event to load.
+    pub(super) fn has_work(&self) -> bool {
+        !self.next.is_empty() || self.cursor < self.last
     }
 
     /// Takes out the next event that may run.
@@ -182,52 +202,19 @@ impl Schedule {
         self.next.push_front(id);
     }
 
-    pub(super) fn peek(&self) -> Option<u64> {
-        self.next.front().copied()
-    }
-
-    /// Returns whether a poison candidate may run now. If another candidate is running, this one waits for it.
+    /// Adds a poison candidate. Returns whether it may run now. Otherwise, it waits for the other candidates.
     pub(super) fn try_poison_candidate(&mut self, id: u64) -> bool {
-        if self.poison_candidate.is_some() {
+        if !self.poison_candidates.contains(&id) {
             self.poison_candidates.push_back(id);
-            return false;
         }
-        self.poison_candidate = Some(id);
-        true
+        self.poison_candidates.front() == Some(&id)
     }
 
-    /// Undoes [`try_poison_candidate`](Schedule::try_poison_candidate), because the event couldn't be loaded.
-    pub(super) fn cancel_poison_candidate(&mut self, id: u64) {
-        if self.poison_candidate == Some(id) {
-            self.poison_candidate = None;
-        }
-    }
-
-    /// Skips an event that can't be read, so that the events that wait for it continue.
-    pub(super) fn skip(&mut self, key: Option<&OrderKey>) {
-        self.release(key);
-        if self.poison_candidate.is_none()
-            && let Some(next) = self.poison_candidates.pop_front()
-        {
-            self.next.push_front(next);
-        }
-    }
-
-    /// Skips an event that another process deleted, so that the events that wait for it continue.
-    pub(super) fn skip_deleted(&mut self, id: u64) {
-        let mut queues = self.queues.iter();
-        let queue = queues.find(|(_, queue)| queue.front() == Some(&id));
-        let key = queue.map(|(key, _)| OrderKey::clone(key));
-        self.skip(key.as_ref());
-    }
-
-    /// Lets the next poison candidate run, if this event was the running one.
-    pub(super) fn end_poison_candidate(&mut self, id: u64) {
-        if self.poison_candidate == Some(id) {
-            self.poison_candidate = None;
-            if let Some(next) = self.poison_candidates.pop_front() {
-                self.next.push_front(next);
-            }
+    fn end_poison_candidate(&mut self, id: u64) {
+        if self.poison_candidates.front() == Some(&id) {
+            self.poison_candidates.pop_front();
+            let next = self.poison_candidates.front().copied();
+            next.into_iter().for_each(|next| self.next.push_front(next));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tower_service::Service;
 
 use super::SqliteInboxBuilder;
-use super::inner::Inner;
+use super::shared_inbox::SharedInbox;
 #[cfg(feature = "tokio")]
 use crate::error::{BoxError, Error};
 use crate::event::Event;
@@ -120,7 +120,7 @@ use crate::runtime::Runtime;
 /// ```
 #[derive(Clone)]
 pub struct SqliteInbox {
-    inner: Arc<Inner>,
+    shared: Arc<SharedInbox>,
 }
 
 impl SqliteInbox {
@@ -146,8 +146,8 @@ impl SqliteInbox {
         SqliteInboxBuilder::new(path.as_ref())
     }
 
-    pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
-        Self { inner }
+    pub(super) fn from_shared(shared: Arc<SharedInbox>) -> Self {
+        Self { shared }
     }
 }
 
@@ -156,22 +156,22 @@ impl Inbox for SqliteInbox {
         &self,
         event: Event,
     ) -> impl Future<Output = Result<Accepted, AcceptError>> + Send + 'static {
-        Arc::clone(&self.inner).accept(event)
+        Arc::clone(&self.shared).accept(event)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.inner.executor.runtime)
+        Arc::clone(&self.shared.executor.runtime)
     }
 
     fn handle(&self) -> Handle {
-        Handle::shared(Arc::clone(&self.inner) as Arc<dyn InboxControl>)
+        Handle::shared(Arc::clone(&self.shared) as Arc<dyn InboxControl>)
     }
 }
 
 impl fmt::Debug for SqliteInbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteInbox")
-            .field("stats", &self.inner.stats())
+            .field("stats", &self.shared.stats())
             .finish()
     }
 }

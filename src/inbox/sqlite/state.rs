@@ -1,30 +1,35 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::admissions::{Admissions, Held};
-use super::command::{Accept, CopyPending, Reply};
+use super::admissions::Admissions;
+use super::command::{Accept, Complete, CopyPending, Reply, Step};
 use super::schedule::Schedule;
+use super::settings::Settings;
 use super::store::Totals;
+use super::volume::Volume;
 use super::window::Window;
 use crate::delivery::{
-    Admission, EventOutcome, Fingerprint, Job, Next, Progress, Stats, WorkerSlot,
+    Admission, EventOutcome, Fingerprint, Fingerprints, Job, SeenIds, Stats, WorkerPool, WorkerSlot,
 };
 use crate::error::Error;
 use crate::inbox::{AcceptError, Accepted};
+use crate::runtime::{Clock, Runtime};
 use crate::waiters::Waiters;
 
 /// The state that the inbox, its workers and its writer share, under one lock.
 ///
 /// A `std` mutex, because no critical section awaits, blocks or runs the user's code.
-pub(super) struct Shared {
+pub(super) struct SharedState {
     state: Mutex<State>,
     /// The number of attempts that ended since the lock was last taken. A worker needs no lock to count here.
     finished: AtomicUsize,
     /// The number of events that a worker runs before it yields. Updated when a worker takes an event.
     batch_len: AtomicUsize,
+    pub(super) clock: Arc<Clock>,
+    pub(super) fingerprints: Fingerprints,
 }
 
 /// The counts of all events, and the events in memory.
@@ -33,10 +38,12 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) admissions: Admissions,
     pub(super) window: Window,
-    /// All counts but `running`.
+    /// All counts but `waiting`, `running` and `retrying`.
     pub(super) stats: Stats,
-    /// Whether the inbox refuses new events and starts no stored events.
-    pub(super) draining: bool,
+    /// The number of stored events that haven't ended.
+    in_flight: u64,
+    /// The number of events whose next attempt isn't due.
+    retrying: u64,
     /// Whether results can't be written now. If so, no event starts.
     pub(super) failing: bool,
     /// Why the inbox can't store or read events now.
@@ -47,14 +54,17 @@ pub(super) struct State {
     at_rest: Waiters,
 }
 
-impl Shared {
-    pub(super) fn new(admissions: Admissions, window: Window) -> Self {
+impl SharedState {
+    /// Returns the state of an inbox that isn't open yet.
+    pub(super) fn new(settings: &Settings, concurrency: usize, runtime: Arc<dyn Runtime>) -> Self {
+        let ids = SeenIds::new(0, Duration::ZERO);
         Self {
             state: Mutex::new(State {
-                admissions,
-                window,
+                admissions: Admissions::new(settings.max_events, ids),
+                window: Window::new(settings.max_in_memory, WorkerPool::new(concurrency)),
                 stats: Stats::default(),
-                draining: false,
+                in_flight: 0,
+                retrying: 0,
                 failing: false,
                 problem: None,
                 idle: Waiters::default(),
@@ -62,6 +72,8 @@ impl Shared {
             }),
             finished: AtomicUsize::new(0),
             batch_len: AtomicUsize::new(1),
+            clock: Arc::new(Clock::new(runtime)),
+            fingerprints: Fingerprints::default(),
         }
     }
 
@@ -78,7 +90,7 @@ impl Shared {
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let changed = change(&mut state);
-        let idle = (state.in_flight() == 0).then(|| state.idle.take());
+        let idle = (state.in_flight == 0).then(|| state.idle.take());
         let at_rest = (state.window.running() == 0).then(|| state.at_rest.take());
         drop(state);
         idle.into_iter().chain(at_rest).for_each(Waiters::wake);
@@ -88,12 +100,12 @@ impl Shared {
     /// Gives a worker its next event. If there is no event, the worker leaves the pool.
     pub(super) fn next(&self) -> Option<Box<Job>> {
         let mut state = self.lock();
-        let job = state.may_start().then(|| state.window.pop()).flatten();
-        state.window.worker_pool.took(job.is_some());
+        let may_start = state.may_start();
+        let window = &mut state.window;
+        let job = may_start.then(|| window.ready.pop_front()).flatten();
+        window.worker_pool.took(job.is_some());
         if job.is_some() {
-            state.stats.waiting -= 1;
-            let ready = state.window.ready();
-            let batch_len = state.window.worker_pool.batch_len(ready);
+            let batch_len = window.worker_pool.batch_len(window.ready.len());
             self.batch_len.store(batch_len, Ordering::Relaxed);
         }
         job
@@ -110,37 +122,48 @@ impl Shared {
 }
 
 impl State {
+    /// Counts the events that earlier processes left.
+    pub(super) fn recover(&mut self, events: u64) {
+        self.stats.recovered += events;
+        self.in_flight += events;
+    }
+
+    /// Counts dead letters that became events again.
+    pub(super) fn replay(&mut self, events: u64) {
+        self.stats.replayed += events;
+        self.in_flight += events;
+    }
+
+    /// Sets the counts that the writer knows: the store's totals, and the number of events whose attempt isn't due.
+    pub(super) fn set_totals(&mut self, totals: Totals, retrying: u64) {
+        self.retrying = retrying;
+        self.stats.bytes = totals.events.bytes;
+        self.stats.dead_letters = totals.dead_letters.events;
+        self.stats.dead_letters_dropped = totals.dropped;
+    }
+
     /// Decides whether the inbox accepts an event with a body of `size` bytes, and counts a refusal.
     pub(super) fn admit(
         &mut self,
         id: Fingerprint,
-        size: usize,
+        size: u64,
         now: u64,
     ) -> Result<Admission, AcceptError> {
-        let stored = self.stored_events();
-        let admitted = self
-            .admissions
-            .admit(id, size as u64, stored, self.draining, now);
+        let admitted = self.admissions.admit(id, size, self.stored(), now);
         self.stats.refused += u64::from(admitted.is_err());
         admitted
     }
 
-    fn stored_events(&self) -> Held {
-        Held {
-            events: self.in_flight(),
+    fn stored(&self) -> Volume {
+        Volume {
+            events: self.in_flight,
             bytes: self.stats.bytes,
         }
     }
 
-    /// Returns how many events the inbox holds.
-    pub(super) fn held(&self) -> Held {
-        self.admissions.held(self.stored_events())
-    }
-
-    /// Counts an event that was just stored.
-    pub(super) fn stored(&mut self, size: u64) {
-        self.stats.waiting += 1;
-        self.stats.bytes += size;
+    /// Returns the events that the inbox holds.
+    pub(super) fn held(&self) -> Volume {
+        self.admissions.held(self.stored())
     }
 
     /// Ends the commit of an event, and puts it into the window if it may run.
@@ -150,37 +173,33 @@ impl State {
         committed: bool,
         schedule: &mut Schedule,
     ) -> Reply {
-        let size = accept.event.body().len() as u64;
-        let (number, answer) = (accept.number, accept.answer);
-        self.admissions.end(number, accept.id, size, committed);
-        let mut reply = Reply {
-            answer,
-            result: Ok(Accepted::New),
-            runs: false,
-            parent_span: None,
-        };
+        let Accept { job, id, answer } = accept;
+        let number = job.number;
+        self.admissions
+            .end(number, id, job.size() as u64, committed);
         if !committed {
             self.stats.refused += 1;
-            reply.result = Err(AcceptError::unavailable());
-            reply.parent_span = Some(accept.parent_span);
-            return reply;
+            return Reply {
+                answer,
+                result: Err(AcceptError::unavailable()),
+                runs: false,
+                unused: Some(job),
+            };
         }
         self.stats.accepted += 1;
-        self.stored(size);
-        let room = self.window.capacity().has_room() && !self.draining;
-        reply.runs = schedule.stored(number, accept.key.clone(), room);
-        if reply.runs {
-            self.window.push(Box::new(Job {
-                number,
-                event: accept.event,
-                parent_span: accept.parent_span,
-                progress: Progress::new(),
-                key: accept.key,
-            }));
-        } else {
-            reply.parent_span = Some(accept.parent_span);
+        self.in_flight += 1;
+        let has_space = self.window.usage().has_space() && !self.admissions.draining;
+        let runs = schedule.stored(number, job.key.clone(), has_space);
+        let mut unused = Some(job);
+        if runs && let Some(job) = unused.take() {
+            self.window.push(job);
         }
-        reply
+        Reply {
+            answer,
+            result: Ok(Accepted::New),
+            runs,
+            unused,
+        }
     }
 
     /// Answers a copy of an event whose commit has ended.
@@ -196,67 +215,49 @@ impl State {
             answer: copy.answer,
             result,
             runs: false,
-            parent_span: None,
+            unused: None,
         }
     }
 
     /// Counts an event whose result is on disk.
-    pub(super) fn written(&mut self, job: &Job, next: Next) {
-        self.window.remove(job.size());
-        match next {
-            Next::Retry(_) => {
-                self.stats.retrying += 1;
-                self.stats.retried += 1;
-            }
-            Next::End(outcome) => {
-                self.stats.bytes = self.stats.bytes.saturating_sub(job.size() as u64);
-                self.stats.end(outcome);
-            }
+    pub(super) fn written(&mut self, complete: &Complete) {
+        self.window.remove(complete.size);
+        match complete.step {
+            Step::Retry { .. } => self.stats.retried += 1,
+            Step::End(outcome) => self.end(outcome),
+            Step::DeadLetter(_) => self.end(EventOutcome::Dead),
         }
     }
 
-    /// Moves events whose attempt isn't due from `waiting` to `retrying`.
-    pub(super) fn delay(&mut self, events: u64) {
-        self.stats.waiting = self.stats.waiting.saturating_sub(events);
-        self.stats.retrying += events;
+    fn end(&mut self, outcome: EventOutcome) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.stats.end(outcome);
     }
 
-    /// Moves events whose attempt is due from `retrying` to `waiting`.
-    pub(super) fn due(&mut self, events: u64) {
-        self.stats.retrying = self.stats.retrying.saturating_sub(events);
-        self.stats.waiting += events;
-    }
-
-    /// Counts an event that became a dead letter without running. The event's stored body had `size` bytes.
-    pub(super) fn died_waiting(&mut self, size: usize) {
-        self.stats.waiting = self.stats.waiting.saturating_sub(1);
-        self.stats.bytes = self.stats.bytes.saturating_sub(size as u64);
-        self.stats.end(EventOutcome::Dead);
-    }
-
-    /// Counts events that another process added to the store or deleted from it.
-    pub(super) fn recount(&mut self, before: Totals, now: Totals) {
-        let added = now.events.saturating_sub(before.events);
-        self.stats.recovered += added;
-        self.stats.waiting += added;
-        let deleted = before.events.saturating_sub(now.events);
-        let waited = deleted.min(self.stats.waiting);
-        let retried = (deleted - waited).min(self.stats.retrying);
-        self.stats.waiting -= waited;
-        self.stats.retrying -= retried;
-        self.stats.dead += waited + retried;
-        let bytes = self.stats.bytes.saturating_add(now.event_bytes);
-        self.stats.bytes = bytes.saturating_sub(before.event_bytes);
-        self.stats.dead_letters = now.dead_letters;
-        self.admissions.skip_to(now.next_id);
+    /// Counts events that another process added to the store or deleted from it. An event in memory counts once it has
+    /// ended. `loading` events will be in memory next.
+    pub(super) fn recount(&mut self, before: Totals, now: Totals, loading: usize) {
+        let (before, next_id, now) = (before.events.events, now.next_id, now.events.events);
+        self.recover(now.saturating_sub(before));
+        let on_disk = self
+            .in_flight
+            .saturating_sub((self.window.len() + loading) as u64);
+        let deleted = before.saturating_sub(now).min(on_disk);
+        self.in_flight -= deleted;
+        self.stats.dead += deleted;
+        self.admissions.skip_to(next_id);
     }
 
     fn may_start(&self) -> bool {
-        !self.draining && !self.failing && self.window.may_start()
+        !self.admissions.draining && !self.failing && self.window.may_start()
     }
 
     pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {
-        self.may_start().then(|| self.window.reserve_slot())?
+        if !self.may_start() {
+            return None;
+        }
+        let ready = self.window.ready.len();
+        self.window.worker_pool.reserve_slot(ready)
     }
 
     /// Returns a receiver that is ready once no event is running, or `None` if none is running now.
@@ -266,16 +267,21 @@ impl State {
 
     /// Returns a receiver that is ready once no event is in flight, or `None` if none is in flight now.
     pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
-        (self.in_flight() > 0).then(|| self.idle.wait())
+        (self.in_flight > 0).then(|| self.idle.wait())
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        self.stats().in_flight()
+        self.in_flight
     }
 
     pub(super) fn stats(&self) -> Stats {
+        let running = self.window.running() as u64;
+        let inactive = self.in_flight.saturating_sub(running);
+        let retrying = self.retrying.min(inactive);
         Stats {
-            running: self.window.running() as u64,
+            waiting: inactive - retrying,
+            running,
+            retrying,
             ..self.stats
         }
     }

@@ -1,55 +1,45 @@
 use std::collections::VecDeque;
 
-use crate::delivery::{Job, WorkerPool, WorkerSlot};
-
-/// The limits of the events in memory.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct WindowLimits {
-    pub(super) events: usize,
-    pub(super) bytes: usize,
-    /// The maximum number of ended attempts whose results aren't on disk yet.
-    pub(super) unwritten: usize,
-}
+use super::volume::Volume;
+use crate::delivery::{Job, WorkerPool};
 
 /// The events that are in memory: they wait for a worker, run, or wait until their result is on disk.
 pub(super) struct Window {
-    limits: WindowLimits,
-    ready: VecDeque<Box<Job>>,
+    limit: Volume,
+    /// The events that wait for a worker.
+    pub(super) ready: VecDeque<Box<Job>>,
     pub(super) worker_pool: WorkerPool,
-    /// Events whose attempt has ended and whose result isn't on disk yet.
+    /// The number of events that have ended or whose attempt has ended, and whose result isn't on disk yet.
     unwritten: usize,
     /// The total size of the bodies of all events in the window, in bytes.
-    bytes: usize,
+    bytes: u64,
 }
 
 /// The used part of the window.
-#[derive(Debug)]
-pub(super) struct Capacity {
-    events: usize,
-    bytes: usize,
-    /// Events that are running, or will run next.
+pub(super) struct Usage {
+    used: Volume,
+    limit: Volume,
+    /// The number of events that are running or will run next.
     pub(super) active: usize,
-    limits: WindowLimits,
 }
 
-impl Capacity {
-    /// Returns whether there is space for one more event. An empty window always has space.
-    pub(super) fn has_room(&self) -> bool {
-        self.events == 0 || (self.events < self.limits.events && self.bytes < self.limits.bytes)
+impl Usage {
+    /// Returns whether there is space for one more event. The last event may exceed the limit.
+    pub(super) fn has_space(&self) -> bool {
+        self.used.has_space(self.limit, 1)
     }
 
     /// Takes space for an event. `runs` is true if the event will run.
-    pub(super) fn take(&mut self, size: usize, runs: bool) {
-        self.events += 1;
+    pub(super) fn add(&mut self, size: u64, runs: bool) {
+        self.used.add(size);
         self.active += usize::from(runs);
-        self.bytes += size;
     }
 }
 
 impl Window {
-    pub(super) fn new(limits: WindowLimits, worker_pool: WorkerPool) -> Self {
+    pub(super) fn new(limit: Volume, worker_pool: WorkerPool) -> Self {
         Self {
-            limits,
+            limit,
             ready: VecDeque::new(),
             worker_pool,
             unwritten: 0,
@@ -57,43 +47,38 @@ impl Window {
         }
     }
 
-    pub(super) fn capacity(&self) -> Capacity {
-        Capacity {
-            events: self.ready.len() + self.running(),
-            bytes: self.bytes,
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            used: Volume {
+                events: self.len() as u64,
+                bytes: self.bytes,
+            },
+            limit: self.limit,
             active: self.ready.len() + self.worker_pool.busy(),
-            limits: self.limits,
         }
     }
 
     pub(super) fn push(&mut self, job: Box<Job>) {
-        self.bytes += job.size();
+        self.bytes += job.size() as u64;
         self.ready.push_back(job);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Box<Job>> {
-        self.ready.pop_front()
-    }
-
-    /// Returns how many events wait for a worker.
-    pub(super) fn ready(&self) -> usize {
-        self.ready.len()
+    /// Adds an event that has ended without running, and whose body has `size` bytes.
+    pub(super) fn push_ended(&mut self, size: u64) {
+        self.bytes += size;
+        self.unwritten += 1;
     }
 
     /// Takes out the events that wait for a worker.
     pub(super) fn take_ready(&mut self) -> VecDeque<Box<Job>> {
         let ready = std::mem::take(&mut self.ready);
-        self.bytes -= ready.iter().map(|job| job.size()).sum::<usize>();
+        self.bytes -= ready.iter().map(|job| job.size() as u64).sum::<u64>();
         ready
     }
 
     /// Returns whether the number of unwritten results lets another event start.
     pub(super) fn may_start(&self) -> bool {
-        self.unwritten < self.limits.unwritten
-    }
-
-    pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {
-        self.worker_pool.reserve_slot(self.ready.len())
+        (self.unwritten as u64) < (self.limit.events / 2).max(1)
     }
 
     /// Counts events whose attempt has ended.
@@ -103,9 +88,14 @@ impl Window {
     }
 
     /// Removes an event whose result is on disk.
-    pub(super) fn remove(&mut self, size: usize) {
+    pub(super) fn remove(&mut self, size: u64) {
         self.unwritten -= 1;
         self.bytes -= size;
+    }
+
+    /// Returns how many events are in memory.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.running()
     }
 
     /// Returns how many events are running, or wait until their result is on disk.

@@ -1,3 +1,4 @@
+use std::mem::take;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -5,16 +6,22 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 use super::batch::{Batch, BatchWriter};
-use super::command::{Accept, Command, Complete, CopyPending, Reply};
+use super::command::{Command, Complete, Reply, Step};
 use super::database::Database;
-use super::inner::Inner;
+use super::error::{self, not_replayed, query_failed};
+use super::file_lock::FileLock;
 use super::loader::Loader;
-use super::message_ids::MessageIds;
-use super::state::Shared;
-use super::store::{DeadLetterLimits, Dropped};
+use super::path;
+use super::schedule::Schedule;
+use super::settings::Settings;
+use super::shared_inbox::{DROPPED_DELAY, SharedInbox};
+use super::state::{SharedState, State};
+use super::store::{DeadLetterLimits, Requeued, Store};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{DeadLetter, EventOutcome, Next, spawn_workers};
-use crate::runtime::{Clock, millis};
+use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
+use crate::error::Error;
+use crate::inbox::AcceptError;
+use crate::runtime::millis;
 
 /// The maximum number of commands per turn.
 const MAX_COMMANDS: usize = 16_384;
@@ -31,27 +38,22 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The thread that owns the database. In each turn it takes all waiting commands, writes them in one transaction, and
 /// updates the shared state once.
 pub(super) struct Writer {
-    pub(super) database: Database,
-    pub(super) loader: Loader,
-    pub(super) shared: Arc<Shared>,
-    pub(super) clock: Arc<Clock>,
-    pub(super) limits: DeadLetterLimits,
-    batch_writer: BatchWriter,
-    message_ids: MessageIds,
-    retention: Retention,
-    timer: Option<Timer>,
+    settings: Settings,
+    state: Arc<SharedState>,
     /// Can't be upgraded once the inbox and all its handles are dropped.
-    inner: Weak<Inner>,
+    inbox: Weak<SharedInbox>,
+    pub(super) database: Database,
+    loader: Loader,
+    batch_writer: BatchWriter,
+    timer: Option<Timer>,
+    /// When old dead letters were last pruned, by the inbox's clock.
+    pruned_at: u64,
+    /// Whether the message ids of earlier processes are in memory.
+    ids_restored: bool,
     /// Whether the next turn begins without waiting for a command.
     more: bool,
     /// Whether the events that haven't started were unloaded, because the process is shutting down.
     unloaded: bool,
-}
-
-/// When the writer deletes old dead letters.
-struct Retention {
-    keep: Duration,
-    pruned_at: u64,
 }
 
 /// The call that wakes the writer for the next attempt.
@@ -61,52 +63,55 @@ struct Timer {
     pending: oneshot::Sender<()>,
 }
 
-/// The part of the shared state that the rest of a turn needs.
-struct Turn {
-    draining: bool,
-    /// The number of events that wait for a worker, minus the events for which a task spawns one.
-    ready: usize,
-    forgotten: u64,
-}
-
 impl Writer {
-    pub(super) fn new(
-        database: Database,
-        loader: Loader,
-        inner: &Arc<Inner>,
-        limits: DeadLetterLimits,
-        keep_dead_letters: Duration,
-        message_ids: MessageIds,
-    ) -> Self {
-        Self {
-            batch_writer: BatchWriter::new(limits, message_ids.remembers()),
+    /// Opens the database on the thread that will own it, and starts delivery. Stops early if the inbox is dropped.
+    pub(super) fn open(settings: Settings, inbox: &Weak<SharedInbox>) -> Result<Self, Error> {
+        let path = path::resolve(&settings.path)?;
+        let alive = || inbox.upgrade().ok_or_else(error::thread_ended);
+        let runtime = Arc::clone(&alive()?.executor.runtime);
+        // If the runtime can't spawn from this thread, accepted events would never run.
+        catch_panic(|| runtime.spawn(Box::pin(async {}))).map_err(|_| error::cannot_spawn())?;
+        let wanted = || inbox.strong_count() > 0;
+        let lock = FileLock::acquire(&path, settings.lock_timeout, wanted)?;
+        let shared = alive()?;
+        let (delivery, state) = (&shared.executor.settings, Arc::clone(&shared.state));
+        let failing = |error| error::failing(&settings.path, error);
+        let mut database = Database::open(path, settings.max_wal_bytes, &state.clock, lock)?;
+        let totals = database.store.totals();
+        let max_delay = millis(delivery.retry.longest_delay().max(DROPPED_DELAY));
+        let mut schedule = Schedule::new(totals.next_id.saturating_sub(1), max_delay);
+        if delivery.block_key_on_dead_letter {
+            let blocked = database.store.blocked_keys().map_err(failing)?;
+            blocked.into_iter().for_each(|key| schedule.block(key));
+        } else {
+            let unblocked = database.transaction(Store::unblock_keys);
+            unblocked.map_err(failing)?;
+        }
+        let (concurrency, max_crashes) = (delivery.inbox_concurrency(), settings.max_crashes);
+        let limits = DeadLetterLimits {
+            volume: settings.max_dead_letters,
+            block_key: delivery.block_key_on_dead_letter,
+        };
+        let mut writer = Self {
+            batch_writer: BatchWriter::new(limits, settings.remembers()),
+            settings,
+            state,
+            inbox: Weak::clone(inbox),
             database,
-            loader,
-            shared: Arc::clone(&inner.shared),
-            clock: Arc::clone(&inner.clock),
-            limits,
-            message_ids,
-            retention: Retention {
-                keep: keep_dead_letters,
-                pruned_at: 0,
-            },
+            loader: Loader::new(schedule, totals.events, concurrency, max_crashes),
             timer: None,
-            inner: Arc::downgrade(inner),
+            pruned_at: 0,
+            ids_restored: false,
             more: false,
             unloaded: false,
-        }
-    }
-
-    /// Starts to deliver the events of earlier processes, and restores the message ids.
-    pub(super) fn start(&mut self) {
+        };
+        writer.update(|state, _| state.recover(totals.events.events));
         // Loads events before the ids, so that events don't wait while a large store is read.
-        if self.load() {
-            self.spawn_workers();
+        if writer.load() {
+            writer.spawn_workers();
         }
-        self.set_timer();
-        let available = self.is_available();
-        self.shared
-            .update(|state| state.admissions.unavailable = !available);
+        writer.turn(Batch::default());
+        Ok(writer)
     }
 
     /// Runs until the inbox and all its handles are dropped.
@@ -123,219 +128,215 @@ impl Writer {
             self.turn(batch);
         }
         self.unload();
-        let closed = self.database.transaction(|store| store.set_open_path(None));
-        if let Err(error) = closed {
-            self.database.failed(error);
-        }
+        self.database
+            .try_transaction(|store| store.set_open_path(None));
     }
 
     fn timeout(&mut self) -> Duration {
-        if std::mem::take(&mut self.more) {
+        if take(&mut self.more) {
             return Duration::ZERO;
         }
-        let retries = self.batch_writer.has_unwritten()
-            || !self.message_ids.are_restored()
+        let retries = !self.batch_writer.unwritten.is_empty()
+            || !self.ids_restored
             || self.database.needs_attention();
         if retries { RETRY_TIMEOUT } else { IDLE_TIMEOUT }
     }
 
-    fn turn(&mut self, batch: Batch) {
-        let idle = batch.is_idle();
-        let turn = self.write(batch.accepts, batch.copies, batch.completes, idle);
-        if turn.draining {
+    fn turn(&mut self, mut batch: Batch) {
+        let (idle, queries) = (batch.is_idle(), take(&mut batch.queries));
+        let (draining, ready) = self.write(batch);
+        if draining {
             self.unload();
         }
-        for query in batch.queries {
+        for query in queries {
             // A query wakes the task that waits for it, and the waker may panic.
             let _ = catch_panic(|| query(self));
         }
-        self.wake_due();
-        let loaded = !turn.draining && self.load();
+        if self.loader.schedule.wake_due(self.state.clock.now()) {
+            self.update(|_, _| ());
+        }
+        let loaded = !draining && self.load();
         if idle {
-            self.prune(turn.forgotten);
+            self.prune();
             let failing = self.database.health.problem().is_some();
             self.database.tidy();
             // The next turn updates the inbox's health.
             self.more |= failing && self.database.health.problem().is_none();
         }
         self.set_timer();
-        if turn.ready > 0 || loaded {
+        if ready || loaded {
             self.spawn_workers();
         }
     }
 
-    fn is_available(&mut self) -> bool {
-        let restored = self
-            .message_ids
-            .restore(&mut self.database, &self.shared, &self.clock);
-        self.database.is_available() && restored
-    }
-
-    /// Writes events and results, updates the shared state, and answers.
-    fn write(
-        &mut self,
-        accepts: Vec<Accept>,
-        copies: Vec<CopyPending>,
-        completes: Vec<Complete>,
-        idle: bool,
-    ) -> Turn {
+    /// Writes events and results, updates the shared state, and answers. Returns whether the inbox is draining, and
+    /// whether events are waiting for a worker that no task will spawn.
+    fn write(&mut self, batch: Batch) -> (bool, bool) {
         let available = self.is_available();
-        let unavailable = !available;
-        let (now, at) = (self.clock.now(), self.clock.system_time());
-        self.recount();
+        self.recount(0);
         // A recount may have found that the numbers of these events are already in use.
         let next_id = self.database.store.totals().next_id;
-        let available = available && accepts.first().is_none_or(|first| first.number >= next_id);
-        let storable = if available { &accepts[..] } else { &[] };
-        let mut written = self
-            .batch_writer
-            .write(&mut self.database, storable, completes, at);
-        written.accepted &= available;
-        self.report_dead_letters(&written.letters, &written.dropped);
-        for complete in &written.completes {
+        let first = batch.accepts.first();
+        let storable = available && first.is_none_or(|first| first.job.number >= next_id);
+        let accepts = if storable { &batch.accepts[..] } else { &[] };
+        self.batch_writer.unwritten.extend(batch.completes);
+        let (stored, written) = self.batch_writer.write(&mut self.database, accepts);
+        self.database.checkpoint();
+        self.report_dead_letters(&written);
+        for complete in &written {
             self.reschedule(complete);
         }
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
-        let failing = self.batch_writer.has_unwritten() || self.database.is_blocked();
+        let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
         let problem = self.database.health.problem().cloned();
-        let schedule = &mut self.loader.schedule;
-        let (mut turn, replies) = self.shared.update(|state| {
+        let now = self.state.clock.now();
+        let (draining, ready, forgettable, replies) = self.update(|state, schedule| {
             state.failing = failing;
             state.problem = problem;
-            state.admissions.unavailable = unavailable;
-            for Complete { job, next, .. } in &written.completes {
-                state.written(job, *next);
-            }
-            let accepts = accepts.into_iter();
-            let replies = accepts.map(|one| state.end_accept(one, written.accepted, schedule));
+            state.admissions.unavailable = !available;
+            written.iter().for_each(|complete| state.written(complete));
+            let accepts = batch.accepts.into_iter();
+            let replies = accepts.map(|accept| state.end_accept(accept, stored, schedule));
             let mut replies: Vec<Reply> = replies.collect();
-            replies.extend(copies.into_iter().map(|copy| state.end_copy(copy, now)));
-            if idle {
-                state.admissions.expire(now);
-            }
-            let turn = Turn {
-                draining: state.draining,
-                ready: state.window.ready(),
-                forgotten: state.admissions.forgotten(),
-            };
-            (turn, replies)
+            let copies = batch.copies.into_iter();
+            replies.extend(copies.map(|copy| state.end_copy(copy, now)));
+            let forgettable = state.admissions.expire(now);
+            let ready = state.window.ready.len();
+            (state.admissions.draining, ready, forgettable, replies)
         });
+        self.batch_writer.forgettable = forgettable;
         // The task that gets the reply spawns a worker.
-        let attended = replies.into_iter().filter_map(Reply::send);
-        turn.ready = turn.ready.saturating_sub(attended.count());
-        discard(written.completes);
-        turn
+        let attended = replies.into_iter().map(Reply::send);
+        let attended = attended.filter(|attended| *attended).count();
+        (draining, ready > attended)
     }
 
-    /// Records rows that another process wrote or deleted.
-    fn recount(&mut self) {
+    /// Updates the shared state, and the schedule of the keys that dead letters no longer block.
+    fn update<T>(&mut self, change: impl FnOnce(&mut State, &mut Schedule) -> T) -> T {
+        let schedule = &mut self.loader.schedule;
+        for key in self.database.store.take_unblocked() {
+            schedule.release(Some(&key));
+        }
+        let totals = self.database.store.totals();
+        self.state.update(|state| {
+            let changed = change(state, schedule);
+            state.set_totals(totals, schedule.retrying());
+            changed
+        })
+    }
+
+    fn is_available(&mut self) -> bool {
+        self.ids_restored = self.ids_restored || self.restore_ids();
+        self.database.is_available() && self.ids_restored
+    }
+
+    /// Restores the message ids of earlier processes. Returns false on failure: the inbox then can't accept events.
+    fn restore_ids(&mut self) -> bool {
+        let (max_ids, window) = (
+            self.settings.max_remembered_ids,
+            self.settings.duplicate_window,
+        );
+        let (mut ids, now) = (SeenIds::new(max_ids, window), self.state.clock.now());
+        let read = self.database.store.message_ids(|number, at, id| {
+            ids.recall(self.state.fingerprints.of(id), number, at.min(now), now);
+        });
+        if let Err(error) = read {
+            self.database.failed(error);
+            return false;
+        }
+        let next_id = self.database.store.totals().next_id;
+        self.update(|state, _| state.admissions.restore(next_id, ids));
+        true
+    }
+
+    /// Records rows that another process wrote or deleted. `loading` events will be in memory next.
+    fn recount(&mut self, loading: usize) {
         if let Some(before) = self.database.recount() {
             let now = self.database.store.totals();
             self.loader.schedule.extend(now.next_id.saturating_sub(1));
-            self.shared.update(|state| state.recount(before, now));
+            self.update(|state, _| state.recount(before, now, loading));
         }
     }
 
     fn reschedule(&mut self, complete: &Complete) {
-        let schedule = &mut self.loader.schedule;
-        let job = &complete.job;
-        schedule.end_poison_candidate(job.number);
-        match complete.next {
-            Next::Retry(_) => schedule.retry(job.number, complete.due_at()),
-            Next::End(EventOutcome::Dead) if self.limits.block_key => {}
-            Next::End(_) => schedule.release(job.key.as_ref()),
+        let (schedule, key) = (&mut self.loader.schedule, complete.key.as_ref());
+        match &complete.step {
+            Step::Retry { due_at, .. } => schedule.retry(complete.number, *due_at),
+            Step::DeadLetter(_) if self.batch_writer.limits.block_key => {
+                schedule.end(complete.number, None);
+            }
+            Step::DeadLetter(_) | Step::End(_) => schedule.end(complete.number, key),
         }
     }
 
-    /// Counts dead letters, and then calls the hooks. The events of the dead letters count as dead only afterwards.
-    fn report_dead_letters(&mut self, letters: &[DeadLetter], dropped: &Dropped) {
-        if letters.is_empty() && dropped.unblocked.is_empty() {
-            return;
-        }
-        self.count_dead_letters(dropped);
-        if let Some(inner) = self.inner.upgrade() {
-            letters
-                .iter()
-                .for_each(|letter| inner.executor.dead_lettered(letter));
-        }
-    }
-
-    /// Counts the kept and the dropped dead letters, and releases the keys that the dropped ones blocked.
-    pub(super) fn count_dead_letters(&mut self, dropped: &Dropped) {
-        for key in &dropped.unblocked {
-            self.loader.schedule.release(Some(key));
-        }
-        let kept = self.database.store.totals().dead_letters;
-        self.shared.update(|state| {
-            state.stats.dead_letters = kept;
-            state.stats.dead_letters_dropped += dropped.count;
+    /// Counts the stored dead letters, and then calls the hooks. `stats.dead` counts the events only after the hooks have
+    /// run.
+    fn report_dead_letters(&mut self, written: &[Complete]) {
+        let letters = written.iter().filter_map(|complete| match &complete.step {
+            Step::DeadLetter(letter) => Some(letter),
+            Step::Retry { .. } | Step::End(_) => None,
         });
-    }
-
-    fn wake_due(&mut self) {
-        let due = self.loader.schedule.wake_due(self.clock.now());
-        if due > 0 {
-            self.shared.update(|state| state.due(due));
+        let mut letters = letters.peekable();
+        if letters.peek().is_some()
+            && let Some(inbox) = self.inbox.upgrade()
+        {
+            let kept = self.database.store.totals().dead_letters.events;
+            self.state.lock().stats.dead_letters = kept;
+            letters.for_each(|letter| inbox.executor.dead_lettered(letter));
         }
     }
 
     /// Loads events that may run. Returns whether any event was loaded.
     fn load(&mut self) -> bool {
-        if !self.loader.has_work() {
+        if !self.loader.schedule.has_work() {
             return false;
         }
-        let capacity = {
-            let state = self.shared.lock();
-            (!state.failing).then(|| state.window.capacity())
+        let usage = {
+            let state = self.state.lock();
+            (!state.failing).then(|| state.window.usage())
         };
-        let Some(capacity) = capacity else {
-            return false;
-        };
-        let mut loaded = self.loader.load(&mut self.database, capacity, &self.clock);
-        // Recounts before the inbox can become idle.
-        self.recount();
-        self.more |= loaded.more;
-        self.report_dead_letters(&loaded.letters, &loaded.dropped);
-        let jobs = std::mem::take(&mut loaded.jobs);
+        let Some(usage) = usage else { return false };
+        let clock = &self.state.clock;
+        let loaded = self.loader.load(&mut self.database, usage, clock);
+        let (jobs, ended) = (loaded.jobs, loaded.ended);
         let any = !jobs.is_empty();
-        self.shared.update(|state| {
-            state.delay(loaded.delayed);
-            for size in &loaded.letter_sizes {
-                state.died_waiting(*size);
-            }
-            jobs.into_iter()
-                .for_each(|job| state.window.push(Box::new(job)));
+        self.more |= loaded.more || !ended.is_empty();
+        // Recounts before the inbox can become idle.
+        self.recount(jobs.len() + ended.len());
+        self.update(|state, _| {
+            let sizes = ended.iter().map(|complete| complete.size);
+            sizes.for_each(|size| state.window.push_ended(size));
+            let jobs = jobs.into_iter().map(Box::new);
+            jobs.for_each(|job| state.window.push(job));
         });
+        self.batch_writer.unwritten.extend(ended);
         any
     }
 
     /// Unloads the events that haven't started. The events stay on disk. From now on, the process is shutting down, so
     /// an exit while an event is running isn't a crash.
     fn unload(&mut self) {
-        let ready = self.shared.update(|state| state.window.take_ready());
+        let ready = self.state.update(|state| state.window.take_ready());
         discard(ready);
-        if self.unloaded {
-            return;
-        }
-        match self.database.transaction(|store| store.clear_running()) {
-            Ok(()) => self.unloaded = true,
-            Err(error) => self.database.failed(error),
+        if !self.unloaded {
+            let cleared = self.database.try_transaction(Store::clear_running);
+            self.unloaded = cleared.is_some();
         }
     }
 
     /// Deletes expired dead letters and message ids in small steps.
-    fn prune(&mut self, forgotten: u64) {
-        self.more |= self.batch_writer.forget(&mut self.database, forgotten);
-        let now = self.clock.now();
-        if now.saturating_sub(self.retention.pruned_at) < millis(IDLE_TIMEOUT) {
+    fn prune(&mut self) {
+        self.more |= self.batch_writer.forget(&mut self.database);
+        let now = self.state.clock.now();
+        if now.saturating_sub(self.pruned_at) < millis(IDLE_TIMEOUT) {
             return;
         }
-        let before = now.saturating_sub(millis(self.retention.keep));
-        match self.delete_before(before, STEP) {
+        let before = now.saturating_sub(millis(self.settings.keep_dead_letters));
+        match self.delete_before(before) {
             Ok(STEP..) => self.more = true,
-            Ok(_) => self.retention.pruned_at = now,
+            Ok(_) => self.pruned_at = now,
             Err(error) => {
-                self.retention.pruned_at = now;
+                self.pruned_at = now;
                 self.database.failed(error);
             }
         }
@@ -345,21 +346,93 @@ impl Writer {
         let Some(due) = self.loader.schedule.next_due() else {
             return;
         };
-        let now = self.clock.now();
+        let now = self.state.clock.now();
         let pending =
             |timer: &Timer| timer.at > now && timer.at <= due && !timer.pending.is_canceled();
         if !self.timer.as_ref().is_some_and(pending)
-            && let Some(inner) = self.inner.upgrade()
+            && let Some(inbox) = self.inbox.upgrade()
         {
             let delay = Duration::from_millis(due.saturating_sub(now));
-            let pending = inner.wake_after(delay);
+            let pending = inbox.wake_after(delay);
             self.timer = Some(Timer { at: due, pending });
         }
     }
 
     fn spawn_workers(&self) {
-        if let Some(inner) = self.inner.upgrade() {
-            spawn_workers(&inner);
+        if let Some(inbox) = self.inbox.upgrade() {
+            spawn_workers(&inbox);
         }
+    }
+
+    /// Deletes up to [`STEP`] dead letters that are older than `time`, and returns how many.
+    pub(super) fn delete_before(&mut self, time: u64) -> rusqlite::Result<usize> {
+        let old = self.database.store.dead_letters_before(time, STEP)?;
+        self.delete(&old)
+    }
+
+    /// Deletes dead letters, and returns how many there were.
+    pub(super) fn delete(&mut self, letters: &[u64]) -> rusqlite::Result<usize> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let deleted = self.database.transaction(|store| {
+            let mut deleted = 0;
+            for id in letters {
+                deleted += usize::from(store.delete_dead_letter(*id)?);
+            }
+            Ok(deleted)
+        })?;
+        self.update(|_, _| ());
+        Ok(deleted)
+    }
+
+    /// Turns dead letters back into events in one transaction, while the inbox has space. Returns the number of
+    /// replayed dead letters.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no space for a dead letter, after replaying the dead letters before it.
+    pub(super) fn replay(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let (draining, limit, mut held) = {
+            let state = self.state.lock();
+            let admissions = &state.admissions;
+            (admissions.draining, admissions.limit, state.held())
+        };
+        if draining {
+            return Err(not_replayed(AcceptError::draining()));
+        }
+        if self.database.store.is_blocked() {
+            return Err(not_replayed(AcceptError::unavailable()));
+        }
+        let (now, mut full) = (self.state.clock.now(), false);
+        let requeued = self.database.transaction(|store| {
+            let mut requeued = Vec::new();
+            for letter in letters {
+                let size = letter.body().len() as u64;
+                // Events that wait for this dead letter may take all the space. Without the replay, that space would
+                // stay taken.
+                full = !held.has_space(limit, size) && !store.blocks_key(letter.id())?;
+                if full {
+                    break;
+                }
+                held.add(size);
+                let event = store.requeue(letter, now)?;
+                requeued.extend(event.map(|event| (letter.id(), event)));
+            }
+            Ok(requeued)
+        });
+        let requeued = requeued.map_err(query_failed)?;
+        let replayed = requeued.len() as u64;
+        for (id, Requeued { key, blocked, .. }) in requeued {
+            self.loader.schedule.requeue(id, key, blocked);
+        }
+        self.update(|state, _| state.replay(replayed));
+        if full {
+            return Err(not_replayed(AcceptError::full()));
+        }
+        Ok(replayed)
     }
 }

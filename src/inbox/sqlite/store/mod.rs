@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, OptionalExtension, Params, Result, Row};
 
 mod dead_letters;
 mod events;
@@ -11,11 +11,13 @@ mod row;
 mod schema;
 mod wal;
 
-use self::row::signed;
+use self::row::{number, signed};
+use super::volume::Volume;
+use crate::delivery::OrderKey;
 use crate::runtime::ClockReading;
 
-pub(super) use self::dead_letters::{DeadLetterLimits, Dropped, Requeued};
-pub(super) use self::row::{Head, StoredEvent};
+pub(super) use self::dead_letters::{DeadLetterLimits, Requeued};
+pub(super) use self::row::Head;
 pub(super) use self::schema::open;
 
 /// The inbox's database. Every change runs in a [`transaction`](Store::transaction), which also writes the totals.
@@ -23,8 +25,11 @@ pub(super) use self::schema::open;
 pub(super) struct Store {
     connection: Connection,
     totals: Totals,
-    /// The approximate number of bytes written since the last call of [`take_written`](Store::take_written).
-    written: u64,
+    /// The ordering keys that deleted dead letters no longer block.
+    unblocked: Vec<OrderKey>,
+    wal: wal::Wal,
+    /// SQLite's data version. A commit by another connection changes it.
+    version: i64,
 }
 
 /// Counts that would otherwise require reading whole tables.
@@ -32,35 +37,56 @@ pub(super) struct Store {
 pub(super) struct Totals {
     /// The id of the next event.
     pub(super) next_id: u64,
-    pub(super) events: u64,
-    pub(super) event_bytes: u64,
-    pub(super) dead_letters: u64,
-    pub(super) dead_letter_bytes: u64,
+    pub(super) events: Volume,
+    pub(super) dead_letters: Volume,
+    /// The number of dead letters that the store has dropped because of its limits, since the inbox was opened.
+    pub(super) dropped: u64,
     /// The inbox's clock at the last transaction.
     pub(super) clock: ClockReading,
 }
 
+impl Totals {
+    /// Reads `next_id, events, event_bytes, dead_letters, dead_letter_bytes`.
+    fn read(row: &Row<'_>) -> Result<Self> {
+        let volume = |column| -> Result<Volume> {
+            Ok(Volume {
+                events: number(row, column)?,
+                bytes: number(row, column + 1)?,
+            })
+        };
+        Ok(Self {
+            next_id: number(row, 0)?,
+            events: volume(1)?,
+            dead_letters: volume(3)?,
+            dropped: 0,
+            clock: ClockReading::default(),
+        })
+    }
+}
+
 impl Store {
-    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+    /// Returns the store of a database whose write-ahead log may grow to about `max_wal_bytes`.
+    pub(super) fn new(connection: Connection, max_wal_bytes: u64) -> Result<Self> {
         let sql = "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes, clock, clock_skew FROM totals";
         let totals = connection.query_row(sql, [], |row| {
+            let clock = ClockReading {
+                now: number(row, 5)?,
+                skew: row.get(6)?,
+            };
             Ok(Totals {
-                next_id: row::number(row, 0)?,
-                events: row::number(row, 1)?,
-                event_bytes: row::number(row, 2)?,
-                dead_letters: row::number(row, 3)?,
-                dead_letter_bytes: row::number(row, 4)?,
-                clock: ClockReading {
-                    now: row::number(row, 5)?,
-                    skew: row.get(6)?,
-                },
+                clock,
+                ..Totals::read(row)?
             })
         })?;
-        Ok(Self {
+        let mut store = Self {
             connection,
             totals,
-            written: 0,
-        })
+            unblocked: Vec::new(),
+            wal: wal::Wal::new(max_wal_bytes),
+            version: 0,
+        };
+        store.was_changed();
+        Ok(store)
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -72,35 +98,34 @@ impl Store {
         self.totals.clock = clock;
     }
 
-    /// Returns a number that changes when another connection changes the database.
-    pub(super) fn data_version(&self) -> rusqlite::Result<i64> {
-        let mut statement = self.connection.prepare_cached("PRAGMA data_version")?;
-        statement.query_row([], |row| row.get(0))
+    /// Takes the ordering keys that dead letters no longer block.
+    pub(super) fn take_unblocked(&mut self) -> Vec<OrderKey> {
+        std::mem::take(&mut self.unblocked)
+    }
+
+    /// Records that no dead letter blocks a key.
+    pub(super) fn unblock(&mut self, key: Option<OrderKey>) {
+        self.unblocked.extend(key);
+    }
+
+    /// Returns whether another connection has changed the database since the last call.
+    pub(super) fn was_changed(&mut self) -> bool {
+        let version = self.row("PRAGMA data_version", [], |row| row.get(0));
+        let version = version.ok().flatten().unwrap_or(self.version);
+        std::mem::replace(&mut self.version, version) != version
     }
 
     /// Counts all rows.
-    pub(super) fn recount(&mut self) -> rusqlite::Result<()> {
-        let sql = "SELECT (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters), 1 + max((SELECT ifnull(max(id), 0) FROM events), (SELECT ifnull(max(id), 0) FROM dead_letters), (SELECT ifnull(max(id), 0) FROM message_ids))";
-        self.totals = self.connection.query_row(sql, [], |row| {
-            Ok(Totals {
-                events: row::number(row, 0)?,
-                event_bytes: row::number(row, 1)?,
-                dead_letters: row::number(row, 2)?,
-                dead_letter_bytes: row::number(row, 3)?,
-                next_id: self.totals.next_id.max(row::number(row, 4)?),
-                clock: self.totals.clock,
-            })
-        })?;
+    pub(super) fn recount(&mut self) -> Result<()> {
+        let sql = "SELECT max(?1, 1 + ifnull((SELECT max(id) FROM events), 0), 1 + ifnull((SELECT max(id) FROM dead_letters), 0), 1 + ifnull((SELECT max(id) FROM message_ids), 0)), (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters)";
+        let next_id = signed(self.totals.next_id);
+        let counted = self.connection.query_row(sql, [next_id], Totals::read)?;
+        self.totals = Totals {
+            dropped: self.totals.dropped,
+            clock: self.totals.clock,
+            ..counted
+        };
         Ok(())
-    }
-
-    pub(super) fn take_written(&mut self) -> u64 {
-        std::mem::take(&mut self.written)
-    }
-
-    /// Counts a body of `size` bytes as written. SQLite writes whole pages, and most pages hold several bodies.
-    fn wrote(&mut self, size: usize) {
-        self.written += size as u64 * 3 / 2;
     }
 
     /// Runs `change` in a transaction, at the time that `clock` shows. If this returns `Ok`, the change has been synced
@@ -108,20 +133,22 @@ impl Store {
     pub(super) fn transaction<T>(
         &mut self,
         clock: ClockReading,
-        change: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let before = self.totals;
+        change: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let (before, unblocked) = (self.totals, self.unblocked.len());
         self.totals.clock = clock;
         let begun = self.run("BEGIN IMMEDIATE", []);
         let changed = begun.and_then(|_| change(self)).and_then(|changed| {
-            self.write_totals(before)?;
+            if self.totals != before {
+                self.write_totals()?;
+            }
             self.run("COMMIT", [])?;
-            // A commit writes a few pages in addition to the pages of the bodies.
-            self.written += 5 * 4096;
+            self.wal.committed();
             Ok(changed)
         });
         if changed.is_err() {
             self.totals = before;
+            self.unblocked.truncate(unblocked);
             // SQLite rolls back automatically after some errors.
             if !self.connection.is_autocommit() {
                 let _ = self.run("ROLLBACK", []);
@@ -130,39 +157,76 @@ impl Store {
         changed
     }
 
+    fn write_totals(&self) -> Result<usize> {
+        let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5, clock = ?6, clock_skew = ?7";
+        let now = self.totals;
+        let counts = [
+            signed(now.next_id),
+            signed(now.events.events),
+            signed(now.events.bytes),
+            signed(now.dead_letters.events),
+            signed(now.dead_letters.bytes),
+            signed(now.clock.now),
+            now.clock.skew,
+        ];
+        self.run(sql, counts)
+    }
+
     /// Returns the path under which the inbox was last opened, unless it has been closed since.
-    pub(super) fn open_path(&self) -> rusqlite::Result<Option<PathBuf>> {
-        let sql = "SELECT open_path FROM totals";
-        let path: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
-        Ok(path.map(PathBuf::from))
+    pub(super) fn open_path(&self) -> Result<Option<PathBuf>> {
+        let path = self.row("SELECT open_path FROM totals", [], |row| row.get(0))?;
+        Ok(path.flatten().map(|path: String| PathBuf::from(path)))
     }
 
     /// Writes the path under which the inbox is open, or `None` if the inbox is closed.
-    pub(super) fn set_open_path(&mut self, path: Option<&Path>) -> rusqlite::Result<()> {
+    pub(super) fn set_open_path(&mut self, path: Option<&Path>) -> Result<usize> {
         let path = path.map(Path::to_string_lossy);
-        self.run("UPDATE totals SET open_path = ?1", [path])?;
-        Ok(())
+        self.run("UPDATE totals SET open_path = ?1", [path])
     }
 
-    fn write_totals(&self, before: Totals) -> rusqlite::Result<()> {
-        let now = self.totals;
-        if now != before {
-            let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5, clock = ?6, clock_skew = ?7";
-            let counts = [
-                signed(now.next_id),
-                signed(now.events),
-                signed(now.event_bytes),
-                signed(now.dead_letters),
-                signed(now.dead_letter_bytes),
-                signed(now.clock.now),
-                now.clock.skew,
-            ];
-            self.run(sql, counts)?;
+    /// Runs a statement, and returns the number of changed rows.
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Reads the first row of a query, if there is one.
+    fn row<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_row(params, read).optional()
+    }
+
+    /// Reads all rows of a query.
+    fn rows<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.each(sql, params, |row| {
+            all.push(read(row)?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Calls `each` for every row of a query, until a row can't be read.
+    fn each(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut each: impl FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        while let Some(row) = rows.next()? {
+            each(row)?;
         }
         Ok(())
-    }
-
-    fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.connection.prepare_cached(sql)?.execute(params)
     }
 }

@@ -3,11 +3,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::Row;
+use rusqlite::{Result, Row};
 use serde_json::{Value, json};
 
 use crate::delivery::{DeadLetter, Job, OrderKey, Progress, RouteResult};
-use crate::error::Error;
 use crate::event::Event;
 use crate::telemetry::ParentSpan;
 
@@ -37,7 +36,7 @@ pub(crate) struct StoredEvent {
 
 impl Head {
     /// Reads `id, order_key, due_at, octet_length(body)`.
-    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         Ok(Self {
             id: number(row, 0)?,
             key: key(row, 1)?,
@@ -48,29 +47,23 @@ impl Head {
 }
 
 impl StoredEvent {
-    /// The columns that [`read`](StoredEvent::read) expects.
-    pub(super) const COLUMNS: &str =
-        "id, received_at, order_key, attempt, routes, crashes, routes_waiting, body";
-
-    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body`.
+    pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
         Ok(Self {
             id: number(row, 0)?,
             received_at: number(row, 1)?,
             key: key(row, 2)?,
-            attempt: u32::try_from(number(row, 3)?)
-                .ok()
-                .and_then(NonZeroU32::new)
-                .unwrap_or(NonZeroU32::MIN),
+            attempt: NonZeroU32::new(small(row, 3)?).unwrap_or(NonZeroU32::MIN),
             ends: routes.map_or_else(Vec::new, ends),
-            crashes: u32::try_from(number(row, 5)?).unwrap_or(0),
+            crashes: small(row, 5)?,
             routes_waiting: row.get(6)?,
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
         })
     }
 
-    /// Returns the job of the event. If the body can't be decoded, returns the event and the reason.
-    pub(crate) fn into_job(self) -> Result<Job, (Self, Error)> {
+    /// Returns the job of the event. If the body can't be decoded, returns the event and the cause of its dead letter.
+    pub(crate) fn into_job(self) -> std::result::Result<Job, (Self, String)> {
         match Event::received(self.body.as_slice().into(), time(self.received_at), None) {
             Ok(event) => Ok(Job {
                 number: self.id,
@@ -79,7 +72,10 @@ impl StoredEvent {
                 progress: Progress::restored(self.attempt, self.ends, self.routes_waiting),
                 key: self.key,
             }),
-            Err(undecoded) => Err((self, undecoded.error)),
+            Err(undecoded) => {
+                let cause = format!("this version can't decode it: {}", undecoded.error);
+                Err((self, cause))
+            }
         }
     }
 
@@ -103,31 +99,36 @@ pub(super) const LETTER: &str =
     "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body";
 
 /// Reads a dead letter.
-pub(super) fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+pub(super) fn letter(row: &Row<'_>) -> Result<DeadLetter> {
     let cause = row.get_ref(5)?.as_bytes_or_null()?;
     let cause = cause.map(String::from_utf8_lossy);
     Ok(DeadLetter::stored(
         (number(row, 0)?, &text(row, 6)?),
         (&text(row, 7)?, None),
         (time(number(row, 1)?), time(number(row, 2)?)),
-        u32::try_from(number(row, 3)?).unwrap_or(u32::MAX),
+        small(row, 3)?,
         ends(row.get_ref(4)?.as_bytes()?),
         cause.as_deref().map(Arc::from),
     ))
 }
 
 /// Reads a string. Invalid UTF-8 is replaced, because an error would hide all rows after it.
-fn text<'row>(row: &'row Row<'_>, column: usize) -> rusqlite::Result<Cow<'row, str>> {
+pub(super) fn text<'row>(row: &'row Row<'_>, column: usize) -> Result<Cow<'row, str>> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
 }
 
-pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64> {
     row.get(column).map(unsigned)
 }
 
-pub(super) fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<OrderKey>> {
+pub(super) fn key(row: &Row<'_>, column: usize) -> Result<Option<OrderKey>> {
     let key: Option<Vec<u8>> = row.get(column)?;
     Ok(key.map(OrderKey::from))
+}
+
+/// Reads a count. No count of this schema exceeds `u32::MAX`.
+fn small(row: &Row<'_>, column: usize) -> Result<u32> {
+    Ok(u32::try_from(number(row, column)?).unwrap_or(u32::MAX))
 }
 
 /// SQLite's integers are signed. No number of this schema is negative.
@@ -147,7 +148,13 @@ fn time(millis: u64) -> SystemTime {
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Writes the finished routes as JSON.
+/// Writes the finished routes of an event as JSON, if there are any.
+pub(super) fn finished_routes(progress: &Progress) -> Option<String> {
+    let ends = progress.ends();
+    (!ends.is_empty()).then(|| routes(ends))
+}
+
+/// Writes finished routes as JSON.
 pub(super) fn routes(ends: &[RouteResult]) -> String {
     let route = |end: &RouteResult| match end.reason() {
         None => json!({ "route": end.route() }),

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use crate::error::Error;
@@ -21,75 +22,78 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// when it reads the damaged page.
 const MAX_CHECKED_BYTES: i64 = 16 << 20;
 
+/// Why a file doesn't open.
+enum Refusal {
+    Failed(rusqlite::Error),
+    Unusable(String),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        Self::Unusable(why.to_owned())
+    }
+}
+
 /// Opens the database of an inbox. Creates the database if the file is new or empty, and never changes a foreign file.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let explain = |error| not_opened(path, error);
-    let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(explain)?;
-    // Otherwise, closing the last connection to a foreign database would empty its write-ahead log. `keep` is a
-    // closure, because `DbConfig` isn't `Copy` in rusqlite 0.30.
-    let keep = || DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-    connection.set_db_config(keep(), true).map_err(explain)?;
-    if connection.is_readonly(MAIN_DB).map_err(explain)? {
-        return Err(unusable(path, "there is no permission to write the file"));
-    }
-    let version = version(&connection).map_err(explain)?;
-    match version {
-        Contents::Foreign => {
-            return Err(unusable(path, "it is a database of another program"));
-        }
-        Contents::Ours(version) if version > MIGRATIONS.len() => {
-            let newest = MIGRATIONS.len();
-            let why = format!(
-                "a newer version of this crate wrote it (schema version {version}, this one knows up to {newest})"
-            );
-            return Err(unusable(path, &why));
-        }
-        Contents::Ours(version) => {
-            connection.set_db_config(keep(), false).map_err(explain)?;
-            configure(&connection, path)?;
-            migrate(&mut connection, version).map_err(explain)?;
-        }
-    }
-    check(&connection, path)?;
-    Ok(connection)
-}
-
-enum Contents {
-    /// A database of this crate with this schema version. Version 0 is an empty file.
-    Ours(usize),
-    Foreign,
-}
-
-fn version(connection: &Connection) -> rusqlite::Result<Contents> {
-    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(match usize::try_from(version) {
-        Ok(version) if application == APPLICATION_ID => Contents::Ours(version),
-        Ok(0) if application == 0 && tables == 0 => Contents::Ours(0),
-        _ => Contents::Foreign,
+    try_open(path).map_err(|refusal| match refusal {
+        Refusal::Failed(error) => not_opened(path, error),
+        Refusal::Unusable(why) => unusable(path, &why),
     })
 }
 
-fn configure(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let explain = |error| not_opened(path, error);
-    let mode: String = connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(explain)?;
-    if mode != "wal" {
-        return Err(unusable(
-            path,
-            "its file system doesn't support a write-ahead log: use a local disk",
-        ));
+fn try_open(path: &Path) -> Result<Connection, Refusal> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Otherwise, closing the last connection to a foreign database would empty its write-ahead log. `keep` is a
+    // closure, because `DbConfig` isn't `Copy` in rusqlite 0.30.
+    let keep = || DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep(), true)?;
+    if connection.is_readonly(MAIN_DB)? {
+        return Err("there is no permission to write the file".into());
+    }
+    let version = version(&connection)?.ok_or("it is a database of another program")?;
+    let newest = MIGRATIONS.len();
+    if version > newest {
+        return Err(Refusal::Unusable(format!(
+            "a newer version of this crate wrote it (schema version {version}, this one knows up to {newest})"
+        )));
+    }
+    connection.set_db_config(keep(), false)?;
+    if get::<String>(&connection, "PRAGMA journal_mode = WAL")? != "wal" {
+        return Err("its file system doesn't support a write-ahead log: use a local disk".into());
     }
     // `FULL` syncs the log at each commit. The writer decides when to checkpoint.
-    let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
-    connection.execute_batch(settings).map_err(explain)
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;")?;
+    migrate(&mut connection, version)?;
+    let pages: i64 = get(&connection, "PRAGMA page_count")?;
+    let page_size: i64 = get(&connection, "PRAGMA page_size")?;
+    if pages.saturating_mul(page_size) <= MAX_CHECKED_BYTES
+        && get::<String>(&connection, "PRAGMA quick_check(1)")? != "ok"
+    {
+        return Err("it is corrupt: `PRAGMA quick_check` shows the damage".into());
+    }
+    Ok(connection)
+}
+
+/// Returns the schema version of a database of this crate, or 0 if the file is empty. Returns `None` for a foreign
+/// database.
+fn version(connection: &Connection) -> rusqlite::Result<Option<usize>> {
+    let application: i32 = get(connection, "PRAGMA application_id")?;
+    let version: i64 = get(connection, "PRAGMA user_version")?;
+    let tables: i64 = get(connection, "SELECT count(*) FROM sqlite_schema")?;
+    let is_new = application == 0 && version == 0 && tables == 0;
+    let is_ours = application == APPLICATION_ID || is_new;
+    Ok(usize::try_from(version).ok().filter(|_| is_ours))
 }
 
 fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
@@ -103,23 +107,6 @@ fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let explain = |error| not_opened(path, error);
-    let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let pages = number("PRAGMA page_count").map_err(explain)?;
-    let page = number("PRAGMA page_size").map_err(explain)?;
-    if pages.saturating_mul(page) > MAX_CHECKED_BYTES {
-        return Ok(());
-    }
-    let found: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(explain)?;
-    if found == "ok" {
-        Ok(())
-    } else {
-        Err(unusable(
-            path,
-            "it is corrupt: `PRAGMA quick_check` shows the damage",
-        ))
-    }
+fn get<T: FromSql>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
+    connection.query_row(sql, [], |row| row.get(0))
 }

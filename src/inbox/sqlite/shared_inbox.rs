@@ -6,34 +6,33 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use super::command::{Accept, Command, Complete, CopyPending};
+use super::command::{Accept, Answer, Command, Complete, CopyPending};
 use super::error;
-use super::state::Shared;
+use super::state::SharedState;
 use super::writer::Writer;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{
-    Admission, Attempt, DeadLetter, Fingerprints, Job, JobExecutor, JobSource, Next, Stats,
-    WorkerSlot, spawn, spawn_workers,
+    Admission, Attempt, DeadLetter, Job, JobExecutor, JobSource, Next, Progress, Stats, WorkerSlot,
+    spawn, spawn_workers,
 };
 use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo};
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
-use crate::runtime::{BoxFuture, Clock, Runtime};
+use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry;
 
 /// How long an event waits after the runtime dropped its attempt.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
-/// The state that the clones and handles of an inbox share. When this state is dropped, the writer ends and unlocks the
-/// file.
-pub(super) struct Inner {
+/// The part of the inbox that its clones, its handles and its workers share. When this part is dropped, the writer ends
+/// and unlocks the file.
+pub(super) struct SharedInbox {
+    /// The absolute path of the file.
     pub(super) path: PathBuf,
     pub(super) commands: Sender<Command>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) clock: Arc<Clock>,
-    pub(super) fingerprints: Arc<Fingerprints>,
+    pub(super) state: Arc<SharedState>,
     pub(super) executor: JobExecutor,
 }
 
@@ -42,24 +41,24 @@ pub(super) struct Inner {
 /// An accepted event gets its worker from the task that waits for the answer, because a runtime spawns faster from its
 /// own threads. If that task is dropped, the event still gets its worker.
 pub(super) struct SpawnOnDrop {
-    inner: Arc<Inner>,
+    inbox: Arc<SharedInbox>,
 }
 
 impl Drop for SpawnOnDrop {
     fn drop(&mut self) {
-        if self.inner.reserve_slot().is_some() {
-            spawn(&self.inner);
+        if self.inbox.reserve_slot().is_some() {
+            spawn(&self.inbox);
         }
     }
 }
 
-impl Inner {
+impl SharedInbox {
     pub(super) async fn accept(self: Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
         let (answer, answered) = oneshot::channel();
         if let Some(accepted) = self.submit(event, answer)? {
             return Ok(accepted);
         }
-        let _spawn = SpawnOnDrop { inner: self };
+        let _spawn = SpawnOnDrop { inbox: self };
         // The writer drops the sender only if its thread has ended.
         answered
             .await
@@ -67,19 +66,15 @@ impl Inner {
     }
 
     /// Answers an event immediately, or sends it to the writer and returns `None`.
-    fn submit(
-        &self,
-        event: Event,
-        answer: oneshot::Sender<Result<Accepted, AcceptError>>,
-    ) -> Result<Option<Accepted>, AcceptError> {
-        let id = self.fingerprints.of(event.id());
+    fn submit(&self, event: Event, answer: Answer) -> Result<Option<Accepted>, AcceptError> {
+        let id = self.state.fingerprints.of(event.id());
         let key = self.executor.settings.order.key(&event);
-        let (parent_span, now) = (self.executor.parent_span(&event), self.clock.now());
-        let size = event.body().len();
-        let mut state = self.shared.lock();
-        let (command, forgot) = match state.admit(id, size, now)? {
+        let (parent_span, now) = (self.executor.parent_span(&event), self.state.clock.now());
+        let mut forgot = false;
+        let mut state = self.state.lock();
+        let command = match state.admit(id, event.body().len() as u64, now)? {
             Admission::Duplicate if state.admissions.is_pending(id) => {
-                (Command::CopyPending(CopyPending { id, answer }), false)
+                Command::CopyPending(CopyPending { id, answer })
             }
             Admission::Duplicate => {
                 state.stats.duplicates += 1;
@@ -89,16 +84,15 @@ impl Inner {
                 number,
                 forgot_early,
             } => {
-                let accept = Accept {
+                forgot = forgot_early;
+                let job = Box::new(Job {
                     number,
                     event,
-                    id,
-                    key,
                     parent_span,
-                    forgotten: state.admissions.forgotten(),
-                    answer,
-                };
-                (Command::Accept(accept), forgot_early)
+                    progress: Progress::new(),
+                    key,
+                });
+                Command::Accept(Accept { job, id, answer })
             }
         };
         // Sends under the lock, so that the writer gets events in the order of their numbers, and each copy after its
@@ -113,12 +107,10 @@ impl Inner {
         Ok(None)
     }
 
-    fn complete(&self, job: Box<Job>, next: Next) {
-        let at = self.clock.now();
-        self.shared.finish();
-        let _ = self
-            .commands
-            .send(Command::Complete(Complete { job, next, at }));
+    fn complete(&self, job: Job, next: Next) {
+        let complete = Complete::attempt(job, next, &self.state.clock);
+        self.state.finish();
+        let _ = self.commands.send(Command::Complete(complete));
     }
 
     /// Runs a query on the writer's thread, and returns its result.
@@ -140,15 +132,15 @@ impl Inner {
     /// Wakes the writer after a delay, unless the returned sender is dropped first.
     pub(super) fn wake_after(self: &Arc<Self>, delay: Duration) -> oneshot::Sender<()> {
         let (cancel, canceled) = oneshot::channel();
-        let inner: Weak<Self> = Arc::downgrade(self);
+        let inbox: Weak<Self> = Arc::downgrade(self);
         let runtime = &self.executor.runtime;
         // If the runtime has no timer or has shut down, the writer still checks for work every minute.
         let _ = catch_panic(|| {
             let sleep = CatchPanic::new(runtime.sleep(delay));
             runtime.spawn(Box::pin(async move {
                 let slept = matches!(select(sleep, canceled).await, Either::Left((Ok(()), _)));
-                if slept && let Some(inner) = inner.upgrade() {
-                    let _ = inner.commands.send(Command::Wake);
+                if slept && let Some(inbox) = inbox.upgrade() {
+                    let _ = inbox.commands.send(Command::Wake);
                 }
             }));
         });
@@ -156,44 +148,44 @@ impl Inner {
     }
 }
 
-impl JobSource for Inner {
+impl JobSource for SharedInbox {
     fn executor(&self) -> &JobExecutor {
         &self.executor
     }
 
     fn reserve_slot(&self) -> Option<WorkerSlot> {
-        self.shared.lock().reserve_slot()
+        self.state.lock().reserve_slot()
     }
 
     fn was_dropped(&self, slot: WorkerSlot) -> bool {
-        self.shared.lock().window.worker_pool.was_dropped(slot)
+        self.state.lock().window.worker_pool.was_dropped(slot)
     }
 
     fn retire(&self, begun: bool) {
-        self.shared.lock().window.worker_pool.retire(begun);
+        self.state.lock().window.worker_pool.retire(begun);
     }
 
     fn next(&self) -> Option<Box<Job>> {
-        self.shared.next()
+        self.state.next()
     }
 
     fn batch_len(&self) -> usize {
-        self.shared.batch_len()
+        self.state.batch_len()
     }
 
     fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
-        self.complete(job, next);
+        self.complete(*job, next);
     }
 
     fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
-        job.progress
-            .interrupt(&attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped)));
+        let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
+        job.progress.interrupt(&report);
         // The event didn't cause the drop, so this process or the next one repeats the attempt.
-        self.complete(job, Next::Retry(DROPPED_DELAY));
+        self.complete(*job, Next::Retry(DROPPED_DELAY));
     }
 }
 
-impl InboxControl for Inner {
+impl InboxControl for SharedInbox {
     fn info(&self) -> InboxInfo {
         InboxInfo {
             kind: "sqlite",
@@ -203,7 +195,7 @@ impl InboxControl for Inner {
     }
 
     fn stats(&self) -> Stats {
-        self.shared.lock().stats()
+        self.state.lock().stats()
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
@@ -213,30 +205,30 @@ impl InboxControl for Inner {
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
             let at_rest = {
-                let mut state = self.shared.lock();
-                state.draining = true;
+                let mut state = self.state.lock();
+                state.admissions.draining = true;
                 state.at_rest()
             };
             let _ = self.commands.send(Command::Wake);
-            let inner = Arc::clone(&self);
+            let inbox = Arc::clone(&self);
             let drained = Box::pin(async move {
                 if let Some(at_rest) = at_rest {
                     let _ = at_rest.await;
                 }
                 // The writer answers once it has unloaded the events that didn't start.
-                let _ = inner.query(|_| Ok(())).await;
+                let _ = inbox.query(|_| Ok(())).await;
             });
             // If the runtime has no timer, the wait would be unbounded, so this doesn't wait.
             if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
                 drop(select(drained, CatchPanic::new(sleep)).await);
             }
-            Drained::new(self.shared.lock().in_flight())
+            Drained::new(self.state.lock().in_flight())
         })
     }
 
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
-            let idle = self.shared.lock().idle();
+            let idle = self.state.lock().idle();
             if let Some(idle) = idle {
                 // If the runtime dropped workers, events may be left without a worker.
                 spawn_workers(&self);
@@ -258,7 +250,7 @@ impl InboxControl for Inner {
     }
 
     fn health(&self) -> Result<(), Error> {
-        let problem = self.shared.lock().problem.clone();
+        let problem = self.state.lock().problem.clone();
         problem.map_or(Ok(()), Err)
     }
 

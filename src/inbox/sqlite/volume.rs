@@ -1,0 +1,28 @@
+/// A number of events, and the total size of their bodies in bytes. Also a limit on both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Volume {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
+impl Volume {
+    pub(super) fn add(&mut self, size: u64) {
+        self.events += 1;
+        self.bytes += size;
+    }
+
+    pub(super) fn remove(&mut self, size: u64) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size);
+    }
+
+    /// Returns whether one more event of `size` bytes fits within `limit`. Without other events, an event of any size
+    /// fits, because the sender would disable an endpoint that never accepts the event.
+    pub(super) fn has_space(self, limit: Self, size: u64) -> bool {
+        self.events == 0 || self.events < limit.events && self.bytes + size <= limit.bytes
+    }
+
+    pub(super) fn exceeds(self, limit: Self) -> bool {
+        self.events > limit.events || self.bytes > limit.bytes
+    }
+}
