@@ -94,7 +94,7 @@ async fn the_titles_survive_a_restart() {
     harness
         .deliver(started("ada", "Any%"))
         .await
-        .assert_accepted();
+        .assert_status(200);
     let board = live_board::Board::open(folder.path().join("board/titles.json")).await;
     let board = board.expect("the file can be read");
     let (app, _) = live_board::app(
@@ -113,7 +113,7 @@ async fn a_failed_event_is_listed_and_replayed_over_http() {
     let delivered = harness
         .deliver(started("ada", "Any%").message_id("m-1"))
         .await;
-    delivered.assert_accepted();
+    delivered.assert_status(200);
     let letters = get(&app, "/dead-letters").await;
     let id = letters[0]["id"].as_u64().expect("the letter has an id");
     assert_eq!(letters[0]["message_id"], "m-1");
@@ -141,7 +141,7 @@ async fn a_failed_event_is_listed_and_replayed_over_http() {
     harness
         .deliver(started("bob", "100%"))
         .await
-        .assert_accepted();
+        .assert_status(200);
     assert_eq!(
         get(&app, "/").await,
         json!({ "ada": "Any%", "bob": "100%" })

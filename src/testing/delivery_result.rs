@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::Response;
 
 use crate::delivery::{Attempt, EventOutcome};
 use crate::outcome::Outcome;
@@ -18,22 +18,10 @@ impl DeliveryResult {
         Self { answer, attempts }
     }
 
-    /// Returns the status of the answer.
+    /// Returns the answer.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.answer.status()
-    }
-
-    /// Returns the headers of the answer.
-    #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        self.answer.headers()
-    }
-
-    /// Returns the body of the answer.
-    #[must_use]
-    pub fn body(&self) -> &Bytes {
-        self.answer.body()
+    pub fn answer(&self) -> &Response<Bytes> {
+        &self.answer
     }
 
     /// Returns the attempts at the request's event. A rejected event and a duplicate have no
@@ -53,17 +41,11 @@ impl DeliveryResult {
             .next()
     }
 
-    /// Asserts that the answer is 200.
-    #[track_caller]
-    pub fn assert_accepted(&self) {
-        self.assert_status(200);
-    }
-
     /// Asserts the status of the answer.
     #[track_caller]
     pub fn assert_status(&self, status: u16) {
         assert!(
-            self.status().as_u16() == status,
+            self.answer.status().as_u16() == status,
             "expected the answer {status}, but {}",
             self.actual()
         );
@@ -96,16 +78,6 @@ impl DeliveryResult {
         );
     }
 
-    /// Asserts that this route didn't run.
-    #[track_caller]
-    pub fn assert_not_run(&self, route: &str) {
-        assert!(
-            self.outcome(route).is_none(),
-            "expected `{route}` not to run, but {}",
-            self.actual()
-        );
-    }
-
     /// Asserts that the event was accepted and that no route other than `on_any` matched.
     #[track_caller]
     pub fn assert_unhandled(&self) {
@@ -119,8 +91,8 @@ impl DeliveryResult {
 
     /// Returns the actual result, as the second half of a panic message.
     fn actual(&self) -> String {
-        let status = self.status();
-        let said = String::from_utf8_lossy(self.body());
+        let status = self.answer.status();
+        let said = String::from_utf8_lossy(self.answer.body());
         let said = if said.is_empty() {
             String::new()
         } else {

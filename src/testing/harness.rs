@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
 use super::{DeliveryResult, MockRequest};
-use crate::delivery::{Attempt, Stats};
+use crate::delivery::Attempt;
 #[cfg(feature = "tokio")]
 use crate::delivery::{DeliverySettings, RetryPolicy};
 #[cfg(feature = "tokio")]
@@ -139,10 +139,10 @@ impl Harness {
         }
     }
 
-    /// Returns the current counts.
+    /// Returns the handle of the inbox: use it to read the counts and the dead letters.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.handle.stats()
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 

@@ -111,30 +111,6 @@ impl MockRequest {
         self
     }
 
-    /// Removes a member of the envelope.
-    ///
-    /// # Panics
-    ///
-    /// Panics after [`body`](Self::body).
-    #[track_caller]
-    pub fn without(mut self, name: &str) -> Self {
-        self.members().retain(|member| member.name != name);
-        self
-    }
-
-    /// Adds a member to the envelope as JSON text, even if the envelope has a member of the same
-    /// name.
-    ///
-    /// # Panics
-    ///
-    /// Panics after [`body`](Self::body).
-    #[track_caller]
-    pub fn twice(mut self, name: &str, value: impl Into<String>) -> Self {
-        let (name, value) = (name.to_owned(), value.into());
-        self.members().push(Member { name, value });
-        self
-    }
-
     #[track_caller]
     fn members(&mut self) -> &mut Vec<Member> {
         match &mut self.body {
@@ -149,13 +125,6 @@ impl MockRequest {
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = MockBody::Raw(body.into());
         self
-    }
-
-    /// Removes the last byte of the body, so that the body isn't JSON.
-    pub fn truncated(self) -> Self {
-        let body = self.body_bytes();
-        let cut = body.slice(..body.len().saturating_sub(1));
-        self.body(cut)
     }
 
     /// Appends spaces until the body has `bytes` bytes. The body stays valid.
@@ -200,20 +169,6 @@ impl MockRequest {
             panic!("the name or the value of the header is not valid");
         };
         self.headers.insert(name, value);
-        self
-    }
-
-    /// Removes a header.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the name isn't valid.
-    #[track_caller]
-    pub fn without_header(mut self, name: impl TryInto<HeaderName>) -> Self {
-        let Ok(name) = name.try_into() else {
-            panic!("the name of the header is not valid")
-        };
-        self.headers.remove(name);
         self
     }
 

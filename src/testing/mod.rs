@@ -39,7 +39,7 @@
 //!
 //! let request = MockRequest::event("connection.stream.started").data(json!({ "title": "" }));
 //! let delivered = harness.deliver(request).await;
-//! delivered.assert_accepted();
+//! delivered.assert_status(200);
 //! delivered.assert_failed("connection.stream.started[.*]", "a stream without a title");
 //! # }
 //! ```

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::malformed::Malformed;
 use crate::support::receiver::{
     PATH, Reasons, Script, Scripted, Step, ask, assert_answer, good, idle, scripted, teapot,
 };
@@ -43,7 +44,7 @@ async fn a_copy_of_an_accepted_event_is_answered_200() {
 async fn an_event_type_without_a_route_is_answered_200() {
     let harness = Harness::new(EventRouter::new().on("account.created", |_: Event| async {}));
     let delivered = harness.deliver(good()).await;
-    delivered.assert_accepted();
+    delivered.assert_status(200);
     delivered.assert_unhandled();
 }
 
@@ -139,10 +140,10 @@ async fn json_of_any_kind_is_accepted() {
         let answer = answer(good().header("content-type", content_type)).await;
         assert_eq!(answer.status(), 200, "{content_type}");
     }
-    assert_eq!(
-        answer(good().without_header("content-type")).await.status(),
-        200
-    );
+    let mut request = good().build::<Script>();
+    request.headers_mut().remove("content-type");
+    let webhooks = WebhookLayer::new(PATH, idle()).layer(teapot());
+    assert_eq!(ask(&webhooks, request).await.status(), 200);
 }
 
 #[tokio::test]
@@ -310,7 +311,14 @@ async fn a_body_limited_by_an_outer_layer_is_answered_413_too() {
 #[tokio::test]
 async fn a_malformed_body_is_answered_400_with_a_text_for_each_member() {
     let long = "x".repeat(256);
-    let with = |name, value: &str| good().without(name).twice(name, value);
+    let with = |name, value: &str| {
+        let others = if name == "other" {
+            good()
+        } else {
+            good().without(name)
+        };
+        others.twice(name, value)
+    };
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let not_json = "the body is not JSON";
     let not_object = "the body is not a JSON object";
@@ -350,10 +358,10 @@ async fn a_malformed_body_is_answered_400_with_a_text_for_each_member() {
         (with("messageId", "[\"m\"]"), id),
         (good().message_id(&long), id),
         // `id` doesn't replace an invalid `messageId`.
-        (with("messageId", "7").member("id", "m"), id),
+        (with("messageId", "7").twice("id", "\"m\""), id),
         (good().without("messageId").twice("id", "7"), stand_in),
-        (good().without("messageId").member("id", ""), stand_in),
-        (good().without("messageId").member("id", &long), stand_in),
+        (good().member("id", "").without("messageId"), stand_in),
+        (good().member("id", &long).without("messageId"), stand_in),
         (
             good().member("id", "m").twice("id", "\"n\""),
             "`id` is given twice",
@@ -390,7 +398,7 @@ async fn an_envelope_within_the_rules_is_answered_200() {
         good().member("eventType", "x".repeat(255)),
         good().member("eventType", "a..b."),
         good().without("data"),
-        good().without("messageId").member("id", "stand-in"),
+        good().member("id", "stand-in").without("messageId"),
         // If `messageId` is present, the decoder ignores `id`.
         good().member("id", 7),
         good().twice("other", "1").twice("other", "2"),
@@ -412,7 +420,7 @@ async fn an_envelope_within_the_rules_is_answered_200() {
 async fn an_id_replaces_an_absent_message_id() {
     let harness = Harness::new(idle());
     let delivered = harness
-        .deliver(good().without("messageId").member("id", "stand-in"))
+        .deliver(good().member("id", "stand-in").without("messageId"))
         .await;
     assert_eq!(delivered.attempts()[0].event().id(), "stand-in");
     let delivered = harness
@@ -866,7 +874,7 @@ async fn the_hook_receives_the_malformed_body_and_the_error() {
                 .expect("the test waits for the rejection");
         })
         .endpoint();
-    let request = good().without("timestamp").data("private");
+    let request = good().data("private").without("timestamp");
     ask(&webhooks, request.build::<Script>()).await;
     let rejection = told.recv().await.expect("the hook ran");
     assert_eq!(rejection.body(), Some(&request.body_bytes()[..]));

@@ -30,6 +30,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 
+use crate::support::malformed::Malformed;
+
 const PATH: &str = "/webhooks/botisimo";
 const LIMIT: usize = 32 << 10;
 

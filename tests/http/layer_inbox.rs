@@ -38,7 +38,7 @@ async fn the_configured_inbox_keeps_the_router_and_the_settings_of_the_layer() {
         let delivered = harness.deliver(MockRequest::event(event_type)).await;
         delivered.assert_status(expected);
     }
-    let stats = harness.stats();
+    let stats = harness.handle().stats();
     assert_eq!((stats.dead, stats.unhandled, stats.retried), (2, 1, 2));
     assert_eq!((stats.dead_letters, stats.dead_letters_dropped), (1, 1));
     let failed = "a failed: failed";

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::support::malformed::Malformed;
 use crate::support::receiver::{Broken, PATH, Script, Step, ask, good, idle};
 use botisimo_webhooks::{MemoryInbox, Webhook, WebhookLayer};
 use bytes::{Buf, Bytes};

@@ -99,26 +99,16 @@ fn query_parameters_are_appended_to_a_query_in_the_path() {
 #[test]
 fn a_mock_can_be_malformed_on_purpose() {
     let mock = || MockRequest::event("account.updated");
-    assert!(
-        json(&mock().without("timestamp"))
-            .get("timestamp")
-            .is_none()
-    );
     assert_eq!(
         json(&mock().member("timestamp", "late"))["timestamp"],
         "late"
     );
     assert_eq!(json(&mock().member("new", 1))["new"], 1);
-    assert!(serde_json::from_slice::<Value>(&mock().truncated().body_bytes()).is_err());
+    assert_eq!(mock().body("{").body_bytes(), "{");
     assert_eq!(mock().padded(2000).body_bytes().len(), 2000);
     assert_eq!(
         mock().padded(2000).to_event().event_type(),
         mock().to_event().event_type()
-    );
-    let twice = mock().twice("messageId", "\"again\"").body_bytes();
-    assert_eq!(
-        String::from_utf8_lossy(&twice).matches("messageId").count(),
-        2
     );
     let request: Request<Full<Bytes>> = mock()
         .method(Method::PUT)
@@ -138,8 +128,6 @@ fn a_mock_can_be_malformed_on_purpose() {
         ),
         (&"s3cret".parse().unwrap(), &"text/plain".parse().unwrap())
     );
-    let request: Request<Full<Bytes>> = mock().without_header("content-type").build();
-    assert!(request.headers().is_empty());
 }
 
 #[test]
@@ -198,12 +186,11 @@ async fn deliver(mock: MockRequest) -> DeliveryResult {
 #[tokio::test]
 async fn an_assertion_that_holds_prints_nothing() {
     let delivered = deliver(MockRequest::event("account.updated").data(7)).await;
-    delivered.assert_accepted();
     delivered.assert_status(200);
     delivered.assert_handled("account.updated");
     delivered.assert_handled("*");
     delivered.assert_failed("account[.*]", "no such account");
-    delivered.assert_not_run("fallback");
+    assert!(delivered.outcome("fallback").is_none());
     assert_eq!(delivered.attempts().len(), 1);
     deliver(MockRequest::event("poll.created").data(7))
         .await
@@ -237,10 +224,6 @@ async fn a_failed_assertion_names_the_actual_result() {
             "expected `account.updated` to fail",
         ),
         (
-            panic_of(|| delivered.assert_not_run("account.updated")),
-            "expected `account.updated` not to run",
-        ),
-        (
             panic_of(|| delivered.assert_unhandled()),
             "expected no route to match",
         ),
@@ -248,7 +231,7 @@ async fn a_failed_assertion_names_the_actual_result() {
         assert!(message.contains(expected), "{message}");
         assert!(message.contains(story), "{message}");
     }
-    let refused = deliver(MockRequest::event("account.updated").truncated()).await;
+    let refused = deliver(MockRequest::event("account.updated").body("{")).await;
     let message = panic_of(|| refused.assert_handled("account.updated"));
     assert!(
         message.contains("the answer was 400 Bad Request (the body is not JSON) and no route ran"),

@@ -3,6 +3,7 @@
 #[cfg(feature = "tracing")]
 use std::sync::{Arc, Mutex};
 
+use crate::support::malformed::Malformed;
 use crate::support::panics::catch_panic;
 use crate::support::receiver::{PATH, Script, Step, ask, good, idle, teapot};
 use botisimo_webhooks::testing::MockRequest;
@@ -313,9 +314,7 @@ async fn logs_errors_and_rejections_show_no_secret_and_no_payload() {
         good("not.documented"),
         good("account.updated").without("timestamp"),
         good("account.updated").twice("timestamp", format!("{PAYLOAD:?}")),
-        good("account.updated")
-            .without("timestamp")
-            .member("timestamp", PAYLOAD),
+        good("account.updated").member("timestamp", PAYLOAD),
         good("account.updated").truncated(),
         good("account.updated").body(format!("[{PAYLOAD:?}]")),
         good("account.updated").body(PAYLOAD),

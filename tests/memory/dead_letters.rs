@@ -124,7 +124,7 @@ async fn a_letter_keeps_the_body_the_routes_the_reasons_the_attempts_and_the_tim
         .build_with(system_time.runtime(), router);
     let harness = Harness::inbox(inbox.clone());
     let request = mock("a.b", "m-1").data("s3cret").member("more", 7);
-    harness.deliver(request.clone()).await.assert_accepted();
+    harness.deliver(request.clone()).await.assert_status(200);
 
     let [letter] = &all(&inbox).await[..] else {
         panic!("expected exactly one dead letter")
@@ -911,7 +911,7 @@ async fn the_handles_of_layers_and_endpoints_have_letters_and_hooks() {
     for (harness, handle) in harnesses {
         let (sender, mut told) = mpsc::unbounded_channel();
         handle.on_dead_letter(move |letter| sender.send(letter.message_id().to_owned()).unwrap());
-        harness.deliver(mock("a", "1")).await.assert_accepted();
+        harness.deliver(mock("a", "1")).await.assert_status(200);
         assert_eq!(told.try_recv().unwrap(), "1");
         let dead = handle.dead_letters().unwrap();
         let id = dead.list(None, 1).await.unwrap()[0].id();
@@ -953,7 +953,7 @@ async fn a_wrapping_inbox_exposes_the_letters_of_its_inner_inbox() {
     inbox
         .handle()
         .on_dead_letter(move |letter| sender.send(letter.id()).unwrap());
-    harness.deliver(mock("a", "1")).await.assert_accepted();
+    harness.deliver(mock("a", "1")).await.assert_status(200);
     assert_eq!(names(&inbox).await, ["1"]);
     outage.end();
     assert!(

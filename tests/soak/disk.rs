@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::faults::{BOUND, Dice, misbehave, runtime};
+use crate::support::malformed::Malformed;
 use crate::support::panics::panic_on_purpose;
 use crate::support::sqlite::{InboxFile, delivery};
 use crate::support::{balanced, wait_idle};

@@ -12,6 +12,7 @@ use botisimo_webhooks::{
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use crate::support::malformed::Malformed;
 use crate::support::sqlite::{InboxFile, Log, delivery, failing, gated, logging};
 use crate::support::{balanced, event, sized, until, wait_idle};
 
@@ -28,8 +29,8 @@ async fn other_connections_can_read_the_file_while_the_inbox_works() {
         inbox.accept(event(id)).await.unwrap();
     }
     let by_id = MockRequest::event("a")
-        .without("messageId")
-        .member("id", "3");
+        .member("id", "3")
+        .without("messageId");
     inbox.accept(by_id.to_event()).await.unwrap();
     let mut pending = look
         .prepare("SELECT id, message_id, event_type, received, attempt, due, routes FROM pending ORDER BY id")

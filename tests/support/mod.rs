@@ -3,6 +3,7 @@
 
 #[cfg(feature = "tokio")]
 pub(crate) mod contract;
+pub(crate) mod malformed;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
