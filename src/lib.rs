@@ -178,8 +178,8 @@ pub use crate::delivery::{
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
-    AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, Handle, Inbox, IntoInbox,
-    MemoryInbox, MemoryInboxBuilder, Shutdown,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, Handle, Health, HealthLimits,
+    HealthProblem, HealthProblemKind, Inbox, IntoInbox, MemoryInbox, MemoryInboxBuilder, Shutdown,
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]

@@ -3,8 +3,8 @@ use std::time::SystemTime;
 
 use super::unmatched::{LIMIT, Unmatched};
 use super::{
-    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, RouteResult,
-    run_attempt,
+    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, RouteFailures,
+    RouteResult, run_attempt,
 };
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
@@ -25,6 +25,7 @@ pub(crate) struct JobExecutor {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: DeliverySettings,
     unmatched: Unmatched,
+    pub(crate) route_failures: RouteFailures,
 }
 
 impl JobExecutor {
@@ -38,6 +39,7 @@ impl JobExecutor {
             runtime,
             settings,
             unmatched: Unmatched::default(),
+            route_failures: RouteFailures::default(),
         }
     }
 
@@ -128,6 +130,8 @@ impl JobExecutor {
     /// Reports a finished attempt to the log and the hooks. Panics of a subscriber or a hook are caught, so the caller
     /// always counts the attempt.
     fn notify(&self, job: &Job, attempt_state: &Arc<AttemptState>, report: Report, next: Next) {
+        let now = || catch_panic(|| self.runtime.now()).ok();
+        self.route_failures.record(&report, now);
         let event = job.event.clone();
         let event = event.with_attempt_state(Arc::clone(attempt_state));
         let attempt = Attempt::new(event, report, next);

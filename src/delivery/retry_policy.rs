@@ -86,6 +86,19 @@ impl RetryPolicy {
         self.max_delay
     }
 
+    /// Returns the longest time that all delays of an event take together.
+    pub(crate) fn total_delay(&self) -> Duration {
+        let mut total = Duration::ZERO;
+        let mut longest = self.initial_delay.min(self.max_delay);
+        let mut delays = self.attempts() - 1;
+        while delays > 0 && longest < self.max_delay && !longest.is_zero() {
+            total = total.saturating_add(longest);
+            longest = longest.saturating_mul(2).min(self.max_delay);
+            delays -= 1;
+        }
+        total.saturating_add(longest.saturating_mul(delays))
+    }
+
     /// Returns whether `attempt` is the last one.
     pub(super) fn is_last(&self, attempt: NonZeroU32) -> bool {
         attempt >= self.max_attempts

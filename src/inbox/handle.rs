@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
+use super::health::{Health, HealthLimits};
+use super::monitor::{Monitor, Monitored, evaluate};
 use super::{DeadLetterStore, DeadLetters, InboxInfo, Shutdown};
 use crate::delivery::{Attempt, DeadLetter, Stats};
-use crate::error::Error;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry;
@@ -69,9 +70,8 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
         None
     }
 
-    fn health(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    /// Returns the inbox with its monitor.
+    fn monitored(self: Arc<Self>) -> Arc<dyn Monitored>;
 }
 
 /// The result of [`Handle::drain`].
@@ -102,16 +102,58 @@ impl Handle {
         self.control.stats()
     }
 
-    /// Returns an error while the inbox can't store events, or can't read some stored events. Use this method for a
-    /// health check.
+    /// Returns what is wrong now, with the inbox and with all receivers over it.
     ///
-    /// A full or draining inbox is healthy: see [`stats`](Handle::stats).
+    /// The problems come from counts and times in memory, so this method neither reads the disk nor calls a server. The
+    /// [guide](crate::guide::operating) lists the kinds of problems, their limits, and what to do.
     ///
-    /// # Errors
+    /// While a problem lasts, the inbox also logs it every minute.
     ///
-    /// Returns the error that the inbox logs every minute while the fault lasts.
-    pub fn health(&self) -> Result<(), Error> {
-        self.control.health()
+    /// # Examples
+    ///
+    /// ```
+    /// # use botisimo_webhooks::Handle;
+    /// fn check(handle: &Handle) {
+    ///     for problem in handle.health().problems() {
+    ///         eprintln!("since {:?}: {problem}", problem.since());
+    ///     }
+    /// }
+    /// ```
+    pub fn health(&self) -> Health {
+        evaluate(&*self.monitored())
+    }
+
+    /// Adds a hook that runs each time a problem begins or ends, and each time the cause of a problem changes.
+    ///
+    /// The hook receives the new health, at most 5 s after the change. The hook runs in a task of the inbox, so it must not
+    /// block. If the hook panics, the inbox logs the panic, and nothing else happens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use botisimo_webhooks::{EventRouter, HealthProblemKind, WebhookLayer};
+    ///
+    /// let webhooks = WebhookLayer::new("/webhooks/botisimo", EventRouter::new());
+    /// webhooks.handle().on_health_change(|health| {
+    ///     let mut problems = health.problems().iter();
+    ///     if problems.any(|problem| problem.kind() != HealthProblemKind::Draining) {
+    ///         eprintln!("{health}"); // or page someone
+    ///     }
+    /// });
+    /// ```
+    pub fn on_health_change(&self, hook: impl Fn(&Health) + Send + Sync + 'static) {
+        let monitored = self.monitored();
+        monitored.monitor().add_hook(Arc::new(hook));
+        start(&monitored);
+    }
+
+    /// Sets the limits above which the inbox reports a problem. The default is [`HealthLimits::new`].
+    ///
+    /// The limits apply to the inbox and to all receivers over it, from now on.
+    pub fn set_health_limits(&self, limits: HealthLimits) {
+        let monitored = self.monitored();
+        monitored.monitor().set_limits(limits);
+        start(&monitored);
     }
 
     /// Refuses new events with 503, and waits until the accepted events have ended, for at most
@@ -269,6 +311,20 @@ impl Handle {
     pub(crate) fn router(&self) -> Option<EventRouter> {
         self.control.router()
     }
+
+    /// Returns the inbox with its monitor.
+    pub(crate) fn monitored(&self) -> Arc<dyn Monitored> {
+        Arc::clone(&self.control).monitored()
+    }
+}
+
+/// Starts the monitor before the first request, if this thread can spawn.
+fn start(monitored: &Arc<dyn Monitored>) {
+    #[cfg(feature = "tokio")]
+    if tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    Monitor::rouse(monitored);
 }
 
 impl fmt::Debug for Handle {

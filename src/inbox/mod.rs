@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod handle;
+mod health;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod inbox;
 mod inbox_info;
@@ -9,6 +10,7 @@ mod into_inbox;
 #[cfg(feature = "jetstream")]
 mod jetstream;
 mod memory;
+mod monitor;
 mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -17,6 +19,8 @@ pub(crate) use self::dead_letters::DeadLetterStore;
 pub use self::dead_letters::DeadLetters;
 pub(crate) use self::handle::InboxControl;
 pub use self::handle::{Drained, Handle};
+pub(crate) use self::health::{Findings, Fullness, HealthSource};
+pub use self::health::{Health, HealthLimits, HealthProblem, HealthProblemKind};
 pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
 pub(crate) use self::inbox_info::InboxInfo;
 pub use self::into_inbox::IntoInbox;
@@ -26,6 +30,7 @@ pub use self::jetstream::{
     StreamSettings, WorkerStats,
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
+pub(crate) use self::monitor::{Activity, Monitor, Monitored, evaluate};
 pub(crate) use self::shutdown::Drain;
 pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use crate::delivery::{Attempt, DeadLetter, Stats};
-use crate::error::Error;
-use crate::inbox::{DeadLetterStore, DeadLetters, Drained, Handle, InboxControl, InboxInfo};
+use crate::inbox::{
+    DeadLetterStore, DeadLetters, Drained, Handle, InboxControl, InboxInfo, Monitored,
+};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
@@ -53,7 +54,7 @@ impl InboxControl for ReceiverControl {
         self.inbox.router()
     }
 
-    fn health(&self) -> Result<(), Error> {
-        self.inbox.health()
+    fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {
+        self.inbox.monitored()
     }
 }

@@ -17,6 +17,7 @@ mod path_miss;
 mod reason;
 mod receive;
 mod rejection;
+mod rejection_streaks;
 mod reply;
 mod settings;
 mod shared_secret;

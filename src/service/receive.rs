@@ -15,13 +15,14 @@ use super::head;
 use super::path_miss::path_miss;
 use super::reason::RejectionReason;
 use super::rejection::Rejection;
+use super::rejection_streaks::RejectionStreaks;
 use super::reply::Reply;
 use super::settings::Settings;
 use super::verify::{Unverified, Verify};
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::error::{BoxError, Error};
 use crate::event::{Event, Traceparent};
-use crate::inbox::{Accepted, Handle, Inbox};
+use crate::inbox::{Accepted, Handle, Inbox, Monitor};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
@@ -31,17 +32,22 @@ pub(super) struct Receiver<I> {
     pub(super) inbox: I,
     runtime: Arc<dyn Runtime>,
     counters: Arc<Counters>,
+    streaks: Arc<RejectionStreaks>,
     budget: Arc<Budget>,
     pub(super) settings: Settings,
 }
 
 impl<I: Inbox> Receiver<I> {
     pub(super) fn new(inbox: I) -> Self {
+        let handle = inbox.handle();
+        let streaks = Arc::<RejectionStreaks>::default();
+        handle.monitored().monitor().add_receiver(&streaks);
         Self {
             runtime: inbox.runtime(),
             counters: Arc::default(),
+            streaks,
             budget: Arc::default(),
-            settings: Settings::new(inbox.handle().router()),
+            settings: Settings::new(handle.router()),
             inbox,
         }
     }
@@ -281,6 +287,7 @@ impl<I: Inbox> Receiver<I> {
                     Accepted::New => telemetry::event_accepted(id, event_type),
                     Accepted::Duplicate => telemetry::event_duplicate(id, event_type),
                 }
+                self.streaks.accepted();
                 return Ok(());
             }
             Some(Ok(Err(error))) => Rejection::refused(&error),
@@ -294,12 +301,14 @@ impl<I: Inbox> Receiver<I> {
     fn reject(&self, rejection: &Rejection) -> Reply {
         let reason = rejection.reason();
         let should_warn = reason.should_warn(self.counters.count(reason));
-        telemetry::webhook_rejected(
-            rejection.status().as_u16(),
-            reason.as_str(),
-            rejection.error().and_then(Error::static_text),
-            should_warn,
-        );
+        let detail = rejection.error().and_then(Error::static_text);
+        let status = rejection.status().as_u16();
+        telemetry::webhook_rejected(status, reason.as_str(), detail, should_warn);
+        if let Ok(now) = catch_panic(|| self.runtime.now()) {
+            self.streaks.rejected(reason, detail, now);
+        }
+        // A wrapper of an inbox is user code.
+        let _ = catch_panic(|| Monitor::rouse(&self.inbox.handle().monitored()));
         self.settings.hooks.notify(rejection);
         rejection.reply()
     }

@@ -11,6 +11,7 @@ mod log;
 
 mod adopt;
 mod delivery;
+mod health;
 mod inbox;
 mod jetstream;
 mod one_line;
@@ -24,6 +25,7 @@ pub(crate) use self::delivery::{
     DeadLetterInfo, FailedAttempt, FailureText, attempt_failed, event_dead_lettered, event_handled,
     event_unhandled, hook_panicked, route_handled, routes_never_match,
 };
+pub(crate) use self::health::{health_problem, health_problem_ended};
 pub(crate) use self::inbox::{
     drained, draining, event_accepted, event_duplicate, ids_forgotten_early, inbox_corrupt,
     inbox_failing, inbox_recovered, inbox_wal_missing,

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
@@ -12,6 +12,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use super::StreamSettings;
 use super::stalls::Stalls;
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::inbox::{Findings, HealthProblemKind, Monitor};
 use crate::runtime::{Runtime, TokioRuntime};
 
 /// One of the streams: returns its configuration.
@@ -23,6 +24,9 @@ pub(super) struct Connection {
     pub(super) settings: StreamSettings,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) stalls: Stalls,
+    pub(super) monitor: Monitor,
+    /// When the drain of the inbox or the worker began.
+    pub(super) draining_since: OnceLock<Instant>,
     /// A reading of the server's clock, and when it was taken.
     clock: Mutex<Option<(SystemTime, Instant)>>,
 }
@@ -34,6 +38,8 @@ impl Connection {
             context,
             settings,
             stalls: Stalls::new(Arc::clone(&runtime)),
+            monitor: Monitor::new(Arc::clone(&runtime)),
+            draining_since: OnceLock::new(),
             runtime,
             clock: Mutex::default(),
         }
@@ -135,6 +141,20 @@ impl Connection {
             time.checked_add(self.runtime.now().saturating_duration_since(read))
         });
         time.unwrap_or_else(|| self.runtime.system_time())
+    }
+
+    /// Records that a drain begins.
+    pub(super) fn drain(&self) {
+        self.draining_since.get_or_init(|| self.runtime.now());
+    }
+
+    /// Adds a problem for each failing operation, and for a drain.
+    pub(super) fn find(&self, findings: &mut Findings) {
+        self.stalls.find(findings);
+        if let Some(since) = self.draining_since.get() {
+            let lasted = findings.since(*since);
+            findings.add(HealthProblemKind::Draining, lasted);
+        }
     }
 
     fn clock(&self) -> MutexGuard<'_, Option<(SystemTime, Instant)>> {

@@ -10,7 +10,9 @@ use futures_util::future::{Either, select};
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
-use crate::inbox::{DeadLetterStore, DeadLetters, Drain, Drained, Shutdown};
+use crate::inbox::{
+    DeadLetterStore, DeadLetters, Drain, Drained, Health, HealthLimits, Monitor, Shutdown, evaluate,
+};
 use crate::runtime::BoxFuture;
 use crate::telemetry;
 
@@ -105,6 +107,7 @@ impl JetStreamWorker {
         }
         runtime.spawn(Box::pin(monitor::store_checkpoints(Arc::clone(&inner))));
         runtime.spawn(Box::pin(monitor::watch(Arc::clone(&inner))));
+        Monitor::wake(&inner);
         let (group, stream) = (
             &inner.consumers.options.group,
             &inner.connection.settings.name,
@@ -117,6 +120,26 @@ impl JetStreamWorker {
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
         self.inner.stats()
+    }
+
+    /// Returns what is wrong now with the worker and its routes. See [`Handle::health`](crate::Handle::health).
+    ///
+    /// Each [stall](WorkerStats::stalls) is a problem.
+    pub fn health(&self) -> Health {
+        evaluate(&*self.inner)
+    }
+
+    /// Adds a hook that runs each time a problem begins, ends or changes its cause. See
+    /// [`Handle::on_health_change`](crate::Handle::on_health_change).
+    pub fn on_health_change(&self, hook: impl Fn(&Health) + Send + Sync + 'static) {
+        self.inner.connection.monitor.add_hook(Arc::new(hook));
+    }
+
+    /// Sets the limits above which the worker reports a problem. The default is [`HealthLimits::new`].
+    ///
+    /// The limits of requests and of the age of events don't apply to a worker.
+    pub fn set_health_limits(&self, limits: HealthLimits) {
+        self.inner.connection.monitor.set_limits(limits);
     }
 
     /// Stops pulling events, then waits until the running events have ended, but at most `within`. Returns how many events remain.
@@ -161,6 +184,7 @@ impl JetStreamWorker {
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
     inner.draining.send_replace(true);
+    inner.connection.drain();
     telemetry::draining(inner.counts().running);
     let sleep = inner.connection.runtime.sleep(within);
     let idle = Box::pin(async {

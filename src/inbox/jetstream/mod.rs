@@ -19,6 +19,7 @@ mod dead_letter_stream;
 mod differences;
 mod finished;
 mod headers;
+mod health;
 mod inbox_builder;
 mod jetstream_inbox;
 mod jetstream_worker;

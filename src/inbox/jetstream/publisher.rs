@@ -24,7 +24,7 @@ use crate::catch_panic::catch_panic;
 use crate::delivery::{Attempt, Stats};
 use crate::error::Error;
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo};
+use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo, Monitor, Monitored};
 use crate::runtime::{BoxFuture, Runtime};
 
 /// The maximum size of a message without its body, in bytes: subject, headers and framing.
@@ -80,6 +80,7 @@ impl Publisher {
     }
 
     pub(super) async fn accept(self: Arc<Self>, event: Event) -> Answer {
+        Monitor::wake(&self);
         let answer = self.submit(event).await;
         if answer.is_err() {
             self.state().stats.refused += 1;
@@ -206,6 +207,11 @@ impl Publisher {
         }
     }
 
+    /// Returns the number of publications in flight.
+    pub(super) fn publications(&self) -> usize {
+        self.draining.receiver_count()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -271,6 +277,8 @@ impl InboxControl for Publisher {
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
             self.draining.send_replace(true);
+            self.connection.drain();
+            Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));
             let sleep = self.connection.runtime.sleep(within);
             let idle = Box::pin(self.draining.closed());
             match select(idle, sleep).await {
@@ -282,6 +290,10 @@ impl InboxControl for Publisher {
 
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move { self.draining.closed().await })
+    }
+
+    fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {
+        self
     }
 
     fn on_attempt(&self, hook: Arc<dyn Fn(&Attempt) + Send + Sync>) {

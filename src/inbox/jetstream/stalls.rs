@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Stall;
 use crate::error::{Error, ErrorKind};
+use crate::inbox::{Findings, HealthProblemKind};
 use crate::runtime::Runtime;
 use crate::telemetry;
 
@@ -156,6 +157,24 @@ impl Stalls {
         let failed = self.entries().get(&key).map(|entry| entry.failed);
         if failed.is_some_and(|failed| now.saturating_duration_since(failed) >= WARN_EVERY) {
             self.clear(Some(route), operation);
+        }
+    }
+
+    /// Adds a problem for each operation that is currently failing.
+    pub(super) fn find(&self, findings: &mut Findings) {
+        let entries = self.entries();
+        for ((route, operation), entry) in entries.iter().filter(|(_, e)| e.ended.is_none()) {
+            let kind = match operation {
+                Operation::Admit | Operation::Publish => HealthProblemKind::InboxFailing,
+                Operation::CheckStream => HealthProblemKind::InboxDamaged,
+                _ => HealthProblemKind::RouteStalled,
+            };
+            let lasted = findings.since(entry.since);
+            let problem = findings.add(kind, lasted).because(&*entry.cause).logged();
+            problem.advise("check the server, the stream and the permissions of this user");
+            if let Some(route) = route {
+                problem.route_named(Arc::clone(route));
+            }
         }
     }
 

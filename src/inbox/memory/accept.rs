@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::inner::MemoryInner;
 use crate::delivery::{Admission, Job, Progress, spawn};
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted};
+use crate::inbox::{AcceptError, Accepted, Monitor};
 use crate::telemetry;
 
 impl MemoryInner {
@@ -42,6 +42,7 @@ impl MemoryInner {
                 return Err(AcceptError::unavailable());
             }
         }
+        Monitor::wake(self);
         if forgot_early {
             telemetry::ids_forgotten_early();
         }

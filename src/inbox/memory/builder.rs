@@ -10,6 +10,7 @@ use super::queue::Queue;
 use crate::delivery::{DeliverySettings, ErasedService, Fingerprints, JobExecutor};
 use crate::error::BoxError;
 use crate::event::Event;
+use crate::inbox::Monitor;
 use crate::outcome::Report;
 use crate::runtime::{Clock, Runtime};
 use crate::sync::Mutex;
@@ -128,6 +129,7 @@ impl MemoryInboxBuilder {
             queue: Mutex::new(Queue::new(self.limits, &self.delivery)),
             fingerprints: Fingerprints::default(),
             clock: Clock::new(Arc::clone(&runtime)),
+            monitor: Monitor::new(Arc::clone(&runtime)),
             executor: JobExecutor::new(service, runtime, self.delivery),
         })
     }

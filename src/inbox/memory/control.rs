@@ -7,7 +7,7 @@ use futures_util::future::{Either, select};
 use super::inner::MemoryInner;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
-use crate::inbox::{DeadLetterStore, Drained, InboxControl, InboxInfo};
+use crate::inbox::{DeadLetterStore, Drained, InboxControl, InboxInfo, Monitor, Monitored};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
@@ -30,8 +30,10 @@ impl InboxControl for MemoryInner {
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
-            let retrying = self.queue().drain();
+            let now = self.clock.now();
+            let retrying = self.queue().drain(now);
             retrying.wake();
+            Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));
             if let Some(idle) = self.idle()
                 // If the runtime has no timer, the drain has no time limit and doesn't wait.
                 && let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within))
@@ -66,6 +68,10 @@ impl InboxControl for MemoryInner {
 
     fn router(&self) -> Option<EventRouter> {
         self.executor.router().cloned()
+    }
+
+    fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {
+        self
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::inner::MemoryInner;
 use crate::delivery::DeadLetter;
 use crate::error::{Error, ErrorKind};
-use crate::inbox::{AcceptError, DeadLetterStore};
+use crate::inbox::{AcceptError, DeadLetterStore, Monitor};
 use crate::router::Pattern;
 use crate::runtime::{BoxFuture, millis};
 
@@ -28,8 +28,10 @@ impl DeadLetterStore for MemoryInner {
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
         Box::pin(async move {
-            self.change_and_spawn(|queue| queue.replay(id))
-                .map_err(refused)
+            let now = self.clock.now();
+            let replayed = self.change_and_spawn(|queue| queue.replay(id, now));
+            Monitor::wake(&self);
+            replayed.map_err(refused)
         })
     }
 
@@ -40,9 +42,10 @@ impl DeadLetterStore for MemoryInner {
                 let event = letter.event();
                 event.is_ok_and(|event| pattern.matches(event.event_type().as_str()))
             });
-            let mut replayed = 0;
+            let (mut replayed, now) = (0, self.clock.now());
+            Monitor::wake(&self);
             for id in matching {
-                let found = self.change_and_spawn(|queue| queue.replay(id));
+                let found = self.change_and_spawn(|queue| queue.replay(id, now));
                 replayed += u64::from(found.map_err(refused)?);
             }
             Ok(replayed)

@@ -2,6 +2,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::queue::Queue;
 use crate::delivery::{Fingerprints, JobExecutor, spawn_workers};
+use crate::inbox::Monitor;
 use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -11,6 +12,7 @@ pub(super) struct MemoryInner {
     pub(super) fingerprints: Fingerprints,
     pub(super) clock: Clock,
     pub(super) executor: JobExecutor,
+    pub(super) monitor: Monitor,
 }
 
 impl MemoryInner {

@@ -7,9 +7,11 @@
 //! - [`job_source`]: a worker takes a job and returns the job after the attempt. [`retry`] holds the job until the next
 //!   attempt.
 //! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue) holds the dead letters, within separate limits.
-//! - [`control`] and [`dead_letters`] implement the operations of the handle.
+//! - [`Ages`](ages::Ages) knows the age of the oldest event in flight.
+//! - [`control`] and [`dead_letters`] implement the operations of the handle, and [`monitored`] finds problems.
 
 mod accept;
+mod ages;
 mod builder;
 mod control;
 mod dead_letter_queue;
@@ -20,6 +22,7 @@ mod interleavings;
 mod job_source;
 mod limits;
 mod memory_inbox;
+mod monitored;
 mod queue;
 mod retry;
 

@@ -2,13 +2,14 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
+use super::ages::Ages;
 use super::dead_letter_queue::DeadLetterQueue;
 use super::limits::MemoryLimits;
 use crate::delivery::{
     Admission, DeadLetter, DeliverySettings, EventOutcome, Fingerprint, Job, KeyedQueue, OrderKey,
     Progress, SeenIds, Stats, WorkerPool, WorkerSlot,
 };
-use crate::inbox::{AcceptError, AcceptErrorKind};
+use crate::inbox::{AcceptError, AcceptErrorKind, Fullness};
 use crate::telemetry::ParentSpan;
 use crate::waiters::Waiters;
 
@@ -21,7 +22,10 @@ pub(super) struct Queue {
     retrying: usize,
     /// Bytes of the bodies of all jobs in flight.
     bytes: usize,
-    draining: bool,
+    pub(super) ages: Ages,
+    pub(super) fullness: Fullness,
+    /// When the drain began, by the inbox's clock.
+    pub(super) draining_since: Option<u64>,
     /// The ids of jobs in flight, and the ids of ended jobs within the window and the count. One lock guards the ids and the
     /// jobs, so no id is remembered without its event.
     ids: SeenIds,
@@ -46,7 +50,9 @@ impl Queue {
             worker_pool: WorkerPool::new(delivery.inbox_concurrency()),
             retrying: 0,
             bytes: 0,
-            draining: false,
+            ages: Ages::default(),
+            fullness: Fullness::default(),
+            draining_since: None,
             ids: SeenIds::new(limits.ids, limits.duplicate_window),
             unconfirmed: Vec::new(),
             admitted: 0,
@@ -82,9 +88,15 @@ impl Queue {
                 self.admitted = *number;
                 self.stats.accepted += 1;
                 self.bytes += size;
+                self.ages.push(*number, now);
             }
             Ok(Admission::Duplicate) => self.stats.duplicates += 1,
-            Err(_) => self.stats.refused += 1,
+            Err(error) => {
+                self.stats.refused += 1;
+                if error.kind() == AcceptErrorKind::Full {
+                    self.fullness.refused(now, self.stats.accepted);
+                }
+            }
         }
         admission
     }
@@ -92,7 +104,7 @@ impl Queue {
     /// Returns an error if there is no space for one more event of `size` bytes.
     fn room(&self, size: usize) -> Result<(), AcceptError> {
         let count = self.in_flight();
-        if self.draining {
+        if self.draining_since.is_some() {
             return Err(AcceptError::draining());
         }
         // An empty inbox accepts an event of any size. If the inbox always refused a large event, the sender would
@@ -126,6 +138,7 @@ impl Queue {
         self.unconfirmed.retain(|unconfirmed| *unconfirmed != id);
         let job = self.jobs.remove(number)?;
         self.ids.remove(id);
+        self.ages.remove(number);
         self.bytes -= job.size();
         self.stats.accepted -= 1;
         self.stats.refused += 1;
@@ -163,6 +176,7 @@ impl Queue {
 
     fn end(&mut self, job: &Job, outcome: EventOutcome) {
         self.bytes -= job.size();
+        self.ages.remove(job.number);
         self.stats.end(outcome);
         // If dead letters block keys, the key of a dead-lettered event stays blocked.
         if outcome != EventOutcome::Dead || !self.dead_letters.blocks_keys() {
@@ -188,7 +202,7 @@ impl Queue {
         self.worker_pool.done();
         self.retrying += 1;
         self.stats.retried += 1;
-        (!self.draining).then(|| self.drain.wait())
+        self.draining_since.is_none().then(|| self.drain.wait())
     }
 
     /// Returns a job to the queue for its next attempt.
@@ -198,7 +212,7 @@ impl Queue {
     }
 
     /// Turns a dead letter into a job. Returns false if there is no letter with this id.
-    pub(super) fn replay(&mut self, id: u64) -> Result<bool, AcceptError> {
+    pub(super) fn replay(&mut self, id: u64, now: u64) -> Result<bool, AcceptError> {
         let Some(letter) = self.dead_letters.get(id) else {
             return Ok(false);
         };
@@ -215,6 +229,7 @@ impl Queue {
         }
         self.bytes += event.body().len();
         self.stats.replayed += 1;
+        self.ages.insert(id, now);
         let job = Box::new(Job {
             number: id,
             event,
@@ -244,9 +259,15 @@ impl Queue {
     }
 
     /// Refuses new events from now on. Returns the jobs that are waiting for their next attempt. They are due now.
-    pub(super) fn drain(&mut self) -> Waiters {
-        self.draining = true;
+    pub(super) fn drain(&mut self, now: u64) -> Waiters {
+        self.draining_since.get_or_insert(now);
         self.drain.take()
+    }
+
+    /// Returns whether the inbox has no space for a small event.
+    pub(super) fn is_full(&self) -> bool {
+        let room = self.room(1);
+        room.is_err_and(|error| error.kind() == AcceptErrorKind::Full)
     }
 
     /// Returns a receiver that resolves once no job is in flight, or `None` if the inbox is idle.

@@ -25,6 +25,8 @@ pub(super) struct Admissions {
     pub(super) unavailable: bool,
     /// Whether the inbox refuses new events and starts no stored events.
     pub(super) draining: bool,
+    /// When the drain began, by the inbox's clock.
+    pub(super) draining_since: u64,
 }
 
 impl Admissions {
@@ -38,6 +40,7 @@ impl Admissions {
             pending: Volume::default(),
             unavailable: true,
             draining: false,
+            draining_since: 0,
         }
     }
 
@@ -61,8 +64,7 @@ impl Admissions {
         stored: Volume,
         now: u64,
     ) -> Result<Admission, AcceptError> {
-        let has_space = self.held(stored).has_space(self.limit, size)
-            && self.pending.has_space(MAX_PENDING, size);
+        let has_space = self.has_space(size, stored);
         // A copy takes no space, so it isn't refused.
         self.ids.admit(id, now, || {
             if self.draining {
@@ -78,6 +80,11 @@ impl Admissions {
             self.next_id += 1;
             Ok(self.next_id - 1)
         })
+    }
+
+    /// Returns whether there is space for an event of `size` bytes, if the store holds `stored`.
+    pub(super) fn has_space(&self, size: u64, stored: Volume) -> bool {
+        self.held(stored).has_space(self.limit, size) && self.pending.has_space(MAX_PENDING, size)
     }
 
     /// Returns whether the commit of the event with this id is pending.

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeliverySettings, ErasedService, JobExecutor};
 use crate::error::{BoxError, Error};
 use crate::event::Event;
+use crate::inbox::{Monitor, Monitored};
 use crate::outcome::Report;
 use crate::runtime::Runtime;
 
@@ -187,6 +188,7 @@ impl SqliteInboxBuilder {
             path: settings.path.clone(),
             commands,
             state: Arc::new(state),
+            monitor: Monitor::new(Arc::clone(&runtime)),
             executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
         });
         let (opened, opening) = oneshot::channel();
@@ -196,7 +198,9 @@ impl SqliteInboxBuilder {
                 // If the future was dropped, the inbox was dropped too, and `run` returns immediately.
                 Ok(writer) => {
                     let _ = opened.send(Ok(()));
-                    let _ = catch_panic(|| writer.run(&received));
+                    if catch_panic(|| writer.run(&received)).is_err() {
+                        writer_ended(&weak);
+                    }
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
@@ -210,6 +214,19 @@ impl SqliteInboxBuilder {
         opening
             .await
             .unwrap_or_else(|_| Err(error::thread_ended()))?;
+        if inbox.activity().in_flight > 0 {
+            Monitor::wake(&inbox);
+        }
         Ok(SqliteInbox::from_shared(inbox))
+    }
+}
+
+/// Records that the writer's thread has panicked. From now on, the inbox stores nothing until the process restarts.
+fn writer_ended(inbox: &Weak<SharedInbox>) {
+    if let Some(inbox) = inbox.upgrade() {
+        // The user's clock may have caused the panic.
+        let at = catch_panic(|| inbox.state.clock.now()).unwrap_or(u64::MAX);
+        inbox.state.update(|state| state.writer_ended = Some(at));
+        Monitor::rouse(&(inbox as Arc<dyn Monitored>));
     }
 }

@@ -16,7 +16,30 @@ pub(super) struct Health {
 struct Report {
     fault: Fault,
     error: Error,
+    /// When the fault was last reported.
     at: u64,
+    /// When the faults began.
+    since: u64,
+}
+
+/// The lasting faults, each with its start by the inbox's clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    /// Why the inbox can't store events.
+    pub(super) failing: Option<(Error, u64)>,
+    /// Why the inbox can't read some events.
+    pub(super) damaged: Option<(Error, u64)>,
+}
+
+impl Faults {
+    /// Returns whether the messages differ.
+    pub(super) fn differ(&self, other: &Self) -> bool {
+        let messages = |faults: &Self| {
+            let faults = [&faults.failing, &faults.damaged];
+            faults.map(|fault| fault.as_ref().map(|(error, _)| error.to_string()))
+        };
+        messages(self) != messages(other)
+    }
 }
 
 impl Health {
@@ -34,10 +57,12 @@ impl Health {
             return;
         }
         log(&error);
+        let since = reported.as_ref().map_or(now, |report| report.since);
         *reported = Some(Report {
             fault,
             error,
             at: now,
+            since,
         });
     }
 
@@ -61,6 +86,18 @@ impl Health {
     pub(super) fn recovered(&mut self) {
         if self.fault.take().is_some() {
             telemetry::inbox_recovered();
+        }
+    }
+
+    /// Returns the lasting faults.
+    pub(super) fn faults(&self) -> Faults {
+        let fault = |report: &Option<Report>| {
+            let report = report.as_ref()?;
+            Some((report.error.clone(), report.since))
+        };
+        Faults {
+            failing: fault(&self.fault),
+            damaged: fault(&self.damage),
         }
     }
 

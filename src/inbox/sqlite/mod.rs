@@ -25,6 +25,7 @@ mod file_identity;
 mod file_lock;
 mod health;
 mod loader;
+mod monitored;
 mod path;
 mod schedule;
 mod settings;

@@ -17,7 +17,9 @@ use crate::delivery::{
 };
 use crate::error::Error;
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo};
+use crate::inbox::{
+    AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo, Monitor, Monitored,
+};
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
@@ -34,6 +36,7 @@ pub(super) struct SharedInbox {
     pub(super) commands: Sender<Command>,
     pub(super) state: Arc<SharedState>,
     pub(super) executor: JobExecutor,
+    pub(super) monitor: Monitor,
 }
 
 /// Spawns a worker on drop, if events wait for one.
@@ -49,6 +52,7 @@ impl Drop for SpawnOnDrop {
         if self.inbox.reserve_slot().is_some() {
             spawn(&self.inbox);
         }
+        Monitor::wake(&self.inbox);
     }
 }
 
@@ -206,9 +210,13 @@ impl InboxControl for SharedInbox {
         Box::pin(async move {
             let at_rest = {
                 let mut state = self.state.lock();
-                state.admissions.draining = true;
+                let admissions = &mut state.admissions;
+                if !std::mem::replace(&mut admissions.draining, true) {
+                    admissions.draining_since = self.state.clock.now();
+                }
                 state.at_rest()
             };
+            Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));
             let _ = self.commands.send(Command::Wake);
             let inbox = Arc::clone(&self);
             let drained = Box::pin(async move {
@@ -249,9 +257,8 @@ impl InboxControl for SharedInbox {
         Some(self)
     }
 
-    fn health(&self) -> Result<(), Error> {
-        let problem = self.state.lock().problem.clone();
-        problem.map_or(Ok(()), Err)
+    fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {
+        self
     }
 
     fn router(&self) -> Option<EventRouter> {

@@ -1,11 +1,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_channel::oneshot;
 
 use super::admissions::Admissions;
 use super::command::{Accept, Complete, CopyPending, Reply, Step};
+use super::health::Faults;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::store::Totals;
@@ -14,8 +15,7 @@ use super::window::Window;
 use crate::delivery::{
     Admission, EventOutcome, Fingerprint, Fingerprints, Job, SeenIds, Stats, WorkerPool, WorkerSlot,
 };
-use crate::error::Error;
-use crate::inbox::{AcceptError, Accepted};
+use crate::inbox::{AcceptError, AcceptErrorKind, Accepted, Fullness};
 use crate::runtime::{Clock, Runtime};
 use crate::waiters::Waiters;
 
@@ -47,11 +47,43 @@ pub(super) struct State {
     /// Whether results can't be written now. If so, no event starts.
     pub(super) failing: bool,
     /// Why the inbox can't store or read events now.
-    pub(super) problem: Option<Error>,
+    pub(super) faults: Faults,
+    /// When the writer's thread ended because of a panic, by the inbox's clock.
+    pub(super) writer_ended: Option<u64>,
+    pub(super) fullness: Fullness,
+    pub(super) probe: Probe,
     /// Tasks that wait until no event is in flight.
     idle: Waiters,
     /// Tasks that wait until no event is running.
     at_rest: Waiters,
+}
+
+/// The age of the oldest event on disk, which the monitor asks the writer for.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// When the monitor sent a question that the writer hasn't answered, by the inbox's clock.
+    pub(super) sent: Option<u64>,
+    /// The id of the oldest event, and when the event was received, by the system clock.
+    pub(super) oldest: Option<(u64, SystemTime)>,
+    /// The highest id of a replayed event, and when an event was last replayed, by the system clock.
+    pub(super) replayed: Option<(u64, SystemTime)>,
+}
+
+impl Probe {
+    /// Records that events were replayed at `at`.
+    pub(super) fn replayed(&mut self, ids: impl Iterator<Item = u64>, at: SystemTime) {
+        let before = self.replayed.map(|(id, _)| id);
+        if let Some(highest) = ids.chain(before).max() {
+            self.replayed = Some((highest, at));
+        }
+    }
+
+    /// Returns since when the oldest event has been in the inbox. A replayed event keeps its id and its time, but is new.
+    pub(super) fn oldest_since(&self) -> Option<SystemTime> {
+        let (id, received_at) = self.oldest?;
+        let replayed = self.replayed.filter(|(replayed, _)| id <= *replayed);
+        Some(replayed.map_or(received_at, |(_, at)| received_at.max(at)))
+    }
 }
 
 impl SharedState {
@@ -66,7 +98,10 @@ impl SharedState {
                 in_flight: 0,
                 retrying: 0,
                 failing: false,
-                problem: None,
+                faults: Faults::default(),
+                writer_ended: None,
+                fullness: Fullness::default(),
+                probe: Probe::default(),
                 idle: Waiters::default(),
                 at_rest: Waiters::default(),
             }),
@@ -150,8 +185,18 @@ impl State {
         now: u64,
     ) -> Result<Admission, AcceptError> {
         let admitted = self.admissions.admit(id, size, self.stored(), now);
-        self.stats.refused += u64::from(admitted.is_err());
+        if let Err(error) = &admitted {
+            self.stats.refused += 1;
+            if error.kind() == AcceptErrorKind::Full {
+                self.fullness.refused(now, self.stats.accepted);
+            }
+        }
         admitted
+    }
+
+    /// Returns whether the inbox has no space for a small event.
+    pub(super) fn is_full(&self) -> bool {
+        !self.admissions.has_space(1, self.stored())
     }
 
     fn stored(&self) -> Volume {

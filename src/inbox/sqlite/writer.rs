@@ -20,7 +20,7 @@ use super::store::{DeadLetterLimits, Requeued, Store};
 use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
 use crate::error::Error;
-use crate::inbox::AcceptError;
+use crate::inbox::{AcceptError, Monitor, Monitored};
 use crate::runtime::millis;
 
 /// The maximum number of commands per turn.
@@ -39,7 +39,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(1);
 /// updates the shared state once.
 pub(super) struct Writer {
     settings: Settings,
-    state: Arc<SharedState>,
+    pub(super) state: Arc<SharedState>,
     /// Can't be upgraded once the inbox and all its handles are dropped.
     inbox: Weak<SharedInbox>,
     pub(super) database: Database,
@@ -188,11 +188,12 @@ impl Writer {
         }
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
-        let problem = self.database.health.problem().cloned();
+        let (faults, mut faults_changed) = (self.database.health.faults(), false);
         let now = self.state.clock.now();
         let (draining, ready, forgettable, replies) = self.update(|state, schedule| {
             state.failing = failing;
-            state.problem = problem;
+            faults_changed = state.faults.differ(&faults);
+            state.faults = faults;
             state.admissions.unavailable = !available;
             written.iter().for_each(|complete| state.written(complete));
             let accepts = batch.accepts.into_iter();
@@ -204,6 +205,9 @@ impl Writer {
             let ready = state.window.ready.len();
             (state.admissions.draining, ready, forgettable, replies)
         });
+        if faults_changed && let Some(inbox) = self.inbox.upgrade() {
+            Monitor::rouse(&(inbox as Arc<dyn Monitored>));
+        }
         self.batch_writer.forgettable = forgettable;
         // The task that gets the reply spawns a worker.
         let attended = replies.into_iter().map(Reply::send);
@@ -425,11 +429,15 @@ impl Writer {
             Ok(requeued)
         });
         let requeued = requeued.map_err(query_failed)?;
-        let replayed = requeued.len() as u64;
+        let (replayed, at) = (requeued.len() as u64, self.state.clock.system_time());
+        let ids: Vec<u64> = requeued.iter().map(|(id, _)| *id).collect();
         for (id, Requeued { key, blocked, .. }) in requeued {
             self.loader.schedule.requeue(id, key, blocked);
         }
-        self.update(|state, _| state.replay(replayed));
+        self.update(|state, _| {
+            state.probe.replayed(ids.into_iter(), at);
+            state.replay(replayed);
+        });
         if full {
             return Err(not_replayed(AcceptError::full()));
         }

@@ -1,4 +1,6 @@
-use rusqlite::{Result, params};
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension, Result, params};
 
 use super::Store;
 use super::row::{self, Head, StoredEvent, signed};
@@ -83,6 +85,16 @@ impl Store {
     /// Marks an event as running before it runs.
     pub(crate) fn set_running(&mut self, id: u64) -> Result<usize> {
         self.run("UPDATE events SET running = 1 WHERE id = ?1", [signed(id)])
+    }
+
+    /// Returns the id of the oldest event, and when the event was received.
+    pub(crate) fn oldest(&self) -> Result<Option<(u64, SystemTime)>> {
+        let sql = "SELECT id, received_at FROM events ORDER BY id LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let oldest = statement.query_row([], |row| {
+            Ok((row::number(row, 0)?, row::time(row::number(row, 1)?)))
+        });
+        oldest.optional()
     }
 
     /// Clears the running mark of all events, because the process is shutting down.

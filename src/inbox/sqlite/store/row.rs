@@ -142,7 +142,7 @@ pub(super) fn signed(number: u64) -> i64 {
 }
 
 /// Returns a stored time, or the epoch if the platform can't represent that time.
-fn time(millis: u64) -> SystemTime {
+pub(super) fn time(millis: u64) -> SystemTime {
     let since = Duration::from_millis(millis);
     let time = SystemTime::UNIX_EPOCH.checked_add(since);
     time.unwrap_or(SystemTime::UNIX_EPOCH)

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared_inbox::SharedInbox;
+use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
+use crate::runtime::BoxFuture;
+
+/// If the writer doesn't answer for this time, the disk hangs.
+const DISK_TIMEOUT: Duration = Duration::from_secs(30);
+
+const DISK_HANGS: &str = "the disk hasn't answered for 30 s";
+
+const THREAD_ENDED: &str = "the inbox's thread has ended";
+
+impl HealthSource for SharedInbox {
+    fn find(&self, findings: &mut Findings) {
+        let now = self.state.clock.now();
+        let lasted = |since: u64| Duration::from_millis(now.saturating_sub(since));
+        {
+            let state = self.state.lock();
+            if let Some(since) = state.writer_ended {
+                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(since));
+                problem.because(THREAD_ENDED).solved_by_restart();
+            } else if let Some((error, since)) = &state.faults.failing {
+                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(*since));
+                problem.because(error.to_string()).logged();
+            } else if let Some(sent) = state.probe.sent
+                && lasted(sent) >= DISK_TIMEOUT
+            {
+                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(sent));
+                problem.because(DISK_HANGS);
+            }
+            if let Some((error, since)) = &state.faults.damaged {
+                let problem = findings.add(HealthProblemKind::InboxDamaged, lasted(*since));
+                problem.because(error.to_string()).logged();
+            }
+            state.fullness.find(now, state.is_full(), findings);
+            if state.admissions.draining {
+                findings.add(
+                    HealthProblemKind::Draining,
+                    lasted(state.admissions.draining_since),
+                );
+            }
+            if let Some(oldest) = state.probe.oldest_since()
+                && state.in_flight() > 0
+            {
+                let age = self.state.clock.system_time().duration_since(oldest);
+                findings.oldest_event(age.unwrap_or_default(), &self.executor);
+            }
+        }
+        findings.routes(&self.executor);
+    }
+}
+
+impl Monitored for SharedInbox {
+    fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    fn activity(&self) -> Activity {
+        Activity::of(&self.state.lock().stats())
+    }
+
+    /// Asks the writer for the oldest event. The question waits behind all writes.
+    fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
+        {
+            let mut state = self.state.lock();
+            if state.probe.sent.is_some() || state.writer_ended.is_some() {
+                return None;
+            }
+            state.probe.sent = Some(self.state.clock.now());
+        }
+        let answered = self.query(|writer| {
+            // A damaged page is reported when the loader reads it.
+            let oldest = writer.database.store.oldest().unwrap_or_default();
+            let mut state = writer.state.lock();
+            (state.probe.sent, state.probe.oldest) = (None, oldest);
+            Ok(())
+        });
+        Some(Box::pin(async move {
+            let _ = answered.await;
+        }))
+    }
+}
