@@ -98,7 +98,8 @@
 //! - A handler that fails, panics, hangs or can't decode its payload affects only its own route.
 //! - Memory is bounded by count and by bytes, regardless of the requests.
 //! - Requests for other paths pass through untouched, without an allocation.
-//! - This crate never writes secrets or payloads to its logs or errors.
+//! - This crate never writes secrets or payloads to its logs or errors. The log contains handlers' error messages, unless
+//!   [`redact_handler_errors`](DeliverySettings::redact_handler_errors) is set.
 //!
 //! # Limits
 //!
@@ -123,7 +124,7 @@
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
 //! | `signal` | [`Handle::shutdown_on_signal`]; enables `tokio` | yes |
-//! | `tracing` | logs, and spans that link handlers to their request | yes |
+//! | `tracing` | logs, and spans of attempts and routes in the request's span | yes |
 //! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
 //! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
 //! | `testing` | mock requests and a test harness for handlers | no |

@@ -17,6 +17,7 @@ mod hostile_code;
 mod inbox;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod log_lines;
+mod log_table;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod open_telemetry;
 #[cfg(feature = "tokio")]
