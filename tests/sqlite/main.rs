@@ -17,3 +17,4 @@ mod paused_time;
 mod recovery;
 #[path = "../support/mod.rs"]
 mod support;
+mod traceparent;

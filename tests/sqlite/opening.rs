@@ -10,7 +10,7 @@ use botisimo_webhooks::{
 };
 use rusqlite::Connection;
 
-use crate::support::sqlite::{InboxFile, LONG};
+use crate::support::sqlite::{InboxFile, LONG, Log, logging};
 use crate::support::{event, wait_idle};
 
 /// Tries to open an unusable file, and checks that the file stays unchanged.
@@ -154,6 +154,31 @@ async fn a_newer_schema_is_named_in_the_error() {
     let error = refused(&place.path()).await;
     assert!(error.to_string().contains("version 99"), "{error}");
     assert!(error.to_string().contains("newer"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_first_schema_is_migrated_with_its_events() {
+    let place = InboxFile::new();
+    let connection = Connection::open(place.path()).unwrap();
+    let schema = include_str!("../../src/inbox/sqlite/store/schema_1.sql");
+    connection.execute_batch(schema).unwrap();
+    let body = event("1").body().to_owned();
+    let sql = "INSERT INTO events (id, received_at, body) VALUES (1, 0, ?1)";
+    connection.execute(sql, [&body]).unwrap();
+    let sql = "INSERT INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, attempts, routes, body) VALUES (2, '2', 'a', 0, 0, 1, '[]', ?1)";
+    connection.execute(sql, [&body]).unwrap();
+    let sql = "UPDATE totals SET next_id = 3, events = 1, event_bytes = ?1, dead_letters = 1, dead_letter_bytes = ?1; PRAGMA application_id = 1651992683; PRAGMA user_version = 1";
+    let sql = sql.replace("?1", &body.len().to_string());
+    connection.execute_batch(&sql).unwrap();
+    drop(connection);
+    let log = Log::default();
+    let inbox = place.inbox().open(logging(&log)).await.unwrap();
+    let letters = inbox.handle().dead_letters().unwrap();
+    assert!(letters.replay(2).await.unwrap());
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.recovered, stats.handled, stats.bytes), (1, 2, 0));
+    assert_eq!(log.len(), 2);
+    assert_eq!(place.count("PRAGMA user_version"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

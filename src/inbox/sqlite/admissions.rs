@@ -20,7 +20,7 @@ pub(super) struct Admissions {
     /// The id of the last event whose commit has ended. The commits of all events before it have ended too.
     ended_id: u64,
     /// The events whose commit is pending.
-    pending: Volume,
+    pub(super) pending: Volume,
     /// Whether the inbox refuses events because the writer can't store them now.
     pub(super) unavailable: bool,
     /// Whether the inbox refuses new events and starts no stored events.
@@ -56,15 +56,15 @@ impl Admissions {
         self.next_id = self.next_id.max(next_id);
     }
 
-    /// Decides whether the inbox accepts an event with a body of `size` bytes. The store holds `stored`.
+    /// Decides whether an inbox that holds `held` accepts an event with a body of `size` bytes.
     pub(super) fn admit(
         &mut self,
         id: Fingerprint,
         size: u64,
-        stored: Volume,
+        held: Volume,
         now: u64,
     ) -> Result<Admission, AcceptError> {
-        let has_space = self.has_space(size, stored);
+        let has_space = self.has_space(size, held);
         // A copy takes no space, so it isn't refused.
         self.ids.admit(id, now, || {
             if self.draining {
@@ -82,22 +82,14 @@ impl Admissions {
         })
     }
 
-    /// Returns whether there is space for an event of `size` bytes, if the store holds `stored`.
-    pub(super) fn has_space(&self, size: u64, stored: Volume) -> bool {
-        self.held(stored).has_space(self.limit, size) && self.pending.has_space(MAX_PENDING, size)
+    /// Returns whether an inbox that holds `held` has space for an event of `size` bytes.
+    pub(super) fn has_space(&self, size: u64, held: Volume) -> bool {
+        held.has_space(self.limit, size) && self.pending.has_space(MAX_PENDING, size)
     }
 
     /// Returns whether the commit of the event with this id is pending.
     pub(super) fn is_pending(&self, id: Fingerprint) -> bool {
         self.ids.is_newer(id, self.ended_id)
-    }
-
-    /// Returns the events that the inbox holds, if the store holds `stored`.
-    pub(super) fn held(&self, stored: Volume) -> Volume {
-        Volume {
-            events: stored.events + self.pending.events,
-            bytes: stored.bytes + self.pending.bytes,
-        }
     }
 
     /// Ends the commit of an event. If the commit failed, the inbox forgets the event's message id.

@@ -1,5 +1,13 @@
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use super::file_identity::{FileId, file_id, id_at};
+use super::file_lock::try_lock;
+
+/// The descriptors of databases that hold no lock, and that this process keeps open.
+static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// The lock on a database file.
 ///
@@ -8,104 +16,70 @@ use std::path::Path;
 /// connections to the file.
 #[derive(Debug)]
 pub(super) struct DatabaseLock {
-    #[cfg(target_os = "linux")]
-    id: super::file_identity::FileId,
+    /// Taken when the lock is dropped.
+    file: Option<File>,
 }
 
-/// On other platforms, this lock does nothing, because a lock on the whole file would also lock out SQLite.
-#[cfg(not(target_os = "linux"))]
 impl DatabaseLock {
-    pub(super) fn try_acquire(_: &Path) -> io::Result<Option<Self>> {
-        Ok(Some(Self {}))
+    /// Locks the database, and creates the file if it is new. Returns `None` if another inbox has locked the database.
+    pub(super) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        let locked = try_lock(&file);
+        if matches!(locked, Ok(true)) {
+            return Ok(Some(Self { file: Some(file) }));
+        }
+        close(file);
+        locked.map(|_| None)
     }
 }
 
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::collections::BTreeMap;
-    use std::collections::btree_map::Entry;
-    use std::fs::{self, File, OpenOptions};
-    use std::os::unix::fs::OpenOptionsExt;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
-
-    use super::{DatabaseLock, Path, io};
-    use crate::inbox::sqlite::file_identity::{FileId, file_id};
-    use crate::inbox::sqlite::file_lock::try_lock;
-
-    /// The descriptors of database files that this process keeps open for a lock.
-    static OPEN: Mutex<BTreeMap<FileId, Descriptor>> = Mutex::new(BTreeMap::new());
-
-    struct Descriptor {
-        file: File,
-        locked: bool,
-    }
-
-    fn open() -> MutexGuard<'static, BTreeMap<FileId, Descriptor>> {
-        OPEN.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    impl DatabaseLock {
-        /// Locks the database, and creates the file if it is new. Returns `None` if another inbox has locked the
-        /// database.
-        pub(in super::super) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-            let mut open = open();
-            if !path.exists() {
-                let mut options = OpenOptions::new();
-                let options = options.create(true).truncate(false).write(true);
-                // The same mode that SQLite uses.
-                options.mode(0o644);
-                drop(options.open(path)?);
-            }
-            let id = file_id(&fs::metadata(path)?);
-            let descriptor = match open.entry(id) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(Descriptor {
-                    file: open_file(path)?,
-                    locked: false,
-                }),
-            };
-            if descriptor.locked {
-                return Ok(None);
-            }
-            let locked = try_lock(&descriptor.file);
-            descriptor.locked = matches!(locked, Ok(true));
-            if !descriptor.locked {
-                close(&mut open, id);
-            }
-            // `then_some` would construct a lock even on failure, and drop it.
-            Ok(locked?.then(|| Self { id }))
+impl Drop for DatabaseLock {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            let _ = file.unlock();
+            close(file);
         }
     }
+}
 
-    impl Drop for DatabaseLock {
-        fn drop(&mut self) {
-            let mut open = open();
-            if let Some(descriptor) = open.get_mut(&self.id) {
-                let _ = descriptor.file.unlock();
-                descriptor.locked = false;
-            }
-            close(&mut open, self.id);
-        }
+fn open(path: &Path) -> io::Result<File> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(id) = id_at(path)
+        && let Some(index) = kept.iter().position(|file| is_same(&file.metadata(), id))
+    {
+        return Ok(kept.swap_remove(index));
     }
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    // The same mode that SQLite uses.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
+    // Also opens a file that can't be written, because SQLite reports that error.
+    let file = options.open(path);
+    file.or_else(|error| File::open(path).map_err(|_| error))
+}
 
-    /// Opens a file for a lock. Also opens a file that can't be written, because SQLite reports that error.
-    fn open_file(path: &Path) -> io::Result<File> {
-        let written = OpenOptions::new().read(true).write(true).open(path);
-        written.or_else(|_| File::open(path))
+/// Closes a descriptor that holds no lock, unless this process has the file open elsewhere.
+fn close(file: File) {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let id = file.metadata().map(|file| file_id(&file));
+    kept.push(file);
+    let (Ok(id), Ok(descriptors)) = (id, fs::read_dir("/proc/self/fd")) else {
+        return;
+    };
+    let open = descriptors
+        .flatten()
+        .map(|descriptor| fs::metadata(descriptor.path()));
+    let open = open.filter(|file| is_same(file, id)).count();
+    let ours = kept
+        .iter()
+        .filter(|file| is_same(&file.metadata(), id))
+        .count();
+    if open <= ours {
+        kept.retain(|file| !is_same(&file.metadata(), id));
     }
+}
 
-    /// Closes a descriptor that holds no lock, unless this process has the file open elsewhere.
-    fn close(open: &mut BTreeMap<FileId, Descriptor>, id: FileId) {
-        let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
-            return;
-        };
-        let of_file = descriptors.filter(|descriptor| {
-            let path = descriptor.as_ref().map(fs::DirEntry::path);
-            let file = path.ok().and_then(|path| fs::metadata(path).ok());
-            file.is_some_and(|file| file_id(&file) == id)
-        });
-        if of_file.count() <= 1 {
-            open.remove(&id);
-        }
-    }
+fn is_same(file: &io::Result<fs::Metadata>, id: FileId) -> bool {
+    file.as_ref().is_ok_and(|file| file_id(file) == id)
 }

@@ -1,5 +1,6 @@
 //! The errors of the inbox, its files and its database.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
@@ -17,14 +18,12 @@ impl Fault {
     pub(super) const WAL_FULL: Self = Self("the write-ahead log is full");
 
     pub(super) fn of(error: &rusqlite::Error) -> Self {
-        const NO_SHARED_MEMORY: [i32; 4] = [
-            ffi::SQLITE_IOERR_SHMOPEN,
-            ffi::SQLITE_IOERR_SHMSIZE,
-            ffi::SQLITE_IOERR_SHMLOCK,
-            ffi::SQLITE_IOERR_SHMMAP,
-        ];
-        if let Some(error) = error.sqlite_error()
-            && NO_SHARED_MEMORY.contains(&error.extended_code)
+        if let Some(
+            ffi::SQLITE_IOERR_SHMOPEN
+            | ffi::SQLITE_IOERR_SHMSIZE
+            | ffi::SQLITE_IOERR_SHMLOCK
+            | ffi::SQLITE_IOERR_SHMMAP,
+        ) = error.sqlite_error().map(|error| error.extended_code)
         {
             return Self("its file system doesn't support a write-ahead log: use a local disk");
         }
@@ -68,71 +67,67 @@ pub(super) fn not_opened(path: &Path, error: rusqlite::Error) -> Error {
     caused(path, &text, error)
 }
 
-/// Returns the error of a file that this inbox doesn't open, because of `why`.
-pub(super) fn unusable(path: &Path, why: &str) -> Error {
-    let text = format!("the inbox {} can't be opened: {why}", path.display());
-    Error::new(ErrorKind::Inbox, text)
-}
-
 /// Returns the error of a file, with its cause.
 pub(super) fn caused(path: &Path, what: &str, source: impl Into<BoxError>) -> Error {
-    let text = format!("{what}: {}", path.display());
-    Error::caused(ErrorKind::Inbox, text, source)
+    inbox_caused(format!("{what}: {}", path.display()), source)
+}
+
+/// Returns the error of a file that this inbox doesn't open, because of `why`.
+pub(super) fn unusable(path: &Path, why: &str) -> Error {
+    let path = path.display();
+    inbox(format!("the inbox {path} can't be opened: {why}"))
 }
 
 pub(super) fn locked(path: &Path) -> Error {
-    let text = format!(
-        "the inbox {} is locked by another process, or opened twice in this one: see `lock_timeout`",
-        path.display()
-    );
+    let why = "is locked by another process, or opened twice in this one: see `lock_timeout`";
+    let text = format!("the inbox {} {why}", path.display());
     Error::new(ErrorKind::Locked, text)
 }
 
 pub(super) fn moved(path: &Path) -> Error {
-    let text = format!(
-        "{} was deleted, moved or replaced while the inbox had it open: events would be lost there",
-        path.display()
-    );
-    Error::new(ErrorKind::Inbox, text)
+    let why =
+        "was deleted, moved or replaced while the inbox had it open: events would be lost there";
+    inbox(format!("{} {why}", path.display()))
 }
 
 pub(super) fn wal_full() -> Error {
-    let text = "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long";
-    Error::new(ErrorKind::Inbox, text)
+    inbox(
+        "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long",
+    )
 }
 
 /// Returns the error of a query that failed in the database.
 pub(super) fn query_failed(error: rusqlite::Error) -> Error {
-    Error::caused(ErrorKind::Inbox, "the inbox's database failed", error)
+    inbox_caused("the inbox's database failed", error)
 }
 
 pub(super) fn not_replayed(error: AcceptError) -> Error {
-    Error::caused(
-        ErrorKind::Inbox,
-        "the dead letter can't be replayed now",
-        error,
-    )
+    inbox_caused("the dead letter can't be replayed now", error)
 }
 
 pub(super) fn runtime_missing(error: impl Into<BoxError>) -> Error {
     let text = "`open` needs a tokio runtime: call it in one, or pass a runtime to `open_with`";
-    Error::caused(ErrorKind::Inbox, text, error)
+    inbox_caused(text, error)
 }
 
 pub(super) fn cannot_spawn() -> Error {
-    let text =
-        "the runtime can't spawn tasks from the inbox's thread: pass a runtime that holds a handle";
-    Error::new(ErrorKind::Inbox, text)
-}
-
-pub(super) fn thread_not_started(error: std::io::Error) -> Error {
-    Error::caused(
-        ErrorKind::Inbox,
-        "the inbox's thread can't be started",
-        error,
+    inbox(
+        "the runtime can't spawn tasks from the inbox's thread: pass a runtime that holds a handle",
     )
 }
 
+pub(super) fn thread_not_started(error: std::io::Error) -> Error {
+    inbox_caused("the inbox's thread can't be started", error)
+}
+
 pub(super) fn thread_ended() -> Error {
-    Error::new(ErrorKind::Inbox, "the inbox's thread has ended")
+    inbox("the inbox's thread has ended")
+}
+
+fn inbox(text: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Inbox, text)
+}
+
+fn inbox_caused(text: impl Into<Cow<'static, str>>, source: impl Into<BoxError>) -> Error {
+    Error::caused(ErrorKind::Inbox, text, source)
 }

@@ -14,7 +14,7 @@ const RESOLUTION: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct FileIdentity {
     folder: PathBuf,
-    files: [(PathBuf, Option<FileId>); 2],
+    files: [(Option<FileId>, PathBuf); 2],
     /// The state of the folder when both files were last in place, and when the folder was first seen in this state.
     unchanged: Option<(Folder, Instant)>,
 }
@@ -27,10 +27,7 @@ type Folder = (FileId, SystemTime);
 
 impl FileIdentity {
     pub(super) fn new(path: &Path) -> Self {
-        let with_id = |path: PathBuf| {
-            let id = fs::metadata(&path).ok().map(|file| file_id(&file));
-            (path, id)
-        };
+        let with_id = |path: PathBuf| (id_at(&path), path);
         Self {
             folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
             files: [path.to_owned(), beside(path, "-wal")].map(with_id),
@@ -38,7 +35,8 @@ impl FileIdentity {
         }
     }
 
-    /// Returns the file that is no longer in its place. Costs one `stat` while nothing in the folder changes.
+    /// Returns the path of a file that has been moved, removed or replaced, if there is one. Costs one `stat` while nothing
+    /// in the folder changes.
     pub(super) fn moved(&mut self) -> Option<&Path> {
         let folder = fs::metadata(&self.folder).ok();
         let folder = folder.and_then(|folder| Some((file_id(&folder), folder.modified().ok()?)));
@@ -52,14 +50,16 @@ impl FileIdentity {
         } else {
             self.unchanged = folder.map(|folder| (folder, Instant::now()));
         }
-        let is_moved = |(path, then): &&(PathBuf, Option<FileId>)| {
-            let now = fs::metadata(path).ok().map(|file| file_id(&file));
-            then.is_some() && now != *then
-        };
-        let (moved, _) = self.files.iter().find(is_moved)?;
+        let is_moved = |(id, path): &&(Option<FileId>, PathBuf)| id.is_some() && id_at(path) != *id;
+        let (_, moved) = self.files.iter().find(is_moved)?;
         self.unchanged = None;
         Some(moved)
     }
+}
+
+/// Returns the identity of the file at `path`, if there is a file.
+pub(super) fn id_at(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|file| file_id(&file))
 }
 
 #[cfg(unix)]

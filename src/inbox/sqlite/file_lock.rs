@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::database_lock::DatabaseLock;
 use super::error::{caused, locked};
-use super::file_identity::file_id;
+use super::file_identity::{file_id, id_at};
 use super::path::beside;
 use crate::error::Error;
 
@@ -17,24 +17,22 @@ const POLL: Duration = Duration::from_millis(50);
 /// one on the database itself. The second lock also works if the database has another name or the lock file is deleted.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    /// Released first.
-    _database: DatabaseLock,
+    /// Released first. `None` on other platforms than Linux, where a lock on the whole file would also lock out SQLite.
+    _database: Option<DatabaseLock>,
     _beside: File,
 }
 
 impl FileLock {
-    /// Locks the file of an inbox. If another inbox has locked the file, retries for up to `timeout`, as long as
-    /// `wanted` returns true.
+    /// Locks the file of an inbox. If another inbox has locked the file, retries for up to `timeout`, while `wanted`
+    /// returns true.
     pub(super) fn acquire(
         path: &Path,
         timeout: Duration,
         wanted: impl Fn() -> bool,
     ) -> Result<Self, Error> {
-        let lock_path = beside(path, "-lock");
-        let since = Instant::now();
-        let mut file = None;
+        let (lock_path, since) = (beside(path, "-lock"), Instant::now());
         loop {
-            let lock = Self::try_acquire(path, &lock_path, &mut file);
+            let lock = Self::try_acquire(path, &lock_path);
             let lock = lock.map_err(|e| caused(&lock_path, "the inbox can't be locked", e))?;
             match lock {
                 Some(lock) => return Ok(lock),
@@ -44,31 +42,23 @@ impl FileLock {
         }
     }
 
-    /// Returns `None` if another inbox has locked the file. Keeps the descriptor of the lock file in `file`.
-    fn try_acquire(
-        path: &Path,
-        lock_path: &Path,
-        file: &mut Option<File>,
-    ) -> io::Result<Option<Self>> {
-        let beside = match file.take() {
-            Some(beside) => beside,
-            None => {
-                let mut options = OpenOptions::new();
-                let options = options.create(true).truncate(false).write(true);
-                options.open(lock_path)?
-            }
-        };
-        if !try_lock(&beside)? {
-            *file = Some(beside);
-            return Ok(None);
-        }
+    /// Returns `None` if another inbox has locked the file.
+    fn try_acquire(path: &Path, lock_path: &Path) -> io::Result<Option<Self>> {
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true);
+        let beside = options.open(lock_path)?;
         // If the file was deleted in the meantime, other processes lock a new file.
-        let here = lock_path.metadata().ok().map(|file| file_id(&file));
-        if here != Some(file_id(&beside.metadata()?)) {
+        if !try_lock(&beside)? || id_at(lock_path) != Some(file_id(&beside.metadata()?)) {
             return Ok(None);
         }
-        let database = DatabaseLock::try_acquire(path)?;
-        Ok(database.map(|database| Self {
+        let mut database = None;
+        if cfg!(target_os = "linux") {
+            database = DatabaseLock::try_acquire(path)?;
+            if database.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self {
             _database: database,
             _beside: beside,
         }))

@@ -2,10 +2,11 @@ use super::command::{Complete, Step};
 use super::database::Database;
 use super::error::is_corrupt;
 use super::schedule::Schedule;
+use super::shared_inbox::DROPPED_DELAY;
+use super::store::Store;
 use super::volume::Volume;
-use super::window::Usage;
-use crate::delivery::Job;
-use crate::runtime::Clock;
+use crate::delivery::{DeliverySettings, Job};
+use crate::runtime::{Clock, millis};
 
 /// The number of heads per read.
 const HEADS: usize = 256;
@@ -22,7 +23,7 @@ pub(super) struct Loader {
     /// `None` once the loader has read all heads. The rest is then 0, unless another program changed the rows while no
     /// inbox had the file open.
     unread: Option<Volume>,
-    concurrency: usize,
+    pub(super) concurrency: usize,
     max_crashes: u32,
 }
 
@@ -37,31 +38,42 @@ pub(super) struct Loaded {
 }
 
 impl Loader {
+    /// Returns the loader of a database that was just opened. If dead letters block no keys, unblocks all keys.
     pub(super) fn new(
-        schedule: Schedule,
-        unread: Volume,
-        concurrency: usize,
+        database: &mut Database,
+        delivery: &DeliverySettings,
         max_crashes: u32,
-    ) -> Self {
-        Self {
-            recovered: schedule.last(),
-            unread: Some(unread),
-            schedule,
-            concurrency,
-            max_crashes,
+    ) -> rusqlite::Result<Self> {
+        let totals = database.store.totals();
+        let max_delay = millis(delivery.retry.longest_delay().max(DROPPED_DELAY));
+        let mut schedule = Schedule::new(totals.next_id.saturating_sub(1), max_delay);
+        if delivery.block_key_on_dead_letter {
+            let blocked = database.store.blocked_keys()?;
+            blocked.into_iter().for_each(|key| schedule.block(key));
+        } else {
+            database.transaction(Store::unblock_keys)?;
         }
+        Ok(Self {
+            recovered: schedule.last,
+            schedule,
+            unread: Some(totals.events),
+            concurrency: delivery.inbox_concurrency(),
+            max_crashes,
+        })
     }
 
-    /// Loads events while the window has space. Marks recovered events as running before they run.
+    /// Loads events while the window has `free` space. Loads at most `workers` recovered events, and marks them as running
+    /// before they run.
     pub(super) fn load(
         &mut self,
         database: &mut Database,
-        mut usage: Usage,
+        mut free: Volume,
+        workers: usize,
         clock: &Clock,
     ) -> Loaded {
         let (mut loaded, mut reads) = (Loaded::default(), 0);
-        while usage.has_space() {
-            let Some(id) = self.schedule.pop() else {
+        while free.is_free() {
+            let Some(id) = self.schedule.next.pop_front() else {
                 reads += 1;
                 loaded.more = reads > MAX_READS;
                 if loaded.more || !self.read_heads(database, clock.now()) {
@@ -70,25 +82,37 @@ impl Loader {
                 continue;
             };
             // The loader marks recovered events as running, so it loads only as many as can run.
-            if id <= self.recovered && usage.active >= self.concurrency {
-                self.schedule.put_back(id);
+            if id <= self.recovered && loaded.jobs.len() >= workers {
+                self.schedule.next.push_front(id);
                 break;
             }
-            match self.load_event(id, database, clock) {
-                Ok(Some(Ok(job))) => {
-                    usage.add(job.size() as u64, true);
-                    loaded.jobs.push(job);
+            match database.store.event(id) {
+                Ok(Some(stored)) => {
+                    let (crashed, size) = (stored.crashes > 0, stored.body.len() as u64);
+                    let key = stored.key.clone();
+                    match stored.into_job(self.max_crashes, clock.system_time()) {
+                        // The event waits for another poison candidate.
+                        Ok(_) if crashed && !self.schedule.try_poison_candidate(id) => continue,
+                        Ok(job) => loaded.jobs.push(job),
+                        Err(letter) => loaded.ended.push(Complete {
+                            number: id,
+                            key,
+                            size,
+                            step: Step::DeadLetter(Box::new(letter)),
+                        }),
+                    }
+                    free.remove(size);
                 }
-                Ok(Some(Err(ended))) => {
-                    usage.add(ended.size, false);
-                    loaded.ended.push(ended);
+                // Another process deleted the event.
+                Ok(None) => {
+                    database.needs_recount();
+                    self.schedule.skip(id);
                 }
-                Ok(None) => {}
                 Err(error) => {
                     let corrupt = is_corrupt(&error);
                     database.failed(error);
                     if !corrupt {
-                        self.schedule.put_back(id);
+                        self.schedule.next.push_front(id);
                         break;
                     }
                     // The event stays on disk, and the next event of its key continues.
@@ -98,39 +122,6 @@ impl Loader {
         }
         self.mark_running(database, &mut loaded.jobs);
         loaded
-    }
-
-    /// Loads an event: its job, or its dead letter if it won't run. Returns `None` if the event waits for another poison
-    /// candidate, or if another process deleted the event.
-    fn load_event(
-        &mut self,
-        id: u64,
-        database: &mut Database,
-        clock: &Clock,
-    ) -> rusqlite::Result<Option<Result<Job, Complete>>> {
-        let Some(stored) = database.store.event(id)? else {
-            database.needs_recount();
-            self.schedule.skip(id);
-            return Ok(None);
-        };
-        let (size, key, crashes) = (stored.body.len() as u64, stored.key.clone(), stored.crashes);
-        let job = if crashes >= self.max_crashes {
-            let cause = format!("the process ended {crashes} times while the event was running");
-            Err((stored, cause))
-        } else if crashes > 0 && !self.schedule.try_poison_candidate(id) {
-            return Ok(None);
-        } else {
-            stored.into_job()
-        };
-        Ok(Some(job.map_err(|(stored, cause)| {
-            let letter = stored.into_dead_letter(&cause, clock.system_time());
-            Complete {
-                number: id,
-                key,
-                size,
-                step: Step::DeadLetter(Box::new(letter)),
-            }
-        })))
     }
 
     /// Reads the next heads on disk. Returns false if there are none.
@@ -152,7 +143,7 @@ impl Loader {
         }
         match read {
             Ok(()) if last => {
-                self.schedule.seen_all();
+                self.schedule.cursor = self.schedule.last;
                 let unread = self.unread.take().unwrap_or_default();
                 if unread != Volume::default() {
                     database.needs_recount();
@@ -164,7 +155,7 @@ impl Loader {
                 database.failed(error);
                 if corrupt {
                     // The events on the corrupt page stay on disk, and the others continue.
-                    self.schedule.skip_unreadable();
+                    self.schedule.cursor += 1;
                     // A recount would fail on that page too.
                     self.unread = None;
                 }
@@ -187,7 +178,7 @@ impl Loader {
         });
         if marked.is_none() {
             let jobs = jobs.drain(..).rev();
-            jobs.for_each(|job| self.schedule.put_back(job.number));
+            jobs.for_each(|job| self.schedule.next.push_front(job.number));
         }
     }
 }

@@ -42,7 +42,7 @@ impl HealthSource for SharedInbox {
                 );
             }
             if let Some(oldest) = state.probe.oldest_since()
-                && state.in_flight() > 0
+                && state.in_flight > 0
             {
                 let age = self.state.clock.system_time().duration_since(oldest);
                 findings.oldest_event(age.unwrap_or_default(), &self.executor);

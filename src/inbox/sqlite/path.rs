@@ -3,7 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{caused, unusable};
-use super::file_identity::file_id;
+use super::file_identity::id_at;
 use crate::error::Error;
 use crate::telemetry;
 
@@ -66,10 +66,8 @@ pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
     let old_wal = beside(old_path, "-wal");
     let has_wal = fs::metadata(&old_wal).is_ok_and(|wal| wal.len() > 0);
     // If another file is at the old path, the log belongs to that file, and this file is a copy.
-    let old_file = fs::metadata(old_path);
-    let is_ours = old_file.map_or(true, |old| {
-        fs::metadata(path).is_ok_and(|file| file_id(&file) == file_id(&old))
-    });
+    let old_file = id_at(old_path);
+    let is_ours = old_file.is_none() || old_file == id_at(path);
     if old_path != path && has_wal && is_ours {
         let why = format!(
             "its write-ahead log, which has events that aren't in it, is still at {}: move it beside the file under the \
@@ -94,36 +92,19 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
 
-    // The fifth field is the mount point. Spaces, tabs, newlines and backslashes are escaped in octal, such as `\040`.
-    let Ok(mounts) = fs::read("/proc/self/mountinfo") else {
-        return false;
-    };
+    // The fifth field is the mount point, with these characters in octal.
+    let escaped = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .flat_map(|byte| match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+            _ => vec![*byte],
+        });
+    let escaped: Vec<u8> = escaped.collect();
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mut mounts = mounts.split(|byte| *byte == b'\n');
-    mounts.any(|mount| {
-        let point = mount.split(|byte| *byte == b' ').nth(4);
-        point.is_some_and(|point| unescaped(point) == path.as_os_str().as_bytes())
-    })
-}
-
-#[cfg(target_os = "linux")]
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let octal = tail.get(..3).filter(|_| *first == b'\\');
-        let octal = octal.and_then(|octal| std::str::from_utf8(octal).ok());
-        match octal.and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => {
-                text.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                text.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    text
+    mounts.any(|mount| mount.split(|byte| *byte == b' ').nth(4) == Some(&escaped[..]))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -14,11 +14,11 @@ pub(super) struct Schedule {
     /// The longest time in milliseconds until an attempt is due.
     max_delay: u64,
     /// The last event that the schedule has seen.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// The last event on disk.
-    last: u64,
+    pub(super) last: u64,
     /// Events that may run and aren't in memory.
-    next: VecDeque<u64>,
+    pub(super) next: VecDeque<u64>,
     /// The queue of each busy key. The first entry is the event that makes the key busy, or 0 for a dead letter.
     queues: HashMap<OrderKey, VecDeque<u64>>,
     /// Events whose attempt isn't due, by due time.
@@ -35,11 +35,6 @@ impl Schedule {
             max_delay,
             ..Self::default()
         }
-    }
-
-    /// Returns the last event on disk.
-    pub(super) fn last(&self) -> u64 {
-        self.last
     }
 
     /// Marks a key that a dead letter blocks as busy.
@@ -66,21 +61,6 @@ impl Schedule {
             }
             _ => self.next.push_back(head.id),
         }
-    }
-
-    /// Skips the next event on disk, because it can't be read.
-    pub(super) fn skip_unreadable(&mut self) {
-        self.cursor += 1;
-    }
-
-    /// Continues reading up to `last`, because another process wrote events.
-    pub(super) fn extend(&mut self, last: u64) {
-        self.last = self.last.max(last);
-    }
-
-    /// Ends the reading: there are no more events on disk.
-    pub(super) fn seen_all(&mut self) {
-        self.cursor = self.last;
     }
 
     /// Adds an event that was just stored. Returns true if the event may run now. `room` is true if the window has
@@ -190,16 +170,6 @@ impl Schedule {
     /// Returns whether there may be an event to load.
     pub(super) fn has_work(&self) -> bool {
         !self.next.is_empty() || self.cursor < self.last
-    }
-
-    /// Takes out the next event that may run.
-    pub(super) fn pop(&mut self) -> Option<u64> {
-        self.next.pop_front()
-    }
-
-    /// Puts back an event that couldn't be loaded.
-    pub(super) fn put_back(&mut self, id: u64) {
-        self.next.push_front(id);
     }
 
     /// Adds a poison candidate. Returns whether it may run now. Otherwise, it waits for the other candidates.

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -113,7 +114,7 @@ impl SharedInbox {
 
     fn complete(&self, job: Job, next: Next) {
         let complete = Complete::attempt(job, next, &self.state.clock);
-        self.state.finish();
+        self.state.finished.fetch_add(1, Ordering::Release);
         let _ = self.commands.send(Command::Complete(complete));
     }
 
@@ -170,11 +171,20 @@ impl JobSource for SharedInbox {
     }
 
     fn next(&self) -> Option<Box<Job>> {
-        self.state.next()
+        let mut state = self.state.lock();
+        let may_start = state.may_start();
+        let window = &mut state.window;
+        let job = may_start.then(|| window.ready.pop_front()).flatten();
+        window.worker_pool.took(job.is_some());
+        if job.is_some() {
+            let batch_len = window.worker_pool.batch_len(window.ready.len());
+            self.state.batch_len.store(batch_len, Ordering::Relaxed);
+        }
+        job
     }
 
     fn batch_len(&self) -> usize {
-        self.state.batch_len()
+        self.state.batch_len.load(Ordering::Relaxed)
     }
 
     fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
@@ -230,7 +240,7 @@ impl InboxControl for SharedInbox {
             if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
                 drop(select(drained, CatchPanic::new(sleep)).await);
             }
-            Drained::new(self.state.lock().in_flight())
+            Drained::new(self.state.lock().in_flight)
         })
     }
 

@@ -47,9 +47,9 @@ use crate::runtime::Runtime;
 ///
 /// | table | row | columns |
 /// |---|---|---|
-/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (the routes that don't run again, as JSON), `routes_waiting`, `running`, `crashes`, `body` |
+/// | `events` | an event that hasn't ended | `id` (the order of acceptance), `received_at`, `order_key`, `attempt` (the next one), `due_at`, `routes` (the routes that don't run again, as JSON), `routes_waiting`, `running`, `crashes`, `body`, `traceparent` (of the request) |
 /// | `pending` | a readable view of `events` | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
-/// | `dead_letters` | a dead letter | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `kept_since`, `attempts`, `routes` (with the reasons), `cause`, `order_key`, `blocks_key`, `body` |
+/// | `dead_letters` | a dead letter | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `kept_since`, `attempts`, `routes` (with the reasons), `cause`, `order_key`, `blocks_key`, `body`, `traceparent` |
 /// | `message_ids` | an id that identifies copies | `id`, `accepted_at`, `message_id` |
 /// | `totals` | the sums, and the state of the inbox's clock | see the schema |
 ///

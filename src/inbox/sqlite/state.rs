@@ -25,9 +25,9 @@ use crate::waiters::Waiters;
 pub(super) struct SharedState {
     state: Mutex<State>,
     /// The number of attempts that ended since the lock was last taken. A worker needs no lock to count here.
-    finished: AtomicUsize,
+    pub(super) finished: AtomicUsize,
     /// The number of events that a worker runs before it yields. Updated when a worker takes an event.
-    batch_len: AtomicUsize,
+    pub(super) batch_len: AtomicUsize,
     pub(super) clock: Arc<Clock>,
     pub(super) fingerprints: Fingerprints,
 }
@@ -41,7 +41,7 @@ pub(super) struct State {
     /// All counts but `waiting`, `running` and `retrying`.
     pub(super) stats: Stats,
     /// The number of stored events that haven't ended.
-    in_flight: u64,
+    pub(super) in_flight: u64,
     /// The number of events whose next attempt isn't due.
     retrying: u64,
     /// Whether results can't be written now. If so, no event starts.
@@ -131,41 +131,12 @@ impl SharedState {
         idle.into_iter().chain(at_rest).for_each(Waiters::wake);
         changed
     }
-
-    /// Gives a worker its next event. If there is no event, the worker leaves the pool.
-    pub(super) fn next(&self) -> Option<Box<Job>> {
-        let mut state = self.lock();
-        let may_start = state.may_start();
-        let window = &mut state.window;
-        let job = may_start.then(|| window.ready.pop_front()).flatten();
-        window.worker_pool.took(job.is_some());
-        if job.is_some() {
-            let batch_len = window.worker_pool.batch_len(window.ready.len());
-            self.batch_len.store(batch_len, Ordering::Relaxed);
-        }
-        job
-    }
-
-    pub(super) fn batch_len(&self) -> usize {
-        self.batch_len.load(Ordering::Relaxed)
-    }
-
-    /// Counts an attempt that has ended, before its result is sent to the writer.
-    pub(super) fn finish(&self) {
-        self.finished.fetch_add(1, Ordering::Release);
-    }
 }
 
 impl State {
     /// Counts the events that earlier processes left.
     pub(super) fn recover(&mut self, events: u64) {
         self.stats.recovered += events;
-        self.in_flight += events;
-    }
-
-    /// Counts dead letters that became events again.
-    pub(super) fn replay(&mut self, events: u64) {
-        self.stats.replayed += events;
         self.in_flight += events;
     }
 
@@ -184,7 +155,7 @@ impl State {
         size: u64,
         now: u64,
     ) -> Result<Admission, AcceptError> {
-        let admitted = self.admissions.admit(id, size, self.stored(), now);
+        let admitted = self.admissions.admit(id, size, self.held(), now);
         if let Err(error) = &admitted {
             self.stats.refused += 1;
             if error.kind() == AcceptErrorKind::Full {
@@ -196,19 +167,16 @@ impl State {
 
     /// Returns whether the inbox has no space for a small event.
     pub(super) fn is_full(&self) -> bool {
-        !self.admissions.has_space(1, self.stored())
+        !self.admissions.has_space(1, self.held())
     }
 
-    fn stored(&self) -> Volume {
-        Volume {
-            events: self.in_flight,
-            bytes: self.stats.bytes,
-        }
-    }
-
-    /// Returns the events that the inbox holds.
+    /// Returns the events that the inbox holds: the stored events, and the events whose commit is pending.
     pub(super) fn held(&self) -> Volume {
-        self.admissions.held(self.stored())
+        let pending = self.admissions.pending;
+        Volume {
+            events: self.in_flight + pending.events,
+            bytes: self.stats.bytes + pending.bytes,
+        }
     }
 
     /// Ends the commit of an event, and puts it into the window if it may run.
@@ -233,7 +201,7 @@ impl State {
         }
         self.stats.accepted += 1;
         self.in_flight += 1;
-        let has_space = self.window.usage().has_space() && !self.admissions.draining;
+        let has_space = self.window.free().is_free() && !self.admissions.draining;
         let runs = schedule.stored(number, job.key.clone(), has_space);
         let mut unused = Some(job);
         if runs && let Some(job) = unused.take() {
@@ -293,7 +261,7 @@ impl State {
         self.admissions.skip_to(next_id);
     }
 
-    fn may_start(&self) -> bool {
+    pub(super) fn may_start(&self) -> bool {
         !self.admissions.draining && !self.failing && self.window.may_start()
     }
 
@@ -313,10 +281,6 @@ impl State {
     /// Returns a receiver that is ready once no event is in flight, or `None` if none is in flight now.
     pub(super) fn idle(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.in_flight > 0).then(|| self.idle.wait())
-    }
-
-    pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -22,6 +22,11 @@ impl Volume {
         self.events == 0 || self.events < limit.events && self.bytes + size <= limit.bytes
     }
 
+    /// Returns whether this free space has space for an event. The last event may exceed the limit.
+    pub(super) fn is_free(self) -> bool {
+        self.events > 0 && self.bytes > 0
+    }
+
     pub(super) fn exceeds(self, limit: Self) -> bool {
         self.events > limit.events || self.bytes > limit.bytes
     }

@@ -15,27 +15,6 @@ pub(super) struct Window {
     bytes: u64,
 }
 
-/// The used part of the window.
-pub(super) struct Usage {
-    used: Volume,
-    limit: Volume,
-    /// The number of events that are running or will run next.
-    pub(super) active: usize,
-}
-
-impl Usage {
-    /// Returns whether there is space for one more event. The last event may exceed the limit.
-    pub(super) fn has_space(&self) -> bool {
-        self.used.has_space(self.limit, 1)
-    }
-
-    /// Takes space for an event. `runs` is true if the event will run.
-    pub(super) fn add(&mut self, size: u64, runs: bool) {
-        self.used.add(size);
-        self.active += usize::from(runs);
-    }
-}
-
 impl Window {
     pub(super) fn new(limit: Volume, worker_pool: WorkerPool) -> Self {
         Self {
@@ -47,15 +26,22 @@ impl Window {
         }
     }
 
-    pub(super) fn usage(&self) -> Usage {
-        Usage {
-            used: Volume {
-                events: self.len() as u64,
-                bytes: self.bytes,
-            },
-            limit: self.limit,
-            active: self.ready.len() + self.worker_pool.busy(),
+    /// Returns the free space. An empty window has space for an event of any size.
+    pub(super) fn free(&self) -> Volume {
+        let (events, bytes) = (self.len() as u64, self.bytes);
+        let Volume {
+            events: max,
+            bytes: max_bytes,
+        } = self.limit;
+        Volume {
+            events: max.saturating_sub(events),
+            bytes: max_bytes.saturating_sub(bytes).max(u64::from(events == 0)),
         }
+    }
+
+    /// Returns how many more events could run at once.
+    pub(super) fn free_workers(&self, concurrency: usize) -> usize {
+        concurrency.saturating_sub(self.ready.len() + self.worker_pool.busy())
     }
 
     pub(super) fn push(&mut self, job: Box<Job>) {

@@ -14,9 +14,9 @@ use super::loader::Loader;
 use super::path;
 use super::schedule::Schedule;
 use super::settings::Settings;
-use super::shared_inbox::{DROPPED_DELAY, SharedInbox};
+use super::shared_inbox::SharedInbox;
 use super::state::{SharedState, State};
-use super::store::{DeadLetterLimits, Requeued, Store};
+use super::store::{DeadLetterLimits, Store};
 use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
 use crate::error::Error;
@@ -45,9 +45,9 @@ pub(super) struct Writer {
     pub(super) database: Database,
     loader: Loader,
     batch_writer: BatchWriter,
-    timer: Option<Timer>,
-    /// When old dead letters were last pruned, by the inbox's clock.
-    pruned_at: u64,
+    /// The due time for which a timer wakes the writer, and a channel that is closed once the timer has woken the writer or
+    /// the runtime has shut down.
+    timer: Option<(u64, oneshot::Sender<()>)>,
     /// Whether the message ids of earlier processes are in memory.
     ids_restored: bool,
     /// Whether the next turn begins without waiting for a command.
@@ -56,21 +56,16 @@ pub(super) struct Writer {
     unloaded: bool,
 }
 
-/// The call that wakes the writer for the next attempt.
-struct Timer {
-    at: u64,
-    /// Closed once the timer has woken the writer, or the runtime has shut down.
-    pending: oneshot::Sender<()>,
-}
-
 impl Writer {
     /// Opens the database on the thread that will own it, and starts delivery. Stops early if the inbox is dropped.
     pub(super) fn open(settings: Settings, inbox: &Weak<SharedInbox>) -> Result<Self, Error> {
         let path = path::resolve(&settings.path)?;
         let alive = || inbox.upgrade().ok_or_else(error::thread_ended);
-        let runtime = Arc::clone(&alive()?.executor.runtime);
         // If the runtime can't spawn from this thread, accepted events would never run.
-        catch_panic(|| runtime.spawn(Box::pin(async {}))).map_err(|_| error::cannot_spawn())?;
+        let shared = alive()?;
+        let spawned = catch_panic(|| shared.executor.runtime.spawn(Box::pin(async {})));
+        drop(shared);
+        spawned.map_err(|_| error::cannot_spawn())?;
         let wanted = || inbox.strong_count() > 0;
         let lock = FileLock::acquire(&path, settings.lock_timeout, wanted)?;
         let shared = alive()?;
@@ -78,29 +73,19 @@ impl Writer {
         let failing = |error| error::failing(&settings.path, error);
         let mut database = Database::open(path, settings.max_wal_bytes, &state.clock, lock)?;
         let totals = database.store.totals();
-        let max_delay = millis(delivery.retry.longest_delay().max(DROPPED_DELAY));
-        let mut schedule = Schedule::new(totals.next_id.saturating_sub(1), max_delay);
-        if delivery.block_key_on_dead_letter {
-            let blocked = database.store.blocked_keys().map_err(failing)?;
-            blocked.into_iter().for_each(|key| schedule.block(key));
-        } else {
-            let unblocked = database.transaction(Store::unblock_keys);
-            unblocked.map_err(failing)?;
-        }
-        let (concurrency, max_crashes) = (delivery.inbox_concurrency(), settings.max_crashes);
         let limits = DeadLetterLimits {
             volume: settings.max_dead_letters,
             block_key: delivery.block_key_on_dead_letter,
         };
+        let loader = Loader::new(&mut database, delivery, settings.max_crashes).map_err(failing)?;
         let mut writer = Self {
             batch_writer: BatchWriter::new(limits, settings.remembers()),
             settings,
             state,
             inbox: Weak::clone(inbox),
             database,
-            loader: Loader::new(schedule, totals.events, concurrency, max_crashes),
+            loader,
             timer: None,
-            pruned_at: 0,
             ids_restored: false,
             more: false,
             unloaded: false,
@@ -257,7 +242,8 @@ impl Writer {
     fn recount(&mut self, loading: usize) {
         if let Some(before) = self.database.recount() {
             let now = self.database.store.totals();
-            self.loader.schedule.extend(now.next_id.saturating_sub(1));
+            let last = &mut self.loader.schedule.last;
+            *last = now.next_id.saturating_sub(1).max(*last);
             self.update(|state, _| state.recount(before, now, loading));
         }
     }
@@ -295,13 +281,16 @@ impl Writer {
         if !self.loader.schedule.has_work() {
             return false;
         }
-        let usage = {
+        let (free, workers) = {
             let state = self.state.lock();
-            (!state.failing).then(|| state.window.usage())
+            if state.failing {
+                return false;
+            }
+            let workers = state.window.free_workers(self.loader.concurrency);
+            (state.window.free(), workers)
         };
-        let Some(usage) = usage else { return false };
         let clock = &self.state.clock;
-        let loaded = self.loader.load(&mut self.database, usage, clock);
+        let loaded = self.loader.load(&mut self.database, free, workers, clock);
         let (jobs, ended) = (loaded.jobs, loaded.ended);
         let any = !jobs.is_empty();
         self.more |= loaded.more || !ended.is_empty();
@@ -331,18 +320,11 @@ impl Writer {
     /// Deletes expired dead letters and message ids in small steps.
     fn prune(&mut self) {
         self.more |= self.batch_writer.forget(&mut self.database);
-        let now = self.state.clock.now();
-        if now.saturating_sub(self.pruned_at) < millis(IDLE_TIMEOUT) {
-            return;
-        }
-        let before = now.saturating_sub(millis(self.settings.keep_dead_letters));
+        let keep = millis(self.settings.keep_dead_letters);
+        let before = self.state.clock.now().saturating_sub(keep);
         match self.delete_before(before) {
-            Ok(STEP..) => self.more = true,
-            Ok(_) => self.pruned_at = now,
-            Err(error) => {
-                self.pruned_at = now;
-                self.database.failed(error);
-            }
+            Ok(deleted) => self.more |= deleted == STEP,
+            Err(error) => self.database.failed(error),
         }
     }
 
@@ -351,14 +333,13 @@ impl Writer {
             return;
         };
         let now = self.state.clock.now();
-        let pending =
-            |timer: &Timer| timer.at > now && timer.at <= due && !timer.pending.is_canceled();
-        if !self.timer.as_ref().is_some_and(pending)
-            && let Some(inbox) = self.inbox.upgrade()
-        {
+        let is_set = self
+            .timer
+            .as_ref()
+            .is_some_and(|(at, pending)| *at > now && *at <= due && !pending.is_canceled());
+        if !is_set && let Some(inbox) = self.inbox.upgrade() {
             let delay = Duration::from_millis(due.saturating_sub(now));
-            let pending = inbox.wake_after(delay);
-            self.timer = Some(Timer { at: due, pending });
+            self.timer = Some((due, inbox.wake_after(delay)));
         }
     }
 
@@ -379,13 +360,8 @@ impl Writer {
         if letters.is_empty() {
             return Ok(0);
         }
-        let deleted = self.database.transaction(|store| {
-            let mut deleted = 0;
-            for id in letters {
-                deleted += usize::from(store.delete_dead_letter(*id)?);
-            }
-            Ok(deleted)
-        })?;
+        let delete = |store: &mut Store| store.delete_dead_letters(letters);
+        let deleted = self.database.transaction(delete)?;
         self.update(|_, _| ());
         Ok(deleted)
     }
@@ -400,7 +376,7 @@ impl Writer {
         if letters.is_empty() {
             return Ok(0);
         }
-        let (draining, limit, mut held) = {
+        let (draining, limit, held) = {
             let state = self.state.lock();
             let admissions = &state.admissions;
             (admissions.draining, admissions.limit, state.held())
@@ -411,32 +387,20 @@ impl Writer {
         if self.database.store.is_blocked() {
             return Err(not_replayed(AcceptError::unavailable()));
         }
-        let (now, mut full) = (self.state.clock.now(), false);
-        let requeued = self.database.transaction(|store| {
-            let mut requeued = Vec::new();
-            for letter in letters {
-                let size = letter.body().len() as u64;
-                // Events that wait for this dead letter may take all the space. Without the replay, that space would
-                // stay taken.
-                full = !held.has_space(limit, size) && !store.blocks_key(letter.id())?;
-                if full {
-                    break;
-                }
-                held.add(size);
-                let event = store.requeue(letter, now)?;
-                requeued.extend(event.map(|event| (letter.id(), event)));
-            }
-            Ok(requeued)
-        });
-        let requeued = requeued.map_err(query_failed)?;
+        let now = self.state.clock.now();
+        let requeue = |store: &mut Store| store.requeue(letters, now, held, limit);
+        let requeued = self.database.transaction(requeue);
+        let (requeued, full) = requeued.map_err(query_failed)?;
         let (replayed, at) = (requeued.len() as u64, self.state.clock.system_time());
-        let ids: Vec<u64> = requeued.iter().map(|(id, _)| *id).collect();
-        for (id, Requeued { key, blocked, .. }) in requeued {
-            self.loader.schedule.requeue(id, key, blocked);
+        let ids: Vec<u64> = requeued.iter().map(|event| event.id).collect();
+        for event in requeued {
+            let schedule = &mut self.loader.schedule;
+            schedule.requeue(event.id, event.key, event.blocked);
         }
         self.update(|state, _| {
             state.probe.replayed(ids.into_iter(), at);
-            state.replay(replayed);
+            state.stats.replayed += replayed;
+            state.in_flight += replayed;
         });
         if full {
             return Err(not_replayed(AcceptError::full()));

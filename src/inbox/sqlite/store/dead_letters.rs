@@ -16,6 +16,7 @@ pub(crate) struct DeadLetterLimits {
 /// A deleted dead letter, which may be an event again.
 #[derive(Debug)]
 pub(crate) struct Requeued {
+    pub(crate) id: u64,
     pub(crate) key: Option<OrderKey>,
     /// Whether the dead letter blocked `key`.
     pub(crate) blocked: bool,
@@ -34,21 +35,21 @@ impl Store {
         key: Option<&OrderKey>,
         limits: DeadLetterLimits,
     ) -> Result<()> {
-        self.delete_events(&mut [(letter.id(), stored_size)])?;
         let blocks = key.filter(|_| limits.block_key);
         if letter.body().len() as u64 > limits.volume.bytes {
             // This letter would displace all others and then be dropped itself.
             self.totals.dropped += 1;
             self.unblocked.extend(blocks.cloned());
-            return Ok(());
+        } else {
+            self.insert_dead_letter(letter, key, blocks.is_some())?;
         }
-        self.insert_dead_letter(letter, key, blocks.is_some())?;
+        self.delete_events(&mut [(letter.id(), stored_size)])?;
         while self.totals.dead_letters.exceeds(limits.volume) {
             let sql = "SELECT id FROM dead_letters ORDER BY kept_since, id LIMIT 1";
             let Some(oldest) = self.row(sql, [], |row| number(row, 0))? else {
                 break;
             };
-            self.delete_dead_letter(oldest)?;
+            self.delete_dead_letters(&[oldest])?;
             self.totals.dropped += 1;
         }
         Ok(())
@@ -62,7 +63,7 @@ impl Store {
     ) -> Result<()> {
         let event = letter.event();
         let event_type = event.map_or("", |event| event.event_type().as_str());
-        let sql = "INSERT OR REPLACE INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, kept_since, attempts, routes, cause, order_key, blocks_key, body) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "INSERT OR REPLACE INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, kept_since, attempts, routes, cause, order_key, blocks_key, body, traceparent) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT traceparent FROM events WHERE id = ?1))";
         let params = params![
             signed(letter.id()),
             letter.message_id(),
@@ -84,19 +85,46 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the dead letter with this id. Returns whether it existed.
-    pub(crate) fn delete_dead_letter(&mut self, id: u64) -> Result<bool> {
-        let deleted = self.remove_dead_letter(id)?;
-        let existed = deleted.is_some();
-        let blocked = deleted.filter(|letter| letter.blocked);
-        self.unblocked.extend(blocked.and_then(|letter| letter.key));
-        Ok(existed)
+    /// Deletes dead letters, and returns how many existed.
+    pub(crate) fn delete_dead_letters(&mut self, ids: &[u64]) -> Result<usize> {
+        let mut count = 0;
+        for id in ids {
+            if let Some(deleted) = self.remove_dead_letter(*id)? {
+                count += 1;
+                let blocked = deleted.key.filter(|_| deleted.blocked);
+                self.unblocked.extend(blocked);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Turns dead letters back into events, while an inbox that holds `held` has space within `limit`. Returns the events,
+    /// and whether the inbox has no space for the next one.
+    pub(crate) fn requeue(
+        &mut self,
+        letters: &[DeadLetter],
+        due_at: u64,
+        mut held: Volume,
+        limit: Volume,
+    ) -> Result<(Vec<Requeued>, bool)> {
+        let mut requeued = Vec::new();
+        for letter in letters {
+            let size = letter.body().len() as u64;
+            // Events that wait for this dead letter may take all the space. Without the replay, that space would stay
+            // taken.
+            if !held.has_space(limit, size) && !self.blocks_key(letter.id())? {
+                return Ok((requeued, true));
+            }
+            held.add(size);
+            requeued.extend(self.requeue_one(letter, due_at)?);
+        }
+        Ok((requeued, false))
     }
 
     /// Turns a dead letter back into an event with the same id. Routes that handled the event don't run again.
-    pub(crate) fn requeue(&mut self, letter: &DeadLetter, due_at: u64) -> Result<Option<Requeued>> {
+    fn requeue_one(&mut self, letter: &DeadLetter, due_at: u64) -> Result<Option<Requeued>> {
         let routes = row::finished_routes(&Progress::replayed(letter.routes()));
-        let sql = "INSERT INTO events (id, received_at, order_key, due_at, routes, body) SELECT id, received_at, order_key, ?2, ?3, body FROM dead_letters WHERE id = ?1";
+        let sql = "INSERT INTO events (id, received_at, order_key, due_at, routes, body, traceparent) SELECT id, received_at, order_key, ?2, ?3, body, traceparent FROM dead_letters WHERE id = ?1";
         self.run(sql, params![signed(letter.id()), signed(due_at), routes])?;
         let requeued = self.remove_dead_letter(letter.id())?;
         if let Some(Requeued { size, .. }) = requeued {
@@ -110,6 +138,7 @@ impl Store {
         let sql = "DELETE FROM dead_letters WHERE id = ?1 RETURNING order_key, blocks_key, octet_length(body)";
         let deleted = self.row(sql, [signed(id)], |row| {
             Ok(Requeued {
+                id,
                 key: row::key(row, 0)?,
                 blocked: row.get(1)?,
                 size: number(row, 2)?,
@@ -135,7 +164,7 @@ impl Store {
     }
 
     /// Returns whether the dead letter with this id exists and blocks its ordering key.
-    pub(crate) fn blocks_key(&self, id: u64) -> Result<bool> {
+    fn blocks_key(&self, id: u64) -> Result<bool> {
         let sql = "SELECT 1 FROM dead_letters WHERE id = ?1 AND blocks_key = 1";
         Ok(self.row(sql, [signed(id)], |_| Ok(()))?.is_some())
     }

@@ -17,7 +17,7 @@ impl Store {
         events: impl Iterator<Item = (u64, &'a Event, Option<&'a OrderKey>)>,
         remember: bool,
     ) -> Result<()> {
-        let sql = "INSERT INTO events (id, received_at, order_key, body) VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT INTO events (id, received_at, order_key, body, traceparent) VALUES (?1, ?2, ?3, ?4, ?5)";
         let mut insert = self.connection.prepare_cached(sql)?;
         let sql = "INSERT INTO message_ids (id, accepted_at, message_id) VALUES (?1, ?2, ?3)";
         let mut insert_id = self.connection.prepare_cached(sql)?;
@@ -26,7 +26,8 @@ impl Store {
             let (number, size) = (signed(id), event.body().len() as u64);
             let received_at = signed(to_millis(event.received_at()));
             let key = key.map(|key| &key[..]);
-            insert.execute(params![number, received_at, key, event.body()])?;
+            let (body, traceparent) = (event.body(), event.traceparent());
+            insert.execute(params![number, received_at, key, body, traceparent])?;
             if remember {
                 insert_id.execute(params![number, accepted_at, event.id()])?;
             }
@@ -78,7 +79,7 @@ impl Store {
     }
 
     pub(crate) fn event(&self, id: u64) -> Result<Option<StoredEvent>> {
-        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body FROM events WHERE id = ?1";
+        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent FROM events WHERE id = ?1";
         self.row(sql, [signed(id)], StoredEvent::read)
     }
 

@@ -7,7 +7,7 @@ use rusqlite::{Result, Row};
 use serde_json::{Value, json};
 
 use crate::delivery::{DeadLetter, Job, OrderKey, Progress, RouteResult};
-use crate::event::Event;
+use crate::event::{Event, Traceparent};
 use crate::telemetry::ParentSpan;
 
 /// The columns of an event that decide when it runs, and the size of its body.
@@ -21,7 +21,6 @@ pub(crate) struct Head {
 }
 
 /// A row of `events`.
-#[derive(Debug)]
 pub(crate) struct StoredEvent {
     pub(crate) id: u64,
     received_at: u64,
@@ -32,6 +31,7 @@ pub(crate) struct StoredEvent {
     routes_waiting: bool,
     /// The body as received: UTF-8, unless the file was damaged.
     pub(crate) body: Vec<u8>,
+    traceparent: Option<Traceparent>,
 }
 
 impl Head {
@@ -47,7 +47,7 @@ impl Head {
 }
 
 impl StoredEvent {
-    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body`.
+    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent`.
     pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
         Ok(Self {
@@ -59,44 +59,48 @@ impl StoredEvent {
             crashes: small(row, 5)?,
             routes_waiting: row.get(6)?,
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
+            traceparent: traceparent(row, 8)?,
         })
     }
 
-    /// Returns the job of the event. If the body can't be decoded, returns the event and the cause of its dead letter.
-    pub(crate) fn into_job(self) -> std::result::Result<Job, (Self, String)> {
-        match Event::received(self.body.as_slice().into(), time(self.received_at), None) {
-            Ok(event) => Ok(Job {
-                number: self.id,
-                event,
-                parent_span: ParentSpan::none(),
-                progress: Progress::restored(self.attempt, self.ends, self.routes_waiting),
-                key: self.key,
-            }),
-            Err(undecoded) => {
-                let cause = format!("this version can't decode it: {}", undecoded.error);
-                Err((self, cause))
+    /// Returns the job of the event. If the event can't run, returns its dead letter.
+    pub(crate) fn into_job(
+        self,
+        max_crashes: u32,
+        now: SystemTime,
+    ) -> std::result::Result<Job, DeadLetter> {
+        let (body, received_at) = (self.body.as_slice().into(), time(self.received_at));
+        let cause = match Event::received(body, received_at, self.traceparent.clone()) {
+            _ if self.crashes >= max_crashes => format!(
+                "the process ended {} times while the event was running",
+                self.crashes
+            ),
+            Ok(event) => {
+                return Ok(Job {
+                    number: self.id,
+                    event,
+                    parent_span: ParentSpan::none(),
+                    progress: Progress::restored(self.attempt, self.ends, self.routes_waiting),
+                    key: self.key,
+                });
             }
-        }
-    }
-
-    /// Returns the dead letter of an event that no longer runs, because of `cause`.
-    pub(crate) fn into_dead_letter(self, cause: &str, dead_lettered_at: SystemTime) -> DeadLetter {
-        let received_at = time(self.received_at);
-        DeadLetter::stored(
+            Err(undecoded) => format!("this version can't decode it: {}", undecoded.error),
+        };
+        Err(DeadLetter::stored(
             (self.id, ""),
-            (&String::from_utf8_lossy(&self.body), None),
-            (received_at, dead_lettered_at),
+            (&String::from_utf8_lossy(&self.body), self.traceparent),
+            (received_at, now),
             // `attempt` includes the next attempt. That attempt counts only if a process crashed during it.
             self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
             Some(Arc::from(cause)),
-        )
+        ))
     }
 }
 
 /// The columns that [`letter`] expects.
 pub(super) const LETTER: &str =
-    "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body";
+    "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body, traceparent";
 
 /// Reads a dead letter.
 pub(super) fn letter(row: &Row<'_>) -> Result<DeadLetter> {
@@ -104,7 +108,7 @@ pub(super) fn letter(row: &Row<'_>) -> Result<DeadLetter> {
     let cause = cause.map(String::from_utf8_lossy);
     Ok(DeadLetter::stored(
         (number(row, 0)?, &text(row, 6)?),
-        (&text(row, 7)?, None),
+        (&text(row, 7)?, traceparent(row, 8)?),
         (time(number(row, 1)?), time(number(row, 2)?)),
         small(row, 3)?,
         ends(row.get_ref(4)?.as_bytes()?),
@@ -124,6 +128,13 @@ pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64> {
 pub(super) fn key(row: &Row<'_>, column: usize) -> Result<Option<OrderKey>> {
     let key: Option<Vec<u8>> = row.get(column)?;
     Ok(key.map(OrderKey::from))
+}
+
+/// Reads a `traceparent`. An invalid value counts as none.
+fn traceparent(row: &Row<'_>, column: usize) -> Result<Option<Traceparent>> {
+    let value = row.get_ref(column)?.as_bytes_or_null()?;
+    let value = value.and_then(|value| std::str::from_utf8(value).ok());
+    Ok(value.and_then(Traceparent::parse))
 }
 
 /// Reads a count. No count of this schema exceeds `u32::MAX`.
