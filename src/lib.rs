@@ -198,8 +198,8 @@ pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 pub use crate::runtime::TokioRuntime;
 pub use crate::runtime::{BoxFuture, Runtime};
 pub use crate::service::{
-    Endpoint, Rejection, RejectionReason, ResponseBody, ResponseFuture, SharedSecret, Unverified,
-    Verify, Webhook, WebhookLayer,
+    Endpoint, HealthService, Rejection, RejectionReason, ResponseBody, ResponseFuture,
+    SharedSecret, Unverified, Verify, Webhook, WebhookLayer,
 };
 
 /// The README's examples, compiled and run as tests.
