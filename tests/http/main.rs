@@ -11,6 +11,7 @@ mod connection_close;
 mod deadline;
 mod environment;
 mod every_stack;
+mod health;
 mod hostile_clients;
 mod layer_inbox;
 mod outer_server;
