@@ -21,22 +21,18 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .on_prefix("connection.stream.started", common::went_live)
         .on("account.updated", common::refresh)
         .on("poll.*", common::poll);
-    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", router);
-    if let Some(secret) = common::secret() {
-        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
-    }
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+        .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
     let app = Router::new()
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
-    let (stopped, overdue) = common::shutdown(&handle)?;
-    let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
-    tokio::select! {
-        served = server.into_future() => served?,
-        () = overdue => {}
-    }
-    println!("{}", handle.stats());
+    let listener = common::listen().await?;
+    let ended = handle
+        .shutdown_on_signal()
+        .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+        .await?;
+    println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
 }

@@ -12,14 +12,14 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use botisimo_webhooks::{EventRouter, SharedSecret, WebhookLayer};
+use botisimo_webhooks::{BoxFuture, EventRouter, SharedSecret, WebhookLayer};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tower::ServiceBuilder;
+use tower::{Layer, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -28,22 +28,22 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .on_prefix("connection.stream.started", common::went_live)
         .on("account.updated", common::refresh)
         .on("poll.*", common::poll);
-    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", router);
-    if let Some(secret) = common::secret() {
-        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
-    }
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+        .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
-    let app = TowerToHyperService::new(ServiceBuilder::new().layer(webhooks).service_fn(app));
+    let app = TowerToHyperService::new(webhooks.layer(service_fn(app)));
 
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
-    let connections = GracefulShutdown::new();
-    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
-    let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = common::listen().await?;
-    let accept = async {
+    let accept = async |mut drained: BoxFuture<()>| {
+        let connections = GracefulShutdown::new();
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut drained => break,
+            };
+            let Ok((stream, _)) = accepted else {
                 // The process has probably run out of file descriptors.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -51,16 +51,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             let connection = server.serve_connection(TokioIo::new(stream), app.clone());
             tokio::spawn(connections.watch(connection.into_owned()));
         }
+        drop(listener);
+        connections.shutdown().await;
+        Ok::<_, Infallible>(())
     };
-    tokio::select! {
-        () = accept => {}
-        () = stopped => drop(listener),
-    }
-    tokio::select! {
-        () = connections.shutdown() => {}
-        () = overdue => {}
-    }
-    println!("{}", handle.stats());
+    let ended = handle.shutdown_on_signal().serve(accept).await?;
+    println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
 }
 

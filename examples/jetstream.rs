@@ -16,7 +16,6 @@ mod common;
 
 use std::env;
 use std::error::Error;
-use std::time::Duration;
 
 use async_nats::jetstream::{self, Context};
 use axum::Router;
@@ -54,22 +53,19 @@ fn stream() -> Result<StreamSettings, Box<dyn Error + Send + Sync>> {
 
 async fn receive() -> Outcome {
     let inbox = JetStreamInbox::builder(connect().await?).stream(stream()?);
-    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", inbox.open().await?);
-    if let Some(secret) = common::secret() {
-        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
-    }
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox.open().await?)
+        .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
     let app = Router::new()
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    let (stopped, overdue) = common::shutdown(&handle)?;
-    let server = axum::serve(common::listen().await?, app).with_graceful_shutdown(stopped);
-    tokio::select! {
-        served = server.into_future() => served?,
-        () = overdue => {}
-    }
-    println!("{}", handle.stats());
+    let listener = common::listen().await?;
+    let ended = handle
+        .shutdown_on_signal()
+        .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+        .await?;
+    println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
 }
 
@@ -78,16 +74,13 @@ async fn work() -> Outcome {
         .on_prefix("connection.stream.started", common::went_live)
         .on("account.updated", common::refresh)
         .on("poll.*", common::poll);
-    let stop = common::stop_signal()?;
     let worker = JetStreamWorker::builder(connect().await?, "example")
         .stream(stream()?)
         .start(router)
         .await?;
     println!("working");
-    stop.await;
-    let drained = worker.drain(Duration::from_secs(20)).await;
-    println!("drained: {} remain", drained.remaining);
-    println!("{}", worker.stats());
+    let ended = worker.shutdown_on_signal().await?;
+    println!("{} events remain\n{}", ended.remaining, worker.stats());
     for letter in worker.dead_letters().list(None, 10).await? {
         println!("{letter}");
     }

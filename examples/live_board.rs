@@ -2,9 +2,8 @@
 //!
 //! ```text
 //! BOTISIMO_SECRET=s3cret cargo run --example live_board
-//! curl -i 'http://127.0.0.1:3000/webhooks/botisimo?token=s3cret' \
-//!   -H 'content-type: application/json' -d '{"messageId": "m-1", "timestamp": 1674489999154,
-//!   "eventType": "connection.stream.started", "data": {"channel": "ada", "title": "Any%"}}'
+//! curl -i 'http://127.0.0.1:3000/webhooks/botisimo?token=s3cret' -H 'content-type: application/json' \
+//!   -d '{"messageId": "m-1", "timestamp": 1674489999154, "eventType": "connection.stream.started", "data": {"channel": "ada"}}'
 //! curl http://127.0.0.1:3000/dead-letters -H 'x-admin-token: s3cret'
 //! ```
 
@@ -17,10 +16,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Response, Result};
 use axum::routing::{get, post};
 use axum::{Json, Router, http::StatusCode};
-use botisimo_webhooks::{
-    DeadLetter, DeadLetters, DeliverySettings, Error, Event, EventRouter, Handle,
-};
-use botisimo_webhooks::{HandlerResult, Inbox, SharedSecret, SqliteInbox, Verify, WebhookLayer};
+use botisimo_webhooks::{DeadLetter, DeadLetters, DeliverySettings, Event, EventRouter, Verify};
+use botisimo_webhooks::{Handle, HandlerResult, Inbox, SharedSecret, SqliteInbox, WebhookLayer};
 use tokio::{fs, sync::Mutex};
 
 #[derive(serde::Deserialize)]
@@ -53,8 +50,7 @@ impl Board {
             true => titles.insert(channel, title),
             false => titles.remove(&channel),
         };
-        fs::write(&self.path, serde_json::to_vec(&*titles)?).await?;
-        Ok(())
+        Ok(fs::write(&self.path, serde_json::to_vec(&*titles)?).await?)
     }
 }
 
@@ -68,11 +64,9 @@ pub(crate) fn router(board: &Arc<Board>) -> EventRouter {
 }
 
 /// Returns the service, and the handle to drain it.
-pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: &[u8]) -> (Router, Handle) {
-    let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox)
-        .verify(SharedSecret::in_query("token", secret));
-    let handle = webhooks.handle();
-    let admin = SharedSecret::in_header("x-admin-token", secret);
+pub(crate) fn app(board: Arc<Board>, inbox: impl Inbox, secret: SharedSecret) -> (Router, Handle) {
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox).verify(secret.clone());
+    let (handle, admin) = (webhooks.handle(), secret.header("x-admin-token"));
     let titles = get(async move || Json(board.titles.lock().await.clone()));
     let app = Router::new()
         .route("/dead-letters", get(list))
@@ -101,25 +95,26 @@ async fn replay(letters: State<DeadLetters>, id: Path<u64>) -> Result<&'static s
 }
 
 #[allow(clippy::needless_pass_by_value)] // `map_err` passes the error by value
-fn unavailable(error: Error) -> (StatusCode, String) {
+fn unavailable(error: botisimo_webhooks::Error) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     common::log_to_stderr();
-    let secret = common::secret().ok_or("BOTISIMO_SECRET is not set")?;
+    let secret = SharedSecret::from_env("BOTISIMO_SECRET")?;
     let folder = env::var_os("DATA").map_or_else(env::temp_dir, PathBuf::from);
     let board = Board::open(folder.join("live-board.json")).await?;
+    let key = |event: &Event| Some(event.decode::<Stream>().ok()?.channel);
+    let delivery = DeliverySettings::new().ordering_key(key);
     let inbox = SqliteInbox::builder(folder.join("live-board.db"))
-        .lock_timeout(Duration::from_secs(30))
-        .delivery(
-            DeliverySettings::new() // the old process drains while the new process starts
-                .ordering_key(|event| Some(event.decode::<Stream>().ok()?.channel))
-                .block_key_on_dead_letter(),
-        ) // a replayed start of a stream must not run after its end
+        .lock_timeout(Duration::from_secs(30)) // the old process drains while the new process starts
+        .delivery(delivery.block_key_on_dead_letter()) // a replayed start must not run after its end
         .open(router(&board))
         .await?;
-    let (app, handle) = app(board, inbox, &secret);
-    common::serve(app, &handle).await
+    let (app, handle) = app(board, inbox, secret);
+    let listener = common::listen().await?;
+    let server = |drained| axum::serve(listener, app).with_graceful_shutdown(drained);
+    handle.shutdown_on_signal().serve(server).await?;
+    Ok(())
 }

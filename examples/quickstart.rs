@@ -19,8 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
 
 const PATH: &str = "/webhooks/botisimo";
 
@@ -32,41 +31,38 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .on("poll.*", common::poll);
     println!("routes:\n{router}\n");
 
-    let mut webhooks = WebhookLayer::new(PATH, router);
-    if let Some(secret) = common::secret() {
-        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
-    }
+    let webhooks = WebhookLayer::new(PATH, router)
+        .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
     let app = Router::new()
         .route("/", get(async || "this is the app\n"))
         .layer(webhooks);
 
-    let stop = common::stop_signal()?;
     let listener = common::listen().await?;
     let url = format!("http://{}{PATH}", listener.local_addr()?);
-    let (close, closed) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(closed.await) });
-    let server = tokio::spawn(server.into_future());
-
-    show_curl(&url);
-    deliver(&url, &handle).await?;
-    if !env::args().any(|argument| argument == "--once") {
-        println!("{}\n\nserving; press Ctrl-C to stop", handle.stats());
-        stop.await;
-    }
-    // Drain before the port closes, because the sender retries after a 503, but might not retry after a refused connection.
-    common::drain(&handle).await;
-    drop(close);
-    if let Ok(served) = timeout(common::CLOSE_WITHIN, server).await {
-        served??;
-    }
-    println!("{}", handle.stats());
+    let delivered = tokio::spawn(deliver(url, handle.clone()));
+    let shutdown = match env::args().any(|argument| argument == "--once") {
+        true => handle.shutdown_on(async { drop(delivered.await) }),
+        false => handle.shutdown_on_signal(),
+    };
+    // The server closes after the drain: the sender retries after a 503, but a closed port may lose events.
+    let ended = shutdown
+        .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+        .await?;
+    println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
+}
+
+fn secret() -> String {
+    env::var("BOTISIMO_SECRET").unwrap_or_default()
 }
 
 fn show_curl(url: &str) {
     // Prints the name of the variable, so the secret doesn't appear on the screen.
-    let token = common::secret().map_or("", |_| "?token=$BOTISIMO_SECRET");
+    let token = match secret().is_empty() {
+        true => "",
+        false => "?token=$BOTISIMO_SECRET",
+    };
     let body = mock("account.updated", "m-0", "name", "grace").body_bytes();
     let body = String::from_utf8_lossy(&body);
     println!("\nto send an event yourself (use a new messageId each time):");
@@ -79,7 +75,8 @@ fn mock(event_type: &str, id: &str, member: &str, value: &str) -> MockRequest {
 }
 
 /// Sends the events one by one, waits until each has finished, and prints a table.
-async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn deliver(url: String, handle: Handle) {
+    show_curl(&url);
     let started = mock("connection.stream.started.twitch", "m-1", "title", "Any%");
     let updated = mock("account.updated", "m-2", "name", "ada");
     let poll = mock("poll.created", "m-3", "question", "cats or dogs?");
@@ -104,14 +101,12 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut table = Vec::new();
     for (what, request) in webhooks {
-        let request = match common::secret() {
-            Some(secret) => request.query("token", String::from_utf8(secret)?),
-            None => request,
-        };
-        let request = request.path(url).build::<Full<Bytes>>();
-        let response = client.request(request).await?;
+        let request = request.path(&*url).query("token", secret());
+        let response = client.request(request.build::<Full<Bytes>>()).await;
+        let response = response.expect("the server answers");
         let status = response.status().as_u16();
-        let text = response.into_body().collect().await?.to_bytes();
+        let text = response.into_body().collect().await;
+        let text = text.expect("the answer has a body").to_bytes();
         let answer = format!("{status} {}", String::from_utf8_lossy(&text));
         handle.wait_idle().await;
         let ran = reports.try_recv().unwrap_or_else(|_| "nothing".to_owned());
@@ -122,6 +117,6 @@ async fn deliver(url: &str, handle: &Handle) -> Result<(), Box<dyn Error + Send 
     for (what, answer, ran) in table {
         println!("{what:<30}{answer:<26}{ran}");
     }
-    println!("\nThe receiver answers 200 to a copy of an accepted event, and no handler runs.\n");
-    Ok(())
+    println!("\nThe receiver answers 200 to a copy of an accepted event, and no handler runs.");
+    println!("\n{}\n\nserving; press Ctrl-C to stop", handle.stats());
 }

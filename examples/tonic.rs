@@ -23,25 +23,20 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .on_prefix("connection.stream.started", common::went_live)
         .on("account.updated", common::refresh)
         .on("poll.*", common::poll);
-    let mut webhooks = WebhookLayer::new("/webhooks/botisimo", router);
-    if let Some(secret) = common::secret() {
-        webhooks = webhooks.verify(SharedSecret::in_query("token", secret));
-    }
+    let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
+        .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
 
-    // The server stops after the drain, because the sender retries after a 503, but might not retry after a refused connection.
-    let (stopped, overdue) = common::shutdown(&handle)?;
     let listener = TcpIncoming::from(common::listen().await?);
     let (_, health) = tonic_health::server::health_reporter();
     let server = Server::builder()
         .accept_http1(true) // webhooks arrive over HTTP/1.1
         .layer(webhooks)
-        .add_service(health)
-        .serve_with_incoming_shutdown(listener, stopped);
-    tokio::select! {
-        served = server => served?,
-        () = overdue => {}
-    }
-    println!("{}", handle.stats());
+        .add_service(health);
+    let ended = handle
+        .shutdown_on_signal()
+        .serve(|drained| server.serve_with_incoming_shutdown(listener, drained))
+        .await?;
+    println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
 }

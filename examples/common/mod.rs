@@ -1,20 +1,13 @@
-//! Code that the examples share: handlers, settings, the stop signal and the drain.
+//! Code that the examples share: handlers, the log and the listener.
 #![allow(dead_code)] // each example uses only some items
 
 use std::error::Error;
 use std::time::Duration;
 use std::{env, io};
 
-use axum::Router;
-use botisimo_webhooks::{Event, Handle, HandlerError, HandlerResult};
+use botisimo_webhooks::{Event, HandlerError, HandlerResult};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::signal;
-use tokio::sync::oneshot;
-
-/// The maximum time that a server may take to close. Without this limit, a client that stalls during
-/// a request would keep the server open.
-pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 
 /// The members that the handler needs. serde ignores all other members.
 #[derive(Deserialize)]
@@ -72,83 +65,4 @@ pub(crate) async fn listen() -> Result<TcpListener, Box<dyn Error + Send + Sync>
         .map_err(|error| format!("can't listen on {addr}: {error}; set ADDR to another address"))?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(listener)
-}
-
-/// Returns `BOTISIMO_SECRET`, unless it is empty.
-pub(crate) fn secret() -> Option<Vec<u8>> {
-    // If the secret isn't UTF-8, `env::var` fails, and the example would accept every request.
-    let secret = env::var_os("BOTISIMO_SECRET")?.into_encoded_bytes();
-    (!secret.is_empty()).then_some(secret)
-}
-
-/// Returns a future that completes on Ctrl-C or SIGTERM.
-#[cfg(unix)]
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    use signal::unix::SignalKind;
-
-    let mut interrupt = signal::unix::signal(SignalKind::interrupt())?;
-    let mut terminate = signal::unix::signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Returns a future that completes on Ctrl-C.
-#[cfg(windows)]
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut interrupt = signal::windows::ctrl_c()?;
-    Ok(async move {
-        interrupt.recv().await;
-    })
-}
-
-/// Returns two futures. The first future drains the inbox on Ctrl-C or SIGTERM and then completes,
-/// so that the server closes. The second future completes [`CLOSE_WITHIN`] later.
-pub(crate) fn shutdown(
-    handle: &Handle,
-) -> io::Result<(
-    impl Future<Output = ()> + Send + use<>,
-    impl Future<Output = ()> + Send + use<>,
-)> {
-    let (stop, handle) = (stop_signal()?, handle.clone());
-    let (closing, closed) = oneshot::channel::<()>();
-    let stopped = async move {
-        stop.await;
-        drain(&handle).await;
-        drop(closing);
-    };
-    let overdue = async {
-        drop(closed.await);
-        tokio::time::sleep(CLOSE_WITHIN).await;
-    };
-    Ok((stopped, overdue))
-}
-
-/// Serves an app until Ctrl-C or SIGTERM, and drains before it closes the port.
-pub(crate) async fn serve(
-    app: Router,
-    handle: &Handle,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (stopped, overdue) = shutdown(handle)?;
-    let server = axum::serve(listen().await?, app).with_graceful_shutdown(stopped);
-    tokio::select! {
-        served = server.into_future() => served?,
-        () = overdue => {}
-    }
-    println!("{}", handle.stats());
-    Ok(())
-}
-
-/// Refuses new events, and waits up to 20 s for accepted events.
-pub(crate) async fn drain(handle: &Handle) {
-    let drained = handle.drain(Duration::from_secs(20));
-    // `join!` polls the drain first, so the drain has started before the line is printed.
-    let (drained, ()) = tokio::join!(drained, async {
-        let running = handle.stats().in_flight();
-        println!("draining: {running} in flight, new events get a 503");
-    });
-    println!("drained: {} remain", drained.remaining);
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use axum::Router;
 use axum::body::Body;
 use botisimo_webhooks::testing::{Harness, MockRequest};
-use botisimo_webhooks::{DeliverySettings, RetryPolicy, SqliteInbox};
+use botisimo_webhooks::{DeliverySettings, RetryPolicy, SharedSecret, SqliteInbox};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ async fn open(folder: &Path) -> (Router, Harness) {
         .open(live_board::router(&board))
         .await
         .expect("the inbox opens");
-    let (app, handle) = live_board::app(board, inbox, b"s3cret");
+    let (app, handle) = live_board::app(board, inbox, SharedSecret::in_query("token", "s3cret"));
     (app.clone(), Harness::service(app, handle))
 }
 
@@ -100,7 +100,7 @@ async fn the_titles_survive_a_restart() {
     let (app, _) = live_board::app(
         board,
         botisimo_webhooks::MemoryInbox::new(botisimo_webhooks::EventRouter::new()),
-        b"s3cret",
+        SharedSecret::in_query("token", "s3cret"),
     );
     assert_eq!(get(&app, "/").await, json!({ "ada": "Any%" }));
 }
