@@ -40,9 +40,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let listener = common::listen().await?;
     let url = format!("http://{}{PATH}", listener.local_addr()?);
-    let delivered = tokio::spawn(deliver(url, handle.clone()));
-    let shutdown = match env::args().any(|argument| argument == "--once") {
-        true => handle.shutdown_on(async { drop(delivered.await) }),
+    let demo = tokio::spawn(deliver(url, handle.clone()));
+    let shutdown = match once() {
+        true => handle.shutdown_on(async { drop(demo.await) }),
         false => handle.shutdown_on_signal(),
     };
     // The server closes after the drain: the sender retries after a 503, but a closed port may lose events.
@@ -51,6 +51,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .await?;
     println!("{} events remain\n{}", ended.remaining, handle.stats());
     Ok(())
+}
+
+fn once() -> bool {
+    env::args().any(|argument| argument == "--once")
 }
 
 fn secret() -> String {
@@ -117,6 +121,8 @@ async fn deliver(url: String, handle: Handle) {
     for (what, answer, ran) in table {
         println!("{what:<30}{answer:<26}{ran}");
     }
-    println!("\nThe receiver answers 200 to a copy of an accepted event, and no handler runs.");
-    println!("\n{}\n\nserving; press Ctrl-C to stop", handle.stats());
+    println!("\nThe receiver answers 200 to a copy of an accepted event, and no handler runs.\n");
+    if !once() {
+        println!("{}\n\nserving; press Ctrl-C to stop", handle.stats());
+    }
 }
