@@ -11,11 +11,8 @@
 //!
 //! ```no_run
 //! use std::sync::{Arc, Mutex};
-//! use std::time::Duration;
 //! use axum::{Router, routing::get};
 //! use botisimo_webhooks::{Event, EventRouter, HandlerResult, SharedSecret, WebhookLayer};
-//! # #[cfg(unix)]
-//! use tokio::signal::unix::{SignalKind, signal};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Stream { title: String }
@@ -25,11 +22,8 @@
 //!     Ok(())
 //! }
 //!
-//! # #[cfg(not(unix))]
-//! # fn main() {}
-//! # #[cfg(unix)]
 //! #[tokio::main]
-//! async fn main() -> std::io::Result<()> {
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let titles = Arc::new(Mutex::new(Vec::new()));
 //!     let router = EventRouter::new()
 //!         .on_prefix("connection.stream.started", move |event: Event<Stream>| async move {
@@ -37,29 +31,20 @@
 //!         })
 //!         .on("account.updated", refresh);
 //!
+//!     // Register https://example.com/webhooks/botisimo?token=<BOTISIMO_SECRET> in the dashboard.
 //!     let webhooks = WebhookLayer::new("/webhooks/botisimo", router)
-//!         .verify(SharedSecret::in_query("token", "a long random text"));
+//!         .verify(SharedSecret::from_env("BOTISIMO_SECRET")?);
 //!     let handle = webhooks.handle();
 //!     let app = Router::new().route("/", get(|| async { "home" })).layer(webhooks);
 //!
-//!     let mut terminate = signal(SignalKind::terminate())?; // `docker stop`, Kubernetes
+//!     // On SIGTERM or Ctrl-C, the receiver answers 503 and the sender retries. The server closes
+//!     // after the accepted events have ended, because a closed port may lose an event.
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//!     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-//!     let server = axum::serve(listener, app)
-//!         .with_graceful_shutdown(async { let _ = stopped.await; });
-//!     let server = tokio::spawn(server.into_future());
-//!     tokio::select! {
-//!         _ = terminate.recv() => {}
-//!         _ = tokio::signal::ctrl_c() => {}
-//!     }
-//!
-//!     // Drain before the server stops: the receiver answers 503, and the sender retries. A
-//!     // closed port may lose the event.
-//!     let drained = handle.drain(Duration::from_secs(20)).await;
-//!     println!("{} events remain", drained.remaining);
-//!     drop(stop);
-//!     // A stalled client doesn't delay the shutdown.
-//!     let _ = tokio::time::timeout(Duration::from_secs(4), server).await;
+//!     let ended = handle
+//!         .shutdown_on_signal()
+//!         .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+//!         .await?;
+//!     println!("{} events remain", ended.remaining);
 //!     Ok(())
 //! }
 //! ```
@@ -103,7 +88,7 @@
 //!
 //! # Limits
 //!
-//! - [`MemoryInbox`] stores events only in the memory of the process. Call [`drain`](Handle::drain) before the process
+//! - [`MemoryInbox`] stores events only in the memory of the process. [Drain](Handle::shutdown_on_signal) before the process
 //!   exits. A crash loses every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose no events
 //!   in a crash.
 //! - A handler may see an event more than once: after a failed attempt or a crash, or if a copy arrives after the

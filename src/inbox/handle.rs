@@ -12,28 +12,32 @@ use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry;
 
-/// Counts, drains and awaits the events of an inbox.
+/// Counts, drains and awaits the events of an inbox, and shuts a server down.
 ///
 /// [`WebhookLayer::handle`](crate::WebhookLayer::handle) and every inbox return a handle. A handle
 /// is cheap to clone.
 ///
 /// # Examples
 ///
-/// ```
-/// use std::time::Duration;
+/// ```no_run
+/// use axum::Router;
 /// use botisimo_webhooks::{Event, EventRouter, WebhookLayer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let router = EventRouter::new().on_any(|_: Event| async {});
 /// let webhooks = WebhookLayer::new("/webhooks/botisimo", router);
 /// let handle = webhooks.handle();
+/// let app = Router::new().layer(webhooks);
 ///
-/// // … serve until the process receives a signal, then:
-/// let drained = handle.drain(Duration::from_secs(25)).await;
-/// if drained.remaining > 0 {
-///     eprintln!("{} events were not handled in time", drained.remaining);
-/// }
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// let ended = handle
+///     .shutdown_on_signal()
+///     .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
+///     .await?;
+/// println!("{} events remain", ended.remaining);
+/// println!("{}", handle.stats());
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
@@ -74,11 +78,11 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
     fn monitored(self: Arc<Self>) -> Arc<dyn Monitored>;
 }
 
-/// The result of [`Handle::drain`].
+/// The result of [`Handle::drain`] and [`Shutdown::serve`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// The number of accepted events that hadn't ended when the drain returned.
+    /// The number of accepted events that hadn't ended when the drain or the shutdown returned.
     ///
     /// A [`MemoryInbox`](crate::MemoryInbox) keeps running these events until the process exits. A
     /// durable inbox delivers these events after a restart.
@@ -173,11 +177,11 @@ impl Handle {
     ///
     /// # Shutdown
     ///
-    /// Call `drain` while the server is still running. The sender retries an event after a 503, but
-    /// not after a refused connection.
+    /// [`shutdown_on_signal`](Handle::shutdown_on_signal) drains at the right time. If you call `drain` yourself, the server
+    /// must still be running. The sender retries an event after a 503, but not after a refused connection.
     ///
-    /// A drain doesn't shut the server down. The graceful shutdowns of axum, hyper and tonic wait
-    /// for open connections without a limit, so give them a separate timeout.
+    /// A drain doesn't shut the server down. The graceful shutdowns of axum, hyper and tonic wait for open connections
+    /// without a limit, so give them a separate timeout.
     ///
     /// # Cancel safety
     ///

@@ -50,11 +50,11 @@ use crate::telemetry;
 /// let handle = webhooks.handle();
 /// let app = axum::Router::new().layer(webhooks);
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-/// let drained = handle
+/// let ended = handle
 ///     .shutdown_on_signal()
 ///     .serve(|drained| axum::serve(listener, app).with_graceful_shutdown(drained))
 ///     .await?;
-/// println!("{} events remain", drained.remaining);
+/// println!("{} events remain", ended.remaining);
 /// # Ok(())
 /// # }
 /// ```
