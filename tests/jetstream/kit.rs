@@ -11,7 +11,7 @@ use botisimo_webhooks::{
 };
 use tracing::subscriber::DefaultGuard;
 
-use crate::support::nats::until;
+use crate::support::nats::{Server, until};
 use crate::support::subscriber::{self, Captured};
 
 pub(crate) fn settings() -> StreamSettings {
@@ -21,6 +21,14 @@ pub(crate) fn settings() -> StreamSettings {
 pub(crate) async fn inbox(context: &Context) -> JetStreamInbox {
     let inbox = JetStreamInbox::builder(context.clone()).stream(settings());
     inbox.open().await.unwrap()
+}
+
+/// Starts a server with additional lines in its configuration, and a receiver.
+pub(crate) async fn set_up(configuration: &str) -> (Server, Context, JetStreamInbox) {
+    let server = Server::start_with(configuration).await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    (server, context, inbox)
 }
 
 /// Returns the builder of a worker that retries without delay.

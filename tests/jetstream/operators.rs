@@ -3,6 +3,7 @@
 //!
 //! A table in the guide lists these faults and the tests for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::stream::DiscardPolicy;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     AcceptError, Accepted, Event, EventRouter, HandlerError, Inbox, JetStreamInbox,
@@ -18,19 +19,24 @@ use botisimo_webhooks::{
 };
 use tokio::sync::Notify;
 
-use super::kit::{Log, Runs, balanced, delivery, event, inbox, send, settings, wait_idle, worker};
+use super::kit::{
+    Log, Runs, balanced, delivery, event, inbox, send, set_up, settings, wait_idle, worker,
+};
 use crate::support::nats::{self, Server, until};
 
-/// Changes the settings of a stream that the test itself creates.
+/// Returns the settings of streams that must exist.
 fn existing() -> StreamSettings {
     StreamSettings::new()
 }
 
+fn first_route(runs: &Runs) -> EventRouter {
+    let router = EventRouter::new();
+    router.on("a", runs.noting("first")).named("first")
+}
+
 /// Returns a router with two routes that match the same events.
 fn two_routes(runs: &Runs) -> EventRouter {
-    EventRouter::new()
-        .on("a", runs.noting("first"))
-        .named("first")
+    first_route(runs)
         .on_prefix("a", runs.noting("second"))
         .named("second")
 }
@@ -45,6 +51,36 @@ async fn delete_consumers(context: &Context, names: &[&str]) {
 async fn consumer(context: &Context, name: &str) -> PullConsumer {
     let consumer = context.get_consumer_from_stream(name, "BOTISIMO").await;
     consumer.unwrap()
+}
+
+/// Returns the configuration of a consumer, to change it.
+async fn consumer_config(context: &Context, name: &str) -> pull::Config {
+    let consumer = consumer(context, name).await;
+    let found = &consumer.cached_info().config;
+    pull::Config {
+        durable_name: Some(name.to_owned()),
+        filter_subject: found.filter_subject.clone(),
+        ack_wait: found.ack_wait,
+        max_ack_pending: found.max_ack_pending,
+        deliver_policy: found.deliver_policy,
+        ..pull::Config::default()
+    }
+}
+
+async fn change_consumer(context: &Context, changed: pull::Config) {
+    let changed = context.update_consumer_on_stream(changed, "BOTISIMO");
+    changed.await.unwrap();
+}
+
+async fn stream_config(context: &Context, name: &str) -> Config {
+    let stream = context.get_stream(name).await.unwrap();
+    stream.cached_info().config.clone()
+}
+
+/// Creates the streams of a worker and the consumers of its group.
+async fn prepare(context: &Context) {
+    let worker = worker(context).start(failing(&Arc::default())).await;
+    drain(&worker.unwrap()).await;
 }
 
 async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
@@ -62,6 +98,22 @@ async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
 async fn recovered(worker: &JetStreamWorker) {
     until("nothing is stalled", async || {
         worker.stats().stalls.is_empty()
+    })
+    .await;
+}
+
+/// Returns the number of events that ran, after a check that none of them ran twice.
+#[track_caller]
+fn distinct(ran: &[String]) -> usize {
+    let distinct: HashSet<_> = ran.iter().collect();
+    assert_eq!(distinct.len(), ran.len(), "an event ran twice: {ran:?}");
+    ran.len()
+}
+
+/// Sends an event until the inbox accepts it.
+async fn accept(inbox: &JetStreamInbox, id: &str) {
+    until("the inbox accepts the event", async || {
+        inbox.accept(event("a", id)).await == Ok(Accepted::New)
     })
     .await;
 }
@@ -87,14 +139,9 @@ async fn operator(server: &Server) -> Context {
 #[tokio::test]
 async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
-    let only = EventRouter::new()
-        .on("a", runs.noting("first"))
-        .named("first");
-    let before = worker(&context).start(only).await.unwrap();
+    let before = worker(&context).start(first_route(&runs)).await.unwrap();
     send(&inbox, "a", "1").await;
     wait_idle(&before, 1).await;
     drain(&before).await;
@@ -118,14 +165,9 @@ async fn a_deleted_consumer_is_created_again_behind_the_last_finished_event() {
 
 #[tokio::test]
 async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last_finished_event() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
-    let only = EventRouter::new()
-        .on("a", runs.noting("first"))
-        .named("first");
-    let before = worker(&context).start(only).await.unwrap();
+    let before = worker(&context).start(first_route(&runs)).await.unwrap();
     send(&inbox, "a", "1").await;
     wait_idle(&before, 1).await;
     drain(&before).await;
@@ -149,9 +191,7 @@ async fn a_consumer_deleted_while_no_worker_ran_is_created_again_behind_the_last
 #[tokio::test]
 async fn a_consumer_deleted_after_its_worker_was_killed_is_created_again_behind_the_last_finished_event()
  {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let (url, router) = (server.url(), two_routes(&runs));
     let killed = std::thread::spawn(move || {
@@ -186,9 +226,7 @@ async fn a_consumer_deleted_after_its_worker_was_killed_is_created_again_behind_
 
 #[tokio::test]
 async fn an_event_that_waits_for_its_retry_survives_its_consumer_and_later_events_do_not_rerun() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
     let (failing, flag) = (runs.clone(), Arc::clone(&mended));
     let router = EventRouter::new()
@@ -220,9 +258,7 @@ async fn an_event_that_waits_for_its_retry_survives_its_consumer_and_later_event
 
 #[tokio::test]
 async fn an_event_that_runs_while_its_consumer_is_deleted_runs_once() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
     let (started, waiting) = (runs.clone(), Arc::clone(&gate));
     let router = EventRouter::new()
@@ -254,30 +290,19 @@ async fn an_event_that_runs_while_its_consumer_is_deleted_runs_once() {
 #[tokio::test]
 async fn a_consumer_that_an_operator_replaced_by_one_that_skips_events_is_put_back() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let start = || worker(&context).start(two_routes(&runs));
     let before = start().await.unwrap();
     send(&inbox, "a", "1").await;
     wait_idle(&before, 2).await;
     drain(&before).await;
-    let config = consumer(&context, "team-first")
-        .await
-        .cached_info()
-        .config
-        .clone();
+    let replaced = pull::Config {
+        deliver_policy: DeliverPolicy::New,
+        ..consumer_config(&context, "team-first").await
+    };
     delete_consumers(&context, &["team-first"]).await;
     send(&inbox, "a", "2").await;
-    let replaced = pull::Config {
-        durable_name: Some("team-first".to_owned()),
-        filter_subject: config.filter_subject,
-        ack_wait: config.ack_wait,
-        max_ack_pending: config.max_ack_pending,
-        deliver_policy: DeliverPolicy::New,
-        ..pull::Config::default()
-    };
     context
         .create_consumer_on_stream(replaced, "BOTISIMO")
         .await
@@ -296,30 +321,16 @@ async fn a_consumer_that_an_operator_replaced_by_one_that_skips_events_is_put_ba
 
 #[tokio::test]
 async fn a_consumer_whose_filter_is_changed_under_a_worker_skips_nothing() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     send(&inbox, "a", "1").await;
     wait_idle(&worker, 2).await;
-    let config = consumer(&context, "team-first")
-        .await
-        .cached_info()
-        .config
-        .clone();
     let changed = pull::Config {
-        durable_name: Some("team-first".to_owned()),
         filter_subject: "botisimo.elsewhere".to_owned(),
-        ack_wait: config.ack_wait,
-        max_ack_pending: config.max_ack_pending,
-        deliver_policy: config.deliver_policy,
-        ..pull::Config::default()
+        ..consumer_config(&context, "team-first").await
     };
-    context
-        .update_consumer_on_stream(changed, "BOTISIMO")
-        .await
-        .unwrap();
+    change_consumer(&context, changed).await;
     send(&inbox, "a", "2").await;
     until("both routes have run both events", async || {
         runs.count() >= 4
@@ -332,30 +343,15 @@ async fn a_consumer_whose_filter_is_changed_under_a_worker_skips_nothing() {
 #[tokio::test]
 async fn a_consumer_whose_limits_are_changed_under_a_worker_continues_and_is_warned_of() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
-    let mut config = consumer(&context, "team-first")
-        .await
-        .cached_info()
-        .config
-        .clone();
-    let mut change = async |max_ack_pending| {
-        config.max_ack_pending = max_ack_pending;
-        let config = pull::Config {
-            durable_name: Some("team-first".to_owned()),
-            filter_subject: config.filter_subject.clone(),
-            ack_wait: config.ack_wait,
+    let change = async |max_ack_pending| {
+        let changed = pull::Config {
             max_ack_pending,
-            deliver_policy: config.deliver_policy,
-            ..pull::Config::default()
+            ..consumer_config(&context, "team-first").await
         };
-        context
-            .update_consumer_on_stream(config, "BOTISIMO")
-            .await
-            .unwrap();
+        change_consumer(&context, changed).await;
     };
     change(7).await;
     stalled(&worker, Some("first"), "max_ack_pending is 7, not 10000").await;
@@ -374,9 +370,7 @@ async fn a_consumer_whose_limits_are_changed_under_a_worker_continues_and_is_war
 
 #[tokio::test]
 async fn a_purged_stream_continues_with_the_next_event() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
     let (started, waiting) = (runs.clone(), Arc::clone(&gate));
     let router = EventRouter::new().on("a", |event: Event| async move {
@@ -404,15 +398,11 @@ async fn a_purged_stream_continues_with_the_next_event() {
 #[tokio::test]
 async fn a_deleted_stream_is_created_again_and_its_events_run() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     // The second route is new, and still gets every event of the new stream.
-    let only = EventRouter::new()
-        .on("a", runs.noting("first"))
-        .named("first");
-    drain(&worker(&context).start(only).await.unwrap()).await;
+    let before = worker(&context).start(first_route(&runs)).await.unwrap();
+    drain(&before).await;
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     for id in ["1", "2"] {
         send(&inbox, "a", id).await;
@@ -421,10 +411,7 @@ async fn a_deleted_stream_is_created_again_and_its_events_run() {
     context.delete_stream("BOTISIMO").await.unwrap();
     // The new events get the sequence numbers of the finished events.
     for id in ["3", "4", "5"] {
-        until("the inbox accepts the event", async || {
-            inbox.accept(event("a", id)).await == Ok(Accepted::New)
-        })
-        .await;
+        accept(&inbox, id).await;
     }
     until("all events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
@@ -448,13 +435,7 @@ async fn a_deleted_stream_that_must_exist_is_waited_for_with_its_name() {
     drain(&first).await;
     let worker = worker(&context).stream(existing());
     let worker = worker.start(two_routes(&runs)).await.unwrap();
-    let config = context
-        .get_stream("BOTISIMO")
-        .await
-        .unwrap()
-        .cached_info()
-        .config
-        .clone();
+    let config = stream_config(&context, "BOTISIMO").await;
     context.delete_stream("BOTISIMO").await.unwrap();
     stalled(&worker, Some("first"), "there is no stream BOTISIMO").await;
     for _ in 0..3 {
@@ -477,9 +458,7 @@ async fn a_deleted_stream_that_must_exist_is_waited_for_with_its_name() {
 
 #[tokio::test]
 async fn a_server_that_comes_back_with_an_empty_store_gets_its_streams_and_consumers_again() {
-    let mut server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (mut server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     for id in ["1", "2"] {
@@ -490,10 +469,7 @@ async fn a_server_that_comes_back_with_an_empty_store_gets_its_streams_and_consu
     server.wipe();
     server.restart().await;
     for id in ["3", "4", "5"] {
-        until("the inbox accepts the event", async || {
-            inbox.accept(event("a", id)).await == Ok(Accepted::New)
-        })
-        .await;
+        accept(&inbox, id).await;
     }
     until("all events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
@@ -506,18 +482,10 @@ async fn a_server_that_comes_back_with_an_empty_store_gets_its_streams_and_consu
 #[tokio::test]
 async fn a_stream_changed_under_a_worker_is_warned_of_with_its_setting() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
-    let good = context
-        .get_stream("BOTISIMO")
-        .await
-        .unwrap()
-        .cached_info()
-        .config
-        .clone();
+    let good = stream_config(&context, "BOTISIMO").await;
     let mut changed = good.clone();
     changed.discard = DiscardPolicy::Old;
     context.update_stream(changed).await.unwrap();
@@ -556,9 +524,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
 #[tokio::test]
 async fn a_denied_pull_is_a_stall_and_not_an_absence_of_events() {
     let log = Log::capture();
-    let server = Server::start_with(&users(&[])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&[])).await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     let denied = "$JS.API.CONSUMER.MSG.NEXT.BOTISIMO.team-first";
@@ -577,9 +543,7 @@ async fn a_denied_pull_is_a_stall_and_not_an_absence_of_events() {
 
 #[tokio::test]
 async fn denied_consumer_calls_delay_the_recovery_and_are_warned_of() {
-    let server = Server::start_with(&users(&[])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&[])).await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     send(&inbox, "a", "1").await;
@@ -609,9 +573,7 @@ async fn denied_consumer_calls_delay_the_recovery_and_are_warned_of() {
 
 #[tokio::test]
 async fn a_denied_acknowledgement_repeats_no_handler() {
-    let server = Server::start_with(&users(&[])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&[])).await;
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
     let worker = worker(&context).ack_wait(Duration::from_millis(500));
@@ -635,9 +597,7 @@ async fn a_denied_acknowledgement_repeats_no_handler() {
 /// Without checkpoints, a worker loses only the memory of its positions.
 #[tokio::test]
 async fn denied_checkpoints_are_warned_of_and_events_run() {
-    let server = Server::start_with(&users(&[])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&[])).await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     server.reconfigure(&users(&["botisimo-checkpoint.>"])).await;
@@ -658,9 +618,7 @@ async fn denied_checkpoints_are_warned_of_and_events_run() {
 /// The first worker's acknowledgement is lost, and the server delivers the event to the second worker.
 #[tokio::test]
 async fn what_one_worker_finished_but_could_not_acknowledge_no_other_worker_repeats() {
-    let server = Server::start_with(&users(&["$JS.ACK.>"])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&["$JS.ACK.>"])).await;
     let runs = Runs::default();
     let start = |context: &Context| {
         let router = EventRouter::new().on("a", runs.noting("a"));
@@ -679,16 +637,8 @@ async fn what_one_worker_finished_but_could_not_acknowledge_no_other_worker_repe
 
 #[tokio::test]
 async fn without_a_stream_for_checkpoints_a_worker_starts_and_warns() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
-    drain(
-        &worker(&context)
-            .start(failing(&Arc::default()))
-            .await
-            .unwrap(),
-    )
-    .await;
+    let (_server, context, inbox) = set_up("").await;
+    prepare(&context).await;
     context.delete_stream("BOTISIMO_CHECKPOINTS").await.unwrap();
     let runs = Runs::default();
     let worker = worker(&context).stream(existing());
@@ -705,9 +655,7 @@ async fn a_worker_that_may_not_read_checkpoints_starts_and_warns() {
         "$JS.API.STREAM.INFO.BOTISIMO_CHECKPOINTS",
         "botisimo-checkpoint.>",
     ];
-    let server = Server::start_with(&users(&denied)).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up(&users(&denied)).await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
     stalled(&worker, None, "denies").await;
@@ -727,9 +675,7 @@ fn failing(count: &Arc<AtomicU32>) -> EventRouter {
 
 #[tokio::test]
 async fn a_deleted_dead_letter_stream_is_created_again() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let count = Arc::default();
     let worker = worker(&context).start(failing(&count)).await.unwrap();
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
@@ -745,9 +691,7 @@ async fn a_deleted_dead_letter_stream_is_created_again() {
 #[tokio::test]
 async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_once() {
     let log = Log::capture();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let count = Arc::default();
     let start = || {
         worker(&context)
@@ -760,8 +704,7 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
         .stream(existing())
         .ack_wait(Duration::from_millis(300));
     let worker = worker.start(failing(&count)).await.unwrap();
-    let dead = context.get_stream("BOTISIMO_DEAD").await.unwrap();
-    let config = dead.cached_info().config.clone();
+    let config = stream_config(&context, "BOTISIMO_DEAD").await;
     context.delete_stream("BOTISIMO_DEAD").await.unwrap();
     send(&inbox, "a", "1").await;
     stalled(&worker, Some("a"), "there is no stream BOTISIMO_DEAD").await;
@@ -791,9 +734,7 @@ async fn a_letter_that_cannot_be_stored_is_stored_later_and_its_handler_runs_onc
 
 #[tokio::test]
 async fn a_letter_that_the_server_denies_is_stored_later_and_its_handler_runs_once() {
-    let server = Server::start_with(&users(&[])).await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up(&users(&[])).await;
     let count = Arc::default();
     let worker = worker(&context).ack_wait(Duration::from_secs(1));
     let worker = worker.start(failing(&count)).await.unwrap();
@@ -808,9 +749,7 @@ async fn a_letter_that_the_server_denies_is_stored_later_and_its_handler_runs_on
 
 #[tokio::test]
 async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body() {
-    let server = Server::start_with("max_payload: 65536").await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (server, context, inbox) = set_up("max_payload: 65536").await;
     let (count, gate) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let (counted, waiting) = (Arc::clone(&count), Arc::clone(&gate));
     let router = EventRouter::new().on("a", |_: Event| async move {
@@ -922,13 +861,7 @@ async fn the_permissions_of_the_guide_are_enough() {
     // The operator creates the streams.
     let context = server.context().await;
     drop(inbox(&context).await);
-    drain(
-        &worker(&context)
-            .start(failing(&Arc::default()))
-            .await
-            .unwrap(),
-    )
-    .await;
+    prepare(&context).await;
     delete_consumers(&context, &["team-a"]).await;
     let inbox = JetStreamInbox::builder(connect("receiver").await).stream(existing());
     let inbox = inbox.open().await.unwrap();
@@ -1026,46 +959,35 @@ async fn on_a_small_disk_that_is_full_events_are_refused_until_the_server_has_ro
     })
     .await;
     recovered(&worker).await;
-    for mut ran in [runs.ids("first"), runs.ids("second")] {
-        ran.sort();
-        let count = ran.len();
-        ran.dedup();
-        assert_eq!(ran.len(), count, "an event ran twice");
+    for ran in [runs.ids("first"), runs.ids("second")] {
+        distinct(&ran);
     }
 }
 
 #[tokio::test]
 async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequences() {
-    let mut server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (mut server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let worker = worker(&context).start(two_routes(&runs)).await.unwrap();
-    let accept = async |id: &'static str| {
-        until("the inbox accepts the event", async || {
-            inbox.accept(event("a", id)).await == Ok(Accepted::New)
-        })
-        .await;
-    };
-    accept("1").await;
+    accept(&inbox, "1").await;
     wait_idle(&worker, 2).await;
     server.kill();
     let backup = server.back_up();
     server.restart().await;
     for id in ["2", "3"] {
-        accept(id).await;
+        accept(&inbox, id).await;
     }
     until("the events have run", async || worker.stats().acked == 6).await;
     server.kill();
     server.restore(&backup);
     server.restart().await;
     for id in ["4", "5"] {
-        accept(id).await;
+        accept(&inbox, id).await;
     }
     until("the events have run", async || runs.count() >= 10).await;
     recovered(&worker).await;
     delete_consumers(&context, &["team-first"]).await;
-    accept("6").await;
+    accept(&inbox, "6").await;
     until("the event has run", async || runs.count() >= 12).await;
     drain(&worker).await;
     for route in ["first", "second"] {
@@ -1075,9 +997,7 @@ async fn a_server_restored_from_a_backup_runs_the_new_events_that_get_old_sequen
 
 #[tokio::test]
 async fn no_worker_runs_an_event_that_another_worker_finished_before_the_consumer_was_deleted() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, stuck) = (Runs::default(), Arc::new(Notify::new()));
     let (noted, waiting) = (runs.clone(), Arc::clone(&stuck));
     // The first event holds back the consumer's position.
@@ -1112,18 +1032,13 @@ async fn no_worker_runs_an_event_that_another_worker_finished_before_the_consume
     drain(&other).await;
     let mut ran = runs.ids("a");
     ran.retain(|id| id != "stuck");
-    ran.sort();
-    let count = ran.len();
-    ran.dedup();
-    assert_eq!((count, ran.len()), (41, 41));
+    assert_eq!(distinct(&ran), 41);
 }
 
 /// Two workers run events. Meanwhile, operators delete consumers and checkpoints, and workers start and stop.
 #[tokio::test]
 async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_again() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let start = || worker(&context).start(two_routes(&runs));
     let mut workers = vec![start().await.unwrap(), start().await.unwrap()];
@@ -1173,11 +1088,7 @@ async fn whatever_operators_delete_each_event_runs_and_no_finished_event_runs_ag
         drain(worker).await;
     }
     for route in ["first", "second"] {
-        let mut ran = runs.ids(route);
-        ran.sort();
-        let count = ran.len();
-        ran.dedup();
-        assert_eq!((count, ran.len()), (sent, sent), "{route}");
+        assert_eq!(distinct(&runs.ids(route)), sent, "{route}");
     }
 }
 
@@ -1226,18 +1137,17 @@ async fn letters_are_pruned_by_the_servers_clock() {
         .unwrap();
     // This is the letter that a worker would store if its clock were in 1970.
     let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("Botisimo-Received", "1000"),
-        ("Botisimo-Dead-Lettered", "2000"),
-        ("Botisimo-Attempts", "1"),
-        ("Botisimo-Consumer", "team-a"),
-    ] {
-        headers.insert(name, value);
-    }
+    headers.insert("Botisimo-Consumer", "team-a");
+    headers.insert(
+        "Botisimo-Dead-Letter",
+        r#"{"received_at": 1000, "dead_lettered_at": 2000, "attempts": 1, "routes": []}"#,
+    );
     let body = event("a", "1").body().to_owned();
     let stored = context.publish_with_headers("botisimo-dead.team.a.$", headers, body.into());
     stored.await.unwrap().await.unwrap();
     let letters = worker.dead_letters();
     assert_eq!(letters.prune(Duration::from_secs(3600)).await.unwrap(), 0);
-    assert_eq!(letters.list(None, 9).await.unwrap().len(), 1);
+    let kept = letters.list(None, 9).await.unwrap();
+    let second = std::time::UNIX_EPOCH + Duration::from_secs(1);
+    assert_eq!((kept.len(), kept[0].received_at()), (1, second));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::kit::{Log, Runs, balanced, delivery, inbox, send, settings, wait_idle, worker};
+use super::kit::{Log, Runs, balanced, delivery, inbox, send, set_up, settings, wait_idle, worker};
 use crate::support::nats::{self, Server, until};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
@@ -492,6 +492,33 @@ async fn letters_are_pruned_by_age() {
 }
 
 #[tokio::test]
+async fn the_trace_context_of_an_event_reaches_its_handler_its_dead_letter_and_its_replay() {
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let (_server, context, inbox) = set_up("").await;
+    let seen: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+    let traces = Arc::clone(&seen);
+    let router = EventRouter::new().on_any(|event: Event| async move {
+        let traceparent = event.traceparent().map(str::to_owned);
+        traces.lock().unwrap().push(traceparent);
+        Err::<(), _>(HandlerError::permanent("no"))
+    });
+    let worker = worker(&context).start(router).await.unwrap();
+    let traced = MockRequest::event("a").header("traceparent", TRACEPARENT);
+    assert_eq!(inbox.accept(traced.to_event()).await, Ok(Accepted::New));
+    wait_idle(&worker, 1).await;
+    let dead = worker.dead_letters();
+    let letter = dead.list(None, 10).await.unwrap().remove(0);
+    assert_eq!(letter.event().unwrap().traceparent(), Some(TRACEPARENT));
+    assert!(dead.replay(letter.id()).await.unwrap());
+    wait_idle(&worker, 2).await;
+    let traced = Some(TRACEPARENT.to_owned());
+    assert_eq!(*seen.lock().unwrap(), [traced.clone(), traced]);
+    send(&inbox, "a", "untraced").await;
+    wait_idle(&worker, 3).await;
+    assert_eq!(seen.lock().unwrap()[2], None);
+}
+
+#[tokio::test]
 async fn each_group_has_its_own_letters() {
     let server = Server::start().await;
     let context = server.context().await;
@@ -672,9 +699,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
 
 #[tokio::test]
 async fn each_group_gets_every_event_and_its_workers_share_them() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let (team, mail) = (Runs::default(), Runs::default());
     let start = |group: &str, runs: &Runs| {
         let builder = JetStreamWorker::builder(context.clone(), group).stream(settings());
@@ -696,9 +721,7 @@ async fn each_group_gets_every_event_and_its_workers_share_them() {
 
 #[tokio::test]
 async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_next_event() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     send(&inbox, "a", "1").await;
     let runs = Runs::default();
     let first = EventRouter::new().on("a", runs.noting("first"));
@@ -730,9 +753,7 @@ async fn a_group_begins_with_the_oldest_event_and_a_route_added_later_with_the_n
 
 #[tokio::test]
 async fn workers_that_start_a_group_at_the_same_time_lose_nothing() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     send(&inbox, "a", "1").await;
     let runs = Runs::default();
     let router = EventRouter::new()
@@ -812,9 +833,7 @@ async fn a_consumer_that_differs_is_an_error_and_stays_unchanged() {
 
 #[tokio::test]
 async fn the_fallback_gets_nothing_without_deliver_fallback() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let router = EventRouter::new()
         .on("a", runs.noting("a"))
@@ -880,9 +899,7 @@ async fn names_and_settings_without_a_route_are_errors() {
 
 #[tokio::test]
 async fn routes_of_any_name_have_a_consumer() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let mut router = EventRouter::new();
     let mut names = hostile();
@@ -933,9 +950,7 @@ async fn a_body_that_cant_be_decoded_is_a_dead_letter() {
 
 #[tokio::test]
 async fn an_event_whose_attempts_never_end_is_dead_lettered() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
     let build = || worker(&context).delivery(delivery().retry(RetryPolicy::new().max_attempts(2)));
@@ -974,9 +989,7 @@ async fn an_event_whose_attempts_never_end_is_dead_lettered() {
 
 #[tokio::test]
 async fn layers_of_tower_wrap_the_router() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let router = EventRouter::new()
         .on_any(runs.noting("quick"))
@@ -1000,9 +1013,7 @@ async fn layers_of_tower_wrap_the_router() {
 
 #[tokio::test]
 async fn hooks_run_after_each_attempt() {
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let log = Arc::clone(&told);
     let router = EventRouter::new().on("a", |event: Event| async move {

@@ -8,7 +8,7 @@ use async_nats::jetstream::stream::Info;
 use tokio::sync::Notify;
 
 use super::StreamSettings;
-use super::connection::{Connection, failed, stored};
+use super::connection::{Connection, next};
 use super::finished::{Finished, FinishedRecord};
 use super::stalls::Operation;
 use crate::error::Error;
@@ -116,10 +116,8 @@ impl Checkpoints {
     /// Records a consumer's position on the server, which includes the acknowledgements of all workers.
     pub(super) fn observe(&self, info: &consumer::Info) {
         let created = created_at(info);
-        let floor = info
-            .ack_floor
-            .stream_sequence
-            .max(begin(&info.config).unwrap_or(1) - 1);
+        let acked = info.ack_floor.stream_sequence;
+        let floor = acked.max(begin(&info.config).unwrap_or(1) - 1);
         let position = self.position(&info.name);
         if position.is_some_and(|(known, finished)| known == created && finished >= floor) {
             return;
@@ -155,15 +153,6 @@ impl Checkpoints {
         is_finished
     }
 
-    /// Forgets the position of a consumer, but keeps the consumer in the group's list.
-    pub(super) fn reset(&self, consumer: &str) {
-        self.change(|state| {
-            state
-                .positions
-                .insert(consumer.to_owned(), Position::default());
-        });
-    }
-
     /// Reads the records of the other workers, unless they were read within `age`.
     pub(super) async fn refresh(&self, age: Duration) {
         let now = self.connection.runtime.now();
@@ -187,14 +176,7 @@ impl Checkpoints {
     async fn read(&self) -> Result<Vec<u64>, Error> {
         let stream = self.connection.stream(StreamSettings::checkpoints).await?;
         let (mut from, mut read) = (1, Vec::new());
-        loop {
-            let next = stream.get_first_raw_message_by_subject(&self.filter, from);
-            let next = stored(next.await);
-            let next = next.map_err(|error| failed("the checkpoints can't be read", error))?;
-            let Some(message) = next else {
-                return Ok(read);
-            };
-            from = message.sequence.saturating_add(1);
+        while let Some(message) = next(&stream, &self.filter, &mut from).await? {
             if *message.subject != *self.subject {
                 read.push(message.sequence);
                 // If a record can't be read, a later version of this crate wrote it.
@@ -203,6 +185,7 @@ impl Checkpoints {
                 }
             }
         }
+        Ok(read)
     }
 
     fn merge(&self, (stream, consumers): Record) {
@@ -224,14 +207,11 @@ impl Checkpoints {
         let _guard = self.writing.lock().await;
         let record = serde_json::to_vec(&self.record()).expect("names and numbers are JSON");
         let size = record.len();
-        let (connection, config) = (&self.connection, StreamSettings::checkpoints);
         let message = PublishMessage::build().payload(record.into());
-        let stored = connection.publish(config, self.subject.clone(), message);
-        let stored = stored
-            .await
-            .map_err(|error| connection.unpublished(config, error));
-        let operation = Operation::StoreCheckpoint;
-        connection.stalls.report(None, operation, &stored);
+        let (config, subject) = (StreamSettings::checkpoints, self.subject.clone());
+        let stored = self.connection.store(config, subject, message).await;
+        let stalls = &self.connection.stalls;
+        stalls.report(None, Operation::StoreCheckpoint, &stored);
         stored.is_ok().then_some(size)
     }
 

@@ -1,5 +1,6 @@
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
@@ -8,6 +9,8 @@ use async_nats::jetstream::stream::{
     Config, Info, LastRawMessageError, LastRawMessageErrorKind, Stream,
 };
 use async_nats::jetstream::{Context, ErrorCode};
+use futures_util::future::{Either, select};
+use tokio::sync::watch;
 
 use super::StreamSettings;
 use super::stalls::Stalls;
@@ -25,8 +28,9 @@ pub(super) struct Connection {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) stalls: Stalls,
     pub(super) monitor: Monitor,
-    /// When the drain of the inbox or the worker began.
-    pub(super) draining_since: OnceLock<Instant>,
+    /// When a drain began. Each pull loop, each running event and each publication in flight has a receiver. So if there is no
+    /// receiver, the inbox or the worker is idle.
+    pub(super) draining: watch::Sender<Option<Instant>>,
     /// A reading of the server's clock, and when it was taken.
     clock: Mutex<Option<(SystemTime, Instant)>>,
 }
@@ -39,8 +43,8 @@ impl Connection {
             settings,
             stalls: Stalls::new(Arc::clone(&runtime)),
             monitor: Monitor::new(Arc::clone(&runtime)),
-            draining_since: OnceLock::new(),
             runtime,
+            draining: watch::Sender::new(None),
             clock: Mutex::default(),
         }
     }
@@ -80,8 +84,20 @@ impl Connection {
         self.stream(StreamSettings::events).await
     }
 
-    /// Publishes a message and waits for the stream's acknowledgement. If the stream doesn't exist and the settings say so, creates
-    /// it.
+    /// Publishes a message, waits for the stream's acknowledgement, and returns the message's sequence. If the stream doesn't exist
+    /// and the settings say so, creates it.
+    pub(super) async fn store(
+        &self,
+        config: StreamConfig,
+        subject: String,
+        message: PublishMessage,
+    ) -> Result<u64, Error> {
+        let published = self.publish(config, subject, message).await;
+        let published = published.map_err(|error| self.unpublished(config, error));
+        Ok(published?.sequence)
+    }
+
+    /// Does the same as [`store`](Self::store), but returns the answer of the server.
     pub(super) async fn publish(
         &self,
         config: StreamConfig,
@@ -120,6 +136,25 @@ impl Connection {
         Error::new(ErrorKind::Inbox, text)
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.borrow().is_some()
+    }
+
+    /// Drains the inbox or the worker: waits until it is idle and `finish` has ended, but at most `within`. Returns whether nothing
+    /// remains.
+    pub(super) async fn drain(&self, within: Duration, finish: impl Future<Output = ()>) -> bool {
+        let now = self.runtime.now();
+        self.draining.send_modify(|began| {
+            began.get_or_insert(now);
+        });
+        let idle = pin!(async {
+            self.draining.closed().await;
+            finish.await;
+        });
+        let drained = select(idle, self.runtime.sleep(within)).await;
+        matches!(drained, Either::Left(_))
+    }
+
     /// Reads the server's clock, because this machine's clock may be wrong. Servers before 2.10 don't send the time.
     pub(super) async fn read_clock(&self) {
         let subject = format!("STREAM.INFO.{}", self.settings.name);
@@ -143,16 +178,11 @@ impl Connection {
         time.unwrap_or_else(|| self.runtime.system_time())
     }
 
-    /// Records that a drain begins.
-    pub(super) fn drain(&self) {
-        self.draining_since.get_or_init(|| self.runtime.now());
-    }
-
     /// Adds a problem for each failing operation, and for a drain.
     pub(super) fn find(&self, findings: &mut Findings) {
         self.stalls.find(findings);
-        if let Some(since) = self.draining_since.get() {
-            let lasted = findings.since(*since);
+        if let Some(began) = *self.draining.borrow() {
+            let lasted = findings.since(began);
             findings.add(HealthProblemKind::Draining, lasted);
         }
     }
@@ -162,18 +192,45 @@ impl Connection {
     }
 }
 
+/// Runs a future until a drain begins. Returns `None` if the drain has begun.
+pub(super) async fn unless_drained<F: Future>(
+    draining: &mut watch::Receiver<Option<Instant>>,
+    future: F,
+) -> Option<F::Output> {
+    let drained = pin!(draining.wait_for(Option::is_some));
+    match select(drained, pin!(future)).await {
+        Either::Left(_) => None,
+        Either::Right((output, _)) => Some(output),
+    }
+}
+
 /// Returns the error of a request to the server.
 pub(super) fn failed(text: impl Into<String>, source: impl Into<BoxError>) -> Error {
     Error::caused(ErrorKind::Inbox, text.into(), source)
 }
 
-/// Returns a stored message, or `None` if the stream doesn't have it.
+/// Returns a message that a stream has, or `None` if the stream doesn't have it.
 pub(super) fn stored(
     found: Result<StreamMessage, LastRawMessageError>,
-) -> Result<Option<StreamMessage>, LastRawMessageError> {
+) -> Result<Option<StreamMessage>, Error> {
     match found {
         Ok(message) => Ok(Some(message)),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(failed("a stored message can't be read", error)),
     }
+}
+
+/// Returns the first message with the sequence `from` or a later one whose subject matches, and sets `from` to the sequence after
+/// it.
+pub(super) async fn next(
+    stream: &Stream,
+    filter: &str,
+    from: &mut u64,
+) -> Result<Option<StreamMessage>, Error> {
+    let found = stream.get_first_raw_message_by_subject(filter, *from).await;
+    let found = stored(found)?;
+    if let Some(message) = &found {
+        *from = message.sequence.saturating_add(1);
+    }
+    Ok(found)
 }

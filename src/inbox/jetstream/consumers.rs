@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{
-    self, AckPolicy, DeliverPolicy, FromConsumer, Info, PullConsumer, pull,
-};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, Info, PullConsumer, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
 
@@ -58,7 +56,7 @@ impl Consumers {
         };
         let mut opened = Vec::with_capacity(self.routes.len());
         for route in &self.routes {
-            opened.push(self.ensure(&stream, route, start, false).await?);
+            opened.push(self.ensure(&stream, route, Some(start)).await?);
         }
         if self.checkpoints.store().await.is_some() {
             self.checkpoints.delete(records).await;
@@ -69,44 +67,40 @@ impl Consumers {
     /// Restores the stream and a consumer for a running worker.
     pub(super) async fn restore(&self, route: &RouteConsumer) -> Result<(), Error> {
         let stream = self.stream().await?;
-        // The start has no effect here: the group has already had this consumer, so the consumer's position is known.
-        let start = self.options.first_start;
-        self.ensure(&stream, route, start, true).await?;
+        self.ensure(&stream, route, None).await?;
         // A new leader may redeliver events that other workers finished.
         self.checkpoints.load().await;
         Ok(())
     }
 
+    /// Returns a consumer. Creates it if it is missing, and replaces it if it would skip events. A new consumer of a starting worker
+    /// begins at `start`, and another setting of an existing consumer is an error. A running worker has no `start`.
     async fn ensure(
         &self,
         stream: &Stream,
         route: &RouteConsumer,
-        start: StartAt,
-        is_running: bool,
+        start: Option<StartAt>,
     ) -> Result<PullConsumer, Error> {
         let name = &route.consumer;
         let mut reason = "the consumer was missing";
         for _ in 0..MAX_ROUNDS {
             if let Some(info) = look_up(stream, name).await? {
                 let (differences, are_harmful) = self.compare(route, &info.config);
-                if !is_running {
+                if start.is_some() {
                     differences?;
                 }
-                let skips = self.skips_events(&info).await;
-                if !skips && !are_harmful {
+                if !are_harmful && !self.skips_events(&info).await {
                     self.checkpoints.observe(&info);
-                    return to_pull(&self.connection, info);
+                    let context = self.connection.context.clone();
+                    return Ok(PullConsumer::new(self.config(route), info, context));
                 }
-                reason = match skips {
-                    true => "the consumer was replaced and would have skipped events",
-                    false => "the consumer was changed and would have skipped events",
-                };
+                reason = "the consumer was changed or replaced and would have skipped events";
                 let deleted = stream.delete_consumer(name).await;
                 deleted.map_err(|error| {
                     failed(format!("the consumer {name} can't be replaced"), error)
                 })?;
             }
-            if let Some(created) = self.create(stream, route, start, reason).await? {
+            if let Some(created) = self.create(route, start, reason).await? {
                 return Ok(created);
             }
         }
@@ -118,9 +112,8 @@ impl Consumers {
     /// `None` if another worker created the consumer first.
     async fn create(
         &self,
-        stream: &Stream,
         route: &RouteConsumer,
-        start: StartAt,
+        start: Option<StartAt>,
         reason: &str,
     ) -> Result<Option<PullConsumer>, Error> {
         let name = &route.consumer;
@@ -128,20 +121,16 @@ impl Consumers {
             self.connection.runtime.sleep(GRACE).await;
             self.checkpoints.load().await;
         }
-        let info = stream.get_info().await;
-        let info = info.map_err(|error| failed("the stream can't be looked up", error))?;
-        self.checkpoints.identify(&info);
+        let stream = self.stream().await?;
+        let last = stream.cached_info().state.last_sequence;
         let position = self.checkpoints.position(name);
-        let last = info.state.last_sequence;
         let finished = match position {
-            None if start == StartAt::Beginning => 0,
-            None => last,
-            Some((_, floor)) if floor <= last => floor,
-            // If the stream ends below the floor, it was restored from a backup and reuses sequences.
-            Some(_) => {
-                self.checkpoints.reset(name);
-                0
-            }
+            None if start == Some(StartAt::Now) => last,
+            None => 0,
+            // If the stream ends below the floor, it was restored from a backup and reuses sequences. The worker acknowledges finished
+            // events without running them.
+            Some((_, floor)) if floor > last => 0,
+            Some((_, floor)) => floor,
         };
         if position.is_some() {
             // Store the position first, because other workers compare the consumer's start with the checkpoints.
@@ -155,15 +144,11 @@ impl Consumers {
         let created: PullConsumer = match stream.create_consumer_strict(config).await {
             Ok(created) => created,
             // Servers of different versions report an existing consumer with different errors.
-            Err(error) => match look_up(stream, name).await {
-                Ok(Some(_)) => return Ok(None),
-                _ => {
-                    return Err(failed(
-                        format!("the consumer {name} can't be created"),
-                        error,
-                    ));
-                }
-            },
+            Err(_) if look_up(&stream, name).await?.is_some() => return Ok(None),
+            Err(error) => {
+                let text = format!("the consumer {name} can't be created");
+                return Err(failed(text, error));
+            }
         };
         self.checkpoints.observe(created.cached_info());
         if position.is_some() {
@@ -187,37 +172,30 @@ impl Consumers {
         replaced().is_some_and(|floor| begin(&info.config).is_none_or(|begin| begin > floor + 1))
     }
 
-    /// Reports a consumer that differs from the settings, and replaces a consumer that would skip events.
+    /// Restores a consumer that is missing or would skip events, and reports another difference from the settings.
     pub(super) async fn check(&self, stream: &Stream, route: &RouteConsumer) {
-        let result = match look_up(stream, &route.consumer).await {
-            // The pull loop recreates a missing consumer.
-            Ok(None) => return,
-            Ok(Some(info)) => {
-                route.set_ack_wait(info.config.ack_wait);
-                self.check_info(route, &info).await
-            }
-            Err(error) => Err(error),
-        };
+        let consumer = self.ensure(stream, route, None).await;
+        let result = consumer.and_then(|consumer| {
+            let info = consumer.cached_info();
+            route.set_ack_wait(info.config.ack_wait);
+            self.check_info(route, info)
+        });
         let stalls = &self.connection.stalls;
         stalls.report(Some(&route.name), Operation::CheckConsumer, &result);
     }
 
-    async fn check_info(&self, route: &RouteConsumer, info: &Info) -> Result<(), Error> {
-        let (differences, are_harmful) = self.compare(route, &info.config);
-        if are_harmful || self.skips_events(info).await {
-            return self.restore(route).await;
-        }
-        self.checkpoints.observe(info);
-        let full = i64::try_from(info.num_ack_pending).unwrap_or(i64::MAX);
+    fn check_info(&self, route: &RouteConsumer, info: &Info) -> Result<(), Error> {
+        let most = info.config.max_ack_pending;
+        let pending = i64::try_from(info.num_ack_pending).unwrap_or(i64::MAX);
         let text = if info.paused {
             let name = &route.consumer;
             format!("the consumer {name} is paused: resume it with `nats consumer resume`")
-        } else if full >= info.config.max_ack_pending && info.num_pending > 0 {
+        } else if pending >= most && info.num_pending > 0 {
             format!(
-                "events are waiting because {full} are running or waiting for a retry: see `max_ack_pending`"
+                "events are waiting because {most} are running or waiting for a retry: see `max_ack_pending`"
             )
         } else {
-            return differences;
+            return self.compare(route, &info.config).0;
         };
         Err(Error::new(ErrorKind::Inbox, text))
     }
@@ -268,17 +246,14 @@ impl Consumers {
         // 0 means as many replicas as the stream has.
         all.compare("num_replicas", found.num_replicas, 0);
         all.compare("rate_limit", found.rate_limit, 0);
-        let result = match all.describe() {
-            None => Ok(()),
-            Some(text) => Err(Error::new(
-                ErrorKind::Inbox,
-                format!(
-                    "the consumer {} differs from the worker's settings: {text}; change the settings, or the consumer with \
-                     `nats consumer edit`",
-                    route.consumer
-                ),
-            )),
-        };
+        let result = all.describe().map_or(Ok(()), |text| {
+            let name = &route.consumer;
+            let text = format!(
+                "the consumer {name} differs from the worker's settings: {text}; change the settings, or the consumer with \
+                 `nats consumer edit`"
+            );
+            Err(Error::new(ErrorKind::Inbox, text))
+        });
         (result, are_harmful)
     }
 }
@@ -292,15 +267,4 @@ async fn look_up(stream: &Stream, name: &str) -> Result<Option<Info>, Error> {
             Err(failed(text, error))
         }
     }
-}
-
-fn to_pull(connection: &Connection, info: Info) -> Result<PullConsumer, Error> {
-    let config = pull::Config::try_from_consumer_config(info.config.clone());
-    let config = config.map_err(|error| {
-        failed(
-            format!("the consumer {} isn't a pull consumer", info.name),
-            error,
-        )
-    })?;
-    Ok(PullConsumer::new(config, info, connection.context.clone()))
 }

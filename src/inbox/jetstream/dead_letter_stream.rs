@@ -3,11 +3,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::stream::{Config, LastRawMessageError, Stream};
+use async_nats::jetstream::stream::{Config, Stream};
 use bytes::Bytes;
 
 use super::StreamSettings;
-use super::connection::{Connection, failed, stored};
+use super::connection::{Connection, failed, next, stored};
 use super::headers;
 use super::route_consumer::RouteConsumer;
 use super::subjects::Subjects;
@@ -96,52 +96,26 @@ impl DeadLetterStream {
             .payload(Bytes::copy_from_slice(letter.body().as_bytes()))
             .headers(headers::of_letter(&letter, consumer, room))
             .message_id(&id);
-        let stored = self.publish(StreamSettings::dead_letters, subject, message);
+        let stored = self
+            .connection
+            .store(StreamSettings::dead_letters, subject, message);
         letter.id = stored.await?;
         Ok(letter)
     }
 
-    /// Publishes a message and returns its sequence.
-    async fn publish(
-        &self,
-        config: fn(&StreamSettings) -> Config,
-        subject: String,
-        message: PublishMessage,
-    ) -> Result<u64, Error> {
-        let published = self.connection.publish(config, subject, message).await;
-        let published = published.map_err(|error| self.connection.unpublished(config, error));
-        Ok(published?.sequence)
-    }
-
     /// Returns the group's first letter with the id `from` or a later id, and sets `from` to the id after it.
     async fn next(&self, stream: &Stream, from: &mut u64) -> Result<Option<StoredLetter>, Error> {
-        let found = stream.get_first_raw_message_by_subject(self.subjects.all(), *from);
-        let letter = self.read(found.await)?;
-        if let Some(found) = &letter {
-            *from = found.letter.id().saturating_add(1);
-        }
-        Ok(letter)
+        let found = next(stream, &self.subjects.all(), from).await?;
+        Ok(found.as_ref().map(StoredLetter::of))
     }
 
     /// Returns a letter, unless it belongs to another group.
     async fn letter(&self, id: u64) -> Result<Option<StoredLetter>, Error> {
-        self.read(self.stream().await?.get_raw_message(id).await)
-    }
-
-    fn read(
-        &self,
-        found: Result<StreamMessage, LastRawMessageError>,
-    ) -> Result<Option<StoredLetter>, Error> {
-        let message =
-            stored(found).map_err(|error| failed("a dead letter can't be read", error))?;
+        let found = stored(self.stream().await?.get_raw_message(id).await)?;
         let all = self.subjects.all();
         let own = all.strip_suffix('>').expect("the filter of all ends so");
-        let message = message.filter(|message| message.subject.starts_with(own));
-        Ok(message.map(|message| StoredLetter {
-            letter: headers::letter(&message),
-            consumer: headers::consumer(&message.headers).to_owned(),
-            stored_at: SystemTime::from(message.time),
-        }))
+        let found = found.filter(|message| message.subject.starts_with(own));
+        Ok(found.as_ref().map(StoredLetter::of))
     }
 
     async fn delete_letter(&self, id: u64) -> Result<bool, Error> {
@@ -180,11 +154,22 @@ impl DeadLetterStream {
             .message_id(id)
             .expected_stream(&settings.name);
         let subject = settings.subjects().of(event.event_type());
-        self.publish(StreamSettings::events, subject, message)
+        self.connection
+            .store(StreamSettings::events, subject, message)
             .await?;
         self.replayed.fetch_add(1, Ordering::Relaxed);
         self.delete_letter(letter.id()).await?;
         Ok(())
+    }
+}
+
+impl StoredLetter {
+    fn of(message: &StreamMessage) -> Self {
+        Self {
+            letter: headers::letter(message),
+            consumer: headers::consumer(&message.headers).to_owned(),
+            stored_at: SystemTime::from(message.time),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The headers of events and dead letters. Each value is encoded, or consists of digits.
+//! The headers of events and dead letters.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::message::StreamMessage;
+use serde_json::{Value, json};
 
 use super::subjects::{decoded, encoded};
 use crate::delivery::{DeadLetter, RouteResult};
@@ -16,29 +17,21 @@ use crate::runtime::to_millis;
 const RECEIVED: &str = "Botisimo-Received";
 /// The trace context of the event's request, as in the W3C Trace Context.
 const TRACEPARENT: &str = "Botisimo-Traceparent";
-/// When the event was dead-lettered, in milliseconds since the Unix epoch.
-const DEAD_LETTERED: &str = "Botisimo-Dead-Lettered";
-/// The number of attempts.
-const ATTEMPTS: &str = "Botisimo-Attempts";
 /// The consumer of a dead letter's route.
 const CONSUMER: &str = "Botisimo-Consumer";
+/// A dead letter without its body, as JSON. All members are in one header: if the client gets a message by its sequence, it reads
+/// only one of several headers with the same name.
+const DEAD_LETTER: &str = "Botisimo-Dead-Letter";
 /// The only consumer that a replay is meant for.
 const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
-/// The results of the routes, separated by commas: each route's name and, if it failed, a space and the reason. All results are in
-/// one header: if the client gets a message by its sequence, it reads only one of several headers with the same name.
-const ROUTES: &str = "Botisimo-Routes";
-/// The names of the routes that a replay doesn't run, separated by commas.
+/// The encoded names of the routes that a replay doesn't run, separated by commas.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
-/// Why an event was dead-lettered, if no route caused it.
-const CAUSE: &str = "Botisimo-Cause";
-/// The `messageId`, if the body doesn't have it.
-const ID: &str = "Botisimo-Id";
 
-/// The maximum length of a header's value, in characters before encoding.
-const MAX_TEXT: usize = 1024;
+/// The maximum size of a letter's headers without the name of the consumer and the JSON, in bytes.
+const FIXED: usize = 192;
 
-/// The maximum size of a letter's headers without the texts: the consumer, the id, the cause and the results of the routes.
-const FIXED: usize = 256;
+/// The maximum length of each text of a letter, in characters. If the letter has too little space, the next length applies.
+const MAX_TEXT: [usize; 4] = [1024, 256, 64, 0];
 
 /// Returns the headers of an event.
 pub(super) fn of_event(event: &Event) -> HeaderMap {
@@ -50,81 +43,67 @@ pub(super) fn of_event(event: &Event) -> HeaderMap {
     headers
 }
 
-/// Returns the headers of a letter. Shortens the id, the cause and the routes' reasons so that the headers fit into `room` bytes.
+/// Returns the headers of a letter. Shortens the texts, and leaves out the routes if necessary, so that the headers fit into `room`
+/// bytes. 512 bytes are always enough.
 pub(super) fn of_letter(letter: &DeadLetter, consumer: &str, room: usize) -> HeaderMap {
     let mut headers = letter.event().map(of_event).unwrap_or_default();
-    let times = [
-        (RECEIVED, letter.received_at()),
-        (DEAD_LETTERED, letter.dead_lettered_at()),
-    ];
-    for (name, time) in times {
-        headers.insert(name, to_millis(time).to_string());
-    }
-    headers.insert(ATTEMPTS, letter.attempts().to_string());
     headers.insert(CONSUMER, consumer);
-    let mut room = room.saturating_sub(FIXED + consumer.len());
-    let id = letter.event().is_err().then(|| letter.message_id());
-    for (name, text) in [(ID, id), (CAUSE, letter.cause())] {
-        if let Some(text) = text.filter(|text| !text.is_empty()) {
-            room = room.saturating_sub(name.len() + 4);
-            let value = fitting(text, room);
-            room = room.saturating_sub(value.len());
-            headers.insert(name, value);
-        }
-    }
-    headers.insert(ROUTES, routes(letter.routes(), room));
+    let room = room.saturating_sub(FIXED + consumer.len());
+    let texts = MAX_TEXT.map(|max| to_json(letter, letter.routes(), max));
+    let fitting = texts.into_iter().find(|text| text.len() <= room);
+    let text = fitting.unwrap_or_else(|| to_json(letter, &[], 0));
+    headers.insert(DEAD_LETTER, text);
     headers
 }
 
-/// Returns the results of the routes in at most `room` bytes.
-fn routes(results: &[RouteResult], mut room: usize) -> String {
-    let mut routes = Vec::with_capacity(results.len());
-    for (left, result) in (1..=results.len()).rev().zip(results) {
-        let mut value = encoded(result.route());
-        // The remaining routes share the space equally. Each route also needs a comma.
-        let part = (room / left).saturating_sub(1);
-        if value.len() > part {
-            continue;
-        }
-        if let Some(reason) = result.reason() {
-            let reason = fitting(reason, part.saturating_sub(value.len() + 1));
-            value.push(' ');
-            value.push_str(&reason);
-        }
-        room = room.saturating_sub(value.len() + 1);
-        routes.push(value);
-    }
-    routes.join(",")
+/// Returns a letter without its body as JSON. JSON contains no line breaks, so a header can contain it.
+fn to_json(letter: &DeadLetter, routes: &[RouteResult], max_text: usize) -> String {
+    let cut = |text: &str| text.chars().take(max_text).collect::<String>();
+    let route = |result: &RouteResult| json!([result.route(), result.reason().map(cut)]);
+    let value = json!({
+        // If the body can be decoded, it contains the id.
+        "message_id": letter.event().err().map(|_| cut(letter.message_id())),
+        "received_at": to_millis(letter.received_at()),
+        "dead_lettered_at": to_millis(letter.dead_lettered_at()),
+        "attempts": letter.attempts(),
+        "cause": letter.cause().map(cut),
+        "routes": routes.iter().map(route).collect::<Value>(),
+    });
+    value.to_string()
 }
 
 /// Returns a stored letter.
 pub(super) fn letter(message: &StreamMessage) -> DeadLetter {
-    let headers = &message.headers;
     let stored_at = SystemTime::from(message.time);
-    let received_at = received_at(headers).unwrap_or(stored_at);
-    let results = list(headers, ROUTES).filter_map(|result| {
-        let (route, reason) = match result.split_once(' ') {
-            Some((route, reason)) => (route, Some(decoded(reason)?)),
-            None => (result, None),
-        };
+    let json: Value =
+        serde_json::from_str(value(&message.headers, DEAD_LETTER)).unwrap_or_default();
+    let time = |name: &str| {
+        json[name]
+            .as_u64()
+            .and_then(from_millis)
+            .unwrap_or(stored_at)
+    };
+    let attempts = json["attempts"].as_u64().unwrap_or_default();
+    let routes = json["routes"].as_array().into_iter().flatten();
+    let routes = routes.filter_map(|result| {
         Some(RouteResult {
-            route: decoded(route)?.into(),
-            reason: reason.map(Arc::from),
+            route: result[0].as_str()?.into(),
+            reason: result[1].as_str().map(Arc::from),
         })
     });
     DeadLetter::stored(
-        (message.sequence, &text(headers, ID).unwrap_or_default()),
+        (
+            message.sequence,
+            json["message_id"].as_str().unwrap_or_default(),
+        ),
         (
             &String::from_utf8_lossy(&message.payload),
-            traceparent(headers),
+            traceparent(&message.headers),
         ),
-        (
-            received_at,
-            time(headers, DEAD_LETTERED).unwrap_or(stored_at),
-        ),
-        value(headers, ATTEMPTS).parse().unwrap_or_default(),
-        results.collect(),
-        text(headers, CAUSE).map(Arc::from),
+        (time("received_at"), time("dead_lettered_at")),
+        u32::try_from(attempts).unwrap_or(u32::MAX),
+        routes.collect(),
+        json["cause"].as_str().map(Arc::from),
     )
 }
 
@@ -151,7 +130,9 @@ pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
 
 /// Returns the routes that a replay doesn't run.
 pub(super) fn finished_routes(headers: &HeaderMap) -> Vec<Arc<str>> {
-    let finished = list(headers, FINISHED_ROUTES);
+    // An empty name is encoded as `=`.
+    let finished = value(headers, FINISHED_ROUTES).split(',');
+    let finished = finished.filter(|route| !route.is_empty());
     finished
         .filter_map(|route| decoded(route).map(Arc::from))
         .collect()
@@ -163,47 +144,18 @@ pub(super) fn message_id(headers: &HeaderMap) -> Option<String> {
 }
 
 pub(super) fn received_at(headers: &HeaderMap) -> Option<SystemTime> {
-    time(headers, RECEIVED)
+    from_millis(value(headers, RECEIVED).parse().ok()?)
 }
 
 pub(super) fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
     Traceparent::parse(value(headers, TRACEPARENT))
 }
 
-fn time(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
-    let millis = value(headers, name).parse().ok()?;
+fn from_millis(millis: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
-}
-
-/// Returns an encoded text.
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    decoded(headers.get(name)?.as_str())
-}
-
-/// Returns the parts of a list. An empty part is encoded as `=`.
-fn list<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    let parts = value(headers, name).split(',');
-    parts.filter(|part| !part.is_empty())
 }
 
 /// Returns the value of a header, or an empty string if the header is missing.
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.as_str())
-}
-
-/// Encodes the longest beginning of a string that fits into `bytes` bytes once it is encoded.
-fn fitting(text: &str, bytes: usize) -> String {
-    let mut fitting = String::new();
-    for each in text.chars().take(MAX_TEXT) {
-        let next = encoded(each.encode_utf8(&mut [0; 4]));
-        if fitting.len() + next.len() > bytes {
-            break;
-        }
-        fitting.push_str(&next);
-    }
-    if fitting.is_empty() {
-        "=".to_owned()
-    } else {
-        fitting
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::future::{Either, select};
+use futures_util::future::join;
 
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
@@ -102,7 +102,7 @@ impl JetStreamWorker {
         let runtime = &inner.connection.runtime;
         for (route, consumer) in inner.consumers.routes.iter().zip(consumers) {
             let (worker, route) = (Arc::clone(&inner), Arc::clone(route));
-            let draining = inner.draining.subscribe();
+            let draining = inner.connection.draining.subscribe();
             runtime.spawn(Box::pin(pull(worker, route, consumer, draining)));
         }
         runtime.spawn(Box::pin(monitor::store_checkpoints(Arc::clone(&inner))));
@@ -183,22 +183,18 @@ impl JetStreamWorker {
 }
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
-    inner.draining.send_replace(true);
-    inner.connection.drain();
-    telemetry::draining(inner.counts().running);
-    let sleep = inner.connection.runtime.sleep(within);
-    let idle = Box::pin(async {
-        inner.draining.closed().await;
+    let finish = async {
         inner.consumers.checkpoints.store().await;
         // Returned events are on their way to the server and no longer count as remaining.
         let _ = inner.connection.context.client().flush().await;
-    });
-    let drained = match select(idle, sleep).await {
-        Either::Left(_) => Drained::new(0),
-        Either::Right(_) => Drained::new(inner.counts().running),
     };
-    telemetry::drained(drained.remaining);
-    drained
+    let running = inner.counts().running;
+    // `join` polls the drain first, so the worker stops before the log says so.
+    let started = async { telemetry::draining(running) };
+    let (is_idle, ()) = join(inner.connection.drain(within, finish), started).await;
+    let remaining = if is_idle { 0 } else { inner.counts().running };
+    telemetry::drained(remaining);
+    Drained::new(remaining)
 }
 
 impl Drain for JetStreamWorker {

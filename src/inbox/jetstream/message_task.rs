@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{HeaderMap, Request};
@@ -46,7 +46,7 @@ pub(super) struct MessageTask {
     published: SystemTime,
     exit: Exit,
     _permit: Option<OwnedSemaphorePermit>,
-    _draining: watch::Receiver<bool>,
+    _draining: watch::Receiver<Option<Instant>>,
 }
 
 /// How the work on an event ended: its exit, or the delay after which the server redelivers the event.
@@ -76,7 +76,7 @@ impl MessageTask {
             published,
             exit: Exit::Returned,
             _permit: Arc::clone(&route.permits).try_acquire_owned().ok(),
-            _draining: worker.draining.subscribe(),
+            _draining: worker.connection.draining.subscribe(),
         })
     }
 
@@ -85,7 +85,7 @@ impl MessageTask {
             // The event is already running, and the acknowledgement of its first delivery is also valid for this delivery.
             return;
         };
-        let delay = if self.worker.is_draining() {
+        let delay = if self.worker.connection.is_draining() {
             Some(Duration::ZERO)
         } else {
             let end = self.process_alive().await;

@@ -1,6 +1,7 @@
 //! The tasks of a worker besides the pull loops: one task stores checkpoints, and the other checks the stream and the consumers for
 //! changes.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,10 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::checkpoints::SPACING;
+use super::connection::unless_drained;
 use super::stalls::Operation;
 use super::stream::check_events;
-use super::worker_inner::{WorkerInner, unless_drained};
+use super::worker_inner::WorkerInner;
 
 /// The time between two checks of the stream and the consumers.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -18,8 +20,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Stores a checkpoint after each change, until the worker is drained and idle.
 pub(super) async fn store_checkpoints(worker: Arc<WorkerInner>) {
     let checkpoints = &worker.consumers.checkpoints;
-    while let Either::Left(_) =
-        select(pin!(checkpoints.changed()), pin!(worker.draining.closed())).await
+    while let Either::Left(_) = select(
+        pin!(checkpoints.changed()),
+        pin!(worker.connection.draining.closed()),
+    )
+    .await
     {
         let bytes = checkpoints.store().await.unwrap_or_default();
         // Large records are written less often: a record of 1 MB every ten seconds.
@@ -37,8 +42,8 @@ pub(super) async fn watch(worker: Arc<WorkerInner>) {
             check(&worker).await;
         }
     };
-    let never: Option<()> = unless_drained(&mut worker.draining.subscribe(), checks).await;
-    debug_assert!(never.is_none());
+    let mut draining = worker.connection.draining.subscribe();
+    let _: Option<Infallible> = unless_drained(&mut draining, checks).await;
 }
 
 async fn check(worker: &WorkerInner) {

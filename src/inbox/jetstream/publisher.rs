@@ -48,8 +48,6 @@ pub(super) struct Publisher {
     /// The stream's own limit for the size of a message, in bytes.
     max_message_size: usize,
     state: Mutex<State>,
-    /// Whether the inbox is being drained. Each publication in flight has a receiver, so without a receiver the inbox is idle.
-    draining: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -69,7 +67,6 @@ impl Publisher {
             // A stream without a limit has a limit of -1 or 0.
             max_message_size: limit.ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
             state: Mutex::default(),
-            draining: watch::Sender::new(false),
         })
     }
 
@@ -108,11 +105,11 @@ impl Publisher {
             self.connection.context.client().connection_state() == connection::State::Connected;
         let (refused, cause) = {
             let mut state = self.state();
-            let count = self.draining.receiver_count();
+            let count = self.connection.draining.receiver_count();
             let held = usize::try_from(state.stats.bytes).unwrap_or(usize::MAX);
             let held = held.saturating_add(bytes);
             let held = held.saturating_add((count + 1).saturating_mul(OVERHEAD));
-            if *self.draining.borrow() {
+            if self.connection.is_draining() {
                 (AcceptError::draining(), None)
             } else if !is_connected {
                 // The client would buffer the event.
@@ -130,7 +127,7 @@ impl Publisher {
                 return Ok(Publication {
                     publisher: Arc::clone(self),
                     bytes: bytes as u64,
-                    _draining: self.draining.subscribe(),
+                    _draining: self.connection.draining.subscribe(),
                 });
             }
         };
@@ -209,7 +206,7 @@ impl Publisher {
 
     /// Returns the number of publications in flight.
     pub(super) fn publications(&self) -> usize {
-        self.draining.receiver_count()
+        self.connection.draining.receiver_count()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -222,7 +219,7 @@ impl Publisher {
 struct Publication {
     publisher: Arc<Publisher>,
     bytes: u64,
-    _draining: watch::Receiver<bool>,
+    _draining: watch::Receiver<Option<Instant>>,
 }
 
 impl Publication {
@@ -276,20 +273,15 @@ impl InboxControl for Publisher {
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
-            self.draining.send_replace(true);
-            self.connection.drain();
             Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));
-            let sleep = self.connection.runtime.sleep(within);
-            let idle = Box::pin(self.draining.closed());
-            match select(idle, sleep).await {
-                Either::Left(_) => Drained::new(0),
-                Either::Right(_) => Drained::new(self.draining.receiver_count() as u64),
-            }
+            let is_idle = self.connection.drain(within, async {}).await;
+            let remaining = self.connection.draining.receiver_count();
+            Drained::new(if is_idle { 0 } else { remaining as u64 })
         })
     }
 
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
-        Box::pin(async move { self.draining.closed().await })
+        Box::pin(async move { self.connection.draining.closed().await })
     }
 
     fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {

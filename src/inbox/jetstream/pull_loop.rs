@@ -1,18 +1,18 @@
 //! The loop that pulls a route's events, at most one per free permit.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
-use super::connection::failed;
+use super::connection::{failed, unless_drained};
 use super::message_task::MessageTask;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
-use super::worker_inner::{WorkerInner, unless_drained};
+use super::worker_inner::WorkerInner;
 use crate::error::{BoxError, Error, ErrorKind};
 
 /// How long the server waits for a first event before it answers that it has no event. A drain takes up to this long.
@@ -34,7 +34,7 @@ pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     consumer: PullConsumer,
-    mut draining: watch::Receiver<bool>,
+    mut draining: watch::Receiver<Option<Instant>>,
 ) {
     let (runtime, stalls) = (&worker.connection.runtime, &worker.connection.stalls);
     let name = Some(&route.name);

@@ -4,10 +4,13 @@
 //! delivery. A subject of 4 kB disconnects the publisher. A line break in a header's value makes the client panic. So every byte
 //! outside `[A-Za-z0-9_-]` is encoded.
 
-use std::fmt::Write;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::event::EventType;
 use crate::router::Pattern;
+
+/// The characters that are encoded.
+const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
 /// The maximum size of a subject, in bytes.
 const MAX_SUBJECT: usize = 512;
@@ -64,7 +67,7 @@ impl Subjects {
         let mut subject = self.prefix.clone();
         for segment in name.split('.') {
             subject.push('.');
-            encode(segment, &mut subject);
+            subject.push_str(&encoded(segment));
         }
         subject.push('.');
         subject.push_str(END);
@@ -72,24 +75,13 @@ impl Subjects {
     }
 }
 
-/// Returns a string, encoded as one segment.
+/// Returns a string, encoded as one segment: as in a URL, with `=` in place of `%`. An empty string is encoded as `=`.
 pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    encode(text, &mut encoded);
-    encoded
-}
-
-fn encode(segment: &str, to: &mut String) {
-    if segment.is_empty() {
-        to.push('=');
+    if text.is_empty() {
+        return "=".to_owned();
     }
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
-            to.push(char::from(byte));
-        } else {
-            write!(to, "={byte:02X}").expect("a string takes everything");
-        }
-    }
+    let encoded = utf8_percent_encode(text, UNSAFE).to_string();
+    encoded.replace('%', "=")
 }
 
 /// Returns the string that was encoded as this segment, or `None` if the segment isn't an encoded string.
@@ -97,18 +89,9 @@ pub(super) fn decoded(segment: &str) -> Option<String> {
     if segment == "=" {
         return Some(String::new());
     }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'=' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
+    let encoded = segment.replace('=', "%");
+    let decoded = percent_decode_str(&encoded).decode_utf8();
+    Some(decoded.ok()?.into_owned())
 }
 
 /// Returns whether a string can be the prefix of subjects, or the name of a stream or a group. Such names are never encoded, so

@@ -1,10 +1,7 @@
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::future::{Either, select};
-use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
 use super::connection::Connection;
@@ -28,9 +25,6 @@ pub(super) struct WorkerInner {
     /// How long an event may wait before the worker warns.
     pub(super) max_delay: Duration,
     stats: Mutex<WorkerStats>,
-    /// Whether the worker is being drained. Each pull loop and each running event has a receiver, so without a receiver the worker is
-    /// idle.
-    pub(super) draining: watch::Sender<bool>,
 }
 
 impl WorkerInner {
@@ -73,7 +67,6 @@ impl WorkerInner {
             dead_letters: Arc::new(dead_letters),
             max_delay: events.cached_info().config.max_age / 2,
             stats: Mutex::default(),
-            draining: watch::Sender::new(false),
         };
         Ok((inner, opened))
     }
@@ -91,21 +84,5 @@ impl WorkerInner {
             stalls: self.connection.stalls.list(),
             ..counts
         }
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
-}
-
-/// Runs a future until the worker is drained. Returns `None` if the worker is drained first.
-pub(super) async fn unless_drained<F: Future>(
-    draining: &mut watch::Receiver<bool>,
-    future: F,
-) -> Option<F::Output> {
-    let drained = pin!(draining.wait_for(|draining| *draining));
-    match select(drained, pin!(future)).await {
-        Either::Left(_) => None,
-        Either::Right((output, _)) => Some(output),
     }
 }
