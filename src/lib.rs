@@ -170,7 +170,7 @@ pub use crate::inbox::{
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
 pub use crate::inbox::{
-    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, Stall, StartAt,
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
     StreamSettings, WorkerStats,
 };
 #[cfg(feature = "sqlite")]

@@ -26,7 +26,7 @@ pub(crate) use self::inbox_info::InboxInfo;
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]
 pub use self::jetstream::{
-    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, Stall, StartAt,
+    JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
     StreamSettings, WorkerStats,
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};

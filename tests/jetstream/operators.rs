@@ -14,8 +14,8 @@ use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventRouter, HandlerError, Inbox, JetStreamInbox,
-    JetStreamWorker, RetryPolicy, StreamSettings,
+    AcceptError, Accepted, Event, EventRouter, HandlerError, HealthProblem, HealthProblemKind,
+    Inbox, JetStreamInbox, JetStreamWorker, RetryPolicy, StreamSettings,
 };
 use tokio::sync::Notify;
 
@@ -83,23 +83,18 @@ async fn prepare(context: &Context) {
     drain(&worker.unwrap()).await;
 }
 
+/// Waits for a problem of this route with this cause.
 async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
     until(cause, async || {
-        let stalls = worker.stats().stalls;
-        let of_route = stalls
-            .iter()
-            .filter(|stall| stall.route.as_deref() == route);
-        let mut causes = of_route.map(|stall| &stall.cause);
-        causes.any(|found| found.contains(cause))
+        let health = worker.health();
+        let mut problems = health.problems().iter();
+        problems.any(|problem| problem.route() == route && problem.to_string().contains(cause))
     })
     .await;
 }
 
 async fn recovered(worker: &JetStreamWorker) {
-    until("nothing is stalled", async || {
-        worker.stats().stalls.is_empty()
-    })
-    .await;
+    until("nothing is stalled", async || worker.health().is_ok()).await;
 }
 
 /// Returns the number of events that ran, after a check that none of them ran twice.
@@ -877,7 +872,12 @@ async fn the_permissions_of_the_guide_are_enough() {
     })
     .await;
     drain(&worker).await;
-    assert_eq!(worker.stats().stalls, []);
+    let health = worker.health();
+    let mut kinds = health.problems().iter().map(HealthProblem::kind);
+    assert!(
+        kinds.all(|kind| kind == HealthProblemKind::Draining),
+        "{health}"
+    );
     assert!(!server.log().contains("Violation"), "{}", server.log());
     assert_eq!(log.count("stalled"), 0, "{}", log.text());
 }

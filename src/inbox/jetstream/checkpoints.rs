@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream::consumer::{self, DeliverPolicy};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Info;
+use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 
 use super::StreamSettings;
@@ -14,7 +16,7 @@ use super::stalls::Operation;
 use crate::error::Error;
 
 /// The minimum time between two records. A busy worker writes ten records a second.
-pub(super) const SPACING: Duration = Duration::from_millis(100);
+const SPACING: Duration = Duration::from_millis(100);
 
 /// The maximum size of a stored range, in bytes: two numbers with 20 digits, and four signs.
 const RANGE_BYTES: usize = 44;
@@ -80,9 +82,18 @@ impl Checkpoints {
         self.changed.notify_one();
     }
 
-    /// Waits for the next change.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Stores a record after each change, until the worker is drained and idle.
+    pub(super) async fn run(&self) {
+        let draining = &self.connection.draining;
+        while let Either::Left(_) =
+            select(pin!(self.changed.notified()), pin!(draining.closed())).await
+        {
+            let bytes = self.store().await.unwrap_or_default();
+            // Large records are written less often: a record of 1 MB every ten seconds.
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            let wait = SPACING + Duration::from_micros(bytes.saturating_mul(10));
+            self.connection.runtime.sleep(wait).await;
+        }
     }
 
     /// Records the identity of the stream. If the identity has changed, resets all positions, because none of the new stream's

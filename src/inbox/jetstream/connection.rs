@@ -21,6 +21,9 @@ use crate::runtime::{Runtime, TokioRuntime};
 /// One of the streams: returns its configuration.
 pub(super) type StreamConfig = fn(&StreamSettings) -> Config;
 
+/// A receiver of [`Connection::draining`]. Each pull loop, each running event and each publication in flight has one.
+pub(super) type Running = watch::Receiver<Option<Instant>>;
+
 /// The connection of an inbox or a worker to the server, and the operations that are failing.
 pub(super) struct Connection {
     pub(super) context: Context,
@@ -28,8 +31,7 @@ pub(super) struct Connection {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) stalls: Stalls,
     pub(super) monitor: Monitor,
-    /// When a drain began. Each pull loop, each running event and each publication in flight has a receiver. So if there is no
-    /// receiver, the inbox or the worker is idle.
+    /// When a drain began. If there is no receiver, the inbox or the worker is idle.
     pub(super) draining: watch::Sender<Option<Instant>>,
     /// A reading of the server's clock, and when it was taken.
     clock: Mutex<Option<(SystemTime, Instant)>>,
@@ -136,6 +138,16 @@ impl Connection {
         Error::new(ErrorKind::Inbox, text)
     }
 
+    /// Returns a receiver for a drain to wait for, or `None` if a drain has begun.
+    pub(super) fn begin(&self) -> Option<Running> {
+        if self.is_draining() {
+            return None;
+        }
+        let running = self.draining.subscribe();
+        // If a drain began in the meantime, it may not wait for this receiver.
+        (!self.is_draining()).then_some(running)
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.draining.borrow().is_some()
     }
@@ -194,7 +206,7 @@ impl Connection {
 
 /// Runs a future until a drain begins. Returns `None` if the drain has begun.
 pub(super) async fn unless_drained<F: Future>(
-    draining: &mut watch::Receiver<Option<Instant>>,
+    draining: &mut Running,
     future: F,
 ) -> Option<F::Output> {
     let drained = pin!(draining.wait_for(Option::is_some));

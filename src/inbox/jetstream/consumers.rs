@@ -14,6 +14,7 @@ use super::connection::{Connection, failed};
 use super::differences::Differences;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
+use super::stream::check_events;
 use super::worker_options::WorkerOptions;
 use crate::error::{Error, ErrorKind};
 use crate::telemetry;
@@ -172,8 +173,29 @@ impl Consumers {
         replaced().is_some_and(|floor| begin(&info.config).is_none_or(|begin| begin > floor + 1))
     }
 
+    /// Checks the stream and the consumers, because an operator may have changed them.
+    pub(super) async fn check(&self) {
+        let stream = self.stream().await;
+        let fits = stream.as_ref().map_err(Clone::clone);
+        let fits = fits.and_then(|stream| check_events(stream, &self.connection.settings));
+        let stalls = &self.connection.stalls;
+        stalls.report(None, Operation::CheckStream, &fits);
+        let Ok(stream) = stream else {
+            return;
+        };
+        self.connection.read_clock().await;
+        // Store the record again, because an operator may have deleted it.
+        self.checkpoints.store().await;
+        for route in &self.routes {
+            self.check_route(&stream, route).await;
+            for operation in [Operation::Acknowledge, Operation::Start] {
+                stalls.expire(&route.name, operation);
+            }
+        }
+    }
+
     /// Restores a consumer that is missing or would skip events, and reports another difference from the settings.
-    pub(super) async fn check(&self, stream: &Stream, route: &RouteConsumer) {
+    async fn check_route(&self, stream: &Stream, route: &RouteConsumer) {
         let consumer = self.ensure(stream, route, None).await;
         let result = consumer.and_then(|consumer| {
             let info = consumer.cached_info();
@@ -238,7 +260,7 @@ impl Consumers {
         all.compare("max_bytes", found.max_bytes, 0);
         all.compare("inactive_threshold", inactive, Duration::ZERO);
         all.compare("priority_groups", &found.priority_groups, &Vec::new());
-        let are_harmful = all.describe().is_some();
+        let are_harmful = !all.is_empty();
         let (pending, wanted_pending) = (found.max_ack_pending, wanted.max_ack_pending);
         all.compare("ack_wait", found.ack_wait, wanted.ack_wait);
         all.compare("max_ack_pending", pending, wanted_pending);
@@ -246,13 +268,12 @@ impl Consumers {
         // 0 means as many replicas as the stream has.
         all.compare("num_replicas", found.num_replicas, 0);
         all.compare("rate_limit", found.rate_limit, 0);
-        let result = all.describe().map_or(Ok(()), |text| {
-            let name = &route.consumer;
-            let text = format!(
+        let name = &route.consumer;
+        let result = all.result(|text| {
+            format!(
                 "the consumer {name} differs from the worker's settings: {text}; change the settings, or the consumer with \
                  `nats consumer edit`"
-            );
-            Err(Error::new(ErrorKind::Inbox, text))
+            )
         });
         (result, are_harmful)
     }

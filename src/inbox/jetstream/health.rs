@@ -1,8 +1,12 @@
 //! The problems of an inbox and a worker, for their monitors.
 
+use std::sync::Arc;
+
+use super::connection::unless_drained;
 use super::publisher::Publisher;
 use super::worker_inner::WorkerInner;
 use crate::inbox::{Activity, Findings, HealthSource, InboxControl, Monitor, Monitored};
+use crate::runtime::BoxFuture;
 
 impl HealthSource for Publisher {
     fn find(&self, findings: &mut Findings) {
@@ -17,9 +21,17 @@ impl Monitored for Publisher {
 
     fn activity(&self) -> Activity {
         Activity {
-            in_flight: self.publications() as u64,
+            in_flight: self.publications(),
             ..Activity::of(&self.stats())
         }
+    }
+
+    /// Compares the stream with the settings, because an operator may have changed it. A new request to the inbox must not end the
+    /// comparison, so it has its own task.
+    fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
+        let runtime = Arc::clone(&self.connection.runtime);
+        runtime.spawn(Box::pin(async move { self.check_stream().await }));
+        None
     }
 }
 
@@ -35,13 +47,22 @@ impl Monitored for WorkerInner {
         &self.connection.monitor
     }
 
-    /// A worker pulls events until it is drained, so it is always active.
+    /// A worker pulls events until it is drained, so it is active until then.
     fn activity(&self) -> Activity {
         let counts = self.counts();
         Activity {
             accepted: counts.taken,
             dead: counts.dead,
-            in_flight: 1,
+            in_flight: counts
+                .running
+                .max(u64::from(!self.connection.is_draining())),
         }
+    }
+
+    fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
+        Some(Box::pin(async move {
+            let mut draining = self.connection.draining.subscribe();
+            unless_drained(&mut draining, self.consumers.check()).await;
+        }))
     }
 }

@@ -9,7 +9,7 @@ use futures_util::future::join;
 
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
-use super::{JetStreamWorkerBuilder, WorkerStats, monitor};
+use super::{JetStreamWorkerBuilder, WorkerStats};
 use crate::inbox::{
     DeadLetterStore, DeadLetters, Drain, Drained, Health, HealthLimits, Monitor, Shutdown, evaluate,
 };
@@ -52,8 +52,8 @@ use crate::telemetry;
 ///
 /// # Stalls
 ///
-/// While an operation is failing, the worker retries it. [`WorkerStats::stalls`] contains the route, the start time and the cause.
-/// The worker logs a warning immediately and then every minute, and logs the recovery.
+/// While an operation is failing, the worker retries it. [`health`](JetStreamWorker::health) returns a problem with the route, the
+/// start time and the cause. The worker logs a warning immediately and then every minute, and logs the recovery.
 ///
 /// # Dead letters
 ///
@@ -105,8 +105,10 @@ impl JetStreamWorker {
             let draining = inner.connection.draining.subscribe();
             runtime.spawn(Box::pin(pull(worker, route, consumer, draining)));
         }
-        runtime.spawn(Box::pin(monitor::store_checkpoints(Arc::clone(&inner))));
-        runtime.spawn(Box::pin(monitor::watch(Arc::clone(&inner))));
+        let worker = Arc::clone(&inner);
+        runtime.spawn(Box::pin(
+            async move { worker.consumers.checkpoints.run().await },
+        ));
         Monitor::wake(&inner);
         let (group, stream) = (
             &inner.consumers.options.group,
@@ -116,7 +118,7 @@ impl JetStreamWorker {
         Self { inner }
     }
 
-    /// Returns the current counts and stalls.
+    /// Returns the current counts.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
         self.inner.stats()
@@ -124,7 +126,7 @@ impl JetStreamWorker {
 
     /// Returns what is wrong now with the worker and its routes. See [`Handle::health`](crate::Handle::health).
     ///
-    /// Each [stall](WorkerStats::stalls) is a problem.
+    /// Each stall is a problem.
     pub fn health(&self) -> Health {
         evaluate(&*self.inner)
     }

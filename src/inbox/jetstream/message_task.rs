@@ -2,16 +2,16 @@ use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{HeaderMap, Request};
 use futures_util::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::backoff::Backoff;
 use super::checkpoints::nanos;
-use super::connection::failed;
+use super::connection::{Running, failed};
 use super::consumers::Consumers;
 use super::headers;
 use super::route_consumer::{RouteConsumer, RouteSelection};
@@ -46,7 +46,7 @@ pub(super) struct MessageTask {
     published: SystemTime,
     exit: Exit,
     _permit: Option<OwnedSemaphorePermit>,
-    _draining: watch::Receiver<Option<Instant>>,
+    _running: Running,
 }
 
 /// How the work on an event ended: its exit, or the delay after which the server redelivers the event.
@@ -76,7 +76,7 @@ impl MessageTask {
             published,
             exit: Exit::Returned,
             _permit: Arc::clone(&route.permits).try_acquire_owned().ok(),
-            _draining: worker.connection.draining.subscribe(),
+            _running: worker.connection.draining.subscribe(),
         })
     }
 

@@ -8,8 +8,8 @@
 //! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
 //! 4. `dead_letter_stream`: the worker stores an event whose route failed permanently, with its `headers`.
 //!
-//! `connection` has the requests that these files share. `checkpoints` stores the finished events of a group, `monitor` detects
-//! changes by operators, and `stalls` reports failures.
+//! `connection` has the requests that these files share. `checkpoints` stores the finished events of a group, `stalls` has the
+//! operations that are failing, and `health` reports them.
 
 mod backoff;
 mod checkpoints;
@@ -24,7 +24,6 @@ mod inbox_builder;
 mod jetstream_inbox;
 mod jetstream_worker;
 mod message_task;
-mod monitor;
 mod publisher;
 mod pull_loop;
 mod route_consumer;
@@ -42,4 +41,4 @@ pub use self::jetstream_inbox::JetStreamInbox;
 pub use self::jetstream_worker::JetStreamWorker;
 pub use self::stream_settings::StreamSettings;
 pub use self::worker_builder::{JetStreamWorkerBuilder, StartAt};
-pub use self::worker_stats::{Stall, WorkerStats};
+pub use self::worker_stats::WorkerStats;

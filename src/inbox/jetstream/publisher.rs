@@ -2,9 +2,9 @@
 
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_nats::connection;
+use async_nats::connection::State;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
@@ -12,10 +12,9 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
-use tokio::sync::watch;
 
 use super::StreamSettings;
-use super::connection::Connection;
+use super::connection::{Connection, Running};
 use super::headers;
 use super::stalls::Operation;
 use super::stream::{check_events, open_events};
@@ -29,9 +28,6 @@ use crate::runtime::{BoxFuture, Runtime};
 
 /// The maximum size of a message without its body, in bytes: subject, headers and framing.
 const OVERHEAD: usize = 1024;
-
-/// The time between two comparisons of the stream with the settings, while events arrive.
-const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 type Answer = Result<Accepted, AcceptError>;
 
@@ -47,14 +43,7 @@ pub(super) struct Publisher {
     limits: PublishLimits,
     /// The stream's own limit for the size of a message, in bytes.
     max_message_size: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    stats: Stats,
-    /// When the stream was last compared with the settings.
-    checked: Option<Instant>,
+    stats: Mutex<Stats>,
 }
 
 impl Publisher {
@@ -66,7 +55,7 @@ impl Publisher {
             limits,
             // A stream without a limit has a limit of -1 or 0.
             max_message_size: limit.ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
-            state: Mutex::default(),
+            stats: Mutex::default(),
         })
     }
 
@@ -80,7 +69,7 @@ impl Publisher {
         Monitor::wake(&self);
         let answer = self.submit(event).await;
         if answer.is_err() {
-            self.state().stats.refused += 1;
+            self.counts().refused += 1;
         }
         answer
     }
@@ -101,42 +90,42 @@ impl Publisher {
 
     /// Admits a publication of `bytes` bytes.
     fn admit(self: &Arc<Self>, bytes: usize) -> Result<Publication, AcceptError> {
-        let is_connected =
-            self.connection.context.client().connection_state() == connection::State::Connected;
-        let (refused, cause) = {
-            let mut state = self.state();
-            let count = self.connection.draining.receiver_count();
-            let held = usize::try_from(state.stats.bytes).unwrap_or(usize::MAX);
-            let held = held.saturating_add(bytes);
-            let held = held.saturating_add((count + 1).saturating_mul(OVERHEAD));
-            if self.connection.is_draining() {
-                (AcceptError::draining(), None)
-            } else if !is_connected {
-                // The client would buffer the event.
-                let cause = "the client isn't connected to the server";
-                (AcceptError::unavailable(), Some(cause))
-            } else if bytes > self.max_body_bytes() {
-                (AcceptError::unavailable(), None)
-            } else if count > 0 && held > self.limits.bytes {
-                let cause = "too many events are waiting for their acknowledgement: see `max_bytes_in_flight`";
-                (AcceptError::full(), Some(cause))
-            } else {
-                state.stats.bytes += bytes as u64;
-                drop(state);
-                self.connection.stalls.clear(None, Operation::Admit);
-                return Ok(Publication {
-                    publisher: Arc::clone(self),
-                    bytes: bytes as u64,
-                    _draining: self.connection.draining.subscribe(),
-                });
-            }
-        };
-        if let Some(cause) = cause {
-            self.connection
-                .stalls
-                .raise(None, Operation::Admit, cause.to_owned());
+        let (connection, stalls) = (&self.connection, &self.connection.stalls);
+        let running = connection.begin().ok_or_else(AcceptError::draining)?;
+        if connection.context.client().connection_state() != State::Connected {
+            // The client would buffer the event.
+            let cause = "the client isn't connected to the server".to_owned();
+            stalls.raise(None, Operation::Admit, cause);
+            return Err(AcceptError::unavailable());
         }
-        Err(refused)
+        if bytes > self.max_body_bytes() {
+            return Err(AcceptError::unavailable());
+        }
+        let bytes = bytes as u64;
+        let is_admitted = {
+            let mut counts = self.counts();
+            // The new publication is one of them.
+            let publications = self.publications();
+            let held = counts.bytes.saturating_add(bytes);
+            let held = held.saturating_add(publications.saturating_mul(OVERHEAD as u64));
+            let is_admitted = publications <= 1 || held <= self.limits.bytes as u64;
+            if is_admitted {
+                counts.bytes += bytes;
+            }
+            is_admitted
+        };
+        if !is_admitted {
+            let cause =
+                "too many events are waiting for their acknowledgement: see `max_bytes_in_flight`";
+            stalls.raise(None, Operation::Admit, cause.to_owned());
+            return Err(AcceptError::full());
+        }
+        stalls.clear(None, Operation::Admit);
+        Ok(Publication {
+            publisher: Arc::clone(self),
+            bytes,
+            _running: running,
+        })
     }
 
     async fn send(&self, event: &Event) -> Result<PublishAck, PublishError> {
@@ -185,17 +174,8 @@ impl Publisher {
         Err(refused)
     }
 
-    /// Compares the stream with the settings if a comparison is due. An operator may have changed the stream.
-    async fn check_stream(&self) {
-        let now = self.connection.runtime.now();
-        {
-            let mut state = self.state();
-            let checked = state.checked.get_or_insert(now);
-            if now.saturating_duration_since(*checked) < CHECK_EVERY {
-                return;
-            }
-            *checked = now;
-        }
+    /// Compares the stream with the settings.
+    pub(super) async fn check_stream(&self) {
         // If the stream is missing, the next publication fails and reports the cause.
         if let Ok(stream) = self.connection.events().await {
             let fits = check_events(&stream, &self.connection.settings);
@@ -205,13 +185,13 @@ impl Publisher {
     }
 
     /// Returns the number of publications in flight.
-    pub(super) fn publications(&self) -> usize {
-        self.connection.draining.receiver_count()
+    pub(super) fn publications(&self) -> u64 {
+        self.connection.draining.receiver_count() as u64
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, Stats> {
+        // No user code runs under the lock, so the counts are consistent even if the lock is poisoned.
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,7 +199,7 @@ impl Publisher {
 struct Publication {
     publisher: Arc<Publisher>,
     bytes: u64,
-    _draining: watch::Receiver<Option<Instant>>,
+    _running: Running,
 }
 
 impl Publication {
@@ -229,8 +209,8 @@ impl Publication {
         let error = published.as_ref().map_err(PublishError::kind).err();
         let answer = publisher.judge(published);
         match answer {
-            Ok(Accepted::New) => publisher.state().stats.accepted += 1,
-            Ok(Accepted::Duplicate) => publisher.state().stats.duplicates += 1,
+            Ok(Accepted::New) => publisher.counts().accepted += 1,
+            Ok(Accepted::Duplicate) => publisher.counts().duplicates += 1,
             Err(_) => {}
         }
         // The caller may have stopped waiting.
@@ -239,14 +219,12 @@ impl Publication {
             // The client may hold the body while it is disconnected, so the body counts until the client has sent everything.
             let _ = publisher.connection.context.client().flush().await;
         }
-        drop(self);
-        publisher.check_stream().await;
     }
 }
 
 impl Drop for Publication {
     fn drop(&mut self) {
-        self.publisher.state().stats.bytes -= self.bytes;
+        self.publisher.counts().bytes -= self.bytes;
     }
 }
 
@@ -260,7 +238,7 @@ impl InboxControl for Publisher {
     }
 
     fn stats(&self) -> Stats {
-        let stats = self.state().stats;
+        let stats = *self.counts();
         Stats {
             published: stats.accepted,
             ..stats
@@ -275,8 +253,7 @@ impl InboxControl for Publisher {
         Box::pin(async move {
             Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));
             let is_idle = self.connection.drain(within, async {}).await;
-            let remaining = self.connection.draining.receiver_count();
-            Drained::new(if is_idle { 0 } else { remaining as u64 })
+            Drained::new(if is_idle { 0 } else { self.publications() })
         })
     }
 

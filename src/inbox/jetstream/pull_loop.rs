@@ -1,14 +1,13 @@
 //! The loop that pulls a route's events, at most one per free permit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt;
-use tokio::sync::watch;
 
 use super::backoff::Backoff;
-use super::connection::{failed, unless_drained};
+use super::connection::{Running, failed, unless_drained};
 use super::message_task::MessageTask;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
@@ -34,7 +33,7 @@ pub(super) async fn pull(
     worker: Arc<WorkerInner>,
     route: Arc<RouteConsumer>,
     consumer: PullConsumer,
-    mut draining: watch::Receiver<Option<Instant>>,
+    mut draining: Running,
 ) {
     let (runtime, stalls) = (&worker.connection.runtime, &worker.connection.stalls);
     let name = Some(&route.name);

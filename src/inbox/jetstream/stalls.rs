@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Stall;
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{Findings, HealthProblemKind};
 use crate::runtime::Runtime;
@@ -33,6 +32,16 @@ pub(super) enum Operation {
 }
 
 impl Operation {
+    /// Returns the kind of the problem if the operation fails.
+    fn problem(self) -> HealthProblemKind {
+        match self {
+            Self::Admit | Self::Publish => HealthProblemKind::InboxFailing,
+            Self::CheckStream | Self::StoreCheckpoint => HealthProblemKind::InboxDamaged,
+            Self::Start => HealthProblemKind::EventsDelayed,
+            _ => HealthProblemKind::RouteStalled,
+        }
+    }
+
     fn is_of_inbox(self) -> bool {
         matches!(self, Self::Admit | Self::Publish)
     }
@@ -163,36 +172,18 @@ impl Stalls {
     /// Adds a problem for each operation that is currently failing.
     pub(super) fn find(&self, findings: &mut Findings) {
         let entries = self.entries();
-        for ((route, operation), entry) in entries.iter().filter(|(_, e)| e.ended.is_none()) {
-            let kind = match operation {
-                Operation::Admit | Operation::Publish => HealthProblemKind::InboxFailing,
-                Operation::CheckStream => HealthProblemKind::InboxDamaged,
-                _ => HealthProblemKind::RouteStalled,
-            };
+        let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());
+        for ((route, operation), entry) in active {
             let lasted = findings.since(entry.since);
-            let problem = findings.add(kind, lasted).because(&*entry.cause).logged();
-            problem.advise("check the server, the stream and the permissions of this user");
+            let problem = findings.add(operation.problem(), lasted);
+            problem.because(&*entry.cause).logged();
+            if *operation != Operation::Start {
+                problem.advise("check the server, the stream and the permissions of this user");
+            }
             if let Some(route) = route {
                 problem.route_named(Arc::clone(route));
             }
         }
-    }
-
-    /// Returns the operations that are currently failing.
-    pub(super) fn list(&self) -> Vec<Stall> {
-        // The start is computed backwards from the current time, so a clock step has no effect.
-        let (now, present) = (self.runtime.now(), self.runtime.system_time());
-        let entries = self.entries();
-        let active = entries.iter().filter(|(_, entry)| entry.ended.is_none());
-        let stalls = active.map(|((route, _), entry)| {
-            let lasted = now.saturating_duration_since(entry.since);
-            Stall {
-                route: route.as_deref().map(str::to_owned),
-                since: present.checked_sub(lasted).unwrap_or(present),
-                cause: entry.cause.clone(),
-            }
-        });
-        stalls.collect()
     }
 }
 

@@ -5,7 +5,7 @@ use async_nats::jetstream::stream::{Config, Stream};
 use super::StreamSettings;
 use super::connection::Connection;
 use super::differences::Differences;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Returns the stream of events. If the stream doesn't exist and the settings say so, creates it.
 ///
@@ -33,7 +33,7 @@ pub(super) fn check_events(stream: &Stream, settings: &StreamSettings) -> Result
     all.require(!is_changed, || {
         "it mirrors another stream, has sources or transforms subjects".to_owned()
     });
-    doesnt_fit(found, &all)
+    all.result(|text| doesnt_fit(found, &text))
 }
 
 /// Compares the stream of dead letters with the settings. It may have further subjects.
@@ -44,7 +44,7 @@ pub(super) fn check_dead_letters(stream: &Stream, settings: &StreamSettings) -> 
     all.require(found.subjects.contains(subject), || {
         format!("subjects don't include {subject:?}")
     });
-    doesnt_fit(found, &all)
+    all.result(|text| doesnt_fit(found, &text))
 }
 
 /// Compares the settings that both streams need.
@@ -65,12 +65,6 @@ fn common(found: &Config, wanted: &Config) -> Differences {
     all
 }
 
-fn doesnt_fit(found: &Config, differences: &Differences) -> Result<(), Error> {
-    match differences.describe() {
-        None => Ok(()),
-        Some(text) => {
-            let text = format!("the stream {} doesn't fit: {text}", found.name);
-            Err(Error::new(ErrorKind::Inbox, text))
-        }
-    }
+fn doesnt_fit(found: &Config, text: &str) -> String {
+    format!("the stream {} doesn't fit: {text}", found.name)
 }

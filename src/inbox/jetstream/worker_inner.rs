@@ -78,10 +78,9 @@ impl WorkerInner {
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
-        let counts = self.counts().clone();
+        let counts = *self.counts();
         WorkerStats {
             replayed: self.dead_letters.replayed(),
-            stalls: self.connection.stalls.list(),
             ..counts
         }
     }
