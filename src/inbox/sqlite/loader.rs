@@ -98,7 +98,7 @@ impl Loader {
                             number: id,
                             key,
                             size,
-                            step: Step::DeadLetter(Box::new(letter)),
+                            step: Step::DeadLetter(letter),
                         }),
                     }
                     free.remove(size);

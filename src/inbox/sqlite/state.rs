@@ -13,7 +13,7 @@ use super::store::Totals;
 use super::volume::Volume;
 use super::window::Window;
 use crate::delivery::{
-    Admission, EventOutcome, Fingerprint, Fingerprints, Job, SeenIds, Stats, WorkerPool, WorkerSlot,
+    Admission, EventOutcome, Fingerprint, Fingerprints, SeenIds, Stats, WorkerPool, WorkerSlot,
 };
 use crate::inbox::{AcceptError, AcceptErrorKind, Accepted, Fullness};
 use crate::runtime::{Clock, Runtime};
@@ -232,19 +232,29 @@ impl State {
         }
     }
 
-    /// Counts an event whose result is on disk.
-    pub(super) fn written(&mut self, complete: &Complete) {
+    /// Counts an event whose result is on disk, and schedules its next attempt or the events that wait for it.
+    pub(super) fn written(
+        &mut self,
+        complete: &Complete,
+        schedule: &mut Schedule,
+        dead_letters_block: bool,
+    ) {
         self.window.remove(complete.size);
-        match complete.step {
-            Step::Retry { .. } => self.stats.retried += 1,
-            Step::End(outcome) => self.end(outcome),
-            Step::DeadLetter(_) => self.end(EventOutcome::Dead),
-        }
-    }
-
-    fn end(&mut self, outcome: EventOutcome) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        let (number, mut key) = (complete.number, complete.key.as_ref());
+        let outcome = match &complete.step {
+            Step::Retry { due_at, .. } => {
+                self.stats.retried += 1;
+                return schedule.retry(number, *due_at);
+            }
+            Step::End(outcome) => *outcome,
+            Step::DeadLetter(_) => {
+                key = key.filter(|_| !dead_letters_block);
+                EventOutcome::Dead
+            }
+        };
+        schedule.end(number, key);
         self.stats.end(outcome);
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Counts events that another process added to the store or deleted from it. An event in memory counts once it has

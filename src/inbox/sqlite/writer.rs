@@ -168,19 +168,18 @@ impl Writer {
         let (stored, written) = self.batch_writer.write(&mut self.database, accepts);
         self.database.checkpoint();
         self.report_dead_letters(&written);
-        for complete in &written {
-            self.reschedule(complete);
-        }
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
         let (faults, mut faults_changed) = (self.database.health.faults(), false);
-        let now = self.state.clock.now();
+        let (now, block_key) = (self.state.clock.now(), self.batch_writer.limits.block_key);
         let (draining, ready, forgettable, replies) = self.update(|state, schedule| {
             state.failing = failing;
             faults_changed = state.faults.differ(&faults);
             state.faults = faults;
             state.admissions.unavailable = !available;
-            written.iter().for_each(|complete| state.written(complete));
+            for complete in &written {
+                state.written(complete, schedule, block_key);
+            }
             let accepts = batch.accepts.into_iter();
             let replies = accepts.map(|accept| state.end_accept(accept, stored, schedule));
             let mut replies: Vec<Reply> = replies.collect();
@@ -245,17 +244,6 @@ impl Writer {
             let last = &mut self.loader.schedule.last;
             *last = now.next_id.saturating_sub(1).max(*last);
             self.update(|state, _| state.recount(before, now, loading));
-        }
-    }
-
-    fn reschedule(&mut self, complete: &Complete) {
-        let (schedule, key) = (&mut self.loader.schedule, complete.key.as_ref());
-        match &complete.step {
-            Step::Retry { due_at, .. } => schedule.retry(complete.number, *due_at),
-            Step::DeadLetter(_) if self.batch_writer.limits.block_key => {
-                schedule.end(complete.number, None);
-            }
-            Step::DeadLetter(_) | Step::End(_) => schedule.end(complete.number, key),
         }
     }
 

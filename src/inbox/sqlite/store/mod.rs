@@ -16,7 +16,7 @@ use super::volume::Volume;
 use crate::delivery::OrderKey;
 use crate::runtime::ClockReading;
 
-pub(super) use self::dead_letters::{DeadLetterLimits, Requeued};
+pub(super) use self::dead_letters::DeadLetterLimits;
 pub(super) use self::row::Head;
 pub(super) use self::schema::open;
 

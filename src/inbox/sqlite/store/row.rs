@@ -68,7 +68,7 @@ impl StoredEvent {
         self,
         max_crashes: u32,
         now: SystemTime,
-    ) -> std::result::Result<Job, DeadLetter> {
+    ) -> std::result::Result<Job, Box<DeadLetter>> {
         let (body, received_at) = (self.body.as_slice().into(), time(self.received_at));
         let cause = match Event::received(body, received_at, self.traceparent.clone()) {
             _ if self.crashes >= max_crashes => format!(
@@ -86,7 +86,7 @@ impl StoredEvent {
             }
             Err(undecoded) => format!("this version can't decode it: {}", undecoded.error),
         };
-        Err(DeadLetter::stored(
+        Err(Box::new(DeadLetter::stored(
             (self.id, ""),
             (&String::from_utf8_lossy(&self.body), self.traceparent),
             (received_at, now),
@@ -94,7 +94,7 @@ impl StoredEvent {
             self.attempt.get() - u32::from(self.crashes == 0),
             self.ends,
             Some(Arc::from(cause)),
-        ))
+        )))
     }
 }
 
