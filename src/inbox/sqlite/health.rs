@@ -6,104 +6,69 @@ use crate::telemetry;
 const REPORT_PERIOD: u64 = 60 * 1000;
 
 /// The faults of the database that were reported and haven't passed. Times are by the inbox's clock.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Health {
-    fault: Option<Report>,
-    /// A fault of the data. This fault is permanent.
-    damage: Option<Report>,
-}
-
-struct Report {
-    fault: Fault,
-    error: Error,
-    /// When the fault was last reported.
-    at: u64,
-    /// When the faults began.
-    since: u64,
-}
-
-/// The lasting faults, each with its start by the inbox's clock.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
     /// Why the inbox can't store events.
-    pub(super) failing: Option<(Error, u64)>,
-    /// Why the inbox can't read some events.
-    pub(super) damaged: Option<(Error, u64)>,
+    pub(super) failing: Option<Report>,
+    /// Why the inbox can't read some events. This fault is permanent.
+    pub(super) damaged: Option<Report>,
 }
 
-impl Faults {
-    /// Returns whether the messages differ.
-    pub(super) fn differ(&self, other: &Self) -> bool {
-        let messages = |faults: &Self| {
-            let faults = [&faults.failing, &faults.damaged];
-            faults.map(|fault| fault.as_ref().map(|(error, _)| error.to_string()))
-        };
-        messages(self) != messages(other)
-    }
+#[derive(Clone)]
+pub(super) struct Report {
+    fault: Fault,
+    pub(super) error: Error,
+    /// When the faults began.
+    pub(super) since: u64,
+    reported_at: u64,
 }
 
 impl Health {
     /// Reports a fault immediately, and then every minute while it lasts.
     pub(super) fn report(&mut self, fault: Fault, error: Error, now: u64) {
-        let (reported, log): (_, fn(&_)) = if fault == Fault::CORRUPT {
-            (&mut self.damage, telemetry::inbox_corrupt)
+        let (last, log): (_, fn(&_)) = if fault == Fault::CORRUPT {
+            (&mut self.damaged, telemetry::inbox_corrupt)
         } else {
-            (&mut self.fault, telemetry::inbox_failing)
+            (&mut self.failing, telemetry::inbox_failing)
         };
-        if let Some(last) = reported
-            && last.fault == fault
-            && now.saturating_sub(last.at) < REPORT_PERIOD
-        {
-            return;
+        let mut since = now;
+        if let Some(last) = last {
+            if last.fault == fault && now.saturating_sub(last.reported_at) < REPORT_PERIOD {
+                return;
+            }
+            since = last.since;
         }
         log(&error);
-        let since = reported.as_ref().map_or(now, |report| report.since);
-        *reported = Some(Report {
+        *last = Some(Report {
             fault,
             error,
-            at: now,
             since,
+            reported_at: now,
         });
     }
 
     /// Repeats the reports of lasting faults.
     pub(super) fn repeat(&mut self, now: u64) {
-        let lasting = [&self.fault, &self.damage].map(|report| {
-            let report = report.as_ref()?;
-            Some((report.fault, report.error.clone()))
-        });
-        for (fault, error) in lasting.into_iter().flatten() {
+        let Self { failing, damaged } = self.clone();
+        for Report { fault, error, .. } in failing.into_iter().chain(damaged) {
             self.report(fault, error, now);
         }
     }
 
     /// Returns the temporary fault, if there is one.
     pub(super) fn fault(&self) -> Option<Fault> {
-        self.fault.as_ref().map(|report| report.fault)
+        self.failing.as_ref().map(|report| report.fault)
     }
 
-    /// Reports that the fault has passed.
+    /// Reports that the temporary fault has passed.
     pub(super) fn recovered(&mut self) {
-        if self.fault.take().is_some() {
+        if self.failing.take().is_some() {
             telemetry::inbox_recovered();
         }
     }
 
-    /// Returns the lasting faults.
-    pub(super) fn faults(&self) -> Faults {
-        let fault = |report: &Option<Report>| {
-            let report = report.as_ref()?;
-            Some((report.error.clone(), report.since))
-        };
-        Faults {
-            failing: fault(&self.fault),
-            damaged: fault(&self.damage),
-        }
-    }
-
-    /// Returns why the inbox can't store or read events now.
-    pub(super) fn problem(&self) -> Option<&Error> {
-        let report = self.fault.as_ref().or(self.damage.as_ref());
-        report.map(|report| &report.error)
+    /// Returns whether the faults are the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.fault() == other.fault() && self.damaged.is_some() == other.damaged.is_some()
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::Report;
 use super::shared_inbox::SharedInbox;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::runtime::BoxFuture;
@@ -21,7 +22,7 @@ impl HealthSource for SharedInbox {
             if let Some(since) = state.writer_ended {
                 let problem = findings.add(HealthProblemKind::InboxFailing, lasted(since));
                 problem.because(THREAD_ENDED).solved_by_restart();
-            } else if let Some((error, since)) = &state.faults.failing {
+            } else if let Some(Report { error, since, .. }) = &state.health.failing {
                 let problem = findings.add(HealthProblemKind::InboxFailing, lasted(*since));
                 problem.because(error.to_string()).logged();
             } else if let Some(sent) = state.probe.sent
@@ -30,7 +31,7 @@ impl HealthSource for SharedInbox {
                 let problem = findings.add(HealthProblemKind::InboxFailing, lasted(sent));
                 problem.because(DISK_HANGS);
             }
-            if let Some((error, since)) = &state.faults.damaged {
+            if let Some(Report { error, since, .. }) = &state.health.damaged {
                 let problem = findings.add(HealthProblemKind::InboxDamaged, lasted(*since));
                 problem.because(error.to_string()).logged();
             }

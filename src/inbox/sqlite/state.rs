@@ -6,7 +6,7 @@ use futures_channel::oneshot;
 
 use super::admissions::Admissions;
 use super::command::{Accept, Complete, CopyPending, Reply, Step};
-use super::health::Faults;
+use super::health::Health;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::store::Totals;
@@ -47,7 +47,7 @@ pub(super) struct State {
     /// Whether results can't be written now. If so, no event starts.
     pub(super) failing: bool,
     /// Why the inbox can't store or read events now.
-    pub(super) faults: Faults,
+    pub(super) health: Health,
     /// When the writer's thread ended because of a panic, by the inbox's clock.
     pub(super) writer_ended: Option<u64>,
     pub(super) fullness: Fullness,
@@ -98,7 +98,7 @@ impl SharedState {
                 in_flight: 0,
                 retrying: 0,
                 failing: false,
-                faults: Faults::default(),
+                health: Health::default(),
                 writer_ended: None,
                 fullness: Fullness::default(),
                 probe: Probe::default(),

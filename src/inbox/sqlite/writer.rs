@@ -143,10 +143,10 @@ impl Writer {
         let loaded = !draining && self.load();
         if idle {
             self.prune();
-            let failing = self.database.health.problem().is_some();
+            let failing = self.database.health.fault().is_some();
             self.database.tidy();
             // The next turn updates the inbox's health.
-            self.more |= failing && self.database.health.problem().is_none();
+            self.more |= failing && self.database.health.fault().is_none();
         }
         self.set_timer();
         if ready || loaded {
@@ -170,12 +170,12 @@ impl Writer {
         self.report_dead_letters(&written);
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
-        let (faults, mut faults_changed) = (self.database.health.faults(), false);
+        let (health, mut health_changed) = (self.database.health.clone(), false);
         let (now, block_key) = (self.state.clock.now(), self.batch_writer.limits.block_key);
         let (draining, ready, forgettable, replies) = self.update(|state, schedule| {
             state.failing = failing;
-            faults_changed = state.faults.differ(&faults);
-            state.faults = faults;
+            health_changed = !state.health.is_same(&health);
+            state.health = health;
             state.admissions.unavailable = !available;
             for complete in &written {
                 state.written(complete, schedule, block_key);
@@ -189,7 +189,7 @@ impl Writer {
             let ready = state.window.ready.len();
             (state.admissions.draining, ready, forgettable, replies)
         });
-        if faults_changed && let Some(inbox) = self.inbox.upgrade() {
+        if health_changed && let Some(inbox) = self.inbox.upgrade() {
             Monitor::rouse(&(inbox as Arc<dyn Monitored>));
         }
         self.batch_writer.forgettable = forgettable;
