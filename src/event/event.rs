@@ -137,10 +137,11 @@ impl<T> Event<T> {
         self.envelope.received_at
     }
 
-    /// Returns the `traceparent` of the request that brought the event, as in the W3C Trace Context.
+    /// Returns the W3C `traceparent` of the request that brought the event.
     ///
-    /// The receiver captures the request's header, and ignores an invalid value. Durable inboxes store the value with the
-    /// event, so the event continues its trace after a restart.
+    /// The receiver captures the value from the closure of
+    /// [`capture_traceparent`](crate::WebhookLayer::capture_traceparent), or from the request's header, and ignores an
+    /// invalid value. Durable inboxes store the value with the event, so the event continues its trace after a restart.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.envelope.traceparent.as_ref().map(Traceparent::as_str)

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use super::kit::{Log, Runs, balanced, delivery, inbox, send, set_up, settings, wait_idle, worker};
 use crate::support::nats::{self, Server, until};
+use crate::support::open_telemetry::{adopt, capture, collect};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
     Accepted, ErrorKind, Event, EventRouter, HandlerError, Inbox, JetStreamInbox, JetStreamWorker,
-    Pattern, RetryPolicy, StartAt, StreamSettings,
+    Pattern, RetryPolicy, StartAt, StreamSettings, WebhookLayer,
 };
+use bytes::Bytes;
 use futures_util::StreamExt;
+use http_body_util::Full;
 use tokio::sync::{Notify, Semaphore};
 
 /// Event types that would break a connection if a subject contained them unencoded, and similar types.
@@ -1122,4 +1125,26 @@ async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
         worker.stats().dead == 6
     })
     .await;
+}
+
+/// The receiver and the worker may be in different processes, so only the stored `traceparent` connects them.
+#[tokio::test]
+async fn an_attempt_is_a_child_of_the_span_of_the_request_that_another_process_received() {
+    let (spans, _guard) = collect();
+    let server = Server::start().await;
+    let context = server.context().await;
+    let inbox = inbox(&context).await;
+    let layer = WebhookLayer::new("/", inbox).capture_traceparent(capture);
+    let request: http::Request<Full<Bytes>> = MockRequest::event("a").build();
+    let call = tower::ServiceExt::oneshot(layer.endpoint(), request);
+    let call = tracing::Instrument::instrument(call, tracing::info_span!("request"));
+    assert_eq!(call.await.unwrap().status(), 200);
+    let worker = worker(&context).delivery(delivery().adopt_traceparent(adopt));
+    let router = EventRouter::new().on("a", |_: Event| async {});
+    let worker = worker.start(router).await.unwrap();
+    wait_idle(&worker, 1).await;
+    let (request, attempt) = (spans.one("request"), spans.one("attempt"));
+    let context = request.span_context;
+    assert_eq!(attempt.span_context.trace_id(), context.trace_id());
+    assert_eq!(attempt.parent_span_id, context.span_id());
 }

@@ -10,6 +10,8 @@ mod dead_letters;
 #[cfg(unix)]
 mod files;
 mod hostile_code;
+#[cfg(feature = "tracing")]
+mod open_telemetry;
 mod opening;
 mod ordering_key;
 mod other_connections;
