@@ -66,6 +66,7 @@
 //! | limits | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
 //! | concurrency, timeouts, order, hooks | [`DeliverySettings`] | [`guide::inboxes`] |
 //! | events that survive a crash | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
+//! | events in flight and ended events, replays | [`EventLog`], [`EventRecord`], [`EventFilter`] | [`guide::events`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
 //! | shutdown, containers, proxies, backups | [`Shutdown`], [`Handle`] | [`guide::deployment`] |
@@ -159,13 +160,15 @@ pub mod testing;
 mod waiters;
 
 pub use crate::delivery::{
-    Attempt, DeadLetter, DeliverySettings, EventOutcome, RetryPolicy, RouteResult, Stats,
+    Attempt, AttemptRecord, DeadLetter, DeliverySettings, EventOutcome, EventRecord, EventState,
+    Replay, RetryPolicy, RouteResult, Stats,
 };
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
 pub use crate::inbox::{
-    AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, Handle, Health, HealthLimits,
-    HealthProblem, HealthProblemKind, Inbox, IntoInbox, MemoryInbox, MemoryInboxBuilder, Shutdown,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, EventFilter, EventLog, Handle,
+    Health, HealthLimits, HealthProblem, HealthProblemKind, Inbox, IntoInbox, MemoryInbox,
+    MemoryInboxBuilder, Shutdown,
 };
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]

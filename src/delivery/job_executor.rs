@@ -1,13 +1,13 @@
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::unmatched::{LIMIT, Unmatched};
 use super::{
-    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, RouteFailures,
-    RouteResult, run_attempt,
+    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, Replay,
+    RouteFailures, RouteResult, run_attempt,
 };
 use crate::catch_panic::catch_panic;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
 use crate::router::{EventRouter, Route};
@@ -86,12 +86,18 @@ impl JobExecutor {
     }
 
     /// Finishes an attempt that the runtime dropped. Finished routes keep their outcome, and the event ends.
-    pub(crate) fn fail(&self, job: &mut Job, attempt_state: &Arc<AttemptState>) -> EventOutcome {
+    pub(crate) fn fail(
+        &self,
+        job: &mut Job,
+        attempt_state: &Arc<AttemptState>,
+    ) -> (EventOutcome, Report) {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         let span = self.attempt_span(job);
         let outcome = job.progress.fail(&report);
-        span.in_scope(|| self.notify(job, attempt_state, report, Next::End(outcome)));
-        outcome
+        span.in_scope(|| {
+            self.notify(job, attempt_state, report.clone(), Next::End(outcome));
+        });
+        (outcome, report)
     }
 
     /// Ends an event as dead because the runtime dropped the task that delayed its next attempt.
@@ -120,6 +126,35 @@ impl JobExecutor {
             cause: letter.cause(),
         });
         self.settings.on_dead_letter.notify(letter);
+    }
+
+    /// Returns the runtime's monotonic time, or the standard library's if the runtime panics.
+    pub(crate) fn now(&self) -> Instant {
+        catch_panic(|| self.runtime.now()).unwrap_or_else(|_| Instant::now())
+    }
+
+    /// Checks that the route exists, if a replay names a route.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the router has no route of this name. If layers hide the router from the inbox, no name fails.
+    pub(crate) fn check_replay(&self, routes: &Replay) -> Result<(), Error> {
+        if let (Replay::Only(name), Some(router)) = (routes, self.router())
+            && router.routes().all(|route| route.name() != name)
+        {
+            let text = format!("no route is named {name:?}: `EventRouter::routes` lists the names");
+            return Err(Error::new(ErrorKind::Route, text));
+        }
+        Ok(())
+    }
+
+    /// Returns whether a replay of the event may run a route.
+    pub(crate) fn can_replay(&self, event: &Event, routes: &Replay) -> bool {
+        let (Replay::Only(name), Some(router)) = (routes, self.router()) else {
+            return true;
+        };
+        let matching = router.matching_routes(event.event_type().clone());
+        matching.iter().any(|route| route.name() == name)
     }
 
     /// Returns the runtime's system time, or the standard library's if the runtime panics.

@@ -74,6 +74,12 @@ impl KeyedQueue {
         jobs.remove(index)
     }
 
+    /// Returns all jobs, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
+        let followers = self.followers.values().flatten();
+        self.ready.iter().chain(followers).map(|job| &**job)
+    }
+
     /// Returns the number of ready jobs.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()

@@ -10,15 +10,18 @@
 //! Inboxes share two more types: [`KeyedQueue`] orders jobs, and [`SeenIds`] remembers the ids of accepted events.
 
 mod attempt;
-mod dead_letter;
+mod attempt_record;
 mod erased_service;
 mod event_outcome;
+mod event_record;
+mod event_state;
 mod hooks;
 mod job;
 mod job_executor;
 mod keyed_queue;
 mod order_by;
 mod progress;
+mod replay;
 mod retry_policy;
 mod route_failures;
 mod route_result;
@@ -31,15 +34,18 @@ mod worker;
 mod worker_pool;
 
 pub use self::attempt::Attempt;
-pub use self::dead_letter::DeadLetter;
+pub use self::attempt_record::AttemptRecord;
 pub(crate) use self::erased_service::ErasedService;
 pub use self::event_outcome::EventOutcome;
+pub use self::event_record::{EventRecord, EventRecord as DeadLetter};
+pub use self::event_state::EventState;
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::job::{Job, OrderKey};
 pub(crate) use self::job_executor::JobExecutor;
 pub(crate) use self::keyed_queue::KeyedQueue;
 pub(crate) use self::order_by::OrderBy;
 pub(crate) use self::progress::{Next, Progress};
+pub use self::replay::Replay;
 pub use self::retry_policy::RetryPolicy;
 pub(crate) use self::route_failures::RouteFailures;
 pub use self::route_result::RouteResult;
@@ -47,5 +53,5 @@ pub(crate) use self::run_attempt::run_attempt;
 pub(crate) use self::seen_ids::{Admission, Fingerprint, Fingerprints, SeenIds};
 pub use self::settings::DeliverySettings;
 pub use self::stats::Stats;
-pub(crate) use self::worker::{JobSource, spawn, spawn_workers};
+pub(crate) use self::worker::{AttemptResult, JobSource, spawn, spawn_workers};
 pub(crate) use self::worker_pool::{WorkerPool, WorkerSlot};

@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{EventOutcome, RetryPolicy, RouteResult};
+use super::{EventOutcome, Replay, RetryPolicy, RouteResult};
 use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
 
 /// The progress of an event: the number of its next attempt, and the routes that don't run again.
@@ -22,6 +22,8 @@ struct RouteProgress {
     ends: Vec<RouteResult>,
     /// The names of the routes that failed in the last attempt and will be retried.
     waiting: Vec<Arc<str>>,
+    /// The only route that may run, if a replay names one.
+    only: Option<Arc<str>>,
 }
 
 /// Represents waiting routes whose names weren't stored: the routes that match when the event runs again.
@@ -52,20 +54,41 @@ impl Progress {
         let nothing = ends.is_empty() && waiting.is_empty();
         Self {
             attempt,
-            routes: (!nothing).then(|| Box::new(RouteProgress { ends, waiting })),
+            routes: (!nothing).then(|| {
+                Box::new(RouteProgress {
+                    ends,
+                    waiting,
+                    only: None,
+                })
+            }),
         }
     }
 
     /// Returns the progress of a replayed dead letter. The routes that handled the event don't run again.
     pub(crate) fn replayed(ends: &[RouteResult]) -> Self {
-        let handled = ends.iter().filter(|end| end.reason.is_none());
-        Self::restored(NonZeroU32::MIN, handled.cloned().collect(), false)
+        Self::replay(ends, &Replay::Remaining)
+    }
+
+    /// Returns the progress of a replayed event whose routes ended with these results.
+    pub(crate) fn replay(ends: &[RouteResult], routes: &Replay) -> Self {
+        let stays = |end: &&RouteResult| match routes {
+            Replay::Remaining => end.reason.is_none(),
+            Replay::All => false,
+            Replay::Only(route) => *end.route != **route,
+        };
+        let ends = ends.iter().filter(stays).cloned().collect();
+        let mut progress = Self::restored(NonZeroU32::MIN, ends, false);
+        if let Replay::Only(route) = routes {
+            progress.routes.get_or_insert_default().only = Some(Arc::from(route.as_str()));
+        }
+        progress
     }
 
     /// Returns the state of the next attempt.
     pub(crate) fn attempt_state(&self) -> Arc<AttemptState> {
         let finished = self.ends().iter().map(|end| Arc::clone(&end.route));
-        Arc::new(AttemptState::new(self.attempt, finished.collect()))
+        let only = self.routes.as_ref().and_then(|routes| routes.only.clone());
+        Arc::new(AttemptState::new(self.attempt, finished.collect()).limited_to(only))
     }
 
     /// Adds the report of an attempt at the event with this id, and returns the next step.

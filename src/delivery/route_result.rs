@@ -4,12 +4,12 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::catch_panic::catch_panic;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Report, RouteReport};
 
 /// The maximum length of a reason, in bytes.
 const MAX_REASON: usize = 1024;
 
-/// The result of a route over all attempts at an event: the route handled the event, or failed and isn't retried.
+/// The result of a route in one attempt at an event, or over all attempts: the route handled the event, or failed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RouteResult {
     pub(crate) route: Arc<str>,
@@ -26,7 +26,7 @@ impl RouteResult {
         }
     }
 
-    /// Returns the result of a route that failed and won't be retried.
+    /// Returns the result of a route that failed.
     pub(super) fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
         // User code formats a handler's error, and may panic.
         let reason = catch_panic(|| outcome.to_string());
@@ -39,6 +39,49 @@ impl RouteResult {
         Self {
             route,
             reason: Some(Arc::from(reason)),
+        }
+    }
+
+    /// Returns the result of a route in one attempt.
+    pub(super) fn of(route: &RouteReport) -> Self {
+        match route.outcome() {
+            Outcome::Handled => Self::done(route.name()),
+            outcome => Self::failed(route.name(), outcome),
+        }
+    }
+
+    /// Returns the results of a report in which every route handled the event.
+    pub(crate) fn handled(report: &Report) -> Vec<Self> {
+        let routes = report.routes().iter();
+        routes.map(|route| Self::done(route.name())).collect()
+    }
+
+    /// Returns this result. If `earlier` contains the same result, both share the reason's text.
+    pub(super) fn sharing(&self, earlier: &[Self]) -> Self {
+        let same = earlier.iter().find(|result| *result == self);
+        same.unwrap_or(self).clone()
+    }
+
+    /// Returns this result with only the outcome's name as its reason.
+    pub(super) fn brief(&self) -> Self {
+        let reason = self.reason.as_ref().map(|_| Arc::from(self.outcome()));
+        Self {
+            route: Arc::clone(&self.route),
+            reason,
+        }
+    }
+
+    /// Returns the bytes of the reason.
+    pub(super) fn text(&self) -> usize {
+        self.reason.as_ref().map_or(0, |reason| reason.len())
+    }
+
+    /// Returns the outcome's name, as [`Outcome::as_str`](crate::Outcome::as_str) does: for example `handled` or `timed out`.
+    #[must_use]
+    pub fn outcome(&self) -> &str {
+        match self.reason() {
+            None => Outcome::Handled.as_str(),
+            Some(reason) => reason.split_once(": ").map_or(reason, |(name, _)| name),
         }
     }
 

@@ -1,10 +1,24 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Job, JobExecutor, Next, WorkerSlot};
+use super::{AttemptRecord, Job, JobExecutor, Next, WorkerSlot};
 use crate::catch_panic::{CatchPanic, catch_panic};
-use crate::outcome::AttemptState;
+use crate::outcome::{AttemptState, Report};
+
+/// The report of an attempt that ended, and how long the attempt ran.
+pub(crate) struct AttemptResult {
+    pub(crate) report: Report,
+    pub(crate) duration: Duration,
+}
+
+impl AttemptResult {
+    /// Returns the record of the attempt. Formats handlers' errors, so the caller holds no lock.
+    pub(crate) fn record(&self, number: u32, ended_at: SystemTime) -> AttemptRecord {
+        AttemptRecord::new(number, ended_at, self.duration, &self.report)
+    }
+}
 
 /// The inbox's interface for workers. Workers take jobs from the inbox and return them.
 pub(crate) trait JobSource: Send + Sync + 'static {
@@ -26,11 +40,32 @@ pub(crate) trait JobSource: Send + Sync + 'static {
     /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
     fn batch_len(&self) -> usize;
 
-    /// Takes a job back after an attempt, and performs the next step.
-    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next);
+    /// Takes a job back after an attempt, and performs the next step. Called if the inbox stores no attempts.
+    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
+        drop((job, next));
+    }
 
-    /// Takes back a job whose attempt the runtime dropped.
-    fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>);
+    /// Takes a job back after an attempt with this result, and performs the next step.
+    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
+        drop(attempt);
+        self.attempt_finished(job, next);
+    }
+
+    /// Takes back a job whose attempt the runtime dropped. Called if the inbox stores no attempts.
+    fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>) {
+        drop((job, attempt_state));
+    }
+
+    /// Takes back a job whose attempt the runtime dropped after `duration`.
+    fn attempt_dropped(
+        self: Arc<Self>,
+        job: Box<Job>,
+        attempt_state: &Arc<AttemptState>,
+        duration: Duration,
+    ) {
+        let _ = duration;
+        self.dropped(job, attempt_state);
+    }
 }
 
 /// Spawns workers for the jobs that are ready.
@@ -107,6 +142,7 @@ async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
 struct JobGuard<S: JobSource> {
     source: Arc<S>,
     attempt_state: Arc<AttemptState>,
+    started: Instant,
     /// Taken when the attempt has ended.
     job: Option<Box<Job>>,
 }
@@ -114,8 +150,9 @@ struct JobGuard<S: JobSource> {
 impl<S: JobSource> JobGuard<S> {
     fn new(source: Arc<S>, job: Box<Job>) -> Self {
         Self {
-            source,
             attempt_state: job.progress.attempt_state(),
+            started: source.executor().now(),
+            source,
             job: Some(job),
         }
     }
@@ -129,11 +166,16 @@ impl<S: JobSource> JobGuard<S> {
         let attempt = async {
             let executor = self.source.executor();
             let report = executor.attempt(event, &self.attempt_state).await;
+            let duration = executor.now().saturating_duration_since(self.started);
             let Some(mut job) = self.job.take() else {
                 return;
             };
+            let attempt = AttemptResult {
+                report: report.clone(),
+                duration,
+            };
             let next = executor.finish_attempt(&mut job, &self.attempt_state, report);
-            Arc::clone(&self.source).attempt_finished(job, next);
+            Arc::clone(&self.source).attempt_ended(job, next, attempt);
         };
         span.instrument(attempt).await;
     }
@@ -142,7 +184,9 @@ impl<S: JobSource> JobGuard<S> {
 impl<S: JobSource> Drop for JobGuard<S> {
     fn drop(&mut self) {
         if let Some(job) = self.job.take() {
-            Arc::clone(&self.source).dropped(job, &self.attempt_state);
+            let now = self.source.executor().now();
+            let duration = now.saturating_duration_since(self.started);
+            Arc::clone(&self.source).attempt_dropped(job, &self.attempt_state, duration);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [Getting started](getting_started) | How do I receive the first event? Where does the layer go? |
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
+//! | [Events](events) | Did an event arrive, how did each attempt end, and how do I run one route again? |
 //! | [Dead letters](dead_letters) | How do I list, inspect, replay and delete failed events? |
 //! | [Retries](retries) | How long do 5 attempts last? How do I keep events through an outage of several hours? |
 //! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
@@ -19,6 +20,8 @@ pub mod benchmarks {}
 pub mod dead_letters {}
 #[doc = include_str!("deployment.md")]
 pub mod deployment {}
+#[doc = include_str!("events.md")]
+pub mod events {}
 #[doc = include_str!("getting_started.md")]
 pub mod getting_started {}
 #[doc = include_str!("handlers.md")]

@@ -6,7 +6,7 @@ use futures_util::future::join;
 
 use super::health::{Health, HealthLimits};
 use super::monitor::{Monitor, Monitored, evaluate};
-use super::{DeadLetterStore, DeadLetters, InboxInfo, Shutdown};
+use super::{DeadLetterStore, DeadLetters, EventLog, EventStore, InboxInfo, Shutdown};
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
@@ -66,6 +66,10 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        None
+    }
+
+    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
         None
     }
 
@@ -304,6 +308,28 @@ impl Handle {
         Arc::clone(&self.control)
             .dead_letters()
             .map(DeadLetters::new)
+    }
+
+    /// Returns the events of the inbox, to list, replay or delete them.
+    ///
+    /// Returns `None` if the inbox has no event log. The memory inbox has an event log.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use botisimo_webhooks::{Error, EventFilter, Handle};
+    /// async fn report(handle: &Handle) -> Result<(), Error> {
+    ///     if let Some(events) = handle.events() {
+    ///         for record in events.list(&EventFilter::new(), 10).await? {
+    ///             println!("{record}");
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Option<EventLog> {
+        Arc::clone(&self.control).events().map(EventLog::new)
     }
 
     /// Returns the runtime of the inbox.

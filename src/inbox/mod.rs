@@ -1,6 +1,8 @@
 //! The interface between the receiver and the workers: an inbox stores each event before the sender gets a 200.
 
 mod dead_letters;
+mod event_filter;
+mod event_log;
 mod handle;
 mod health;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
@@ -17,6 +19,9 @@ mod sqlite;
 
 pub(crate) use self::dead_letters::DeadLetterStore;
 pub use self::dead_letters::DeadLetters;
+pub use self::event_filter::EventFilter;
+pub use self::event_log::EventLog;
+pub(crate) use self::event_log::EventStore;
 pub(crate) use self::handle::InboxControl;
 pub use self::handle::{Drained, Handle};
 pub(crate) use self::health::{Findings, Fullness, HealthSource};

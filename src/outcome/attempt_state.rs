@@ -17,7 +17,7 @@ pub(crate) struct AttemptState {
     attempt: NonZeroU32,
     /// The routes that finished in earlier attempts and don't run again.
     finished: Vec<Arc<str>>,
-    /// The only route that may run, if each route has its own consumer.
+    /// The only route that may run, if each route has its own consumer or a replay names the route.
     only: Option<Arc<str>>,
     /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
@@ -64,10 +64,12 @@ impl AttemptState {
 
     /// Returns the state of an attempt at one route.
     pub(crate) fn only(attempt: NonZeroU32, route: Arc<str>) -> Self {
-        Self {
-            only: Some(route),
-            ..Self::new(attempt, Vec::new())
-        }
+        Self::new(attempt, Vec::new()).limited_to(Some(route))
+    }
+
+    /// Sets the only route that may run.
+    pub(crate) fn limited_to(self, only: Option<Arc<str>>) -> Self {
+        Self { only, ..self }
     }
 
     /// Returns the state of a first attempt, for a router that is called without an inbox.

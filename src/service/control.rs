@@ -4,7 +4,8 @@ use std::time::Duration;
 use super::counters::Counters;
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::inbox::{
-    DeadLetterStore, DeadLetters, Drained, Handle, InboxControl, InboxInfo, Monitored,
+    DeadLetterStore, DeadLetters, Drained, EventLog, EventStore, Handle, InboxControl, InboxInfo,
+    Monitored,
 };
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
@@ -48,6 +49,10 @@ impl InboxControl for ReceiverControl {
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
         self.inbox.dead_letters().map(DeadLetters::into_store)
+    }
+
+    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
+        self.inbox.events().map(EventLog::into_store)
     }
 
     fn router(&self) -> Option<EventRouter> {

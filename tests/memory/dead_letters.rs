@@ -1063,7 +1063,7 @@ async fn stats_and_letters_serialize_under_the_names_of_their_fields_and_without
             {"route": "*", "reason": null},
         ])
     );
-    assert!(json["dead_lettered_at"].is_u64(), "{json}");
+    assert!(json["ended_at"].is_u64(), "{json}");
     assert!(!json.to_string().contains("s3cret"), "{json}");
 }
 

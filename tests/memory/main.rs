@@ -12,6 +12,8 @@ mod dead_letters;
 #[cfg(feature = "tokio")]
 mod duplicates;
 #[cfg(feature = "tokio")]
+mod events;
+#[cfg(feature = "tokio")]
 mod hostile_code;
 #[cfg(feature = "tokio")]
 mod inbox;

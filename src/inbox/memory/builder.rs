@@ -82,10 +82,28 @@ impl MemoryInboxBuilder {
         self
     }
 
-    /// Sets the maximum total size of the bodies of all dead letters, in bytes. The default is 16 MiB. Beyond this limit,
-    /// the inbox drops the oldest letters.
+    /// Sets the maximum total size of all dead letters, in bytes of bodies and of the errors of their attempts. The default is
+    /// 16 MiB. Beyond this limit, the inbox drops the oldest letters.
     pub fn max_dead_letter_bytes(mut self, bytes: usize) -> Self {
         self.limits.dead_letter_bytes = bytes;
+        self
+    }
+
+    /// Sets how many handled and unhandled events the inbox keeps in its [event log](crate::EventLog) after they ended. The
+    /// default is 1,000. With 0, the inbox keeps only the events in flight and the dead letters.
+    ///
+    /// Beyond this limit, the inbox drops the events that ended first.
+    pub fn max_handled_events(mut self, events: usize) -> Self {
+        self.limits.handled_events = events;
+        self
+    }
+
+    /// Sets the maximum total size of the handled and unhandled events in the event log, in bytes of bodies and of the errors
+    /// of their attempts. The default is 16 MiB. Beyond this limit, the inbox drops the events that ended first.
+    ///
+    /// The errors of the attempts at events in flight have the same limit. Beyond it, the log has only the outcomes' names.
+    pub fn max_handled_bytes(mut self, bytes: usize) -> Self {
+        self.limits.handled_bytes = bytes;
         self
     }
 

@@ -7,7 +7,9 @@ use futures_util::future::{Either, select};
 use super::inner::MemoryInner;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Attempt, DeadLetter, Stats, spawn_workers};
-use crate::inbox::{DeadLetterStore, Drained, InboxControl, InboxInfo, Monitor, Monitored};
+use crate::inbox::{
+    DeadLetterStore, Drained, EventStore, InboxControl, InboxInfo, Monitor, Monitored,
+};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 
@@ -63,6 +65,10 @@ impl InboxControl for MemoryInner {
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self)
+    }
+
+    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
         Some(self)
     }
 

@@ -48,7 +48,7 @@ impl DeadLetterQueue {
         since: u64,
     ) -> Vec<OrderKey> {
         let mut unblocked = Vec::new();
-        let size = letter.body().len();
+        let size = letter.size();
         if size > self.limits.dead_letter_bytes {
             // A letter above the limit would first displace all others, and then be dropped too.
             self.dropped += 1;
@@ -106,7 +106,7 @@ impl DeadLetterQueue {
     pub(super) fn remove(&mut self, id: u64) -> Option<OrderKey> {
         let entry = self.letters.remove(&id)?;
         self.ids.remove(&entry.pushed);
-        self.bytes -= entry.letter.body().len();
+        self.bytes -= entry.letter.size();
         entry.key
     }
 

@@ -1,8 +1,13 @@
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::inner::MemoryInner;
-use crate::delivery::{DeadLetter, EventOutcome, Job, JobExecutor, JobSource, Next, WorkerSlot};
+use crate::delivery::{
+    AttemptRecord, AttemptResult, DeadLetter, EventOutcome, Job, JobExecutor, JobSource, Next,
+    WorkerSlot,
+};
 use crate::outcome::AttemptState;
+use crate::telemetry::ParentSpan;
 
 impl JobSource for MemoryInner {
     fn executor(&self) -> &JobExecutor {
@@ -29,32 +34,52 @@ impl JobSource for MemoryInner {
         self.queue().batch_len()
     }
 
-    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
+    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
         match next {
-            Next::End(outcome) => self.finish(&job, outcome),
-            Next::Retry(delay) => self.retry(job, delay),
+            Next::End(outcome) => self.finish(job, outcome, attempt),
+            Next::Retry(delay) => {
+                // `Progress` has already counted the next attempt.
+                let number = job.progress.attempts() - 1;
+                let attempt = attempt.record(number, self.executor.time_of_day());
+                self.retry(job, delay, attempt);
+            }
         }
     }
 
-    fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
-        let outcome = self.executor.fail(&mut job, attempt_state);
-        self.finish(&job, outcome);
+    fn attempt_dropped(
+        self: Arc<Self>,
+        mut job: Box<Job>,
+        attempt_state: &Arc<AttemptState>,
+        duration: Duration,
+    ) {
+        let (outcome, report) = self.executor.fail(&mut job, attempt_state);
+        self.finish(job, outcome, AttemptResult { report, duration });
     }
 }
 
 impl MemoryInner {
     /// Ends an event after its attempt. The worker continues with the next event of the key.
-    fn finish(self: &Arc<Self>, job: &Job, outcome: EventOutcome) {
+    fn finish(self: &Arc<Self>, mut job: Box<Job>, outcome: EventOutcome, attempt: AttemptResult) {
+        let now = self.executor.time_of_day();
         if outcome == EventOutcome::Dead {
-            self.push_dead_letter(job);
+            let attempt = attempt.record(job.progress.attempts(), now);
+            self.push_dead_letter(&job, Some(attempt), now);
+            return self.change(|queue| queue.finish_dead(&job));
         }
-        self.change(|queue| queue.finish(job, outcome));
+        // Closing a span runs the user's subscriber, so the span closes before the lock is taken.
+        job.parent_span = ParentSpan::none();
+        self.change(|queue| queue.finish(job, outcome, attempt, now));
     }
 
     /// Stores the dead letter of an event and calls the hooks. The caller counts the event as dead afterwards.
-    pub(super) fn push_dead_letter(self: &Arc<Self>, job: &Job) {
-        let (event, dead_lettered_at) = (job.event.clone(), self.executor.time_of_day());
-        let letter = DeadLetter::new(job.number, event, &job.progress, dead_lettered_at);
+    pub(super) fn push_dead_letter(
+        self: &Arc<Self>,
+        job: &Job,
+        attempt: Option<AttemptRecord>,
+        now: SystemTime,
+    ) {
+        let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, now);
+        let letter = self.queue().add_history(letter, attempt);
         let (copy, key, since) = (letter.clone(), job.key.clone(), self.clock.now());
         self.change_and_spawn(|queue| queue.push_dead_letter(copy, key, since));
         self.executor.dead_lettered(&letter);

@@ -9,6 +9,8 @@ pub(super) struct MemoryLimits {
     pub(super) duplicate_window: Duration,
     pub(super) dead_letters: usize,
     pub(super) dead_letter_bytes: usize,
+    pub(super) handled_events: usize,
+    pub(super) handled_bytes: usize,
 }
 
 impl Default for MemoryLimits {
@@ -20,6 +22,8 @@ impl Default for MemoryLimits {
             duplicate_window: Duration::from_secs(24 * 60 * 60),
             dead_letters: 1_000,
             dead_letter_bytes: 16 << 20,
+            handled_events: 1_000,
+            handled_bytes: 16 << 20,
         }
     }
 }

@@ -7,20 +7,23 @@
 //! - [`job_source`]: a worker takes a job and returns the job after the attempt. [`retry`] holds the job until the next
 //!   attempt.
 //! - [`DeadLetterQueue`](dead_letter_queue::DeadLetterQueue) holds the dead letters, within separate limits.
+//! - [`Log`](log::Log) holds the events that have started, and the handled events that ended last.
 //! - [`Ages`](ages::Ages) knows the age of the oldest event in flight.
-//! - [`control`] and [`dead_letters`] implement the operations of the handle, and [`monitored`] finds problems.
+//! - [`control`] and [`events`] implement the operations of the handle, and [`monitored`] finds problems.
 
 mod accept;
 mod ages;
 mod builder;
 mod control;
 mod dead_letter_queue;
-mod dead_letters;
+mod entry;
+mod events;
 mod inner;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod job_source;
 mod limits;
+mod log;
 mod memory_inbox;
 mod monitored;
 mod queue;

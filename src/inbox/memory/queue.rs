@@ -1,15 +1,19 @@
-use std::time::Duration;
+use std::cmp::Reverse;
+use std::time::{Duration, SystemTime};
 
 use futures_channel::oneshot;
 
 use super::ages::Ages;
 use super::dead_letter_queue::DeadLetterQueue;
+use super::entry::Entry;
 use super::limits::MemoryLimits;
+use super::log::Log;
 use crate::delivery::{
-    Admission, DeadLetter, DeliverySettings, EventOutcome, Fingerprint, Job, KeyedQueue, OrderKey,
-    Progress, SeenIds, Stats, WorkerPool, WorkerSlot,
+    Admission, AttemptRecord, AttemptResult, DeadLetter, DeliverySettings, EventOutcome,
+    EventRecord, Fingerprint, Job, KeyedQueue, OrderKey, Progress, Replay, SeenIds, Stats,
+    WorkerPool, WorkerSlot,
 };
-use crate::inbox::{AcceptError, AcceptErrorKind, Fullness};
+use crate::inbox::{AcceptError, AcceptErrorKind, EventFilter, Fullness};
 use crate::telemetry::ParentSpan;
 use crate::waiters::Waiters;
 
@@ -34,6 +38,7 @@ pub(super) struct Queue {
     /// The number of the newest job.
     admitted: u64,
     pub(super) dead_letters: DeadLetterQueue,
+    pub(super) log: Log,
     /// The counts that aren't derived from other fields.
     stats: Stats,
     /// The tasks that are waiting until nothing is in flight.
@@ -57,6 +62,7 @@ impl Queue {
             unconfirmed: Vec::new(),
             admitted: 0,
             dead_letters: DeadLetterQueue::new(limits, delivery.block_key_on_dead_letter),
+            log: Log::new(limits),
             stats: Stats::default(),
             idle: Waiters::default(),
             drain: Waiters::default(),
@@ -153,6 +159,9 @@ impl Queue {
     /// Returns a worker's next job. If there is no job, the worker ends.
     pub(super) fn next(&mut self) -> Option<Box<Job>> {
         let job = self.jobs.pop();
+        if let Some(job) = &job {
+            self.log.start(job);
+        }
         self.worker_pool.took(job.is_some());
         job
     }
@@ -162,10 +171,23 @@ impl Queue {
         self.worker_pool.batch_len(self.jobs.ready())
     }
 
-    /// Counts an event that ended after an attempt.
-    pub(super) fn finish(&mut self, job: &Job, outcome: EventOutcome) {
+    /// Counts a handled or unhandled event, and keeps it in the log.
+    pub(super) fn finish(
+        &mut self,
+        job: Box<Job>,
+        outcome: EventOutcome,
+        attempt: AttemptResult,
+        ended_at: SystemTime,
+    ) {
         self.worker_pool.done();
-        self.end(job, outcome);
+        self.end(&job, outcome);
+        self.log.finish(job, outcome, attempt, ended_at);
+    }
+
+    /// Counts an event whose dead letter is stored.
+    pub(super) fn finish_dead(&mut self, job: &Job) {
+        self.worker_pool.done();
+        self.end(job, EventOutcome::Dead);
     }
 
     /// Counts an event that ended while it waited for its next attempt.
@@ -184,6 +206,25 @@ impl Queue {
         }
     }
 
+    /// Adds the attempts of an event to its dead letter, unless they don't fit into the dead-letter queue.
+    pub(super) fn add_history(
+        &self,
+        letter: DeadLetter,
+        attempt: Option<AttemptRecord>,
+    ) -> DeadLetter {
+        let mut history = self.log.history(letter.id());
+        if let Some(attempt) = attempt {
+            attempt
+                .sharing(letter.routes())
+                .push_to(&mut history, usize::MAX);
+        }
+        let complete = letter.clone().with_history(history);
+        if complete.size() > self.limits.dead_letter_bytes {
+            return letter;
+        }
+        complete
+    }
+
     /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the dropped letters.
     pub(super) fn push_dead_letter(
         &mut self,
@@ -191,6 +232,7 @@ impl Queue {
         key: Option<OrderKey>,
         since: u64,
     ) {
+        self.log.remove(letter.id());
         for key in self.dead_letters.push(letter, key, since) {
             self.jobs.release(Some(&key));
         }
@@ -198,7 +240,12 @@ impl Queue {
 
     /// Counts a job that is waiting for its next attempt. Returns a receiver that resolves when a drain begins, or `None` if the
     /// inbox is draining.
-    pub(super) fn retry(&mut self) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn retry(
+        &mut self,
+        number: u64,
+        attempt: AttemptRecord,
+    ) -> Option<oneshot::Receiver<()>> {
+        self.log.retry(number, attempt);
         self.worker_pool.done();
         self.retrying += 1;
         self.stats.retried += 1;
@@ -208,18 +255,25 @@ impl Queue {
     /// Returns a job to the queue for its next attempt.
     pub(super) fn requeue(&mut self, job: Box<Job>) {
         self.retrying -= 1;
+        self.log.requeue(job.number);
         self.jobs.push_first(job);
     }
 
-    /// Turns a dead letter into a job. Returns false if there is no letter with this id.
-    pub(super) fn replay(&mut self, id: u64, now: u64) -> Result<bool, AcceptError> {
+    /// Turns an ended event into a job. Returns false if the inbox keeps no ended event with this id.
+    pub(super) fn replay(
+        &mut self,
+        id: u64,
+        routes: &Replay,
+        now: u64,
+    ) -> Result<bool, AcceptError> {
         let Some(letter) = self.dead_letters.get(id) else {
-            return Ok(false);
+            return self.replay_handled(id, routes, now);
         };
         let Ok(event) = letter.event().cloned() else {
             return Ok(false);
         };
-        let progress = Progress::replayed(letter.routes());
+        let progress = Progress::replay(letter.routes(), routes);
+        let history = letter.history().to_vec();
         let is_blocking = self.dead_letters.is_blocking(id);
         if let Err(error) = self.room(event.body().len()) {
             // The events that this letter blocks may fill the inbox. Only replaying the letter frees space.
@@ -230,6 +284,7 @@ impl Queue {
         self.bytes += event.body().len();
         self.stats.replayed += 1;
         self.ages.insert(id, now);
+        self.log.replay(id, event.clone(), history);
         let job = Box::new(Job {
             number: id,
             event,
@@ -246,10 +301,61 @@ impl Queue {
         Ok(true)
     }
 
-    /// Deletes a dead letter. Returns false if there is no letter with this id.
+    /// Turns a handled or unhandled event into a job.
+    fn replay_handled(&mut self, id: u64, routes: &Replay, now: u64) -> Result<bool, AcceptError> {
+        let Some(size) = self.log.body_len(id) else {
+            return Ok(false);
+        };
+        self.room(size)?;
+        let Some(ended) = self.log.take(id) else {
+            return Ok(false);
+        };
+        self.bytes += size;
+        self.stats.replayed += 1;
+        self.ages.insert(id, now);
+        let (results, history) = (ended.results(), ended.history());
+        let mut job = ended.job;
+        self.log.replay(id, job.event.clone(), history);
+        job.progress = Progress::replay(&results, routes);
+        self.jobs.push(job);
+        Ok(true)
+    }
+
+    /// Returns up to `limit` events that match the filter, newest first.
+    pub(super) fn list(&self, filter: &EventFilter, limit: usize) -> Vec<EventRecord> {
+        let entries = self.entries();
+        let mut found: Vec<_> = entries.filter(|entry| entry.matches(filter)).collect();
+        found.sort_unstable_by_key(|entry| Reverse(entry.id()));
+        let records = found.iter().map(Entry::record);
+        let matching = records.filter(|record| filter.matches_routes(record));
+        matching.take(limit).collect()
+    }
+
+    /// Returns the event with this id.
+    pub(super) fn get(&self, id: u64) -> Option<EventRecord> {
+        let entry = self.entries().find(|entry| entry.id() == id);
+        entry.map(|entry| entry.record())
+    }
+
+    /// Returns each event that the inbox keeps once.
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let waiting = self.jobs.iter();
+        let waiting = waiting.filter(|job| !self.log.is_started(job.number));
+        let started = self.log.started();
+        let started = started.map(|(number, started)| Entry::Started(number, started));
+        let ended = self.log.ended().map(Entry::Ended);
+        let dead = self.dead_letters.iter(None).map(Entry::Dead);
+        waiting
+            .map(Entry::Waiting)
+            .chain(started)
+            .chain(ended)
+            .chain(dead)
+    }
+
+    /// Deletes an ended event. Returns false if the inbox keeps no ended event with this id.
     pub(super) fn delete(&mut self, id: u64) -> bool {
         if self.dead_letters.get(id).is_none() {
-            return false;
+            return self.log.take(id).is_some();
         }
         let key = self.dead_letters.remove(id);
         if self.dead_letters.blocks_keys() {

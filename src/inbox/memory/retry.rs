@@ -4,14 +4,13 @@ use std::time::Duration;
 use futures_util::future::select;
 
 use super::inner::MemoryInner;
-use super::queue::Queue;
 use crate::catch_panic::{CatchPanic, catch_panic};
-use crate::delivery::Job;
+use crate::delivery::{AttemptRecord, Job};
 
 impl MemoryInner {
     /// Holds a job in a separate task until its next attempt, so that the job occupies no worker.
-    pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration) {
-        let draining = self.change(Queue::retry);
+    pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration, attempt: AttemptRecord) {
+        let draining = self.change(|queue| queue.retry(job.number, attempt));
         let mut retrying = RetryGuard {
             inner: Arc::clone(self),
             job: Some(job),
@@ -53,7 +52,8 @@ impl Drop for RetryGuard {
             return;
         };
         self.inner.executor.abandon(&mut job);
-        self.inner.push_dead_letter(&job);
+        let now = self.inner.executor.time_of_day();
+        self.inner.push_dead_letter(&job, None, now);
         self.inner
             .change_and_spawn(|queue| queue.finish_retrying(&job));
     }

@@ -2,7 +2,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    BoxFuture, DeadLetters, DeliverySettings, EventRouter, Inbox, RetryPolicy,
+    BoxFuture, DeadLetters, DeliverySettings, EventLog, EventRouter, Inbox, RetryPolicy,
 };
 
 /// Opens the inbox under test.
@@ -30,6 +30,7 @@ pub(super) fn attempts(attempts: u32) -> DeliverySettings {
 pub(crate) struct Opened<I> {
     pub(super) inbox: I,
     pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) events: Option<EventLog>,
     pub(super) wait_idle: WaitIdle,
     /// A directory or a server that must outlive the inbox.
     _kept: Option<Box<dyn Any + Send>>,
@@ -41,10 +42,11 @@ impl<I: Inbox> Opened<I> {
     /// Returns an inbox that knows when it is idle, and that keeps its dead letters.
     pub(crate) fn new(inbox: I) -> Self {
         let handle = inbox.handle();
-        let dead_letters = handle.dead_letters();
+        let (dead_letters, events) = (handle.dead_letters(), handle.events());
         Self {
             inbox,
             dead_letters,
+            events,
             wait_idle: Box::new(move || Box::pin(handle.wait_idle())),
             _kept: None,
         }

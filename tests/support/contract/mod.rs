@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod delivery;
+mod events;
 mod inbox_factory;
 mod runs;
 
@@ -17,6 +18,10 @@ pub(crate) use self::delivery::{
     a_dead_letter_can_be_replayed_and_deleted, a_handler_affects_only_its_own_route,
     a_permanent_failure_is_not_retried, attempts_end_after_the_maximum,
     only_routes_that_failed_run_again,
+};
+pub(crate) use self::events::{
+    a_replay_of_one_route_runs_no_other_route, events_are_listed_newest_first_in_their_states,
+    replays_keep_the_counts_balanced,
 };
 use self::inbox_factory::attempts;
 pub(crate) use self::inbox_factory::{InboxFactory, Opened};
@@ -38,6 +43,9 @@ macro_rules! contract_tests {
             a_permanent_failure_is_not_retried
             a_handler_affects_only_its_own_route
             a_dead_letter_can_be_replayed_and_deleted
+            events_are_listed_newest_first_in_their_states
+            a_replay_of_one_route_runs_no_other_route
+            replays_keep_the_counts_balanced
         }
     };
     ($test:tt $factory:ident: $($law:ident)*) => {
