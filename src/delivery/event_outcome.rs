@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::telemetry::Counted;
+
 /// The outcome of an accepted event, over all attempts. Every accepted event ends with exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -19,6 +21,15 @@ impl EventOutcome {
             Self::Handled => "handled",
             Self::Unhandled => "unhandled",
             Self::Dead => "dead",
+        }
+    }
+
+    /// Returns how the metrics count the event.
+    pub(crate) fn counted(self) -> Counted {
+        match self {
+            Self::Handled => Counted::Handled,
+            Self::Unhandled => Counted::Unhandled,
+            Self::Dead => Counted::Dead,
         }
     }
 }

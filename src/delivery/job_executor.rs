@@ -9,11 +9,11 @@ use super::{
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report};
+use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report, SERVICE};
 use crate::router::{EventRouter, Route};
 use crate::runtime::Runtime;
 use crate::telemetry::{
-    self, AttemptId, AttemptSpan, DeadLetterInfo, FailedAttempt, FailureText, ParentSpan,
+    self, AttemptId, AttemptSpan, DeadLetterInfo, FailedAttempt, FailureText, Metrics, ParentSpan,
 };
 
 /// The maximum number of patterns in a warning.
@@ -24,6 +24,7 @@ pub(crate) struct JobExecutor {
     service: ErasedService,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: DeliverySettings,
+    pub(crate) metrics: Metrics,
     unmatched: Unmatched,
     pub(crate) route_failures: RouteFailures,
 }
@@ -34,10 +35,15 @@ impl JobExecutor {
         runtime: Arc<dyn Runtime>,
         settings: DeliverySettings,
     ) -> Self {
+        let metrics = match service.router() {
+            Some(router) => router.metrics(),
+            None => Metrics::new([Arc::from(SERVICE)].into_iter(), std::iter::empty()),
+        };
         Self {
             service,
             runtime,
             settings,
+            metrics,
             unmatched: Unmatched::default(),
             route_failures: RouteFailures::default(),
         }
@@ -67,6 +73,10 @@ impl JobExecutor {
 
     /// Makes one attempt at an event.
     pub(crate) async fn attempt(&self, event: Event, attempt_state: &Arc<AttemptState>) -> Report {
+        if attempt_state.stopwatch().is_on() && attempt_state.attempt() == 1 {
+            let now = || self.runtime.system_time();
+            self.metrics.first_attempt(event.received_at(), now);
+        }
         let timeout = self.settings.attempt_timeout;
         run_attempt(&self.service, event, attempt_state, &*self.runtime, timeout).await
     }
@@ -178,6 +188,8 @@ impl JobExecutor {
         let (event, report) = (attempt.event(), attempt.report());
         for route in report.routes() {
             let outcome = route.outcome();
+            self.metrics
+                .route(route.route(), outcome.as_str(), route.stopwatch());
             if outcome.is_handled() {
                 telemetry::route_handled(route.route());
             } else {
@@ -193,6 +205,8 @@ impl JobExecutor {
         match attempt.event_outcome() {
             Some(EventOutcome::Handled) => {
                 telemetry::event_handled(self.settings.log_handled_at_info);
+                let now = || self.runtime.system_time();
+                self.metrics.handled(|| event.timestamp(), now);
             }
             Some(EventOutcome::Unhandled) => telemetry::event_unhandled(),
             // A dead letter follows, or another attempt.

@@ -108,6 +108,16 @@ pub enum Accepted {
     Duplicate,
 }
 
+impl Accepted {
+    /// Returns the value of the label `reason` in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::New => "accepted",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
 /// The error of an inbox that refuses an event.
 ///
 /// The receiver answers 503 with `Retry-After`.

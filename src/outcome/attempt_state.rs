@@ -6,6 +6,7 @@ use futures_channel::oneshot;
 
 use super::{Outcome, Report, RouteReport};
 use crate::sync::{Mutex, MutexGuard};
+use crate::telemetry::Stopwatch;
 use crate::waiters::Waiters;
 
 /// The outcomes of one attempt's routes, recorded when each route finishes.
@@ -19,6 +20,8 @@ pub(crate) struct AttemptState {
     finished: Vec<Arc<str>>,
     /// The only route that may run, if each route has its own consumer or a replay names the route.
     only: Option<Arc<str>>,
+    /// Measures how long the attempt runs.
+    stopwatch: Stopwatch,
     /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
 }
@@ -58,6 +61,7 @@ impl AttemptState {
             attempt,
             finished,
             only: None,
+            stopwatch: Stopwatch::start(),
             recorded: Mutex::default(),
         }
     }
@@ -80,6 +84,10 @@ impl AttemptState {
     /// Returns the number of the attempt, from 1.
     pub(crate) fn attempt(&self) -> u32 {
         self.attempt.get()
+    }
+
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        self.stopwatch
     }
 
     fn recorded(&self) -> MutexGuard<'_, Recorded> {
@@ -119,7 +127,8 @@ impl AttemptState {
         recorded.runs += 1;
         recorded.matched |= matched;
         let start = recorded.routes.len();
-        let running = routes.map(RouteReport::running);
+        let stopwatch = self.stopwatch.restart();
+        let running = routes.map(|route| RouteReport::running(route, stopwatch));
         recorded.routes = recorded.routes.iter().cloned().chain(running).collect();
         let end = recorded.routes.len();
         RouterRun { start, end }
@@ -129,7 +138,9 @@ impl AttemptState {
     pub(crate) fn record(&self, run: RouterRun, index: usize, outcome: Outcome) {
         // Reports share the list only after its routes have finished, so `make_mut` clones nothing here.
         let routes = &mut self.recorded().routes;
-        Arc::make_mut(routes)[run.start + index].outcome = Some(outcome);
+        let route = &mut Arc::make_mut(routes)[run.start + index];
+        route.outcome = Some(outcome);
+        route.stopwatch.stop();
     }
 
     /// Returns a receiver that resolves at the attempt's timeout, or `None` if the attempt has already reached it.
@@ -166,10 +177,11 @@ impl AttemptState {
     pub(crate) fn close(&self, end: &AttemptEnd) -> Report {
         let recorded = self.recorded();
         if recorded.runs == 0 {
-            return Report::of_service(match end {
+            let outcome = match end {
                 AttemptEnd::Returned => Outcome::Handled,
                 AttemptEnd::Lost(outcome) => outcome.clone(),
-            });
+            };
+            return Report::of_service(outcome, self.stopwatch);
         }
         // The list is shared, not taken, because a router in another task may still record outcomes.
         let mut routes = Arc::clone(&recorded.routes);

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Outcome;
+use crate::telemetry::Stopwatch;
 
 /// The name of the single route of a service that calls no router.
 pub(crate) const SERVICE: &str = "service";
@@ -25,6 +26,8 @@ pub struct RouteReport {
     pub(super) route: Arc<str>,
     /// Absent while the route runs.
     pub(super) outcome: Option<Outcome>,
+    /// Measures how long the route runs.
+    pub(super) stopwatch: Stopwatch,
 }
 
 impl Report {
@@ -42,10 +45,11 @@ impl Report {
     }
 
     /// Returns the report of a service that called no router.
-    pub(super) fn of_service(outcome: Outcome) -> Self {
+    pub(super) fn of_service(outcome: Outcome, stopwatch: Stopwatch) -> Self {
         let service = RouteReport {
             route: Arc::from(SERVICE),
             outcome: Some(outcome),
+            stopwatch,
         };
         Self {
             routes: Arc::new([service]),
@@ -59,6 +63,7 @@ impl Report {
         let dropped = routes.map(|route| RouteReport {
             route,
             outcome: Some(Outcome::Dropped),
+            stopwatch: Stopwatch::default(),
         });
         Self::of(dropped.collect(), false)
     }
@@ -105,15 +110,20 @@ impl Report {
 
 impl RouteReport {
     /// Returns a route that has started.
-    pub(super) fn running(route: &Arc<str>) -> Self {
+    pub(super) fn running(route: &Arc<str>, stopwatch: Stopwatch) -> Self {
         Self {
             route: Arc::clone(route),
             outcome: None,
+            stopwatch,
         }
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
         Arc::clone(&self.route)
+    }
+
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        self.stopwatch
     }
 
     /// Returns the route's name.

@@ -13,7 +13,7 @@ use super::routes::Routes;
 use crate::error::Error;
 use crate::event::{Event, EventType, Payload};
 use crate::outcome::{IntoOutcome, Report};
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 /// Runs the handlers that are registered for an event's type.
 ///
@@ -286,6 +286,18 @@ impl EventRouter {
     #[must_use]
     pub fn matches(&self, event_type: &EventType) -> bool {
         self.routes.matches(event_type)
+    }
+
+    /// Returns the metrics of an inbox over this router. The labels are the routes' names and the event types that the routes
+    /// match exactly.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let exact = self.routes().filter_map(Route::pattern);
+        let exact = exact.filter(|pattern| !pattern.takes_below());
+        let exact = exact.filter(|pattern| !pattern.is_documented());
+        Metrics::new(
+            self.routes().map(Route::shared_name),
+            exact.map(Pattern::name),
+        )
     }
 
     #[track_caller]

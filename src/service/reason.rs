@@ -80,6 +80,27 @@ impl RejectionReason {
         }
     }
 
+    /// Returns the value of the label `reason` in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::NotPost => "not_post",
+            Self::Unverified => "unverified",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+            Self::Incomplete => "incomplete",
+            Self::Unmatched => "unmatched",
+            Self::Busy => "busy",
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+            Self::Panicked => "panicked",
+            Self::Slow => "slow",
+        }
+    }
+
     /// Returns the answer to a request that is rejected for this reason.
     pub(super) fn reply(self) -> Reply {
         let text = self.as_str();

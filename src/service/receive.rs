@@ -24,7 +24,7 @@ use crate::error::{BoxError, Error};
 use crate::event::{Event, Traceparent};
 use crate::inbox::{Accepted, Handle, Inbox, Monitor};
 use crate::runtime::Runtime;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics, Stopwatch};
 
 /// Everything between a webhook request and the inbox.
 #[derive(Clone)]
@@ -34,6 +34,7 @@ pub(super) struct Receiver<I> {
     counters: Arc<Counters>,
     streaks: Arc<RejectionStreaks>,
     budget: Arc<Budget>,
+    metrics: Metrics,
     pub(super) settings: Settings,
 }
 
@@ -47,6 +48,7 @@ impl<I: Inbox> Receiver<I> {
             counters: Arc::default(),
             streaks,
             budget: Arc::default(),
+            metrics: Metrics::without_router(),
             settings: Settings::new(handle.router()),
             inbox,
         }
@@ -107,6 +109,7 @@ impl<I: Inbox> Receiver<I> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let receiver = Arc::clone(self);
+        let stopwatch = Stopwatch::start();
         let mut deadline = Deadline::after(
             Arc::clone(&receiver.runtime),
             receiver.settings.response_timeout,
@@ -120,23 +123,27 @@ impl<I: Inbox> Receiver<I> {
                 receiver.process(&parts, pin!(body), &mut deadline).await
             });
             match processed.await {
-                Ok(Ok(status)) => Reply::new(status, ""),
-                Ok(Err(rejection)) => receiver.reject(&rejection),
+                Ok(Ok((status, accepted))) => {
+                    receiver.metrics.request(accepted.label(), stopwatch);
+                    Reply::new(status, "")
+                }
+                Ok(Err(rejection)) => receiver.reject(&rejection, stopwatch),
                 Err(_) => {
                     let rejection = Rejection::because(RejectionReason::Panicked);
-                    receiver.reject(&closing(rejection, version))
+                    receiver.reject(&closing(rejection, version), stopwatch)
                 }
             }
         }
     }
 
-    /// Processes a request from its head to the inbox, and returns the status of the answer.
+    /// Processes a request from its head to the inbox, and returns the status of the answer and how the inbox accepted the
+    /// event.
     async fn process<B>(
         &self,
         parts: &Parts,
         body: Pin<&mut B>,
         deadline: &mut Deadline,
-    ) -> Result<StatusCode, Box<Rejection>>
+    ) -> Result<(StatusCode, Accepted), Box<Rejection>>
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -149,8 +156,8 @@ impl<I: Inbox> Receiver<I> {
         let event = Event::received(bytes, self.runtime.system_time(), traceparent)
             .map_err(|undecoded| Rejection::malformed(undecoded, settings.malformed))?;
         let status = self.status_of(&event)?;
-        self.submit(event, deadline).await?;
-        Ok(status)
+        let accepted = self.submit(event, deadline).await?;
+        Ok((status, accepted))
     }
 
     /// Checks the head and reads the body. If a check fails, drains the body.
@@ -273,7 +280,11 @@ impl<I: Inbox> Receiver<I> {
     ///
     /// There is no await before the first poll of `accept`, so the inbox receives the event even if
     /// the client disconnects now.
-    async fn submit(&self, event: Event, deadline: &mut Deadline) -> Result<(), Box<Rejection>> {
+    async fn submit(
+        &self,
+        event: Event,
+        deadline: &mut Deadline,
+    ) -> Result<Accepted, Box<Rejection>> {
         let copy = event.clone();
         let accept = catch_panic(|| self.inbox.accept(event)).map(CatchPanic::new);
         let answer = match accept {
@@ -288,7 +299,7 @@ impl<I: Inbox> Receiver<I> {
                     Accepted::Duplicate => telemetry::event_duplicate(id, event_type),
                 }
                 self.streaks.accepted();
-                return Ok(());
+                return Ok(accepted);
             }
             Some(Ok(Err(error))) => Rejection::refused(&error),
             Some(Err(_)) => Rejection::because(RejectionReason::Panicked),
@@ -298,9 +309,10 @@ impl<I: Inbox> Receiver<I> {
     }
 
     /// Counts and logs a rejection, runs the hooks, and returns the answer.
-    fn reject(&self, rejection: &Rejection) -> Reply {
+    fn reject(&self, rejection: &Rejection, stopwatch: Stopwatch) -> Reply {
         let reason = rejection.reason();
         let should_warn = reason.should_warn(self.counters.count(reason));
+        self.metrics.request(reason.label(), stopwatch);
         let detail = rejection.error().and_then(Error::static_text);
         let status = rejection.status().as_u16();
         telemetry::webhook_rejected(status, reason.as_str(), detail, should_warn);

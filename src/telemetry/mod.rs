@@ -3,8 +3,16 @@
 //! Other modules call these functions with plain values. No value is a secret or a payload, and no function panics. To
 //! report an occurrence elsewhere too, for example in a counter, change only this folder.
 
-// Without `tracing`, `log!` doesn't use its arguments.
-#![cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
+// Without `tracing` or `metrics`, some functions don't use their arguments.
+#![cfg_attr(
+    not(all(feature = "tracing", feature = "metrics")),
+    allow(
+        unused_variables,
+        unused_mut,
+        clippy::needless_pass_by_value,
+        clippy::unused_self
+    )
+)]
 
 #[macro_use]
 mod log;
@@ -14,6 +22,7 @@ mod delivery;
 mod health;
 mod inbox;
 mod jetstream;
+mod metrics;
 mod one_line;
 mod receiver;
 mod router;
@@ -33,6 +42,8 @@ pub(crate) use self::inbox::{
 pub(crate) use self::jetstream::{
     consumer_recreated, fallback_without_events, worker_recovered, worker_stalled, worker_started,
 };
+#[allow(unused_imports)]
+pub(crate) use self::metrics::{Counted, CountedType, Metrics, PendingCounts, Sample, Stopwatch};
 pub(crate) use self::receiver::{
     PathMiss, path_missed, receiver_started, secret_missing, verify_missing, webhook_rejected,
 };

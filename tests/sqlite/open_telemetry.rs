@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use botisimo_webhooks::{Inbox, WebhookLayer};
 use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{Inbox, WebhookLayer};
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::sync::Semaphore;

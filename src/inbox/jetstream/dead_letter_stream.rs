@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::inbox::DeadLetterStore;
 use crate::router::Pattern;
 use crate::runtime::{BoxFuture, to_millis};
+use crate::telemetry::Metrics;
 
 /// Replaces the event type in the subject if the body can't be decoded. No encoded segment equals `=undecoded`.
 const UNDECODED: &str = "=undecoded.$";
@@ -32,6 +33,7 @@ pub(super) struct DeadLetterStream {
     subjects: Subjects,
     group: String,
     replayed: AtomicU64,
+    metrics: Metrics,
 }
 
 /// A stored letter.
@@ -55,6 +57,7 @@ impl DeadLetterStream {
             subjects: Subjects::new(prefix),
             group: group.to_owned(),
             replayed: AtomicU64::new(0),
+            metrics: Metrics::without_router(),
         }
     }
 
@@ -158,6 +161,7 @@ impl DeadLetterStream {
             .store(StreamSettings::events, subject, message)
             .await?;
         self.replayed.fetch_add(1, Ordering::Relaxed);
+        self.metrics.replayed();
         self.delete_letter(letter.id()).await?;
         Ok(())
     }

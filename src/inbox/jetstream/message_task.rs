@@ -207,7 +207,10 @@ impl MessageTask {
             .await;
         let results = job.progress.ends();
         match next {
-            Next::Retry(delay) => Err(delay),
+            Next::Retry(delay) => {
+                self.worker.executor.metrics.retried();
+                Err(delay)
+            }
             Next::End(_) if results.iter().any(|result| result.reason().is_some()) => {
                 self.dead_letter(results, None).await
             }
@@ -318,5 +321,7 @@ impl MessageTask {
 impl Drop for MessageTask {
     fn drop(&mut self) {
         self.worker.counts().leave(self.exit);
+        let metrics = &self.worker.executor.metrics;
+        metrics.delivery(&self.route.name, self.exit.as_str());
     }
 }

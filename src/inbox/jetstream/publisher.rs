@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo, Monitor, Monitored};
 use crate::runtime::{BoxFuture, Runtime};
+use crate::telemetry::{Counted, Metrics};
 
 /// The maximum size of a message without its body, in bytes: subject, headers and framing.
 const OVERHEAD: usize = 1024;
@@ -43,6 +44,7 @@ pub(super) struct Publisher {
     limits: PublishLimits,
     /// The stream's own limit for the size of a message, in bytes.
     max_message_size: usize,
+    metrics: Metrics,
     stats: Mutex<Stats>,
 }
 
@@ -55,6 +57,7 @@ impl Publisher {
             limits,
             // A stream without a limit has a limit of -1 or 0.
             max_message_size: limit.ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+            metrics: Metrics::without_router(),
             stats: Mutex::default(),
         })
     }
@@ -67,9 +70,11 @@ impl Publisher {
 
     pub(super) async fn accept(self: Arc<Self>, event: Event) -> Answer {
         Monitor::wake(&self);
+        let label = self.metrics.label(event.event_type());
         let answer = self.submit(event).await;
         if answer.is_err() {
             self.counts().refused += 1;
+            self.metrics.event(label, Counted::Refused);
         }
         answer
     }
@@ -208,9 +213,17 @@ impl Publication {
         let published = publisher.send(&event).await;
         let error = published.as_ref().map_err(PublishError::kind).err();
         let answer = publisher.judge(published);
+        let label = publisher.metrics.label(event.event_type());
         match answer {
-            Ok(Accepted::New) => publisher.counts().accepted += 1,
-            Ok(Accepted::Duplicate) => publisher.counts().duplicates += 1,
+            Ok(Accepted::New) => {
+                publisher.counts().accepted += 1;
+                publisher.metrics.event(label, Counted::Accepted);
+                publisher.metrics.event(label, Counted::Published);
+            }
+            Ok(Accepted::Duplicate) => {
+                publisher.counts().duplicates += 1;
+                publisher.metrics.event(label, Counted::Duplicate);
+            }
             Err(_) => {}
         }
         // The caller may have stopped waiting.

@@ -59,8 +59,11 @@ impl WorkerInner {
         };
         let opened = consumers.open().await?;
         connection.read_clock().await;
+        let mut executor = JobExecutor::new(service, Arc::clone(&connection.runtime), delivery);
+        // Layers may hide the router from the executor.
+        executor.metrics = router.metrics();
         let inner = Self {
-            executor: JobExecutor::new(service, Arc::clone(&connection.runtime), delivery),
+            executor,
             connection,
             router,
             consumers,

@@ -39,6 +39,18 @@ pub(super) enum Exit {
     Returned,
 }
 
+impl Exit {
+    /// Returns the name of the exit's count.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Retried => "retried",
+            Self::Dead => "dead",
+            Self::Returned => "returned",
+        }
+    }
+}
+
 impl WorkerStats {
     /// Returns the name and the value of each count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {

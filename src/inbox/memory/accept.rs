@@ -4,11 +4,25 @@ use super::inner::MemoryInner;
 use crate::delivery::{Admission, Job, Progress, spawn};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Monitor};
-use crate::telemetry;
+use crate::telemetry::{self, Counted};
 
 impl MemoryInner {
-    /// Puts an event into the queue, or refuses it.
+    /// Accepts or refuses an event, and counts it.
     pub(super) fn accept(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
+        let metrics = &self.executor.metrics;
+        let label = metrics.label(event.event_type());
+        let answer = self.push(event);
+        let counted = match &answer {
+            Ok(Accepted::New) => Counted::Accepted,
+            Ok(Accepted::Duplicate) => Counted::Duplicate,
+            Err(_) => Counted::Refused,
+        };
+        metrics.event(label, counted);
+        answer
+    }
+
+    /// Puts an event into the queue, or refuses it.
+    fn push(self: &Arc<Self>, event: Event) -> Result<Accepted, AcceptError> {
         // User code and the subscriber run before the lock is taken.
         let key = self.executor.settings.order.key(&event);
         let parent_span = self.executor.parent_span(&event);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inner::MemoryInner;
-use crate::delivery::{DeadLetter, EventRecord, Replay};
+use crate::delivery::{DeadLetter, EventRecord, Replay, spawn_workers};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::{AcceptError, DeadLetterStore, EventFilter, EventStore, Monitor};
 use crate::router::Pattern;
@@ -87,7 +87,15 @@ impl MemoryInner {
             }
         }
         let now = self.clock.now();
-        let replayed = self.change_and_spawn(|queue| queue.replay(id, routes, now));
+        let replayed = self.change_and_count(
+            |queue| queue.replay(id, routes, now),
+            |metrics, replayed| {
+                if let Ok(true) = replayed {
+                    metrics.replayed();
+                }
+            },
+        );
+        spawn_workers(self);
         Monitor::wake(self);
         replayed.map_err(refused)
     }

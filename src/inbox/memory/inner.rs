@@ -5,6 +5,7 @@ use crate::delivery::{Fingerprints, JobExecutor, spawn_workers};
 use crate::inbox::Monitor;
 use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
+use crate::telemetry::Metrics;
 
 /// The state that the inbox shares with its workers.
 pub(super) struct MemoryInner {
@@ -23,10 +24,21 @@ impl MemoryInner {
 
     /// Changes the queue. If no job is in flight afterwards, wakes the tasks that are waiting for an idle inbox.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        self.change_and_count(change, |_, _| {})
+    }
+
+    /// Changes the queue as [`change`](Self::change) does, and counts the change. The woken tasks find it counted.
+    pub(super) fn change_and_count<T>(
+        &self,
+        change: impl FnOnce(&mut Queue) -> T,
+        count: impl FnOnce(&Metrics, &T),
+    ) -> T {
         let mut queue = self.queue();
         let changed = change(&mut queue);
         let idle = queue.take_idle_waiters();
         drop(queue);
+        // The recorder is the user's code, so it runs without the lock.
+        count(&self.executor.metrics, &changed);
         if let Some(idle) = idle {
             idle.wake();
         }

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 use super::inner::MemoryInner;
 use crate::delivery::{
     AttemptRecord, AttemptResult, DeadLetter, EventOutcome, Job, JobExecutor, JobSource, Next,
-    WorkerSlot,
+    WorkerSlot, spawn_workers,
 };
 use crate::outcome::AttemptState;
-use crate::telemetry::ParentSpan;
+use crate::telemetry::{Counted, ParentSpan};
 
 impl JobSource for MemoryInner {
     fn executor(&self) -> &JobExecutor {
@@ -64,11 +64,19 @@ impl MemoryInner {
         if outcome == EventOutcome::Dead {
             let attempt = attempt.record(job.progress.attempts(), now);
             self.push_dead_letter(&job, Some(attempt), now);
-            return self.change(|queue| queue.finish_dead(&job));
+            let label = self.executor.metrics.label(job.event.event_type());
+            return self.change_and_count(
+                |queue| queue.finish_dead(&job),
+                |metrics, ()| metrics.event(label, Counted::Dead),
+            );
         }
         // Closing a span runs the user's subscriber, so the span closes before the lock is taken.
         job.parent_span = ParentSpan::none();
-        self.change(|queue| queue.finish(job, outcome, attempt, now));
+        let label = self.executor.metrics.label(job.event.event_type());
+        self.change_and_count(
+            |queue| queue.finish(job, outcome, attempt, now),
+            |metrics, ()| metrics.event(label, outcome.counted()),
+        );
     }
 
     /// Stores the dead letter of an event and calls the hooks. The caller counts the event as dead afterwards.
@@ -81,7 +89,11 @@ impl MemoryInner {
         let letter = DeadLetter::new(job.number, job.event.clone(), &job.progress, now);
         let letter = self.queue().add_history(letter, attempt);
         let (copy, key, since) = (letter.clone(), job.key.clone(), self.clock.now());
-        self.change_and_spawn(|queue| queue.push_dead_letter(copy, key, since));
+        self.change_and_count(
+            |queue| queue.push_dead_letter(copy, key, since),
+            |metrics, dropped| metrics.dead_letters_dropped(*dropped),
+        );
+        spawn_workers(self);
         self.executor.dead_lettered(&letter);
     }
 }

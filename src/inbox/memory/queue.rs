@@ -225,17 +225,20 @@ impl Queue {
         complete
     }
 
-    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the dropped letters.
+    /// Stores the dead letter of an event that isn't counted yet, and releases the keys of the dropped letters. Returns the number
+    /// of dropped letters.
     pub(super) fn push_dead_letter(
         &mut self,
         letter: DeadLetter,
         key: Option<OrderKey>,
         since: u64,
-    ) {
+    ) -> u64 {
+        let dropped = self.dead_letters.dropped();
         self.log.remove(letter.id());
         for key in self.dead_letters.push(letter, key, since) {
             self.jobs.release(Some(&key));
         }
+        self.dead_letters.dropped() - dropped
     }
 
     /// Counts a job that is waiting for its next attempt. Returns a receiver that resolves when a drain begins, or `None` if the

@@ -5,12 +5,16 @@ use futures_util::future::select;
 
 use super::inner::MemoryInner;
 use crate::catch_panic::{CatchPanic, catch_panic};
-use crate::delivery::{AttemptRecord, Job};
+use crate::delivery::{AttemptRecord, Job, spawn_workers};
+use crate::telemetry::Counted;
 
 impl MemoryInner {
     /// Holds a job in a separate task until its next attempt, so that the job occupies no worker.
     pub(super) fn retry(self: &Arc<Self>, job: Box<Job>, delay: Duration, attempt: AttemptRecord) {
-        let draining = self.change(|queue| queue.retry(job.number, attempt));
+        let draining = self.change_and_count(
+            |queue| queue.retry(job.number, attempt),
+            |metrics, _| metrics.retried(),
+        );
         let mut retrying = RetryGuard {
             inner: Arc::clone(self),
             job: Some(job),
@@ -54,7 +58,10 @@ impl Drop for RetryGuard {
         self.inner.executor.abandon(&mut job);
         let now = self.inner.executor.time_of_day();
         self.inner.push_dead_letter(&job, None, now);
-        self.inner
-            .change_and_spawn(|queue| queue.finish_retrying(&job));
+        self.inner.change_and_count(
+            |queue| queue.finish_retrying(&job),
+            |metrics, ()| metrics.event(metrics.label(job.event.event_type()), Counted::Dead),
+        );
+        spawn_workers(&self.inner);
     }
 }

@@ -155,7 +155,7 @@ fn write_results(
         let (number, size) = (complete.number, complete.size);
         match &complete.step {
             Step::Retry { progress, due_at } => store.reschedule(number, progress, *due_at)?,
-            Step::End(_) => ended.push((number, size)),
+            Step::End(..) => ended.push((number, size)),
             Step::DeadLetter(letter) => {
                 store.dead_letter(letter, size, complete.key.as_ref(), limits)?;
             }

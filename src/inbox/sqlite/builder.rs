@@ -182,14 +182,14 @@ impl SqliteInboxBuilder {
         let mut settings = self.settings;
         settings.path = std::path::absolute(&settings.path)
             .map_err(|error| error::caused(&settings.path, "the path can't be resolved", error))?;
-        let concurrency = self.delivery.inbox_concurrency();
-        let state = SharedState::new(&settings, concurrency, Arc::clone(&runtime));
+        let executor = JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery);
+        let state = SharedState::new(&settings, &executor);
         let inbox = Arc::new(SharedInbox {
             path: settings.path.clone(),
             commands,
             state: Arc::new(state),
-            monitor: Monitor::new(Arc::clone(&runtime)),
-            executor: JobExecutor::new(ErasedService::new(service)?, runtime, self.delivery),
+            monitor: Monitor::new(Arc::clone(&executor.runtime)),
+            executor,
         });
         let (opened, opening) = oneshot::channel();
         let weak = Arc::downgrade(&inbox);

@@ -5,6 +5,7 @@ use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, EventOutcome, Fingerprint, Job, Next, OrderKey, Progress};
 use crate::inbox::{AcceptError, Accepted};
 use crate::runtime::{Clock, millis};
+use crate::telemetry::CountedType;
 
 /// A command to the writer.
 pub(super) enum Command {
@@ -29,6 +30,7 @@ pub(super) struct Accept {
 /// A copy of an event whose commit is pending. The copy waits for that commit.
 pub(super) struct CopyPending {
     pub(super) id: Fingerprint,
+    pub(super) counted_type: CountedType,
     pub(super) answer: Answer,
 }
 
@@ -70,7 +72,7 @@ pub(super) enum Step {
         due_at: u64,
     },
     /// Every route has handled the event, or none matches.
-    End(EventOutcome),
+    End(EventOutcome, CountedType),
     DeadLetter(Box<DeadLetter>),
 }
 
@@ -88,7 +90,7 @@ impl Complete {
                 let letter = DeadLetter::new(number, job.event, &job.progress, at);
                 Step::DeadLetter(Box::new(letter))
             }
-            Next::End(outcome) => Step::End(outcome),
+            Next::End(outcome) => Step::End(outcome, CountedType::of(job.event.event_type())),
         };
         Self {
             number,

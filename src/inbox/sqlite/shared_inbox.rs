@@ -24,7 +24,7 @@ use crate::inbox::{
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::telemetry;
+use crate::telemetry::{self, Counted, CountedType};
 
 /// How long an event waits after the runtime dropped its attempt.
 pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
@@ -76,19 +76,33 @@ impl SharedInbox {
         let key = self.executor.settings.order.key(&event);
         let (parent_span, now) = (self.executor.parent_span(&event), self.state.clock.now());
         let mut forgot = false;
+        let metrics = &self.executor.metrics;
+        let label = metrics.label(event.event_type());
         let mut state = self.state.lock();
-        let command = match state.admit(id, event.body().len() as u64, now)? {
-            Admission::Duplicate if state.admissions.is_pending(id) => {
-                Command::CopyPending(CopyPending { id, answer })
+        let command = match state.admit(id, event.body().len() as u64, now) {
+            Err(refused) => {
+                drop(state);
+                metrics.event(label, Counted::Refused);
+                return Err(refused);
             }
-            Admission::Duplicate => {
+            Ok(Admission::Duplicate) if state.admissions.is_pending(id) => {
+                let counted_type = CountedType::of(event.event_type());
+                Command::CopyPending(CopyPending {
+                    id,
+                    counted_type,
+                    answer,
+                })
+            }
+            Ok(Admission::Duplicate) => {
                 state.stats.duplicates += 1;
+                drop(state);
+                metrics.event(label, Counted::Duplicate);
                 return Ok(Some(Accepted::Duplicate));
             }
-            Admission::New {
+            Ok(Admission::New {
                 number,
                 forgot_early,
-            } => {
+            }) => {
                 forgot = forgot_early;
                 let job = Box::new(Job {
                     number,

@@ -13,10 +13,12 @@ use super::store::Totals;
 use super::volume::Volume;
 use super::window::Window;
 use crate::delivery::{
-    Admission, EventOutcome, Fingerprint, Fingerprints, SeenIds, Stats, WorkerPool, WorkerSlot,
+    Admission, EventOutcome, Fingerprint, Fingerprints, JobExecutor, SeenIds, Stats, WorkerPool,
+    WorkerSlot,
 };
 use crate::inbox::{AcceptError, AcceptErrorKind, Accepted, Fullness};
-use crate::runtime::{Clock, Runtime};
+use crate::runtime::Clock;
+use crate::telemetry::{Counted, Metrics, PendingCounts};
 use crate::waiters::Waiters;
 
 /// The state that the inbox, its workers and its writer share, under one lock.
@@ -30,6 +32,7 @@ pub(super) struct SharedState {
     pub(super) batch_len: AtomicUsize,
     pub(super) clock: Arc<Clock>,
     pub(super) fingerprints: Fingerprints,
+    pub(super) metrics: Metrics,
 }
 
 /// The counts of all events, and the events in memory.
@@ -88,8 +91,9 @@ impl Probe {
 
 impl SharedState {
     /// Returns the state of an inbox that isn't open yet.
-    pub(super) fn new(settings: &Settings, concurrency: usize, runtime: Arc<dyn Runtime>) -> Self {
+    pub(super) fn new(settings: &Settings, executor: &JobExecutor) -> Self {
         let ids = SeenIds::new(0, Duration::ZERO);
+        let concurrency = executor.settings.inbox_concurrency();
         Self {
             state: Mutex::new(State {
                 admissions: Admissions::new(settings.max_events, ids),
@@ -107,8 +111,9 @@ impl SharedState {
             }),
             finished: AtomicUsize::new(0),
             batch_len: AtomicUsize::new(1),
-            clock: Arc::new(Clock::new(runtime)),
+            clock: Arc::new(Clock::new(Arc::clone(&executor.runtime))),
             fingerprints: Fingerprints::default(),
+            metrics: executor.metrics.clone(),
         }
     }
 
@@ -123,11 +128,23 @@ impl SharedState {
 
     /// Changes the state, and wakes the tasks that wait for the result.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        self.update_and_count(|state, _| change(state))
+    }
+
+    /// Changes the state as [`update`](Self::update) does, and records the counts of the change. The woken tasks find them
+    /// recorded.
+    pub(super) fn update_and_count<'a, T>(
+        &'a self,
+        change: impl FnOnce(&mut State, &mut PendingCounts<'a>) -> T,
+    ) -> T {
+        let mut counts = PendingCounts::new(&self.metrics);
         let mut state = self.lock();
-        let changed = change(&mut state);
+        let changed = change(&mut state, &mut counts);
         let idle = (state.in_flight == 0).then(|| state.idle.take());
         let at_rest = (state.window.running() == 0).then(|| state.at_rest.take());
         drop(state);
+        // The recorder is the user's code, so it runs without the lock.
+        counts.record();
         idle.into_iter().chain(at_rest).for_each(Waiters::wake);
         changed
     }
@@ -135,13 +152,20 @@ impl SharedState {
 
 impl State {
     /// Counts the events that earlier processes left.
-    pub(super) fn recover(&mut self, events: u64) {
+    pub(super) fn recover(&mut self, events: u64, counts: &mut PendingCounts<'_>) {
         self.stats.recovered += events;
+        counts.recovered(events);
         self.in_flight += events;
     }
 
     /// Sets the counts that the writer knows: the store's totals, and the number of events whose attempt isn't due.
-    pub(super) fn set_totals(&mut self, totals: Totals, retrying: u64) {
+    pub(super) fn set_totals(
+        &mut self,
+        totals: Totals,
+        retrying: u64,
+        counts: &mut PendingCounts<'_>,
+    ) {
+        counts.dead_letters_dropped(totals.dropped - self.stats.dead_letters_dropped);
         self.retrying = retrying;
         self.stats.bytes = totals.events.bytes;
         self.stats.dead_letters = totals.dead_letters.events;
@@ -185,13 +209,16 @@ impl State {
         accept: Accept,
         committed: bool,
         schedule: &mut Schedule,
+        counts: &mut PendingCounts<'_>,
     ) -> Reply {
         let Accept { job, id, answer } = accept;
+        let label = counts.metrics.label(job.event.event_type());
         let number = job.number;
         self.admissions
             .end(number, id, job.size() as u64, committed);
         if !committed {
             self.stats.refused += 1;
+            counts.event(label, Counted::Refused);
             return Reply {
                 answer,
                 result: Err(AcceptError::unavailable()),
@@ -200,6 +227,7 @@ impl State {
             };
         }
         self.stats.accepted += 1;
+        counts.event(label, Counted::Accepted);
         self.in_flight += 1;
         let has_space = self.window.free().is_free() && !self.admissions.draining;
         let runs = schedule.stored(number, job.key.clone(), has_space);
@@ -216,12 +244,20 @@ impl State {
     }
 
     /// Answers a copy of an event whose commit has ended.
-    pub(super) fn end_copy(&mut self, copy: CopyPending, now: u64) -> Reply {
+    pub(super) fn end_copy(
+        &mut self,
+        copy: CopyPending,
+        now: u64,
+        counts: &mut PendingCounts<'_>,
+    ) -> Reply {
+        let label = counts.metrics.counted_label(&copy.counted_type);
         let result = if self.admissions.has_stored(copy.id, now) {
             self.stats.duplicates += 1;
+            counts.event(label, Counted::Duplicate);
             Ok(Accepted::Duplicate)
         } else {
             self.stats.refused += 1;
+            counts.event(label, Counted::Refused);
             Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
         };
         Reply {
@@ -238,20 +274,29 @@ impl State {
         complete: &Complete,
         schedule: &mut Schedule,
         dead_letters_block: bool,
+        counts: &mut PendingCounts<'_>,
     ) {
         self.window.remove(complete.size);
         let (number, mut key) = (complete.number, complete.key.as_ref());
-        let outcome = match &complete.step {
+        let (outcome, label) = match &complete.step {
             Step::Retry { due_at, .. } => {
                 self.stats.retried += 1;
+                counts.retried();
                 return schedule.retry(number, *due_at);
             }
-            Step::End(outcome) => *outcome,
-            Step::DeadLetter(_) => {
+            Step::End(outcome, counted_type) => {
+                (*outcome, counts.metrics.counted_label(counted_type))
+            }
+            Step::DeadLetter(letter) => {
                 key = key.filter(|_| !dead_letters_block);
-                EventOutcome::Dead
+                let label = match letter.event() {
+                    Ok(event) => counts.metrics.label(event.event_type()),
+                    Err(_) => Metrics::unknown(),
+                };
+                (EventOutcome::Dead, label)
             }
         };
+        counts.event(label, outcome.counted());
         schedule.end(number, key);
         self.stats.end(outcome);
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -259,15 +304,22 @@ impl State {
 
     /// Counts events that another process added to the store or deleted from it. An event in memory counts once it has
     /// ended. `loading` events will be in memory next.
-    pub(super) fn recount(&mut self, before: Totals, now: Totals, loading: usize) {
+    pub(super) fn recount(
+        &mut self,
+        before: Totals,
+        now: Totals,
+        loading: usize,
+        counts: &mut PendingCounts<'_>,
+    ) {
         let (before, next_id, now) = (before.events.events, now.next_id, now.events.events);
-        self.recover(now.saturating_sub(before));
+        self.recover(now.saturating_sub(before), counts);
         let on_disk = self
             .in_flight
             .saturating_sub((self.window.len() + loading) as u64);
         let deleted = before.saturating_sub(now).min(on_disk);
         self.in_flight -= deleted;
         self.stats.dead += deleted;
+        counts.events(Metrics::unknown(), Counted::Dead, deleted);
         self.admissions.skip_to(next_id);
     }
 

@@ -22,6 +22,7 @@ use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
 use crate::error::Error;
 use crate::inbox::{AcceptError, Monitor, Monitored};
 use crate::runtime::millis;
+use crate::telemetry::PendingCounts;
 
 /// The maximum number of commands per turn.
 const MAX_COMMANDS: usize = 16_384;
@@ -90,7 +91,7 @@ impl Writer {
             more: false,
             unloaded: false,
         };
-        writer.update(|state, _| state.recover(totals.events.events));
+        writer.update(|state, _, counts| state.recover(totals.events.events, counts));
         // Loads events before the ids, so that events don't wait while a large store is read.
         if writer.load() {
             writer.spawn_workers();
@@ -138,7 +139,7 @@ impl Writer {
             let _ = catch_panic(|| query(self));
         }
         if self.loader.schedule.wake_due(self.state.clock.now()) {
-            self.update(|_, _| ());
+            self.update(|_, _, _| ());
         }
         let loaded = !draining && self.load();
         if idle {
@@ -166,25 +167,28 @@ impl Writer {
         let accepts = if storable { &batch.accepts[..] } else { &[] };
         self.batch_writer.unwritten.extend(batch.completes);
         let (stored, written) = self.batch_writer.write(&mut self.database, accepts);
+        if stored && !accepts.is_empty() {
+            self.state.metrics.batch("sqlite", accepts.len());
+        }
         self.database.checkpoint();
         self.report_dead_letters(&written);
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
         let (health, mut health_changed) = (self.database.health.clone(), false);
         let (now, block_key) = (self.state.clock.now(), self.batch_writer.limits.block_key);
-        let (draining, ready, forgettable, replies) = self.update(|state, schedule| {
+        let (draining, ready, forgettable, replies) = self.update(|state, schedule, counts| {
             state.failing = failing;
             health_changed = !state.health.is_same(&health);
             state.health = health;
             state.admissions.unavailable = !available;
             for complete in &written {
-                state.written(complete, schedule, block_key);
+                state.written(complete, schedule, block_key, counts);
             }
             let accepts = batch.accepts.into_iter();
-            let replies = accepts.map(|accept| state.end_accept(accept, stored, schedule));
+            let replies = accepts.map(|accept| state.end_accept(accept, stored, schedule, counts));
             let mut replies: Vec<Reply> = replies.collect();
             let copies = batch.copies.into_iter();
-            replies.extend(copies.map(|copy| state.end_copy(copy, now)));
+            replies.extend(copies.map(|copy| state.end_copy(copy, now, counts)));
             let forgettable = state.admissions.expire(now);
             let ready = state.window.ready.len();
             (state.admissions.draining, ready, forgettable, replies)
@@ -200,15 +204,18 @@ impl Writer {
     }
 
     /// Updates the shared state, and the schedule of the keys that dead letters no longer block.
-    fn update<T>(&mut self, change: impl FnOnce(&mut State, &mut Schedule) -> T) -> T {
+    fn update<T>(
+        &mut self,
+        change: impl FnOnce(&mut State, &mut Schedule, &mut PendingCounts<'_>) -> T,
+    ) -> T {
         let schedule = &mut self.loader.schedule;
         for key in self.database.store.take_unblocked() {
             schedule.release(Some(&key));
         }
         let totals = self.database.store.totals();
-        self.state.update(|state| {
-            let changed = change(state, schedule);
-            state.set_totals(totals, schedule.retrying());
+        self.state.update_and_count(|state, counts| {
+            let changed = change(state, schedule, counts);
+            state.set_totals(totals, schedule.retrying(), counts);
             changed
         })
     }
@@ -233,7 +240,7 @@ impl Writer {
             return false;
         }
         let next_id = self.database.store.totals().next_id;
-        self.update(|state, _| state.admissions.restore(next_id, ids));
+        self.update(|state, _, _| state.admissions.restore(next_id, ids));
         true
     }
 
@@ -243,7 +250,7 @@ impl Writer {
             let now = self.database.store.totals();
             let last = &mut self.loader.schedule.last;
             *last = now.next_id.saturating_sub(1).max(*last);
-            self.update(|state, _| state.recount(before, now, loading));
+            self.update(|state, _, counts| state.recount(before, now, loading, counts));
         }
     }
 
@@ -252,7 +259,7 @@ impl Writer {
     fn report_dead_letters(&mut self, written: &[Complete]) {
         let letters = written.iter().filter_map(|complete| match &complete.step {
             Step::DeadLetter(letter) => Some(letter),
-            Step::Retry { .. } | Step::End(_) => None,
+            Step::Retry { .. } | Step::End(..) => None,
         });
         let mut letters = letters.peekable();
         if letters.peek().is_some()
@@ -284,7 +291,7 @@ impl Writer {
         self.more |= loaded.more || !ended.is_empty();
         // Recounts before the inbox can become idle.
         self.recount(jobs.len() + ended.len());
-        self.update(|state, _| {
+        self.update(|state, _, _| {
             let sizes = ended.iter().map(|complete| complete.size);
             sizes.for_each(|size| state.window.push_ended(size));
             let jobs = jobs.into_iter().map(Box::new);
@@ -350,7 +357,7 @@ impl Writer {
         }
         let delete = |store: &mut Store| store.delete_dead_letters(letters);
         let deleted = self.database.transaction(delete)?;
-        self.update(|_, _| ());
+        self.update(|_, _, _| ());
         Ok(deleted)
     }
 
@@ -385,10 +392,11 @@ impl Writer {
             let schedule = &mut self.loader.schedule;
             schedule.requeue(event.id, event.key, event.blocked);
         }
-        self.update(|state, _| {
+        self.update(|state, _, counts| {
             state.probe.replayed(ids.into_iter(), at);
             state.stats.replayed += replayed;
             state.in_flight += replayed;
+            counts.replayed(replayed);
         });
         if full {
             return Err(not_replayed(AcceptError::full()));
