@@ -7,6 +7,7 @@ mod inbox;
 mod kit;
 mod operators;
 mod processes;
+mod shutdown;
 #[path = "../support/mod.rs"]
 mod support;
 mod worker;
