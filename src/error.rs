@@ -1,8 +1,8 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 /// The boxed error type that tower's crates use.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -106,6 +106,14 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.inner.source.as_ref()?;
         Some(&**source)
+    }
+}
+
+/// Returns an error of the kind [`Other`](io::ErrorKind::Other), so that `?` works in a `main` that returns
+/// `io::Result<()>`.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
     }
 }
 
