@@ -23,10 +23,8 @@ pub(super) struct Admissions {
     pub(super) pending: Volume,
     /// Whether the inbox refuses events because the writer can't store them now.
     pub(super) unavailable: bool,
-    /// Whether the inbox refuses new events and starts no stored events.
-    pub(super) draining: bool,
-    /// When the drain began, by the inbox's clock.
-    pub(super) draining_since: u64,
+    /// When the inbox began to drain, by the inbox's clock. A draining inbox refuses new events and starts no stored events.
+    pub(super) draining_since: Option<u64>,
 }
 
 impl Admissions {
@@ -39,8 +37,7 @@ impl Admissions {
             ended_id: 0,
             pending: Volume::default(),
             unavailable: true,
-            draining: false,
-            draining_since: 0,
+            draining_since: None,
         }
     }
 
@@ -67,7 +64,7 @@ impl Admissions {
         let has_space = self.has_space(size, held);
         // A copy takes no space, so it isn't refused.
         self.ids.admit(id, now, || {
-            if self.draining {
+            if self.draining_since.is_some() {
                 return Err(AcceptError::draining());
             }
             if self.unavailable {

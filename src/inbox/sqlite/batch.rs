@@ -35,6 +35,7 @@ impl Batch {
 }
 
 /// Writes accepted events and the results of attempts, in one transaction.
+#[derive(Default)]
 pub(super) struct BatchWriter {
     pub(super) limits: DeadLetterLimits,
     /// Whether the inbox remembers message ids.
@@ -52,9 +53,7 @@ impl BatchWriter {
         Self {
             limits,
             remembers,
-            forgettable: 0,
-            forgotten: 0,
-            unwritten: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -116,7 +115,7 @@ impl BatchWriter {
                 Err(error) if is_corrupt(&error) => {
                     if limits.block_key && matches!(complete.step, Step::DeadLetter(_)) {
                         // No dead letter was written, so nothing blocks the key.
-                        database.store.unblock(complete.key.clone());
+                        database.store.unblocked.extend(complete.key.clone());
                     }
                 }
                 Err(error) => {

@@ -46,17 +46,16 @@ impl Database {
         let connection = store::open(&path)?;
         let failing = |error| error::failing(&path, error);
         let mut store = Store::new(connection, max_wal_bytes).map_err(failing)?;
-        let totals = store.totals();
         // In an inbox that never accepted an event, nothing depends on the clock.
-        if totals.next_id > 1 {
-            store.resume(clock.resume(totals.clock));
+        if store.totals.next_id > 1 {
+            store.totals.clock = clock.resume(store.totals.clock);
         }
         if let Some(old_path) = store.open_path().map_err(failing)?
             && !has_wal
         {
             path::check_wal(&path, &old_path)?;
         }
-        let now = clock.read(store.totals().clock);
+        let now = clock.read(store.totals.clock);
         let opened = store.transaction(now, |store| {
             store.set_open_path(Some(&path))?;
             store.count_crashes()
@@ -83,7 +82,7 @@ impl Database {
         &mut self,
         change: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let last = self.store.totals().clock;
+        let last = self.store.totals.clock;
         let changed = self.store.transaction(self.clock.read(last), change);
         if changed.is_err() {
             // If the log can't grow, SQLite restarts it once all of it has been copied.
@@ -152,7 +151,7 @@ impl Database {
         if self.store.needs_checkpoint() {
             self.store.checkpoint();
         }
-        let last = self.store.totals().clock.now;
+        let last = self.store.totals.clock.now;
         let is_old = self.clock.now().saturating_sub(last) >= CLOCK_PERIOD;
         if is_old || self.health.fault().is_some() && self.is_writable() {
             self.try_transaction(|_| Ok(()));
@@ -180,7 +179,7 @@ impl Database {
         if !std::mem::take(&mut self.recount) {
             return None;
         }
-        let before = self.store.totals();
+        let before = self.store.totals;
         self.recount = self.try_transaction(Store::recount).is_none();
         (!self.recount).then_some(before)
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::error::query_failed;
 use super::shared_inbox::SharedInbox;
-use super::writer::{STEP, Writer};
+use super::writer::STEP;
 use crate::delivery::DeadLetter;
 use crate::error::Error;
 use crate::inbox::DeadLetterStore;
@@ -48,7 +48,15 @@ impl DeadLetterStore for SharedInbox {
             let (until, mut after, mut replayed) = (self.state.clock.now(), None, 0);
             loop {
                 let pattern = pattern.clone();
-                let step = self.query(move |writer| replay_step(writer, after, until, &pattern));
+                let step = self.query(move |writer| {
+                    let is_chosen = |event_type: &str, kept_since| {
+                        kept_since <= until && pattern.matches(event_type)
+                    };
+                    let store = &writer.database.store;
+                    let chosen = store.choose_dead_letters(after, STEP, STEP_BYTES, is_chosen);
+                    let (chosen, last) = chosen.map_err(query_failed)?;
+                    Ok((writer.replay(&chosen)?, last))
+                });
                 let (count, last) = step.await?;
                 replayed += count;
                 if last.is_none() {
@@ -81,29 +89,4 @@ impl DeadLetterStore for SharedInbox {
             }
         })
     }
-}
-
-/// Replays the next dead letters that match and aren't newer than `until`. Returns the number of replayed dead letters,
-/// and the id after which to continue.
-fn replay_step(
-    writer: &mut Writer,
-    after: Option<u64>,
-    until: u64,
-    pattern: &Pattern,
-) -> Result<(u64, Option<u64>), Error> {
-    let store = &writer.database.store;
-    let letters = store.dead_letter_types(after, STEP).map_err(query_failed)?;
-    let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
-    for (id, event_type, kept_since) in letters {
-        last = Some(id);
-        if kept_since <= until && pattern.matches(&event_type) {
-            let letter = store.find_dead_letter(id).map_err(query_failed)?;
-            bytes += letter.as_ref().map_or(0, |letter| letter.body().len());
-            chosen.extend(letter);
-        }
-        if bytes >= STEP_BYTES {
-            break;
-        }
-    }
-    Ok((writer.replay(&chosen)?, last))
 }

@@ -44,7 +44,7 @@ impl Loader {
         delivery: &DeliverySettings,
         max_crashes: u32,
     ) -> rusqlite::Result<Self> {
-        let totals = database.store.totals();
+        let totals = database.store.totals;
         let max_delay = millis(delivery.retry.longest_delay().max(DROPPED_DELAY));
         let mut schedule = Schedule::new(totals.next_id.saturating_sub(1), max_delay);
         if delivery.block_key_on_dead_letter {

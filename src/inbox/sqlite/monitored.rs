@@ -15,7 +15,8 @@ const THREAD_ENDED: &str = "the inbox's thread has ended";
 
 impl HealthSource for SharedInbox {
     fn find(&self, findings: &mut Findings) {
-        let now = self.state.clock.now();
+        let clock = &self.state.clock;
+        let (now, system_time) = (clock.now(), clock.system_time());
         let lasted = |since: u64| Duration::from_millis(now.saturating_sub(since));
         {
             let state = self.state.lock();
@@ -36,17 +37,14 @@ impl HealthSource for SharedInbox {
                 problem.because(error.to_string()).logged();
             }
             state.fullness.find(now, state.is_full(), findings);
-            if state.admissions.draining {
-                findings.add(
-                    HealthProblemKind::Draining,
-                    lasted(state.admissions.draining_since),
-                );
+            if let Some(since) = state.admissions.draining_since {
+                findings.add(HealthProblemKind::Draining, lasted(since));
             }
             if let Some(oldest) = state.probe.oldest_since()
                 && state.in_flight > 0
             {
-                let age = self.state.clock.system_time().duration_since(oldest);
-                findings.oldest_event(age.unwrap_or_default(), &self.executor);
+                let age = system_time.duration_since(oldest).unwrap_or_default();
+                findings.oldest_event(age, &self.executor);
             }
         }
         findings.routes(&self.executor);
@@ -64,12 +62,13 @@ impl Monitored for SharedInbox {
 
     /// Asks the writer for the oldest event. The question waits behind all writes.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
+        let now = self.state.clock.now();
         {
             let mut state = self.state.lock();
             if state.probe.sent.is_some() || state.writer_ended.is_some() {
                 return None;
             }
-            state.probe.sent = Some(self.state.clock.now());
+            state.probe.sent = Some(now);
         }
         let answered = self.query(|writer| {
             // A damaged page is reported when the loader reads it.

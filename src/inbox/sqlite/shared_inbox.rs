@@ -232,12 +232,10 @@ impl InboxControl for SharedInbox {
 
     fn drain(self: Arc<Self>, within: Duration) -> BoxFuture<Drained> {
         Box::pin(async move {
+            let now = self.state.clock.now();
             let at_rest = {
                 let mut state = self.state.lock();
-                let admissions = &mut state.admissions;
-                if !std::mem::replace(&mut admissions.draining, true) {
-                    admissions.draining_since = self.state.clock.now();
-                }
+                state.admissions.draining_since.get_or_insert(now);
                 state.at_rest()
             };
             Monitor::rouse(&(Arc::clone(&self) as Arc<dyn Monitored>));

@@ -229,7 +229,7 @@ impl State {
         self.stats.accepted += 1;
         counts.event(label, Counted::Accepted);
         self.in_flight += 1;
-        let has_space = self.window.free().is_free() && !self.admissions.draining;
+        let has_space = self.window.free().is_free() && self.admissions.draining_since.is_none();
         let runs = schedule.stored(number, job.key.clone(), has_space);
         let mut unused = Some(job);
         if runs && let Some(job) = unused.take() {
@@ -324,7 +324,7 @@ impl State {
     }
 
     pub(super) fn may_start(&self) -> bool {
-        !self.admissions.draining && !self.failing && self.window.may_start()
+        self.admissions.draining_since.is_none() && !self.failing && self.window.may_start()
     }
 
     pub(super) fn reserve_slot(&mut self) -> Option<WorkerSlot> {

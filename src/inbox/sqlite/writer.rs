@@ -73,7 +73,7 @@ impl Writer {
         let (delivery, state) = (&shared.executor.settings, Arc::clone(&shared.state));
         let failing = |error| error::failing(&settings.path, error);
         let mut database = Database::open(path, settings.max_wal_bytes, &state.clock, lock)?;
-        let totals = database.store.totals();
+        let totals = database.store.totals;
         let limits = DeadLetterLimits {
             volume: settings.max_dead_letters,
             block_key: delivery.block_key_on_dead_letter,
@@ -161,7 +161,7 @@ impl Writer {
         let available = self.is_available();
         self.recount(0);
         // A recount may have found that the numbers of these events are already in use.
-        let next_id = self.database.store.totals().next_id;
+        let next_id = self.database.store.totals.next_id;
         let first = batch.accepts.first();
         let storable = available && first.is_none_or(|first| first.job.number >= next_id);
         let accepts = if storable { &batch.accepts[..] } else { &[] };
@@ -191,7 +191,8 @@ impl Writer {
             replies.extend(copies.map(|copy| state.end_copy(copy, now, counts)));
             let forgettable = state.admissions.expire(now);
             let ready = state.window.ready.len();
-            (state.admissions.draining, ready, forgettable, replies)
+            let draining = state.admissions.draining_since.is_some();
+            (draining, ready, forgettable, replies)
         });
         if health_changed && let Some(inbox) = self.inbox.upgrade() {
             Monitor::rouse(&(inbox as Arc<dyn Monitored>));
@@ -209,10 +210,10 @@ impl Writer {
         change: impl FnOnce(&mut State, &mut Schedule, &mut PendingCounts<'_>) -> T,
     ) -> T {
         let schedule = &mut self.loader.schedule;
-        for key in self.database.store.take_unblocked() {
+        for key in self.database.store.unblocked.drain(..) {
             schedule.release(Some(&key));
         }
-        let totals = self.database.store.totals();
+        let totals = self.database.store.totals;
         self.state.update_and_count(|state, counts| {
             let changed = change(state, schedule, counts);
             state.set_totals(totals, schedule.retrying(), counts);
@@ -239,7 +240,7 @@ impl Writer {
             self.database.failed(error);
             return false;
         }
-        let next_id = self.database.store.totals().next_id;
+        let next_id = self.database.store.totals.next_id;
         self.update(|state, _, _| state.admissions.restore(next_id, ids));
         true
     }
@@ -247,7 +248,7 @@ impl Writer {
     /// Records rows that another process wrote or deleted. `loading` events will be in memory next.
     fn recount(&mut self, loading: usize) {
         if let Some(before) = self.database.recount() {
-            let now = self.database.store.totals();
+            let now = self.database.store.totals;
             let last = &mut self.loader.schedule.last;
             *last = now.next_id.saturating_sub(1).max(*last);
             self.update(|state, _, counts| state.recount(before, now, loading, counts));
@@ -265,7 +266,7 @@ impl Writer {
         if letters.peek().is_some()
             && let Some(inbox) = self.inbox.upgrade()
         {
-            let kept = self.database.store.totals().dead_letters.events;
+            let kept = self.database.store.totals.dead_letters.events;
             self.state.lock().stats.dead_letters = kept;
             letters.for_each(|letter| inbox.executor.dead_lettered(letter));
         }
@@ -374,7 +375,8 @@ impl Writer {
         let (draining, limit, held) = {
             let state = self.state.lock();
             let admissions = &state.admissions;
-            (admissions.draining, admissions.limit, state.held())
+            let draining = admissions.draining_since.is_some();
+            (draining, admissions.limit, state.held())
         };
         if draining {
             return Err(not_replayed(AcceptError::draining()));

@@ -1,13 +1,13 @@
 use rusqlite::{Result, params};
 
 use super::Store;
-use super::row::{self, LETTER, letter, number, signed};
+use super::row::{self, LETTER, letter, number, signed, text};
 use crate::delivery::{DeadLetter, OrderKey, Progress};
 use crate::inbox::sqlite::volume::Volume;
 use crate::runtime::to_millis;
 
 /// The limits of the stored dead letters, and whether dead letters block their ordering keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DeadLetterLimits {
     pub(crate) volume: Volume,
     pub(crate) block_key: bool,
@@ -180,17 +180,32 @@ impl Store {
         self.row(&sql, [signed(id)], letter)
     }
 
-    /// Returns up to `limit` dead letters with ids above `after`: the id, the event type, and the time by the inbox's
-    /// clock.
-    pub(crate) fn dead_letter_types(
+    /// Reads up to `limit` dead letters with ids above `after`, until the chosen ones have `max_bytes` bytes. `is_chosen`
+    /// gets the event type, and the time by the inbox's clock. Returns the chosen dead letters, and the id after which to
+    /// continue.
+    pub(crate) fn choose_dead_letters(
         &self,
         after: Option<u64>,
         limit: usize,
-    ) -> Result<Vec<(u64, String, u64)>> {
-        let sql = "SELECT id, event_type, kept_since FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2";
-        self.rows(sql, page(after, limit), |row| {
-            Ok((number(row, 0)?, row.get(1)?, number(row, 2)?))
-        })
+        max_bytes: usize,
+        is_chosen: impl Fn(&str, u64) -> bool,
+    ) -> Result<(Vec<DeadLetter>, Option<u64>)> {
+        let sql = format!(
+            "SELECT {LETTER}, event_type, kept_since FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2"
+        );
+        let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
+        self.each(&sql, page(after, limit), |row| {
+            if bytes < max_bytes {
+                last = Some(number(row, 0)?);
+                if is_chosen(&text(row, 9)?, number(row, 10)?) {
+                    let letter = letter(row)?;
+                    bytes += letter.body().len();
+                    chosen.push(letter);
+                }
+            }
+            Ok(())
+        })?;
+        Ok((chosen, last))
     }
 
     /// Returns the ids of up to `limit` dead letters that are older than `time`, by the inbox's clock.

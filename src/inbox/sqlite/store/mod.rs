@@ -24,9 +24,10 @@ pub(super) use self::schema::open;
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
-    totals: Totals,
-    /// The ordering keys that deleted dead letters no longer block.
-    unblocked: Vec<OrderKey>,
+    /// The totals at the last transaction.
+    pub(super) totals: Totals,
+    /// The ordering keys that dead letters no longer block. The writer releases these keys.
+    pub(super) unblocked: Vec<OrderKey>,
     wal: wal::Wal,
     /// SQLite's data version. A commit by another connection changes it.
     version: i64,
@@ -87,25 +88,6 @@ impl Store {
         };
         store.was_changed();
         Ok(store)
-    }
-
-    pub(super) fn totals(&self) -> Totals {
-        self.totals
-    }
-
-    /// Continues the inbox's clock.
-    pub(super) fn resume(&mut self, clock: ClockReading) {
-        self.totals.clock = clock;
-    }
-
-    /// Takes the ordering keys that dead letters no longer block.
-    pub(super) fn take_unblocked(&mut self) -> Vec<OrderKey> {
-        std::mem::take(&mut self.unblocked)
-    }
-
-    /// Records that no dead letter blocks a key.
-    pub(super) fn unblock(&mut self, key: Option<OrderKey>) {
-        self.unblocked.extend(key);
     }
 
     /// Returns whether another connection has changed the database since the last call.

@@ -13,7 +13,7 @@ const CHECKPOINT_BYTES: u64 = 16 << 20;
 const TRUNCATE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The growth of the write-ahead log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wal {
     max_bytes: u64,
     /// The approximate number of bytes written since the last checkpoint.
@@ -27,8 +27,7 @@ impl Wal {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes,
-            written: 0,
-            blocked_bytes: 0,
+            ..Self::default()
         }
     }
 
