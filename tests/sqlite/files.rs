@@ -359,6 +359,37 @@ async fn events_deleted_by_hand_take_no_room_and_block_no_key() {
     }
 }
 
+/// The bug: an event that another process deleted while the event was in memory counted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_deleted_by_hand_while_they_run_count_once() {
+    let (place, log, gate) = (
+        InboxFile::new(),
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let builder = place.inbox().delivery(delivery().concurrency(1));
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    let handle = inbox.handle();
+    for id in ["1", "2", "3", "4"] {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    until(|| log.len() == 1).await;
+    let other = Connection::open(place.path()).unwrap();
+    let sql = "DELETE FROM events WHERE id IN (1, 3)";
+    assert_eq!(other.execute(sql, []).unwrap(), 2);
+    while handle.stats().dead < 2 {
+        // Each query lets the inbox look for changes.
+        letters(&inbox).list(None, 1).await.unwrap();
+        balanced(&handle.stats());
+    }
+    gate.add_permits(9);
+    until(|| handle.stats().in_flight() == 0).await;
+    let stats = handle.stats();
+    balanced(&stats);
+    assert_eq!((stats.handled, stats.dead, stats.bytes), (2, 2, 0));
+    assert_eq!(log.len(), 4);
+}
+
 /// The dead letter has the number of an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_in_the_way_of_a_dead_letter_does_not_stop_the_inbox() {

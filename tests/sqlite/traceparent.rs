@@ -8,7 +8,7 @@ use botisimo_webhooks::{Event, EventRouter, Inbox};
 use tokio::sync::Semaphore;
 
 use crate::support::sqlite::{InboxFile, Log, failing, gated};
-use crate::support::{event, wait_idle};
+use crate::support::{event, until, wait_idle};
 
 const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -38,12 +38,13 @@ async fn seen(place: &InboxFile, replayed: Option<u64>) -> Vec<(String, Option<S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovered_event_has_its_traceparent_again() {
-    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox();
-    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    let (place, log) = (InboxFile::new(), Log::default());
+    let gate = Arc::new(Semaphore::new(0));
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
     for event in [traced("1"), event("2"), traced("3")] {
         inbox.accept(event).await.unwrap();
     }
+    until(|| log.len() > 0).await;
     let _ = inbox.handle().drain(Duration::ZERO).await;
     drop(inbox);
     let connection = place.closed_by(&gate).await;
@@ -74,10 +75,11 @@ async fn a_dead_letter_and_its_replay_keep_the_traceparent() {
 /// A later version of the crate may decode the body.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_cant_be_decoded_keeps_its_traceparent_in_its_dead_letter() {
-    let (place, gate) = (InboxFile::new(), Arc::new(Semaphore::new(0)));
-    let builder = place.inbox();
-    let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
+    let (place, log) = (InboxFile::new(), Log::default());
+    let gate = Arc::new(Semaphore::new(0));
+    let inbox = place.inbox().open(gated(&log, &gate)).await.unwrap();
     inbox.accept(traced("1")).await.unwrap();
+    until(|| log.len() > 0).await;
     let _ = inbox.handle().drain(Duration::ZERO).await;
     drop(inbox);
     let connection = place.closed_by(&gate).await;

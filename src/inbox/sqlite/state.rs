@@ -268,12 +268,14 @@ impl State {
         }
     }
 
-    /// Counts an event whose result is on disk, and schedules its next attempt or the events that wait for it.
+    /// Counts an event whose result is on disk, and schedules its next attempt or the events that wait for it. The recount
+    /// counts `missing` of the events that ended.
     pub(super) fn written(
         &mut self,
         complete: &Complete,
         schedule: &mut Schedule,
         dead_letters_block: bool,
+        missing: &mut u64,
         counts: &mut PendingCounts<'_>,
     ) {
         self.window.remove(complete.size);
@@ -296,28 +298,23 @@ impl State {
                 (EventOutcome::Dead, label)
             }
         };
-        counts.event(label, outcome.counted());
         schedule.end(number, key);
+        if *missing > 0 {
+            *missing -= 1;
+            return;
+        }
+        counts.event(label, outcome.counted());
         self.stats.end(outcome);
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Counts events that another process added to the store or deleted from it. An event in memory counts once it has
-    /// ended. `loading` events will be in memory next.
-    pub(super) fn recount(
-        &mut self,
-        before: Totals,
-        now: Totals,
-        loading: usize,
-        counts: &mut PendingCounts<'_>,
-    ) {
+    /// Counts events that another process added to the store or deleted from it. A deleted event counts as dead, even if
+    /// it is running.
+    pub(super) fn recount(&mut self, before: Totals, now: Totals, counts: &mut PendingCounts<'_>) {
         let (before, next_id, now) = (before.events.events, now.next_id, now.events.events);
         self.recover(now.saturating_sub(before), counts);
-        let on_disk = self
-            .in_flight
-            .saturating_sub((self.window.len() + loading) as u64);
-        let deleted = before.saturating_sub(now).min(on_disk);
-        self.in_flight -= deleted;
+        let deleted = before.saturating_sub(now);
+        self.in_flight = self.in_flight.saturating_sub(deleted);
         self.stats.dead += deleted;
         counts.events(Metrics::unknown(), Counted::Dead, deleted);
         self.admissions.skip_to(next_id);
@@ -346,8 +343,9 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let running = self.window.running() as u64;
-        let inactive = self.in_flight.saturating_sub(running);
+        // Another process may have deleted running events.
+        let running = self.in_flight.min(self.window.running() as u64);
+        let inactive = self.in_flight - running;
         let retrying = self.retrying.min(inactive);
         Stats {
             waiting: inactive - retrying,

@@ -159,11 +159,12 @@ impl Writer {
     /// whether events are waiting for a worker that no task will spawn.
     fn write(&mut self, batch: Batch) -> (bool, bool) {
         let available = self.is_available();
-        self.recount(0);
-        // A recount may have found that the numbers of these events are already in use.
-        let next_id = self.database.store.totals.next_id;
+        self.recount();
+        let before = self.database.store.totals;
         let first = batch.accepts.first();
-        let storable = available && first.is_none_or(|first| first.job.number >= next_id);
+        // A recount may have found that the numbers of these events are already in use.
+        let is_free = first.is_none_or(|first| first.job.number >= before.next_id);
+        let storable = available && is_free;
         let accepts = if storable { &batch.accepts[..] } else { &[] };
         self.batch_writer.unwritten.extend(batch.completes);
         let (stored, written) = self.batch_writer.write(&mut self.database, accepts);
@@ -172,6 +173,10 @@ impl Writer {
         }
         self.database.checkpoint();
         self.report_dead_letters(&written);
+        let mut missing = self.database.store.totals.missing - before.missing;
+        if missing > 0 {
+            self.database.needs_recount();
+        }
         // An unavailable inbox accepts no events, but only a failing inbox starts none.
         let failing = !self.batch_writer.unwritten.is_empty() || self.database.store.is_blocked();
         let (health, mut health_changed) = (self.database.health.clone(), false);
@@ -182,7 +187,7 @@ impl Writer {
             state.health = health;
             state.admissions.unavailable = !available;
             for complete in &written {
-                state.written(complete, schedule, block_key, counts);
+                state.written(complete, schedule, block_key, &mut missing, counts);
             }
             let accepts = batch.accepts.into_iter();
             let replies = accepts.map(|accept| state.end_accept(accept, stored, schedule, counts));
@@ -245,13 +250,13 @@ impl Writer {
         true
     }
 
-    /// Records rows that another process wrote or deleted. `loading` events will be in memory next.
-    fn recount(&mut self, loading: usize) {
+    /// Records rows that another process wrote or deleted.
+    fn recount(&mut self) {
         if let Some(before) = self.database.recount() {
             let now = self.database.store.totals;
             let last = &mut self.loader.schedule.last;
             *last = now.next_id.saturating_sub(1).max(*last);
-            self.update(|state, _, counts| state.recount(before, now, loading, counts));
+            self.update(|state, _, counts| state.recount(before, now, counts));
         }
     }
 
@@ -291,7 +296,7 @@ impl Writer {
         let any = !jobs.is_empty();
         self.more |= loaded.more || !ended.is_empty();
         // Recounts before the inbox can become idle.
-        self.recount(jobs.len() + ended.len());
+        self.recount();
         self.update(|state, _, _| {
             let sizes = ended.iter().map(|complete| complete.size);
             sizes.for_each(|size| state.window.push_ended(size));

@@ -46,6 +46,7 @@ impl Store {
             let (first, last) = (run[0].0, run[run.len() - 1].0);
             let sql = "DELETE FROM events WHERE id BETWEEN ?1 AND ?2";
             let deleted = self.run(sql, [signed(first), signed(last)])?;
+            self.totals.missing += (run.len() - deleted) as u64;
             for (_, size) in &run[..deleted] {
                 self.totals.events.remove(*size);
             }

@@ -42,6 +42,8 @@ pub(super) struct Totals {
     pub(super) dead_letters: Volume,
     /// The number of dead letters that the store has dropped because of its limits, since the inbox was opened.
     pub(super) dropped: u64,
+    /// The number of ended events whose rows another process had deleted, since the inbox was opened.
+    pub(super) missing: u64,
     /// The inbox's clock at the last transaction.
     pub(super) clock: ClockReading,
 }
@@ -60,6 +62,7 @@ impl Totals {
             events: volume(1)?,
             dead_letters: volume(3)?,
             dropped: 0,
+            missing: 0,
             clock: ClockReading::default(),
         })
     }
@@ -104,6 +107,7 @@ impl Store {
         let counted = self.connection.query_row(sql, [next_id], Totals::read)?;
         self.totals = Totals {
             dropped: self.totals.dropped,
+            missing: self.totals.missing,
             clock: self.totals.clock,
             ..counted
         };
