@@ -1,8 +1,10 @@
 use std::fmt;
+use std::time::Duration;
 
 use serde::ser::{Serialize, Serializer};
 
 use super::EventOutcome;
+use crate::telemetry::{InFlight, Sample};
 
 /// A snapshot of an inbox's counts since the inbox was opened.
 ///
@@ -104,6 +106,21 @@ impl Stats {
             ("rejected", self.rejected),
         ]
         .into_iter()
+    }
+
+    /// Returns the values of the inbox's gauges. The oldest event in flight has this age.
+    pub(crate) fn sample(&self, oldest_event_age: Duration) -> Sample {
+        Sample {
+            in_flight: Some(InFlight {
+                waiting: self.waiting,
+                running: self.running,
+                retrying: self.retrying,
+                bytes: self.bytes,
+            }),
+            dead_letters: Some(self.dead_letters),
+            oldest_event_age: Some(oldest_event_age),
+            last_accepted: None,
+        }
     }
 
     /// Counts an event that ended.

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::select;
 use futures_util::task::AtomicWaker;
@@ -22,7 +22,7 @@ use super::health::{
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Hooks, Stats};
 use crate::runtime::{BoxFuture, Runtime};
-use crate::telemetry;
+use crate::telemetry::{self, Metrics, Sample};
 
 /// The time between two evaluations.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -38,6 +38,16 @@ pub(crate) trait Monitored: HealthSource {
     fn monitor(&self) -> &Monitor;
 
     fn activity(&self) -> Activity;
+
+    fn metrics(&self) -> &Metrics;
+
+    /// Returns the values of the gauges, except the time of the last event.
+    fn sample(&self) -> Sample;
+
+    /// Returns whether the source accepts events from a receiver.
+    fn is_inbox(&self) -> bool {
+        true
+    }
 
     /// Updates values that `find` needs, if reading them takes time.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
@@ -80,6 +90,8 @@ struct State {
     receivers: Vec<Weak<dyn HealthSource>>,
     /// The number of accepted events and copies, and when it last changed.
     accepted: (u64, Instant),
+    /// When the number of accepted events and copies last changed, by the system clock.
+    last_accepted: Option<SystemTime>,
     dead: DeadLetterRate,
     reported: Vec<Reported>,
 }
@@ -101,6 +113,7 @@ impl Monitor {
                 limits: HealthLimits::new(),
                 receivers: Vec::new(),
                 accepted: (0, now),
+                last_accepted: None,
                 dead: DeadLetterRate::new(now),
                 reported: Vec::new(),
             }),
@@ -176,10 +189,12 @@ impl Drop for Monitor {
 pub(crate) fn evaluate(source: &dyn Monitored) -> Health {
     let monitor = source.monitor();
     let (now, activity) = (monitor.runtime.now(), source.activity());
+    let system_time = monitor.runtime.system_time();
     let (limits, receivers, silent, growing) = {
         let mut state = monitor.state();
         if state.accepted.0 != activity.accepted {
             state.accepted = (activity.accepted, now);
+            state.last_accepted = Some(system_time);
         }
         let limits = state.limits;
         let growing = state.dead.update(now, activity.dead, limits);
@@ -187,7 +202,7 @@ pub(crate) fn evaluate(source: &dyn Monitored) -> Health {
         let receivers: Vec<_> = receivers.collect();
         (limits, receivers, state.accepted.1, growing)
     };
-    let mut findings = Findings::new(now, monitor.runtime.system_time(), limits);
+    let mut findings = Findings::new(now, system_time, limits);
     source.find(&mut findings);
     receivers
         .iter()
@@ -298,7 +313,33 @@ fn tick(source: &dyn Monitored) -> bool {
     if changes.any {
         monitor.hooks.notify(&health);
     }
-    is_active(source)
+    // The sample comes after the decision to sleep, so that the last sample before a sleep shows an idle inbox.
+    let is_active = is_active(source);
+    sample(source, &health);
+    is_active
+}
+
+/// Sets the gauges.
+fn sample(source: &dyn Monitored, health: &Health) {
+    let last_accepted = || {
+        let state = source.monitor().state();
+        state.last_accepted.filter(|_| source.is_inbox())
+    };
+    let values = || Sample {
+        last_accepted: last_accepted(),
+        ..source.sample()
+    };
+    let is_stalled = |route: &str| {
+        health.problems().iter().any(|problem| {
+            let (kind, named) = (problem.kind(), problem.route());
+            let stalls = matches!(
+                kind,
+                HealthProblemKind::RouteStalled | HealthProblemKind::RouteFailing
+            );
+            stalls && named == Some(route)
+        })
+    };
+    source.metrics().sample(values, is_stalled);
 }
 
 fn is_active(source: &dyn Monitored) -> bool {

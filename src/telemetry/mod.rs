@@ -42,8 +42,9 @@ pub(crate) use self::inbox::{
 pub(crate) use self::jetstream::{
     consumer_recreated, fallback_without_events, worker_recovered, worker_stalled, worker_started,
 };
-#[allow(unused_imports)]
-pub(crate) use self::metrics::{Counted, CountedType, Metrics, PendingCounts, Sample, Stopwatch};
+pub(crate) use self::metrics::{
+    Counted, CountedType, InFlight, Metrics, PendingCounts, Sample, Stopwatch,
+};
 pub(crate) use self::receiver::{
     PathMiss, path_missed, receiver_started, secret_missing, verify_missing, webhook_rejected,
 };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod counts;
+mod gauges;
 mod labels;
 mod recorded;
 mod recorders;

@@ -1,4 +1,5 @@
 //! A recorder for tests, and the comparison of its counts with `Stats`.
+#![allow(dead_code)] // each binary uses some of it
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,9 +24,9 @@ pub(crate) struct Recorded {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Described {
     pub(crate) name: String,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     pub(crate) labels: Vec<String>,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
 }
 
 const PREFIX: &str = "botisimo_webhooks_";
@@ -43,6 +44,12 @@ impl Recorded {
         let recorder: &'static DebuggingRecorder = Box::leak(Box::new(DebuggingRecorder::new()));
         let recorded = Self::of(recorder);
         (recorded, metrics::set_default_local_recorder(recorder))
+    }
+
+    /// Starts to count from zero.
+    pub(crate) fn restart(&self) {
+        self.series();
+        self.sums.lock().unwrap().clear();
     }
 
     /// Returns each series with its count, its last value, or its number of observations.
@@ -79,7 +86,8 @@ impl Recorded {
                     MetricKind::Counter => "counter",
                     MetricKind::Gauge => "gauge",
                     MetricKind::Histogram => "histogram",
-                },
+                }
+                .to_owned(),
                 labels: key.labels().map(|label| label.key().to_owned()).collect(),
                 unit: match unit {
                     Some(Unit::Seconds) => "seconds",
@@ -87,7 +95,8 @@ impl Recorded {
                     Some(Unit::Count) => "count",
                     None => "none",
                     Some(other) => panic!("{other:?}"),
-                },
+                }
+                .to_owned(),
             }
         });
         described.collect()

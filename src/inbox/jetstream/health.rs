@@ -7,6 +7,7 @@ use super::publisher::Publisher;
 use super::worker_inner::WorkerInner;
 use crate::inbox::{Activity, Findings, HealthSource, InboxControl, Monitor, Monitored};
 use crate::runtime::BoxFuture;
+use crate::telemetry::{InFlight, Metrics, Sample};
 
 impl HealthSource for Publisher {
     fn find(&self, findings: &mut Findings) {
@@ -24,6 +25,15 @@ impl Monitored for Publisher {
             in_flight: self.publications(),
             ..Activity::of(&self.stats())
         }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The workers know the events in flight.
+    fn sample(&self) -> Sample {
+        Sample::default()
     }
 
     /// Compares the stream with the settings, because an operator may have changed it. A new request to the inbox must not end the
@@ -57,6 +67,24 @@ impl Monitored for WorkerInner {
                 .running
                 .max(u64::from(!self.connection.is_draining())),
         }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.executor.metrics
+    }
+
+    fn sample(&self) -> Sample {
+        Sample {
+            in_flight: Some(InFlight {
+                running: self.counts().running,
+                ..InFlight::default()
+            }),
+            ..Sample::default()
+        }
+    }
+
+    fn is_inbox(&self) -> bool {
+        false
     }
 
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {

@@ -44,7 +44,7 @@ pub(super) struct Publisher {
     limits: PublishLimits,
     /// The stream's own limit for the size of a message, in bytes.
     max_message_size: usize,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     stats: Mutex<Stats>,
 }
 

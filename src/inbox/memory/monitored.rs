@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::inner::MemoryInner;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
+use crate::telemetry::{Metrics, Sample};
 
 impl HealthSource for MemoryInner {
     fn find(&self, findings: &mut Findings) {
@@ -28,5 +29,17 @@ impl Monitored for MemoryInner {
 
     fn activity(&self) -> Activity {
         Activity::of(&self.queue().stats())
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.executor.metrics
+    }
+
+    fn sample(&self) -> Sample {
+        let now = self.clock.now();
+        let queue = self.queue();
+        let oldest = queue.ages.oldest().unwrap_or(now);
+        let age = Duration::from_millis(now.saturating_sub(oldest));
+        queue.stats().sample(age)
     }
 }

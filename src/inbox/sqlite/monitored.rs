@@ -5,6 +5,7 @@ use super::health::Report;
 use super::shared_inbox::SharedInbox;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::runtime::BoxFuture;
+use crate::telemetry::{Metrics, Sample};
 
 /// If the writer doesn't answer for this time, the disk hangs.
 const DISK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,6 +59,18 @@ impl Monitored for SharedInbox {
 
     fn activity(&self) -> Activity {
         Activity::of(&self.state.lock().stats())
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.executor.metrics
+    }
+
+    fn sample(&self) -> Sample {
+        let state = self.state.lock();
+        let oldest = state.probe.oldest_since().filter(|_| state.in_flight > 0);
+        let now = self.state.clock.system_time();
+        let age = oldest.and_then(|oldest| now.duration_since(oldest).ok());
+        state.stats().sample(age.unwrap_or_default())
     }
 
     /// Asks the writer for the oldest event. The question waits behind all writes.

@@ -97,13 +97,16 @@ impl TypeKeys {
 
 /// The keys of one route, built when the first run of this route is counted.
 #[derive(Default)]
-pub(super) struct RouteKeys(OnceLock<Box<[(Key, Key); OUTCOMES.len()]>>);
+pub(super) struct RouteKeys {
+    outcomes: OnceLock<Box<[(Key, Key); OUTCOMES.len()]>>,
+    stalled: OnceLock<Key>,
+}
 
 impl RouteKeys {
     /// Returns the keys of the count and of the duration.
     pub(super) fn get(&self, route: &str, outcome: &str) -> Option<&(Key, Key)> {
         let index = OUTCOMES.iter().position(|(name, _)| *name == outcome)?;
-        let keys = self.0.get_or_init(|| {
+        let keys = self.outcomes.get_or_init(|| {
             let route: Arc<str> = Arc::from(route);
             Box::new(OUTCOMES.map(|(_, outcome)| {
                 let key = |metric| {
@@ -171,6 +174,17 @@ impl RouterKeys {
     /// Returns the keys of all types that are neither documented nor named by a route.
     pub(super) fn other() -> TypeKeysOf<'static> {
         (&OTHER, "other")
+    }
+
+    /// Calls `set` with the name of each route that the inbox knows, and with the key of the gauge.
+    pub(super) fn each_route(&self, set: impl Fn(&str, &Key)) {
+        for (route, keys) in &self.routes {
+            let stalled = keys.stalled.get_or_init(|| {
+                let route = SharedString::from(Arc::clone(route));
+                key(&catalog::ROUTE_STALLED, [("route", route)])
+            });
+            set(route, stalled);
+        }
     }
 
     /// Calls `write` with the keys of a route: the count and the duration.

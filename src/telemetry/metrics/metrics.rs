@@ -7,6 +7,8 @@ use std::time::SystemTime;
 #[cfg(feature = "metrics")]
 use ::metrics::{Key, Recorder};
 
+#[cfg(feature = "metrics")]
+use super::InFlight;
 use super::type_label::{Counted, CountedType, TypeLabel};
 use super::{Sample, Stopwatch};
 #[cfg(feature = "metrics")]
@@ -209,39 +211,39 @@ impl Metrics {
         });
     }
 
-    /// Sets the gauges of an inbox.
-    pub(crate) fn sample(&self, sample: &Sample) {
+    /// Sets the gauges of an inbox. `stalled` are the names of the routes that are stalled.
+    #[inline]
+    pub(crate) fn sample(&self, sample: impl FnOnce() -> Sample, stalled: impl Fn(&str) -> bool) {
         #[cfg(feature = "metrics")]
-        self.record(|_, recorder| {
-            let Sample {
-                bytes,
-                dead_letters,
-                ..
-            } = *sample;
-            let counts = [sample.waiting, sample.running, sample.retrying];
-            for (key, count) in keys::in_flight().iter().zip(counts) {
-                recorder::set(recorder, key, count as f64);
+        self.record(|shared, recorder| {
+            let sample = sample();
+            if let Some(in_flight) = sample.in_flight {
+                let InFlight {
+                    waiting,
+                    running,
+                    retrying,
+                    bytes,
+                } = in_flight;
+                for (key, count) in keys::in_flight().iter().zip([waiting, running, retrying]) {
+                    recorder::set(recorder, key, count as f64);
+                }
+                recorder::set(recorder, &keys::IN_FLIGHT_BYTES, bytes as f64);
             }
-            recorder::set(recorder, &keys::IN_FLIGHT_BYTES, bytes as f64);
-            recorder::set(recorder, &keys::DEAD_LETTERS, dead_letters as f64);
-            let age = sample.oldest_event_age.as_secs_f64();
-            recorder::set(recorder, &keys::OLDEST_EVENT_AGE, age);
+            if let Some(letters) = sample.dead_letters {
+                recorder::set(recorder, &keys::DEAD_LETTERS, letters as f64);
+            }
+            if let Some(age) = sample.oldest_event_age {
+                recorder::set(recorder, &keys::OLDEST_EVENT_AGE, age.as_secs_f64());
+            }
             if let Some(at) = sample.last_accepted {
-                let since_epoch = at
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default();
-                recorder::set(recorder, &keys::LAST_ACCEPTED, since_epoch.as_secs_f64());
+                let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH);
+                let seconds = since_epoch.unwrap_or_default().as_secs_f64();
+                recorder::set(recorder, &keys::LAST_ACCEPTED, seconds);
             }
-        });
-    }
-
-    /// Sets whether a route is stalled.
-    pub(crate) fn route_stalled(&self, route: &str, stalled: bool) {
-        #[cfg(feature = "metrics")]
-        self.record(|_, recorder| {
-            let labels = [("route", Arc::<str>::from(route).into())];
-            let key = keys::key(&catalog::ROUTE_STALLED, labels);
-            recorder::set(recorder, &key, if stalled { 1.0 } else { 0.0 });
+            shared.keys.each_route(|route, key| {
+                let stalled = if stalled(route) { 1.0 } else { 0.0 };
+                recorder::set(recorder, key, stalled);
+            });
         });
     }
 

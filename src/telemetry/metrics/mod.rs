@@ -13,8 +13,6 @@
 //! A recorder may be installed at any time, and a thread may have its own recorder. So this module keeps no handle of a
 //! recorder: each count asks the current recorder for the handle of its key.
 
-#![allow(dead_code, unused_imports)] // until the monitor samples the gauges
-
 #[cfg(feature = "metrics")]
 mod catalog;
 #[cfg(feature = "metrics")]
@@ -30,6 +28,6 @@ mod type_label;
 
 pub(crate) use self::metrics::Metrics;
 pub(crate) use self::pending_counts::PendingCounts;
-pub(crate) use self::sample::Sample;
+pub(crate) use self::sample::{InFlight, Sample};
 pub(crate) use self::stopwatch::Stopwatch;
 pub(crate) use self::type_label::{Counted, CountedType};
