@@ -111,6 +111,7 @@
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
 //! | `signal` | [`Handle::shutdown_on_signal`]; enables `tokio` | yes |
 //! | `tracing` | logs, and spans of attempts and routes in the request's span | yes |
+//! | `metrics` | metrics through the facade crate `metrics`: see [`guide::metrics`] | no |
 //! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
 //! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
 //! | `testing` | mock requests and a test harness for handlers | no |

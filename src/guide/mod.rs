@@ -10,6 +10,7 @@
 //! | [Retries](retries) | How long do 5 attempts last? How do I keep events through an outage of several hours? |
 //! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
 //! | [Testing](testing) | How do I test handlers, secrets and retries without waiting? |
+//! | [Metrics](metrics) | Which metrics are there? How do I scrape them? |
 //! | [Operating](operating) | Which counts do I watch? What happens when a disk or a server fails? |
 //! | [More than one machine](scaling) | How do several receivers and workers share the events? |
 //! | [Benchmarks](benchmarks) | How fast is this crate, and how was it measured? |
@@ -28,6 +29,8 @@ pub mod getting_started {}
 pub mod handlers {}
 #[doc = include_str!("inboxes.md")]
 pub mod inboxes {}
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 #[doc = include_str!("retries.md")]

@@ -74,6 +74,13 @@ async fn open(builder: SqliteInboxBuilder) -> WebhookLayer<impl Inbox> {
     WebhookLayer::new("/webhooks/botisimo", inbox)
 }
 
+/// Waits until the inbox has recorded its last count.
+async fn close<I: Inbox>(layer: WebhookLayer<I>, file: &InboxFile) {
+    let _ = layer.handle().drain(Duration::ZERO).await;
+    drop(layer);
+    file.free().await;
+}
+
 fn hanging() -> http::Request<Body> {
     MockRequest::event("account.updated").data("hang").build()
 }
@@ -101,14 +108,15 @@ async fn the_counters_equal_the_stats_of_a_sqlite_inbox_at_rest() {
         until(|| handle.stats().running == 1).await;
         let _ = handle.drain(Duration::ZERO).await;
         recorded.assert_equals(&handle.stats());
-        drop((layer, handle));
+        drop(handle);
+        close(layer, &file).await;
 
-        file.free().await;
         recorded.restart();
         let layer = open(file.inbox()).await;
         let stats = layer.handle().stats();
         assert!(stats.recovered > 0, "{stats:?}");
         recorded.assert_equals(&stats);
+        close(layer, &file).await;
     }
 }
 
@@ -156,11 +164,11 @@ async fn the_table_in_the_guide_lists_exactly_the_metrics_that_are_recorded() {
             .any(|metric| metric.name.ends_with("_route_stalled"))
     })
     .await;
-    let _ = layer.handle().drain(Duration::ZERO).await;
-    drop((layer, letters));
-    file.free().await;
-    let _layer = open(file.inbox()).await;
+    drop(letters);
+    close(layer, &file).await;
+    let layer = open(file.inbox()).await;
     described.extend(recorded.described());
+    close(layer, &file).await;
     let mut table = table();
     // Only a worker of JetStream records this metric: see `tests/jetstream/`.
     table.retain(|metric| metric.name != "botisimo_webhooks_deliveries_total");
