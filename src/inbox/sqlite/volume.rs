@@ -22,7 +22,7 @@ impl Volume {
         self.events == 0 || self.events < limit.events && self.bytes + size <= limit.bytes
     }
 
-    /// Returns whether this free space has space for an event. The last event may exceed the limit.
+    /// Returns whether one more event fits into this free space. The last event may exceed the limit.
     pub(super) fn is_free(self) -> bool {
         self.events > 0 && self.bytes > 0
     }
