@@ -5,7 +5,7 @@ use crate::inbox::EventFilter;
 /// An event of the inbox, in any state.
 pub(super) enum Entry<'a> {
     Waiting(&'a Job),
-    Started(u64, &'a Started),
+    Started(Started<'a>),
     Ended(&'a Ended),
     Dead(&'a EventRecord),
 }
@@ -14,7 +14,7 @@ impl Entry<'_> {
     pub(super) fn id(&self) -> u64 {
         match self {
             Self::Waiting(job) => job.number,
-            Self::Started(number, _) => *number,
+            Self::Started(started) => started.number,
             Self::Ended(ended) => ended.job.number,
             Self::Dead(letter) => letter.id(),
         }
@@ -24,7 +24,7 @@ impl Entry<'_> {
     pub(super) fn matches(&self, filter: &EventFilter) -> bool {
         let (state, event) = match self {
             Self::Waiting(job) => (EventState::Waiting, &job.event),
-            Self::Started(_, started) => (started.state(), started.event()),
+            Self::Started(started) => (started.state, started.event),
             Self::Ended(ended) => (ended.state(), &ended.job.event),
             Self::Dead(letter) => return filter.matches(letter),
         };
@@ -34,7 +34,7 @@ impl Entry<'_> {
     pub(super) fn record(&self) -> EventRecord {
         match self {
             Self::Waiting(job) => EventRecord::waiting(job.number, job.event.clone()),
-            Self::Started(number, started) => started.record(*number),
+            Self::Started(started) => started.record(),
             Self::Ended(ended) => ended.record(),
             Self::Dead(letter) => (*letter).clone(),
         }

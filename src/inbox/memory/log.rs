@@ -13,9 +13,12 @@ use crate::outcome::Report;
 /// An event that waits for its first attempt has no entry, so it costs no memory here.
 pub(super) struct Log {
     limits: MemoryLimits,
-    /// The events in flight that have started at least once.
-    started: BTreeMap<u64, Started>,
-    /// Bytes of the reasons in the attempts of `started`.
+    /// The events whose first attempt is running. Most events end in this attempt, and the list is short, so a list is faster
+    /// than a map.
+    running: Vec<Running>,
+    /// The events in flight that have been attempted before.
+    attempted: BTreeMap<u64, Attempted>,
+    /// Bytes of the reasons in the attempts of `attempted`.
     text: usize,
     /// The handled and unhandled events, in the order in which they ended.
     ended: VecDeque<Ended>,
@@ -23,12 +26,27 @@ pub(super) struct Log {
     bytes: usize,
 }
 
-/// An event in flight that has started.
-pub(super) struct Started {
+/// An event whose first attempt is running.
+struct Running {
+    number: u64,
+    event: Event,
+}
+
+/// An event in flight that has been attempted before.
+struct Attempted {
     event: Event,
     state: EventState,
     attempts: u32,
     history: Vec<AttemptRecord>,
+}
+
+/// An event in flight that has started.
+pub(super) struct Started<'a> {
+    pub(super) number: u64,
+    pub(super) event: &'a Event,
+    pub(super) state: EventState,
+    attempts: u32,
+    history: &'a [AttemptRecord],
 }
 
 /// A handled or unhandled event.
@@ -48,7 +66,8 @@ impl Log {
     pub(super) fn new(limits: MemoryLimits) -> Self {
         Self {
             limits,
-            started: BTreeMap::new(),
+            running: Vec::new(),
+            attempted: BTreeMap::new(),
             text: 0,
             ended: VecDeque::new(),
             bytes: 0,
@@ -57,29 +76,39 @@ impl Log {
 
     /// Notes that an attempt starts.
     pub(super) fn start(&mut self, job: &Job) {
-        let started = self.started.entry(job.number);
-        let started = started.or_insert_with(|| Started::waiting(job.event.clone(), Vec::new()));
-        started.state = EventState::Running;
-        started.attempts = job.progress.attempts();
+        if !self.attempted.is_empty()
+            && let Some(attempted) = self.attempted.get_mut(&job.number)
+        {
+            attempted.state = EventState::Running;
+            attempted.attempts = job.progress.attempts();
+            return;
+        }
+        let (number, event) = (job.number, job.event.clone());
+        self.running.push(Running { number, event });
     }
 
     /// Notes that an event waits for its next attempt.
     pub(super) fn retry(&mut self, number: u64, attempt: AttemptRecord) {
-        let Some(started) = self.started.get_mut(&number) else {
+        if let Some(Running { event, .. }) = self.take_running(number) {
+            self.attempted
+                .insert(number, Attempted::waiting(event, Vec::new()));
+        }
+        let Some(attempted) = self.attempted.get_mut(&number) else {
             return;
         };
-        started.state = EventState::Retrying;
+        attempted.state = EventState::Retrying;
+        attempted.attempts = attempt.number();
         // The reasons of all events in flight have at most as many bytes as the handled events.
         let space = self.limits.handled_bytes.saturating_sub(self.text);
-        let before = AttemptRecord::text(&started.history, &[]);
-        attempt.push_to(&mut started.history, space);
-        self.text = self.text - before + AttemptRecord::text(&started.history, &[]);
+        let before = AttemptRecord::text(&attempted.history, &[]);
+        attempt.push_to(&mut attempted.history, space);
+        self.text = self.text - before + AttemptRecord::text(&attempted.history, &[]);
     }
 
     /// Notes that an event waits for a worker again.
     pub(super) fn requeue(&mut self, number: u64) {
-        if let Some(started) = self.started.get_mut(&number) {
-            started.state = EventState::Waiting;
+        if let Some(attempted) = self.attempted.get_mut(&number) {
+            attempted.state = EventState::Waiting;
         }
     }
 
@@ -87,26 +116,33 @@ impl Log {
     pub(super) fn replay(&mut self, number: u64, event: Event, history: Vec<AttemptRecord>) {
         if !history.is_empty() {
             self.text += AttemptRecord::text(&history, &[]);
-            self.started
-                .insert(number, Started::waiting(event, history));
+            self.attempted
+                .insert(number, Attempted::waiting(event, history));
         }
     }
 
     /// Returns the finished attempts at an event in flight.
     pub(super) fn history(&self, number: u64) -> Vec<AttemptRecord> {
-        let started = self.started.get(&number);
-        started.map_or_else(Vec::new, |started| started.history.clone())
+        let attempted = self.attempted.get(&number);
+        attempted.map_or_else(Vec::new, |attempted| attempted.history.clone())
     }
 
     /// Removes an event in flight, and returns its finished attempts.
     pub(super) fn remove(&mut self, number: u64) -> Vec<AttemptRecord> {
-        let Some(started) = self.started.remove(&number) else {
+        if self.take_running(number).is_some() {
+            return Vec::new();
+        }
+        let Some(attempted) = self.attempted.remove(&number) else {
             return Vec::new();
         };
-        if !started.history.is_empty() {
-            self.text -= AttemptRecord::text(&started.history, &[]);
-        }
-        started.history
+        self.text -= AttemptRecord::text(&attempted.history, &[]);
+        attempted.history
+    }
+
+    fn take_running(&mut self, number: u64) -> Option<Running> {
+        let mut running = self.running.iter();
+        let index = running.position(|running| running.number == number)?;
+        Some(self.running.swap_remove(index))
     }
 
     /// Keeps a handled or unhandled event, and drops the oldest events beyond the limits.
@@ -135,7 +171,10 @@ impl Log {
         while self.ended.len() > self.limits.handled_events
             || self.bytes > self.limits.handled_bytes
         {
-            self.take_at(0);
+            let Some(oldest) = self.ended.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.size;
         }
     }
 
@@ -150,23 +189,32 @@ impl Log {
     pub(super) fn take(&mut self, number: u64) -> Option<Ended> {
         let mut ended = self.ended.iter();
         let index = ended.position(|ended| ended.job.number == number)?;
-        self.take_at(index)
-    }
-
-    fn take_at(&mut self, index: usize) -> Option<Ended> {
         let ended = self.ended.remove(index)?;
         self.bytes -= ended.size;
         Some(ended)
     }
 
-    pub(super) fn is_started(&self, number: u64) -> bool {
-        self.started.contains_key(&number)
+    /// Returns whether the event is in flight and has been attempted before.
+    pub(super) fn was_attempted(&self, number: u64) -> bool {
+        self.attempted.contains_key(&number)
     }
 
-    pub(super) fn started(&self) -> impl Iterator<Item = (u64, &Started)> {
-        self.started
-            .iter()
-            .map(|(number, started)| (*number, started))
+    pub(super) fn started(&self) -> impl Iterator<Item = Started<'_>> {
+        let running = self.running.iter().map(|running| Started {
+            number: running.number,
+            event: &running.event,
+            state: EventState::Running,
+            attempts: 1,
+            history: &[],
+        });
+        let attempted = self.attempted.iter().map(|(number, attempted)| Started {
+            number: *number,
+            event: &attempted.event,
+            state: attempted.state,
+            attempts: attempted.attempts,
+            history: &attempted.history,
+        });
+        running.chain(attempted)
     }
 
     pub(super) fn ended(&self) -> impl Iterator<Item = &Ended> {
@@ -174,7 +222,7 @@ impl Log {
     }
 }
 
-impl Started {
+impl Attempted {
     fn waiting(event: Event, history: Vec<AttemptRecord>) -> Self {
         Self {
             event,
@@ -183,18 +231,12 @@ impl Started {
             history,
         }
     }
+}
 
-    pub(super) fn event(&self) -> &Event {
-        &self.event
-    }
-
-    pub(super) fn state(&self) -> EventState {
-        self.state
-    }
-
-    pub(super) fn record(&self, number: u64) -> EventRecord {
-        let (event, history) = (self.event.clone(), self.history.clone());
-        EventRecord::in_flight(number, event, self.state, self.attempts, history)
+impl Started<'_> {
+    pub(super) fn record(&self) -> EventRecord {
+        let (event, history) = (self.event.clone(), self.history.to_vec());
+        EventRecord::in_flight(self.number, event, self.state, self.attempts, history)
     }
 }
 

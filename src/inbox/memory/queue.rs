@@ -343,9 +343,8 @@ impl Queue {
     /// Returns each event that the inbox keeps once.
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let waiting = self.jobs.iter();
-        let waiting = waiting.filter(|job| !self.log.is_started(job.number));
-        let started = self.log.started();
-        let started = started.map(|(number, started)| Entry::Started(number, started));
+        let waiting = waiting.filter(|job| !self.log.was_attempted(job.number));
+        let started = self.log.started().map(Entry::Started);
         let ended = self.log.ended().map(Entry::Ended);
         let dead = self.dead_letters.iter(None).map(Entry::Dead);
         waiting
