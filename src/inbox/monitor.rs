@@ -20,7 +20,7 @@ use super::health::{
     Findings, Health, HealthLimits, HealthProblem, HealthProblemKind, HealthSource,
 };
 use crate::catch_panic::{CatchPanic, catch_panic};
-use crate::delivery::{Hooks, Stats};
+use crate::delivery::{Hooks, JobExecutor, Stats};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::{self, Metrics, Sample};
 
@@ -49,30 +49,39 @@ pub(crate) trait Monitored: HealthSource {
         true
     }
 
+    /// Returns the executor of the routes, if the source runs handlers.
+    fn executor(&self) -> Option<&JobExecutor> {
+        None
+    }
+
     /// Updates values that `find` needs, if reading them takes time.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
         None
     }
 }
 
-/// The counts that the monitor watches.
+/// What an inbox does at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Activity {
-    /// The number of accepted events and copies.
-    pub(crate) accepted: u64,
-    /// The number of dead-lettered events.
-    pub(crate) dead: u64,
-    /// The number of events that haven't ended.
-    pub(crate) in_flight: u64,
+    pub(crate) stats: Stats,
+    /// The age of the oldest event in flight, if it is known.
+    pub(crate) oldest: Option<Duration>,
+    /// Whether the source may change without a signal.
+    pub(crate) is_active: bool,
 }
 
 impl Activity {
-    pub(crate) fn of(stats: &Stats) -> Self {
+    pub(crate) fn new(stats: Stats, oldest: Option<Duration>) -> Self {
         Self {
-            accepted: stats.accepted + stats.duplicates,
-            dead: stats.dead,
-            in_flight: stats.in_flight(),
+            is_active: stats.in_flight() > 0,
+            stats,
+            oldest,
         }
+    }
+
+    /// Returns the number of accepted events and copies.
+    fn accepted(&self) -> u64 {
+        self.stats.accepted + self.stats.duplicates
     }
 }
 
@@ -192,18 +201,24 @@ pub(crate) fn evaluate(source: &dyn Monitored) -> Health {
     let system_time = monitor.runtime.system_time();
     let (limits, receivers, silent, growing) = {
         let mut state = monitor.state();
-        if state.accepted.0 != activity.accepted {
-            state.accepted = (activity.accepted, now);
+        if state.accepted.0 != activity.accepted() {
+            state.accepted = (activity.accepted(), now);
             state.last_accepted = Some(system_time);
         }
         let limits = state.limits;
-        let growing = state.dead.update(now, activity.dead, limits);
+        let growing = state.dead.update(now, activity.stats.dead, limits);
         let receivers = state.receivers.iter().filter_map(Weak::upgrade);
         let receivers: Vec<_> = receivers.collect();
         (limits, receivers, state.accepted.1, growing)
     };
     let mut findings = Findings::new(now, system_time, limits);
     source.find(&mut findings);
+    if let Some(executor) = source.executor() {
+        findings.routes(executor);
+        if let Some(age) = activity.oldest {
+            findings.oldest_event(age, executor);
+        }
+    }
     receivers
         .iter()
         .for_each(|receiver| receiver.find(&mut findings));
@@ -345,7 +360,7 @@ fn sample(source: &dyn Monitored, health: &Health) {
 fn is_active(source: &dyn Monitored) -> bool {
     let activity = source.activity();
     let state = source.monitor().state();
-    activity.in_flight > 0 || activity.accepted != state.accepted.0 || !state.reported.is_empty()
+    activity.is_active || activity.accepted() != state.accepted.0 || !state.reported.is_empty()
 }
 
 /// The changes since the last evaluation. The lists contain only the problems that no other part of the inbox logs.

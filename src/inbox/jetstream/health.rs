@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::connection::unless_drained;
 use super::publisher::Publisher;
 use super::worker_inner::WorkerInner;
+use crate::delivery::{JobExecutor, Stats};
 use crate::inbox::{Activity, Findings, HealthSource, InboxControl, Monitor, Monitored};
 use crate::runtime::BoxFuture;
 use crate::telemetry::{InFlight, Metrics, Sample};
@@ -22,8 +23,8 @@ impl Monitored for Publisher {
 
     fn activity(&self) -> Activity {
         Activity {
-            in_flight: self.publications(),
-            ..Activity::of(&self.stats())
+            is_active: self.publications() > 0,
+            ..Activity::new(self.stats(), None)
         }
     }
 
@@ -48,7 +49,6 @@ impl Monitored for Publisher {
 impl HealthSource for WorkerInner {
     fn find(&self, findings: &mut Findings) {
         self.connection.find(findings);
-        findings.routes(&self.executor);
     }
 }
 
@@ -61,11 +61,14 @@ impl Monitored for WorkerInner {
     fn activity(&self) -> Activity {
         let counts = self.counts();
         Activity {
-            accepted: counts.taken,
-            dead: counts.dead,
-            in_flight: counts
-                .running
-                .max(u64::from(!self.connection.is_draining())),
+            stats: Stats {
+                accepted: counts.taken,
+                dead: counts.dead,
+                running: counts.running,
+                ..Stats::default()
+            },
+            oldest: None,
+            is_active: counts.running > 0 || !self.connection.is_draining(),
         }
     }
 
@@ -85,6 +88,10 @@ impl Monitored for WorkerInner {
 
     fn is_inbox(&self) -> bool {
         false
+    }
+
+    fn executor(&self) -> Option<&JobExecutor> {
+        Some(&self.executor)
     }
 
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {

@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
 /// The maximum number of groups. Beyond that, neighbours are merged.

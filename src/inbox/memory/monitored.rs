@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::inner::MemoryInner;
+use crate::delivery::JobExecutor;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::telemetry::{Metrics, Sample};
 
@@ -8,17 +9,11 @@ impl HealthSource for MemoryInner {
     fn find(&self, findings: &mut Findings) {
         let now = self.clock.now();
         let lasted = |since: u64| Duration::from_millis(now.saturating_sub(since));
-        {
-            let queue = self.queue();
-            queue.fullness.find(now, queue.is_full(), findings);
-            if let Some(since) = queue.draining_since {
-                findings.add(HealthProblemKind::Draining, lasted(since));
-            }
-            if let Some(oldest) = queue.ages.oldest() {
-                findings.oldest_event(lasted(oldest), &self.executor);
-            }
+        let queue = self.queue();
+        queue.fullness.find(now, queue.is_full(), findings);
+        if let Some(since) = queue.draining_since {
+            findings.add(HealthProblemKind::Draining, lasted(since));
         }
-        findings.routes(&self.executor);
     }
 }
 
@@ -28,7 +23,14 @@ impl Monitored for MemoryInner {
     }
 
     fn activity(&self) -> Activity {
-        Activity::of(&self.queue().stats())
+        let now = self.clock.now();
+        let queue = self.queue();
+        let age = |since: u64| Duration::from_millis(now.saturating_sub(since));
+        Activity::new(queue.stats(), queue.ages.oldest().map(age))
+    }
+
+    fn executor(&self) -> Option<&JobExecutor> {
+        Some(&self.executor)
     }
 
     fn metrics(&self) -> &Metrics {

@@ -214,7 +214,7 @@ impl SqliteInboxBuilder {
         opening
             .await
             .unwrap_or_else(|_| Err(error::thread_ended()))?;
-        if inbox.activity().in_flight > 0 {
+        if inbox.activity().is_active {
             Monitor::wake(&inbox);
         }
         Ok(SqliteInbox::from_shared(inbox))

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::health::Report;
 use super::shared_inbox::SharedInbox;
+use crate::delivery::JobExecutor;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::runtime::BoxFuture;
 use crate::telemetry::{Metrics, Sample};
@@ -16,39 +17,31 @@ const THREAD_ENDED: &str = "the inbox's thread has ended";
 
 impl HealthSource for SharedInbox {
     fn find(&self, findings: &mut Findings) {
-        let clock = &self.state.clock;
-        let (now, system_time) = (clock.now(), clock.system_time());
+        let now = self.state.clock.now();
         let lasted = |since: u64| Duration::from_millis(now.saturating_sub(since));
+        let state = self.state.lock();
+        if let Some(since) = state.writer_ended {
+            let problem = findings.add(HealthProblemKind::InboxFailing, lasted(since));
+            problem.because(THREAD_ENDED).solved_by_restart();
+        } else if let Some(Report { error, since, .. }) = &state.health.failing {
+            let problem = findings.add(HealthProblemKind::InboxFailing, lasted(*since));
+            problem.because(error.to_string()).logged();
+        } else if let Some(sent) = state.probe.sent
+            && lasted(sent) >= DISK_TIMEOUT
         {
-            let state = self.state.lock();
-            if let Some(since) = state.writer_ended {
-                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(since));
-                problem.because(THREAD_ENDED).solved_by_restart();
-            } else if let Some(Report { error, since, .. }) = &state.health.failing {
-                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(*since));
-                problem.because(error.to_string()).logged();
-            } else if let Some(sent) = state.probe.sent
-                && lasted(sent) >= DISK_TIMEOUT
-            {
-                let problem = findings.add(HealthProblemKind::InboxFailing, lasted(sent));
-                problem.because(DISK_HANGS);
-            }
-            if let Some(Report { error, since, .. }) = &state.health.damaged {
-                let problem = findings.add(HealthProblemKind::InboxDamaged, lasted(*since));
-                problem.because(error.to_string()).logged();
-            }
-            state.fullness.find(now, state.is_full(), findings);
-            if let Some(since) = state.admissions.draining_since {
-                findings.add(HealthProblemKind::Draining, lasted(since));
-            }
-            if let Some(oldest) = state.probe.oldest_since()
-                && state.in_flight > 0
-            {
-                let age = system_time.duration_since(oldest).unwrap_or_default();
-                findings.oldest_event(age, &self.executor);
-            }
+            let problem = findings.add(HealthProblemKind::InboxFailing, lasted(sent));
+            problem.because(DISK_HANGS);
         }
-        findings.routes(&self.executor);
+        if let Some(Report { error, since, .. }) = &state.health.damaged {
+            let problem = findings.add(HealthProblemKind::InboxDamaged, lasted(*since));
+            problem.because(error.to_string()).logged();
+        }
+        state.fullness.find(now, state.is_full(), findings);
+        let admissions = &state.admissions;
+        if admissions.draining {
+            let lasted = lasted(admissions.draining_since);
+            findings.add(HealthProblemKind::Draining, lasted);
+        }
     }
 }
 
@@ -58,7 +51,17 @@ impl Monitored for SharedInbox {
     }
 
     fn activity(&self) -> Activity {
-        Activity::of(&self.state.lock().stats())
+        let clock = &self.state.clock;
+        let (now, system_time) = (clock.now(), clock.system_time());
+        let state = self.state.lock();
+        let oldest = state.probe.oldest_since(now);
+        let oldest = oldest.filter(|_| state.in_flight > 0);
+        let age = |since| system_time.duration_since(since).unwrap_or_default();
+        Activity::new(state.stats(), oldest.map(age))
+    }
+
+    fn executor(&self) -> Option<&JobExecutor> {
+        Some(&self.executor)
     }
 
     fn metrics(&self) -> &Metrics {
@@ -75,19 +78,19 @@ impl Monitored for SharedInbox {
 
     /// Asks the writer for the oldest event. The question waits behind all writes.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
-        let now = self.state.clock.now();
         {
             let mut state = self.state.lock();
             if state.probe.sent.is_some() || state.writer_ended.is_some() {
                 return None;
             }
-            state.probe.sent = Some(now);
+            state.probe.sent = Some(self.state.clock.now());
         }
         let answered = self.query(|writer| {
             // A damaged page is reported when the loader reads it.
             let oldest = writer.database.store.oldest().unwrap_or_default();
-            let mut state = writer.state.lock();
-            (state.probe.sent, state.probe.oldest) = (None, oldest);
+            let now = writer.state.clock.now();
+            let probe = &mut writer.state.lock().probe;
+            (probe.sent, probe.oldest, probe.answered) = (None, oldest, now);
             Ok(())
         });
         Some(Box::pin(async move {

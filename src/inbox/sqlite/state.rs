@@ -68,9 +68,14 @@ pub(super) struct Probe {
     pub(super) sent: Option<u64>,
     /// The id of the oldest event, and when the event was received, by the system clock.
     pub(super) oldest: Option<(u64, SystemTime)>,
+    /// When the writer last answered, by the inbox's clock.
+    pub(super) answered: u64,
     /// The highest id of a replayed event, and when an event was last replayed, by the system clock.
     pub(super) replayed: Option<(u64, SystemTime)>,
 }
+
+/// How long an answer counts as recent: a few periods of the monitor, in milliseconds.
+const RECENT: u64 = 15_000;
 
 impl Probe {
     /// Records that events were replayed at `at`.
@@ -81,9 +86,11 @@ impl Probe {
         }
     }
 
-    /// Returns since when the oldest event has been in the inbox. A replayed event keeps its id and its time, but is new.
-    pub(super) fn oldest_since(&self) -> Option<SystemTime> {
-        let (id, received_at) = self.oldest?;
+    /// Returns since when the oldest event has been in the inbox, if the answer is recent. A replayed event keeps its id and its
+    /// time, but is new.
+    pub(super) fn oldest_since(&self, now: u64) -> Option<SystemTime> {
+        let is_recent = now.saturating_sub(self.answered) <= RECENT;
+        let (id, received_at) = self.oldest.filter(|_| is_recent)?;
         let replayed = self.replayed.filter(|(replayed, _)| id <= *replayed);
         Some(replayed.map_or(received_at, |(_, at)| received_at.max(at)))
     }
