@@ -9,6 +9,7 @@ mod contract;
 mod dead_letters;
 #[cfg(unix)]
 mod files;
+mod health;
 mod hostile_code;
 #[cfg(feature = "tracing")]
 mod open_telemetry;

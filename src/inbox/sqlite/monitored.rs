@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::health::Report;
 use super::shared_inbox::SharedInbox;
@@ -7,9 +7,6 @@ use crate::delivery::JobExecutor;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::runtime::BoxFuture;
 use crate::telemetry::{Metrics, Sample};
-
-/// If the writer doesn't answer for this time, the disk hangs.
-const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
 const DISK_HANGS: &str = "the disk hasn't answered for 30 s";
 
@@ -26,10 +23,8 @@ impl HealthSource for SharedInbox {
         } else if let Some(Report { error, since, .. }) = &state.health.failing {
             let problem = findings.add(HealthProblemKind::InboxFailing, lasted(*since));
             problem.because(error.to_string()).logged();
-        } else if let Some(sent) = state.probe.sent
-            && lasted(sent) >= DISK_TIMEOUT
-        {
-            let problem = findings.add(HealthProblemKind::InboxFailing, lasted(sent));
+        } else if let Some(since) = state.probe.hangs_since(now) {
+            let problem = findings.add(HealthProblemKind::InboxFailing, lasted(since));
             problem.because(DISK_HANGS);
         }
         if let Some(Report { error, since, .. }) = &state.health.damaged {
@@ -51,12 +46,10 @@ impl Monitored for SharedInbox {
     }
 
     fn activity(&self) -> Activity {
-        let clock = &self.state.clock;
-        let (now, system_time) = (clock.now(), clock.system_time());
+        let now = self.state.clock.system_time();
         let state = self.state.lock();
-        let oldest = state.probe.oldest_since(now);
-        let oldest = oldest.filter(|_| state.in_flight > 0);
-        let age = |since| system_time.duration_since(since).unwrap_or_default();
+        let age = |since| now.duration_since(since).unwrap_or_default();
+        let oldest = state.probe.oldest_since();
         Activity::new(state.stats(), oldest.map(age))
     }
 
@@ -83,14 +76,13 @@ impl Monitored for SharedInbox {
             if state.probe.sent.is_some() || state.writer_ended.is_some() {
                 return None;
             }
-            state.probe.sent = Some(self.state.clock.now());
+            state.probe.sent = Some((self.state.clock.now(), Instant::now()));
         }
         let answered = self.query(|writer| {
             // A damaged page is reported when the loader reads it.
             let oldest = writer.database.store.oldest().unwrap_or_default();
-            let now = writer.state.clock.now();
             let probe = &mut writer.state.lock().probe;
-            (probe.sent, probe.oldest, probe.answered) = (None, oldest, now);
+            (probe.sent, probe.oldest) = (None, oldest);
             Ok(())
         });
         Some(Box::pin(async move {

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_channel::oneshot;
 
@@ -64,20 +64,28 @@ pub(super) struct State {
 /// The age of the oldest event on disk, which the monitor asks the writer for.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    /// When the monitor sent a question that the writer hasn't answered, by the inbox's clock.
-    pub(super) sent: Option<u64>,
+    /// When the monitor sent a question that the writer hasn't answered, by the inbox's clock and in real time.
+    pub(super) sent: Option<(u64, Instant)>,
     /// The id of the oldest event, and when the event was received, by the system clock.
     pub(super) oldest: Option<(u64, SystemTime)>,
-    /// When the writer last answered, by the inbox's clock.
-    pub(super) answered: u64,
     /// The highest id of a replayed event, and when an event was last replayed, by the system clock.
     pub(super) replayed: Option<(u64, SystemTime)>,
 }
 
-/// How long an answer counts as recent: a few periods of the monitor, in milliseconds.
-const RECENT: u64 = 15_000;
+/// If the writer doesn't answer for this time, the disk hangs: 30 s.
+const DISK_TIMEOUT: u64 = 30_000;
+
+/// A test may move the inbox's clock by more than that in an instant.
+const REAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Probe {
+    /// If the disk hangs, returns since when, by the inbox's clock.
+    pub(super) fn hangs_since(&self, now: u64) -> Option<u64> {
+        let (sent, real) = self.sent?;
+        let hangs = now.saturating_sub(sent) >= DISK_TIMEOUT && real.elapsed() >= REAL_TIMEOUT;
+        hangs.then_some(sent)
+    }
+
     /// Records that events were replayed at `at`.
     pub(super) fn replayed(&mut self, ids: impl Iterator<Item = u64>, at: SystemTime) {
         let before = self.replayed.map(|(id, _)| id);
@@ -86,11 +94,9 @@ impl Probe {
         }
     }
 
-    /// Returns since when the oldest event has been in the inbox, if the answer is recent. A replayed event keeps its id and its
-    /// time, but is new.
-    pub(super) fn oldest_since(&self, now: u64) -> Option<SystemTime> {
-        let is_recent = now.saturating_sub(self.answered) <= RECENT;
-        let (id, received_at) = self.oldest.filter(|_| is_recent)?;
+    /// Returns since when the oldest event has been in the inbox. A replayed event keeps its id and its time, but is new.
+    pub(super) fn oldest_since(&self) -> Option<SystemTime> {
+        let (id, received_at) = self.oldest?;
         let replayed = self.replayed.filter(|(replayed, _)| id <= *replayed);
         Some(replayed.map_or(received_at, |(_, at)| received_at.max(at)))
     }
@@ -147,7 +153,10 @@ impl SharedState {
         let mut counts = PendingCounts::new(&self.metrics);
         let mut state = self.lock();
         let changed = change(&mut state, &mut counts);
-        let idle = (state.in_flight == 0).then(|| state.idle.take());
+        let idle = (state.in_flight == 0).then(|| {
+            state.probe.oldest = None;
+            state.idle.take()
+        });
         let at_rest = (state.window.running() == 0).then(|| state.at_rest.take());
         drop(state);
         // The recorder is the user's code, so it runs without the lock.

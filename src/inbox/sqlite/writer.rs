@@ -347,6 +347,7 @@ impl Writer {
     fn spawn_workers(&self) {
         if let Some(inbox) = self.inbox.upgrade() {
             spawn_workers(&inbox);
+            Monitor::wake(&inbox);
         }
     }
 

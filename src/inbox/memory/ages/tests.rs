@@ -21,10 +21,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u64>().prop_map(Step::Insert),
         2 => (0..4 * WIDTH).prop_map(Step::Wait),
     ];
-    prop::collection::vec(step, 0..2_000)
+    prop::collection::vec(step, 0..800)
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// The reported age is never below the age of the oldest event. Without replays and merged groups, it is at most one
     /// group's width above.
     #[test]
