@@ -60,7 +60,7 @@ pub(crate) trait Monitored: HealthSource {
     }
 }
 
-/// What an inbox does at one moment.
+/// The counts and the state of a source at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Activity {
     pub(crate) stats: Stats,
@@ -253,8 +253,8 @@ async fn watch(source: Weak<dyn Monitored>, runtime: Arc<dyn Runtime>, watching:
         };
         if let Some(refresh) = refresh {
             // No timer runs while the store works. Otherwise, a paused clock would advance to the timer before a commit ends.
-            // If the store hangs, the next request ends the wait.
-            signal.sleep();
+            // If the store hangs, the next rejected request ends the wait.
+            signal.change(AWAKE, REFRESHING);
             let refresh = Box::pin(CatchPanic::new(refresh));
             drop(select(refresh, Box::pin(signal.awake())).await);
             signal.wake();
@@ -450,7 +450,9 @@ impl DeadLetterRate {
 const STOPPED: u8 = 0;
 const ASLEEP: u8 = 1;
 const AWAKE: u8 = 2;
-const CLOSED: u8 = 3;
+/// Awake, and waiting for the store.
+const REFRESHING: u8 = 3;
+const CLOSED: u8 = 4;
 
 /// Wakes the monitor's task.
 #[derive(Default)]
@@ -472,11 +474,11 @@ impl Signal {
     /// Wakes the task. Returns true if the caller must spawn the task.
     fn wake(&self) -> bool {
         self.roused.store(true, Ordering::SeqCst);
-        let wake = |state| (state < AWAKE).then_some(AWAKE);
+        let wake = |state| (state != CLOSED).then_some(AWAKE);
         let before = self
             .state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, wake);
-        if before == Ok(ASLEEP) {
+        if before == Ok(ASLEEP) || before == Ok(REFRESHING) {
             // The waker is the executor's code.
             let _ = catch_panic(|| self.waker.wake());
         }
@@ -497,7 +499,8 @@ impl Signal {
     async fn awake(&self) {
         poll_fn(|cx| {
             self.waker.register(cx.waker());
-            if self.state.load(Ordering::SeqCst) == ASLEEP {
+            let state = self.state.load(Ordering::SeqCst);
+            if state == ASLEEP || state == REFRESHING {
                 Poll::Pending
             } else {
                 Poll::Ready(())
@@ -530,6 +533,7 @@ impl Drop for Watching {
     fn drop(&mut self) {
         self.0.change(AWAKE, STOPPED);
         self.0.change(ASLEEP, STOPPED);
+        self.0.change(REFRESHING, STOPPED);
     }
 }
 

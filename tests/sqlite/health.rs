@@ -122,36 +122,33 @@ async fn a_full_inbox_is_reported_and_an_inbox_with_space_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_waits_for_too_long_is_reported_also_after_a_restart() {
+async fn an_event_that_is_in_the_inbox_for_too_long_is_reported_until_it_ends() {
     let (place, clock) = (InboxFile::new(), ManualClock::new());
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let delivery = || DeliverySettings::new().attempt_timeout(100 * HOUR);
-    for round in 0..2 {
-        let builder = place.inbox().delivery(delivery());
-        let inbox = builder
-            .open_with(clock.clone(), gated(&log, &gate))
-            .await
-            .unwrap();
-        let handle = inbox.handle();
-        let seen = seen(&handle);
-        if round == 0 {
-            send(&inbox, "1").await;
-            until(|| log.len() == 1).await;
-            for _ in 0..10 {
-                clock.advance(MINUTE);
-                assert!(handle.health().is_ok());
-            }
-        }
-        let delayed = [HealthProblemKind::EventsDelayed];
-        clock
-            .advance_until(MINUTE, || {
-                seen.lock().unwrap().first().is_some_and(|k| k == &delayed)
-            })
-            .await;
-        drop(inbox);
-        drop(handle);
+    let delivery = DeliverySettings::new().attempt_timeout(1_000 * HOUR);
+    let builder = place.inbox().delivery(delivery);
+    let inbox = builder
+        .open_with(clock.clone(), gated(&log, &gate))
+        .await
+        .unwrap();
+    let handle = inbox.handle();
+    let seen = seen(&handle);
+    send(&inbox, "1").await;
+    until(|| log.len() == 1).await;
+    for _ in 0..10 {
+        clock.advance(MINUTE);
+        assert!(handle.health().is_ok());
     }
+    let delayed = vec![HealthProblemKind::EventsDelayed];
+    clock
+        .advance_until(SECOND, || seen.lock().unwrap().first() == Some(&delayed))
+        .await;
     gate.add_permits(9);
+    wait_idle(&handle).await;
+    assert!(handle.health().is_ok());
+    clock
+        .advance_until(SECOND, || seen.lock().unwrap().len() == 2)
+        .await;
 }
 
 /// A replayed event keeps the time when it was received.

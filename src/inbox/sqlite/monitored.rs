@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 
 use super::health::Report;
 use super::shared_inbox::SharedInbox;
+use super::writer::Writer;
 use crate::delivery::JobExecutor;
+use crate::error::Error;
 use crate::inbox::{Activity, Findings, HealthProblemKind, HealthSource, Monitor, Monitored};
 use crate::runtime::BoxFuture;
 use crate::telemetry::{Metrics, Sample};
@@ -32,10 +34,8 @@ impl HealthSource for SharedInbox {
             problem.because(error.to_string()).logged();
         }
         state.fullness.find(now, state.is_full(), findings);
-        let admissions = &state.admissions;
-        if admissions.draining {
-            let lasted = lasted(admissions.draining_since);
-            findings.add(HealthProblemKind::Draining, lasted);
+        if let Some(since) = state.admissions.draining_since {
+            findings.add(HealthProblemKind::Draining, lasted(since));
         }
     }
 }
@@ -62,31 +62,43 @@ impl Monitored for SharedInbox {
     }
 
     fn sample(&self) -> Sample {
-        let state = self.state.lock();
-        let oldest = state.probe.oldest_since().filter(|_| state.in_flight > 0);
         let now = self.state.clock.system_time();
+        let state = self.state.lock();
+        let oldest = state.probe.oldest_since();
         let age = oldest.and_then(|oldest| now.duration_since(oldest).ok());
         state.stats().sample(age.unwrap_or_default())
     }
 
     /// Asks the writer for the oldest event. The question waits behind all writes.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
-        {
+        let now = (self.state.clock.now(), Instant::now());
+        let (answered, is_asked) = {
             let mut state = self.state.lock();
-            if state.probe.sent.is_some() || state.writer_ended.is_some() {
+            if state.writer_ended.is_some() {
                 return None;
             }
-            state.probe.sent = Some((self.state.clock.now(), Instant::now()));
+            let probe = &mut state.probe;
+            let is_asked = probe.sent.is_some();
+            probe.sent.get_or_insert(now);
+            (probe.answered.wait(), is_asked)
+        };
+        if !is_asked {
+            drop(self.query(answer));
         }
-        let answered = self.query(|writer| {
-            // A damaged page is reported when the loader reads it.
-            let oldest = writer.database.store.oldest().unwrap_or_default();
-            let probe = &mut writer.state.lock().probe;
-            (probe.sent, probe.oldest) = (None, oldest);
-            Ok(())
-        });
         Some(Box::pin(async move {
             let _ = answered.await;
         }))
     }
+}
+
+fn answer(writer: &mut Writer) -> Result<(), Error> {
+    // A damaged page is reported when the loader reads it.
+    let oldest = writer.database.store.oldest().unwrap_or_default();
+    let answered = {
+        let probe = &mut writer.state.lock().probe;
+        (probe.sent, probe.oldest) = (None, oldest);
+        probe.answered.take()
+    };
+    answered.wake();
+    Ok(())
 }

@@ -66,6 +66,8 @@ pub(super) struct State {
 pub(super) struct Probe {
     /// When the monitor sent a question that the writer hasn't answered, by the inbox's clock and in real time.
     pub(super) sent: Option<(u64, Instant)>,
+    /// Tasks that wait for the answer.
+    pub(super) answered: Waiters,
     /// The id of the oldest event, and when the event was received, by the system clock.
     pub(super) oldest: Option<(u64, SystemTime)>,
     /// The highest id of a replayed event, and when an event was last replayed, by the system clock.
