@@ -165,7 +165,7 @@ pub use crate::delivery::{
     Replay, RetryPolicy, RouteResult, Stats,
 };
 pub use crate::error::{Error, ErrorKind};
-pub use crate::event::{Event, EventType, Payload, Platform, Raw, UndocumentedType};
+pub use crate::event::{Event, EventType, Payload, Platform, Raw};
 pub use crate::inbox::{
     AcceptError, AcceptErrorKind, Accepted, DeadLetters, Drained, EventFilter, EventLog, Handle,
     Health, HealthLimits, HealthProblem, HealthProblemKind, Inbox, IntoInbox, MemoryInbox,
@@ -180,7 +180,7 @@ pub use crate::inbox::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};
-pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report, RouteReport};
+pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report};
 pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

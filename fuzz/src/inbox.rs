@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Runtime,
+    AcceptError, AcceptErrorKind, Accepted, Event, EventRouter, Handle, Inbox, MemoryInbox, Runtime,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -57,9 +57,9 @@ impl Inbox for Told {
                     Ok(Accepted::New)
                 }
                 Answer::Duplicate => Ok(Accepted::Duplicate),
-                Answer::Full => Err(AcceptError::full()),
-                Answer::Draining => Err(AcceptError::draining()),
-                Answer::Unavailable => Err(AcceptError::unavailable()),
+                Answer::Full => Err(AcceptError::new(AcceptErrorKind::Full)),
+                Answer::Draining => Err(AcceptError::new(AcceptErrorKind::Draining)),
+                Answer::Unavailable => Err(AcceptError::new(AcceptErrorKind::Unavailable)),
                 Answer::Never => pending().await,
             }
         }

@@ -43,7 +43,7 @@ impl DeadLetter {
             id,
             message_id: Arc::from(event.id()),
             cause: None,
-            routes: progress.ends().to_vec(),
+            routes: progress.results().to_vec(),
             attempts: progress.attempts(),
             received_at: event.received_at(),
             // The system time may have been set back since the inbox received the event.

@@ -100,7 +100,7 @@ impl EventRecord {
 
     /// Returns the dead letter of an event that ended with `progress`.
     pub(crate) fn new(id: u64, event: Event, progress: &Progress, ended_at: SystemTime) -> Self {
-        let results = (progress.ends().to_vec(), progress.attempts());
+        let results = (progress.results().to_vec(), progress.attempts());
         Self::ended(id, event, EventState::Dead, results, Vec::new(), ended_at)
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, Default)]
 struct RouteProgress {
     /// The results of the finished routes.
-    ends: Vec<RouteResult>,
+    results: Vec<RouteResult>,
     /// The names of the routes that failed in the last attempt and will be retried.
     waiting: Vec<Arc<str>>,
     /// The only route that may run, if a replay names one.
@@ -48,15 +48,15 @@ impl Progress {
     }
 
     /// Returns the progress of a stored event. `waiting` is true if further routes wait for the attempt.
-    pub(crate) fn restored(attempt: NonZeroU32, ends: Vec<RouteResult>, waiting: bool) -> Self {
+    pub(crate) fn restored(attempt: NonZeroU32, results: Vec<RouteResult>, waiting: bool) -> Self {
         let others = waiting.then(|| Arc::from(OTHERS));
         let waiting: Vec<_> = others.into_iter().collect();
-        let nothing = ends.is_empty() && waiting.is_empty();
+        let nothing = results.is_empty() && waiting.is_empty();
         Self {
             attempt,
             routes: (!nothing).then(|| {
                 Box::new(RouteProgress {
-                    ends,
+                    results,
                     waiting,
                     only: None,
                 })
@@ -65,19 +65,19 @@ impl Progress {
     }
 
     /// Returns the progress of a replayed dead letter. The routes that handled the event don't run again.
-    pub(crate) fn replayed(ends: &[RouteResult]) -> Self {
-        Self::replay(ends, &Replay::Remaining)
+    pub(crate) fn replayed(results: &[RouteResult]) -> Self {
+        Self::replay(results, &Replay::Remaining)
     }
 
     /// Returns the progress of a replayed event whose routes ended with these results.
-    pub(crate) fn replay(ends: &[RouteResult], routes: &Replay) -> Self {
-        let stays = |end: &&RouteResult| match routes {
-            Replay::Remaining => end.reason.is_none(),
+    pub(crate) fn replay(results: &[RouteResult], routes: &Replay) -> Self {
+        let stays = |result: &&RouteResult| match routes {
+            Replay::Remaining => result.reason.is_none(),
             Replay::All => false,
-            Replay::Only(route) => *end.route != **route,
+            Replay::Only(route) => *result.route != **route,
         };
-        let ends = ends.iter().filter(stays).cloned().collect();
-        let mut progress = Self::restored(NonZeroU32::MIN, ends, false);
+        let results = results.iter().filter(stays).cloned().collect();
+        let mut progress = Self::restored(NonZeroU32::MIN, results, false);
         if let Replay::Only(route) = routes {
             progress.routes.get_or_insert_default().only = Some(Arc::from(route.as_str()));
         }
@@ -86,7 +86,10 @@ impl Progress {
 
     /// Returns the state of the next attempt.
     pub(crate) fn attempt_state(&self) -> Arc<AttemptState> {
-        let finished = self.ends().iter().map(|end| Arc::clone(&end.route));
+        let finished = self
+            .results()
+            .iter()
+            .map(|result| Arc::clone(&result.route));
         let only = self.routes.as_ref().and_then(|routes| routes.only.clone());
         Arc::new(AttemptState::new(self.attempt, finished.collect()).limited_to(only))
     }
@@ -121,7 +124,7 @@ impl Progress {
             let failed = waiting
                 .drain(..)
                 .map(|route| RouteResult::failed(route, &outcome));
-            routes.ends.extend(failed);
+            routes.results.extend(failed);
         }
         routes.waiting = waiting;
         if routes.waiting.is_empty() {
@@ -148,7 +151,7 @@ impl Progress {
         let handled = handled.filter(|each| each.outcome().is_handled());
         let routes = self.routes.get_or_insert_default();
         routes
-            .ends
+            .results
             .extend(handled.map(|each| RouteResult::done(each.name())));
     }
 
@@ -174,12 +177,12 @@ impl Progress {
     }
 
     /// Returns the results of the finished routes.
-    pub(crate) fn ends(&self) -> &[RouteResult] {
-        self.routes.as_ref().map_or(&[], |routes| &routes.ends)
+    pub(crate) fn results(&self) -> &[RouteResult] {
+        self.routes.as_ref().map_or(&[], |routes| &routes.results)
     }
 
     fn event_outcome(&self, report: &Report) -> EventOutcome {
-        if self.ends().iter().any(|end| end.reason.is_some()) {
+        if self.results().iter().any(|result| result.reason.is_some()) {
             EventOutcome::Dead
         } else if report.is_unhandled() {
             EventOutcome::Unhandled
@@ -192,16 +195,16 @@ impl Progress {
 impl RouteProgress {
     /// Adds the result of a route that won't run again.
     fn finish(&mut self, route: &RouteReport, report: &Report) {
-        let end = match route.outcome() {
+        let result = match route.outcome() {
             Outcome::Handled => RouteResult::done(route.name()),
             outcome => RouteResult::failed(route.name(), outcome),
         };
         // A service that calls no router counts as one route. If a layer doesn't call the router, each attempt reports that
         // route again.
-        let mut known = self.ends.iter_mut().filter(|_| report.is_routerless());
-        match known.find(|known| known.route == end.route) {
-            None => self.ends.push(end),
-            Some(known) if end.reason.is_some() => *known = end,
+        let mut known = self.results.iter_mut().filter(|_| report.is_routerless());
+        match known.find(|known| known.route == result.route) {
+            None => self.results.push(result),
+            Some(known) if result.reason.is_some() => *known = result,
             Some(_) => {}
         }
     }

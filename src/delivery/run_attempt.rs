@@ -62,7 +62,7 @@ fn ended(end: Result<Result<Report, BoxError>, PanicMessage>) -> AttemptEnd {
     match end {
         // The attempt's state has the outcomes. A layer may have replaced the report.
         Ok(Ok(_)) => AttemptEnd::Returned,
-        Ok(Err(error)) => AttemptEnd::Lost(Outcome::Failed(HandlerError::new(error))),
+        Ok(Err(error)) => AttemptEnd::Lost(Outcome::Failed(HandlerError::from(error))),
         Err(panic) => AttemptEnd::Lost(Outcome::Panicked(panic)),
     }
 }

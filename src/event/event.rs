@@ -190,16 +190,6 @@ impl<T> Event<T> {
         let data = self.raw_data();
         serde_json::from_str(data).map_err(|error| mismatch::explain::<U>(data, &error))
     }
-
-    /// Returns the event with its `data` as JSON text.
-    #[must_use]
-    pub fn into_raw(self) -> Event {
-        Event {
-            envelope: self.envelope,
-            attempt_state: self.attempt_state,
-            payload: Raw(()),
-        }
-    }
 }
 
 impl<T: DeserializeOwned> Event<T> {

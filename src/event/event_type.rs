@@ -21,7 +21,7 @@ macro_rules! event_types {
         ///
         /// The variants are the names that the sender's specification lists under "Event Types". Any other name is an
         /// [`Undocumented`](EventType::Undocumented) event type, which routes match in the same way. Event types are
-        /// ordered and hashed by name.
+        /// compared, ordered and hashed by name.
         ///
         /// # Examples
         ///
@@ -35,11 +35,11 @@ macro_rules! event_types {
         ///
         /// match EventType::from("planet.discovered") {
         ///     EventType::AccountCreated => unreachable!(),
-        ///     EventType::Undocumented(name) => assert_eq!(name.as_str(), "planet.discovered"),
+        ///     EventType::Undocumented(name) => assert_eq!(&*name, "planet.discovered"),
         ///     _ => unreachable!(),
         /// }
         /// ```
-        #[derive(Clone, PartialEq, Eq)]
+        #[derive(Clone)]
         #[non_exhaustive]
         pub enum EventType {
             $(
@@ -47,7 +47,9 @@ macro_rules! event_types {
                 $variant,
             )*
             /// A name that the specification doesn't list.
-            Undocumented(UndocumentedType),
+            ///
+            /// `EventType::from` finds the variant of a name.
+            Undocumented(Arc<str>),
         }
 
         impl EventType {
@@ -59,7 +61,7 @@ macro_rules! event_types {
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => $name,)*
-                    Self::Undocumented(name) => name.as_str(),
+                    Self::Undocumented(name) => name,
                 }
             }
 
@@ -178,27 +180,7 @@ event_types! {
     TimerDeleted = "timer.deleted",
 }
 
-/// The name of an event type that the specification doesn't list.
-///
-/// The name never equals a documented name.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct UndocumentedType(Arc<str>);
-
-impl UndocumentedType {
-    /// Returns the name, unchanged.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl EventType {
-    /// Returns whether the specification lists this event type.
-    #[must_use]
-    pub fn is_documented(&self) -> bool {
-        !matches!(self, Self::Undocumented(_))
-    }
-
     /// Returns the platform that the name ends with, whether or not the name is documented.
     #[must_use]
     pub fn platform(&self) -> Option<Platform> {
@@ -220,7 +202,7 @@ impl From<&str> for EventType {
     fn from(name: &str) -> Self {
         match names::find(&NAMES, &SORTED, name) {
             Some(index) => DOCUMENTED[index].clone(),
-            None => Self::Undocumented(UndocumentedType(Arc::from(name))),
+            None => Self::Undocumented(Arc::from(name)),
         }
     }
 }
@@ -252,6 +234,14 @@ impl AsRef<str> for EventType {
         self.as_str()
     }
 }
+
+impl PartialEq for EventType {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for EventType {}
 
 impl PartialEq<str> for EventType {
     fn eq(&self, name: &str) -> bool {
@@ -292,18 +282,6 @@ impl fmt::Display for EventType {
 impl fmt::Debug for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EventType({:?})", self.as_str())
-    }
-}
-
-impl fmt::Debug for UndocumentedType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
-impl fmt::Display for UndocumentedType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use self::decode::MAX_TEXT;
 pub(crate) use self::envelope::Undecoded;
 pub use self::event::Event;
 pub(crate) use self::event_type::DOCUMENTED;
-pub use self::event_type::{EventType, UndocumentedType};
+pub use self::event_type::EventType;
 pub use self::payload::{Payload, Raw};
 pub use self::platform::Platform;
 pub(crate) use self::traceparent::Traceparent;

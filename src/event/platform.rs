@@ -32,8 +32,7 @@ impl Platform {
     ];
 
     /// Returns the name as event types spell it, for example `twitch`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Twitch => "twitch",
             Self::YouTube => "youtube",

@@ -1,5 +1,7 @@
 //! The interface between the receiver and the workers: an inbox stores each event before the sender gets a 200.
 
+mod accept_error;
+mod accepted;
 mod dead_letters;
 mod event_filter;
 mod event_log;
@@ -17,6 +19,8 @@ mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use self::accept_error::{AcceptError, AcceptErrorKind};
+pub use self::accepted::Accepted;
 pub(crate) use self::dead_letters::DeadLetterStore;
 pub use self::dead_letters::DeadLetters;
 pub use self::event_filter::EventFilter;
@@ -26,7 +30,7 @@ pub(crate) use self::handle::InboxControl;
 pub use self::handle::{Drained, Handle};
 pub(crate) use self::health::{Findings, Fullness, HealthSource};
 pub use self::health::{Health, HealthLimits, HealthProblem, HealthProblemKind};
-pub use self::inbox::{AcceptError, AcceptErrorKind, Accepted, Inbox};
+pub use self::inbox::Inbox;
 pub(crate) use self::inbox_info::InboxInfo;
 pub use self::into_inbox::IntoInbox;
 #[cfg(feature = "jetstream")]

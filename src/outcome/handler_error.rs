@@ -42,18 +42,6 @@ enum RetryHint {
 }
 
 impl HandlerError {
-    /// Wraps an error, as `?` does.
-    ///
-    /// The error of [`Event::decode`](crate::Event::decode) is permanent, because a retry would decode the same payload.
-    pub fn new(error: impl Into<BoxError>) -> Self {
-        let error = error.into();
-        let retry = match error.downcast_ref::<Error>() {
-            Some(error) if error.kind() == ErrorKind::Payload => RetryHint::Never,
-            _ => RetryHint::Backoff,
-        };
-        Self::with(error, retry)
-    }
-
     /// Wraps an error that retrying can't fix. The route isn't retried.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
         Self::with(error.into(), RetryHint::Never)
@@ -93,9 +81,15 @@ impl HandlerError {
     }
 }
 
+/// The error of [`Event::decode`](crate::Event::decode) is permanent, because a retry would decode the same payload.
 impl<E: Into<BoxError>> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::new(error)
+        let error = error.into();
+        let retry = match error.downcast_ref::<Error>() {
+            Some(error) if error.kind() == ErrorKind::Payload => RetryHint::Never,
+            _ => RetryHint::Backoff,
+        };
+        Self::with(error, retry)
     }
 }
 

@@ -14,5 +14,5 @@ pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, RouterRun};
 pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
 pub use self::outcome::Outcome;
-pub(crate) use self::report::SERVICE;
-pub use self::report::{Report, RouteReport};
+pub use self::report::Report;
+pub(crate) use self::report::{RouteReport, SERVICE};

@@ -25,8 +25,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Returns whether the route handled the event.
-    #[must_use]
-    pub fn is_handled(&self) -> bool {
+    pub(crate) fn is_handled(&self) -> bool {
         matches!(self, Self::Handled)
     }
 

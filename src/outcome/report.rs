@@ -10,7 +10,7 @@ pub(crate) const SERVICE: &str = "service";
 /// The result of one attempt at an event: each route that ran, with its outcome.
 ///
 /// [`EventRouter`](crate::EventRouter) returns a report, and hooks read it from [`Attempt::report`](crate::Attempt::report).
-/// Clones share one list of routes.
+/// A service that doesn't call an `EventRouter` returns [`Report::default`]. Clones share one list of routes.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Report {
@@ -22,7 +22,7 @@ pub struct Report {
 
 /// One route of a [`Report`].
 #[derive(Clone)]
-pub struct RouteReport {
+pub(crate) struct RouteReport {
     pub(super) route: Arc<str>,
     /// Absent while the route runs.
     pub(super) outcome: Option<Outcome>,
@@ -31,11 +31,6 @@ pub struct RouteReport {
 }
 
 impl Report {
-    /// Returns a report without routes, for a service that doesn't call an [`EventRouter`](crate::EventRouter).
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     pub(super) fn of(routes: Arc<[RouteReport]>, unhandled: bool) -> Self {
         Self {
             routes,
@@ -73,9 +68,13 @@ impl Report {
         self.routerless
     }
 
-    /// Returns the routes that ran, in the order of their registration.
-    #[must_use]
-    pub fn routes(&self) -> &[RouteReport] {
+    /// Returns the name and the outcome of each route that ran, in the order of registration.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Outcome)> {
+        let routes = self.routes.iter();
+        routes.map(|each| (&*each.route, each.outcome()))
+    }
+
+    pub(crate) fn routes(&self) -> &[RouteReport] {
         &self.routes
     }
 
@@ -127,14 +126,12 @@ impl RouteReport {
     }
 
     /// Returns the route's name.
-    #[must_use]
-    pub fn route(&self) -> &str {
+    pub(crate) fn route(&self) -> &str {
         &self.route
     }
 
     /// Returns the route's outcome.
-    #[must_use]
-    pub fn outcome(&self) -> &Outcome {
+    pub(crate) fn outcome(&self) -> &Outcome {
         self.outcome.as_ref().unwrap_or(&Outcome::Dropped)
     }
 }

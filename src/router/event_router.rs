@@ -102,7 +102,8 @@ impl EventRouter {
     ///
     /// # Panics
     ///
-    /// Panics if the pattern is malformed (see [`Pattern::new`]).
+    /// Panics if the pattern is malformed. To get an error instead, for example for a pattern from a configuration, pass
+    /// the result of [`Pattern::new`].
     ///
     /// ```should_panic
     /// # use botisimo_webhooks::{Event, EventRouter};
@@ -157,30 +158,6 @@ impl EventRouter {
     {
         let pattern = or_panic(Pattern::prefix(prefix.as_ref()));
         self.add(Matcher::Pattern(pattern), Typed::new(handler))
-    }
-
-    /// Registers a handler like [`on`](EventRouter::on), and returns an error instead of panicking.
-    ///
-    /// Use this method for patterns from configuration. To register two routes with the same
-    /// pattern, name the first route before adding the second.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`ErrorKind::Pattern`](crate::ErrorKind::Pattern) if the pattern is malformed.
-    /// Returns [`ErrorKind::Route`](crate::ErrorKind::Route) if two routes have the same name. The
-    /// error consumes the router, so keep a clone if you need it.
-    #[track_caller]
-    pub fn try_on<P, T, H, Fut>(self, pattern: P, handler: H) -> Result<Self, Error>
-    where
-        P: TryInto<Pattern, Error: Into<Error>>,
-        T: Payload + 'static,
-        H: FnOnce(Event<T>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        let pattern = pattern.try_into().map_err(Into::into)?;
-        let router = self.add(Matcher::Pattern(pattern), Typed::new(handler));
-        router.validate()?;
-        Ok(router)
     }
 
     /// Registers a handler that observes every event. The handler's route is named `*`.

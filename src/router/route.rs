@@ -53,15 +53,8 @@ impl Route {
         }
     }
 
-    /// Returns whether the route was added by [`on_any`](crate::EventRouter::on_any).
-    #[must_use]
-    pub fn is_observer(&self) -> bool {
-        matches!(self.matcher, Matcher::Any)
-    }
-
     /// Returns whether the route was added by [`fallback`](crate::EventRouter::fallback).
-    #[must_use]
-    pub fn is_fallback(&self) -> bool {
+    pub(crate) fn is_fallback(&self) -> bool {
         matches!(self.matcher, Matcher::Fallback)
     }
 

@@ -3,7 +3,7 @@ use std::fmt;
 use http::StatusCode;
 
 use super::reply::Reply;
-use crate::inbox::AcceptError;
+use crate::inbox::{AcceptError, AcceptErrorKind};
 
 /// The reason why a webhook request was rejected.
 ///
@@ -59,8 +59,7 @@ pub enum RejectionReason {
 
 impl RejectionReason {
     /// Returns a short message that contains no part of the request.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NotPost => "webhooks are sent by POST",
             Self::Unverified => "the secret is wrong or missing",
@@ -113,10 +112,14 @@ impl RejectionReason {
             Self::Unreadable | Self::Malformed => Reply::new(StatusCode::BAD_REQUEST, text),
             Self::Incomplete => Reply::new(StatusCode::REQUEST_TIMEOUT, text),
             Self::Unmatched => Reply::new(StatusCode::NOT_FOUND, text),
-            Self::Busy | Self::Full => Reply::unavailable(text, AcceptError::full().delay()),
-            Self::Draining => Reply::unavailable(text, AcceptError::draining().delay()),
+            Self::Busy | Self::Full => {
+                Reply::unavailable(text, AcceptError::new(AcceptErrorKind::Full).delay())
+            }
+            Self::Draining => {
+                Reply::unavailable(text, AcceptError::new(AcceptErrorKind::Draining).delay())
+            }
             Self::Unavailable | Self::Panicked | Self::Slow => {
-                Reply::unavailable(text, AcceptError::unavailable().delay())
+                Reply::unavailable(text, AcceptError::new(AcceptErrorKind::Unavailable).delay())
             }
         }
     }

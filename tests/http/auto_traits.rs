@@ -7,7 +7,7 @@ use botisimo_webhooks::testing::{DeliveryResult, Harness, MockRequest};
 use botisimo_webhooks::{
     AcceptError, Accepted, Attempt, Drained, Endpoint, Error, Event, EventOutcome, EventRouter,
     EventType, Handle, HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Outcome, Pattern,
-    Platform, Rejection, RejectionReason, Report, ResponseBody, ResponseFuture, Route, RouteReport,
+    Platform, Rejection, RejectionReason, Report, ResponseBody, ResponseFuture, Route,
     RouterFuture, SharedSecret, Stats, TokioRuntime, Unverified, Webhook, WebhookLayer,
 };
 use bytes::Bytes;
@@ -69,7 +69,6 @@ fn values_can_be_cloned_and_shared() {
     shared::<Pattern>();
     shared::<Route>();
     shared::<Report>();
-    shared::<RouteReport>();
     shared::<Outcome>();
     shared::<HandlerError>();
     shared::<Error>();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::support::receiver::{PATH, Script, Scripted, Step, ask, good, teapot};
 use botisimo_webhooks::{
-    AcceptError, Accepted, Endpoint, Event, EventRouter, Handle, Inbox, MemoryInbox, WebhookLayer,
+    AcceptError, AcceptErrorKind, Accepted, Endpoint, Event, EventRouter, Handle, Inbox,
+    MemoryInbox, WebhookLayer,
 };
 use bytes::Bytes;
 use http::Request;
@@ -185,7 +186,7 @@ async fn the_layer_keeps_the_event_of_a_disconnected_client() {
 async fn a_refused_event_releases_its_resources() {
     let inbox = Scripted::new(|_, _| async {
         yield_now().await;
-        Err(AcceptError::full())
+        Err(AcceptError::new(AcceptErrorKind::Full))
     });
     let webhooks = WebhookLayer::new("/", inbox)
         .max_body_bytes_in_flight(BODY)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, DeliverySettings, Endpoint, Event, EventRouter, Handle, Health, HealthLimits,
-    HealthProblemKind, HealthService, Inbox, MemoryInbox, SharedSecret, WebhookLayer,
+    AcceptError, AcceptErrorKind, DeliverySettings, Endpoint, Event, EventRouter, Handle, Health,
+    HealthLimits, HealthProblemKind, HealthService, Inbox, MemoryInbox, SharedSecret, WebhookLayer,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -131,7 +131,7 @@ async fn a_full_inbox_is_reported_long_before_the_sender_disables_the_endpoint()
 
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_fails_is_reported_long_before_the_sender_disables_the_endpoint() {
-    let inbox = Scripted::new(|_, _| async { Err(AcceptError::unavailable()) });
+    let inbox = Scripted::new(|_, _| async { Err(AcceptError::new(AcceptErrorKind::Unavailable)) });
     let webhooks = WebhookLayer::new(PATH, inbox);
     assert_reported(&webhooks, &good(), 503, HealthProblemKind::Rejected).await;
 }

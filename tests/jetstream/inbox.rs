@@ -96,7 +96,8 @@ async fn while_the_server_is_away_events_are_refused_and_then_accepted_again() {
     server.kill();
     // The inbox answers at the first poll, so no time passes.
     until("the client notices", async || {
-        inbox.accept(event("m-2")).now_or_never() == Some(Err(AcceptError::unavailable()))
+        inbox.accept(event("m-2")).now_or_never()
+            == Some(Err(AcceptError::new(AcceptErrorKind::Unavailable)))
     })
     .await;
     server.restart().await;
@@ -121,11 +122,14 @@ async fn an_event_without_an_acknowledgement_in_time_is_503_and_its_bytes_count_
     let large = MockRequest::event("account.updated").padded(900).to_event();
     assert_eq!(
         inbox.accept(large.clone()).await,
-        Err(AcceptError::unavailable())
+        Err(AcceptError::new(AcceptErrorKind::Unavailable))
     );
     // The client still holds the event, so the inbox has no space for another event.
     assert_eq!(inbox.handle().stats().bytes, 900);
-    assert_eq!(inbox.accept(event("m-2")).await, Err(AcceptError::full()));
+    assert_eq!(
+        inbox.accept(event("m-2")).await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     server.resume();
     inbox.handle().wait_idle().await;
     let stats = inbox.handle().stats();
@@ -163,7 +167,10 @@ async fn a_full_stream_refuses_and_drops_nothing() {
     };
     assert!(inbox.accept(sized()).await.is_ok());
     assert!(inbox.accept(sized()).await.is_ok());
-    assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
+    assert_eq!(
+        inbox.accept(sized()).await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     assert_eq!(messages(&context).await, 2);
 }
 
@@ -179,7 +186,7 @@ async fn a_body_over_the_servers_limit_is_413() {
     harness.deliver(sized(limit + 1)).await.assert_status(413);
     // If a wrapper passes on an event that is too large, the inbox refuses it.
     let refused = inbox.accept(sized(limit + 1).to_event()).await;
-    assert_eq!(refused, Err(AcceptError::unavailable()));
+    assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     // The longest names fit next to the largest body.
     let longest = "\u{1}".repeat(255);
     let longest = MockRequest::event(longest.as_str()).message_id(longest.as_str());
@@ -210,7 +217,7 @@ async fn a_drain_refuses_new_events_and_waits_for_publishes_in_flight() {
     assert_eq!(left, 1);
     assert_eq!(
         inbox.accept(event("m-2")).await,
-        Err(AcceptError::draining())
+        Err(AcceptError::new(AcceptErrorKind::Draining))
     );
     server.resume();
     assert_eq!(inbox.handle().drain(nats::TIMEOUT).await.remaining, 0);

@@ -14,8 +14,8 @@ use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventRouter, HandlerError, HealthProblem, HealthProblemKind,
-    Inbox, JetStreamInbox, JetStreamWorker, RetryPolicy, StreamSettings,
+    AcceptError, AcceptErrorKind, Accepted, Event, EventRouter, HandlerError, HealthProblem,
+    HealthProblemKind, Inbox, JetStreamInbox, JetStreamWorker, RetryPolicy, StreamSettings,
 };
 use tokio::sync::Notify;
 
@@ -435,7 +435,7 @@ async fn a_deleted_stream_that_must_exist_is_waited_for_with_its_name() {
     stalled(&worker, Some("first"), "there is no stream BOTISIMO").await;
     for _ in 0..3 {
         let refused = inbox.accept(event("a", "1")).await;
-        assert_eq!(refused, Err(AcceptError::unavailable()));
+        assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     }
     assert_eq!(
         log.count("error=no stream has the subjects"),
@@ -504,7 +504,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
     server.reconfigure(&users(&["botisimo.>"])).await;
     for _ in 0..3 {
         let refused = inbox.accept(event("a", "2")).await;
-        assert_eq!(refused, Err(AcceptError::unavailable()));
+        assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     }
     let cause = "denies `publish` on `botisimo.>`";
     assert_eq!(log.count(cause), 1, "{}", log.text());
@@ -789,7 +789,10 @@ async fn a_letter_larger_than_the_server_now_accepts_is_stored_without_its_body(
         inbox.accept(event("a", "small")).await.is_ok()
     })
     .await;
-    assert_eq!(inbox.accept(large).await, Err(AcceptError::unavailable()));
+    assert_eq!(
+        inbox.accept(large).await,
+        Err(AcceptError::new(AcceptErrorKind::Unavailable))
+    );
 }
 
 #[tokio::test]
@@ -809,7 +812,10 @@ async fn a_full_stream_is_503_with_its_cause_and_recovers_when_there_is_room() {
         assert_eq!(inbox.accept(sized()).await, Ok(Accepted::New));
     }
     for _ in 0..3 {
-        assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
+        assert_eq!(
+            inbox.accept(sized()).await,
+            Err(AcceptError::new(AcceptErrorKind::Full))
+        );
     }
     let cause = "the stream BOTISIMO doesn't accept messages";
     assert_eq!(log.count(cause), 1, "{}", log.text());
@@ -902,11 +908,14 @@ async fn a_full_account_is_503_with_its_cause_and_recovers_when_there_is_room() 
     server.reconfigure(&account("1KB")).await;
     let sized = || MockRequest::event("a").padded(2000).to_event();
     until("the account is full", async || {
-        inbox.accept(sized()).await == Err(AcceptError::full())
+        inbox.accept(sized()).await == Err(AcceptError::new(AcceptErrorKind::Full))
     })
     .await;
     for _ in 0..3 {
-        assert_eq!(inbox.accept(sized()).await, Err(AcceptError::full()));
+        assert_eq!(
+            inbox.accept(sized()).await,
+            Err(AcceptError::new(AcceptErrorKind::Full))
+        );
     }
     let cause = "the stream BOTISIMO doesn't accept messages";
     assert_eq!(log.count(cause), 1, "{}", log.text());

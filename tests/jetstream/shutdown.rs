@@ -4,7 +4,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use botisimo_webhooks::{AcceptError, Event, EventRouter, Inbox};
+use botisimo_webhooks::{AcceptError, AcceptErrorKind, Event, EventRouter, Inbox};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::kit::{Runs, event, inbox, send, worker};
@@ -62,7 +62,7 @@ async fn a_process_that_receives_and_works_drains_both_at_the_same_time() {
         .also_drain(move |within| drains.drain(within));
     let ended = tokio::spawn(shutdown.into_future());
     until("the receiver drains", async || {
-        inbox.accept(event("a", "1")).await == Err(AcceptError::draining())
+        inbox.accept(event("a", "1")).await == Err(AcceptError::new(AcceptErrorKind::Draining))
     })
     .await;
     assert!(!ended.is_finished());

@@ -391,7 +391,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_counts_as_an_attempt_of_its_
             if first {
                 tower::Service::call(&mut router, event).await
             } else {
-                Ok(Report::new())
+                Ok(Report::default())
             }
         }
     });
@@ -482,7 +482,7 @@ async fn a_service_without_a_router_is_retried_until_it_succeeds() {
     let service = tower::service_fn(move |_: Event| {
         let good = count.fetch_add(1, Ordering::Relaxed) == 2;
         std::future::ready(if good {
-            Ok(Report::new())
+            Ok(Report::default())
         } else {
             Err("not yet")
         })

@@ -1102,7 +1102,7 @@ async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
             if first {
                 tower::Service::call(&mut router, event).await
             } else {
-                Ok(Report::new())
+                Ok(Report::default())
             }
         }
     });

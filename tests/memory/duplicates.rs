@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    AcceptError, Accepted, DeliverySettings, Event, EventRouter, Inbox, MemoryInbox,
-    MemoryInboxBuilder, RetryPolicy,
+    AcceptError, AcceptErrorKind, Accepted, DeliverySettings, Event, EventRouter, Inbox,
+    MemoryInbox, MemoryInboxBuilder, RetryPolicy,
 };
 use futures_util::FutureExt;
 
@@ -152,13 +152,19 @@ async fn a_refused_event_leaves_its_id_free() {
     let inbox = MemoryInbox::builder().max_events(1).build(router);
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     for _ in 0..2 {
-        assert_eq!(accept(&inbox, "2").await, Err(AcceptError::full()));
+        assert_eq!(
+            accept(&inbox, "2").await,
+            Err(AcceptError::new(AcceptErrorKind::Full))
+        );
     }
     // A copy needs no space, so even a full inbox recognizes a copy.
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let drain = inbox.handle().drain(Duration::ZERO);
     assert_eq!(drain.await.remaining, 1);
-    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
+    assert_eq!(
+        accept(&inbox, "2").await,
+        Err(AcceptError::new(AcceptErrorKind::Draining))
+    );
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
 }
 
@@ -168,7 +174,7 @@ fn an_event_without_a_runtime_leaves_its_id_free() {
     let inbox = MemoryInbox::new(router);
     for _ in 0..2 {
         let answer = accept(&inbox, "1").now_or_never().unwrap();
-        assert_eq!(answer, Err(AcceptError::unavailable()));
+        assert_eq!(answer, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -207,12 +213,12 @@ async fn a_copy_is_not_answered_200_before_the_event_is_stored() {
         .unwrap();
     assert_eq!(
         accept(inbox.get().unwrap(), "1").await,
-        Err(AcceptError::unavailable())
+        Err(AcceptError::new(AcceptErrorKind::Unavailable))
     );
     let copy = answer.lock().unwrap().take().unwrap();
     assert_eq!(
         copy,
-        Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
+        Err(AcceptError::new(AcceptErrorKind::Unavailable).retry_after(Duration::from_secs(1)))
     );
     let stats = inbox.get().unwrap().handle().stats();
     assert_eq!((stats.accepted, stats.duplicates, stats.refused), (0, 0, 2));

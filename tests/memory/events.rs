@@ -199,7 +199,7 @@ async fn a_record_has_each_attempt_with_its_times_and_the_result_of_each_route_t
         .on_prefix("a", |event: Event| async move {
             tokio::time::sleep(2 * SECOND).await;
             match event.attempt() {
-                1 => Err(HandlerError::new("x".repeat(2_000))),
+                1 => Err(HandlerError::from("x".repeat(2_000))),
                 2 => panic!("on purpose"),
                 _ => Ok(()),
             }

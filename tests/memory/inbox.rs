@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, DeliverySettings, Event, EventOutcome, EventRouter, HandlerError, Inbox,
-    MemoryInbox, Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, AcceptErrorKind, Accepted, DeliverySettings, Event, EventOutcome, EventRouter,
+    HandlerError, Inbox, MemoryInbox, Outcome, RetryPolicy, Runtime, Stats, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -56,7 +56,7 @@ async fn exactly_n_running_and_q_waiting_events_are_accepted() {
     assert!(
         answers[7..]
             .iter()
-            .all(|answer| *answer == Err(AcceptError::full()))
+            .all(|answer| *answer == Err(AcceptError::new(AcceptErrorKind::Full)))
     );
     let stats = inbox.handle().stats();
     assert_eq!((stats.running, stats.waiting, stats.refused), (3, 4, 3));
@@ -101,7 +101,10 @@ async fn the_inbox_is_bounded_by_bytes_too() {
     assert!(inbox.accept(sized(400)).await.is_ok());
     assert!(inbox.accept(sized(600)).await.is_ok());
     assert_eq!(inbox.handle().stats().bytes, 1000);
-    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::full()));
+    assert_eq!(
+        inbox.accept(typed("a")).await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
     assert_eq!(inbox.handle().stats().bytes, 0);
@@ -316,14 +319,20 @@ async fn a_drain_refuses_new_events_and_waits_for_accepted_events() {
     let (inbox, gate) = three_waiting_events().await;
     let drain = tokio::spawn(inbox.handle().drain(Duration::from_secs(60)));
     run_ready_tasks().await;
-    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
+    assert_eq!(
+        inbox.accept(typed("a")).await,
+        Err(AcceptError::new(AcceptErrorKind::Draining))
+    );
     assert!(!drain.is_finished());
     gate.add_permits(3);
     assert_eq!(drain.await.unwrap().remaining, 0);
     assert_eq!(inbox.handle().stats().handled, 3);
     // A second drain is harmless.
     assert_eq!(inbox.handle().drain(Duration::ZERO).await.remaining, 0);
-    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
+    assert_eq!(
+        inbox.accept(typed("a")).await,
+        Err(AcceptError::new(AcceptErrorKind::Draining))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +366,10 @@ async fn the_inbox_still_refuses_events_after_a_drain_is_dropped() {
         );
         assert!(futures_util::poll!(&mut drain).is_pending());
     }
-    assert_eq!(inbox.accept(typed("a")).await, Err(AcceptError::draining()));
+    assert_eq!(
+        inbox.accept(typed("a")).await,
+        Err(AcceptError::new(AcceptErrorKind::Draining))
+    );
     gate.add_permits(2);
     inbox.handle().wait_idle().await;
 }
@@ -383,7 +395,7 @@ async fn wait_idle_resolves_at_once_in_an_idle_inbox_and_for_every_caller() {
 fn an_event_without_a_runtime_is_refused() {
     let inbox = MemoryInbox::new(EventRouter::new());
     let answer = futures_util::FutureExt::now_or_never(inbox.accept(typed("a"))).unwrap();
-    assert_eq!(answer, Err(AcceptError::unavailable()));
+    assert_eq!(answer, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     let stats = inbox.handle().stats();
     assert_eq!(
         (stats.accepted, stats.refused, stats.in_flight()),
@@ -496,7 +508,7 @@ async fn a_runtime_without_timers_affects_only_attempts_that_wait() {
     );
     assert_eq!(
         inbox.accept(typed("a")).await,
-        Err(AcceptError::unavailable())
+        Err(AcceptError::new(AcceptErrorKind::Unavailable))
     );
 }
 
@@ -667,7 +679,7 @@ fn the_counts_balance_at_every_read_under_concurrent_load() {
     let turn = Arc::new(AtomicU64::new(0));
     let router = EventRouter::new().on_prefix("a", move |_: Event| async move {
         match turn.fetch_add(1, Ordering::Relaxed) % 4 {
-            0 => return Err(HandlerError::new("failed")),
+            0 => return Err(HandlerError::from("failed")),
             1 => tokio::task::yield_now().await,
             2 => tokio::time::sleep(Duration::from_millis(1)).await,
             _ => {}
@@ -733,7 +745,7 @@ fn the_counts_balance_at_every_read_under_concurrent_load() {
 
 #[test]
 fn outcome_names_contain_no_user_text() {
-    let outcome = Outcome::Failed(HandlerError::new("s3cret"));
+    let outcome = Outcome::Failed(HandlerError::from("s3cret"));
     assert_eq!(outcome.as_str(), "failed");
     assert_eq!(outcome.to_string(), "failed: s3cret");
 }

@@ -130,7 +130,7 @@ async fn an_events_life_has_one_line_for_each_step_at_a_fixed_level() {
 
 #[tokio::test]
 async fn a_failed_attempt_names_the_attempt_the_delay_and_the_error() {
-    let log = log_of(two_attempts(), || HandlerError::new("no answer")).await;
+    let log = log_of(two_attempts(), || HandlerError::from("no answer")).await;
     let lines = log.lines();
     let [first, second, dead] = &lines[lines.len() - 3..] else {
         panic!("{lines:?}")
@@ -204,12 +204,12 @@ async fn an_error_is_logged_on_one_line() {
 #[tokio::test]
 async fn a_long_error_is_cut_at_1_kib_with_a_mark() {
     for long in ["x".repeat(1025), "ä".repeat(2000), "\n".repeat(700)] {
-        let message = message(|| HandlerError::new(&*long)).await;
+        let message = message(|| HandlerError::from(&*long)).await;
         assert!((1022..=1024).contains(&message.len()), "{}", message.len());
         assert!(message.ends_with('…'), "{message}");
     }
     let fits = "x".repeat(1024);
-    assert_eq!(message(|| HandlerError::new(&*fits)).await, fits);
+    assert_eq!(message(|| HandlerError::from(&*fits)).await, fits);
     // The cut is between two messages, or in the second message.
     for first in ["x".repeat(1020), "x".repeat(1024)] {
         let first: &'static str = first.leak();

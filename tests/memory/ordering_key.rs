@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, DeliverySettings, Event, EventOutcome, EventRouter, HandlerError, Inbox,
-    MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats, TokioRuntime,
+    AcceptError, AcceptErrorKind, Accepted, DeliverySettings, Event, EventOutcome, EventRouter,
+    HandlerError, Inbox, MemoryInbox, MemoryInboxBuilder, Pattern, RetryPolicy, Runtime, Stats,
+    TokioRuntime,
 };
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -407,7 +408,7 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
             accept(&inbox, id, Some("x"));
         }
         let refused = inbox.accept(keyed("5", Some("x"))).await;
-        assert_eq!(refused, Err(AcceptError::full()));
+        assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Full)));
         starts.take();
         bad.lock().unwrap().clear();
         // The full inbox still refuses to replay a letter that blocks no event.
@@ -774,7 +775,7 @@ async fn an_event_behind_a_refused_event_gets_a_worker() {
             .build_with(runtime, router(&starts, &bad(&[])));
         slot.set(inbox.clone()).unwrap();
         let refused = inbox.accept(keyed("1", key)).await;
-        assert_eq!(refused, Err(AcceptError::unavailable()));
+        assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
         run_ready_tasks().await;
         assert_eq!(starts.take(), ["2"]);
         let stats = inbox.handle().stats();
@@ -1199,7 +1200,7 @@ fn modelled(rules: Rules, model: &Arc<Mutex<Model>>) -> MemoryInbox {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 Ok(())
             }
-            Deed::Fail => Err(HandlerError::new("failed")),
+            Deed::Fail => Err(HandlerError::from("failed")),
             Deed::Permanent => Err(HandlerError::permanent("failed")),
             Deed::Panic => panic_on_purpose(),
             Deed::Hang => pending().await,

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    AcceptError, BoxFuture, Drained, Error, ErrorKind, Event, EventRouter, Handle, Inbox,
-    MemoryInbox, Shutdown,
+    AcceptError, AcceptErrorKind, BoxFuture, Drained, Error, ErrorKind, Event, EventRouter, Handle,
+    Inbox, MemoryInbox, Shutdown,
 };
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, oneshot};
@@ -71,7 +71,7 @@ async fn serving(shutdown: Shutdown, closing: &Arc<AtomicBool>, takes: Duration)
 }
 
 async fn refuses(inbox: &MemoryInbox) -> bool {
-    inbox.accept(event("another")).await == Err(AcceptError::draining())
+    inbox.accept(event("another")).await == Err(AcceptError::new(AcceptErrorKind::Draining))
 }
 
 fn remaining(handle: &Handle) -> u64 {

@@ -193,7 +193,7 @@ fn failing() -> EventRouter {
         name: u8,
     }
     EventRouter::new()
-        .on_any(|_: Event| async { Err::<(), _>(HandlerError::new("s3cret of the handler")) })
+        .on_any(|_: Event| async { Err::<(), _>(HandlerError::from("s3cret of the handler")) })
         .named("fails")
         .on_any(|_: Event| async { panic!("s3cret of the panic") })
         .named("panics")

@@ -45,7 +45,7 @@ fn router(check: &Check) -> EventRouter {
                 "hang" => std::future::pending().await,
                 "permanent" => return Err(HandlerError::permanent("no")),
                 "panic" => panic!("told to"),
-                _ => return Err(HandlerError::new("told to")),
+                _ => return Err(HandlerError::from("told to")),
             }
             check.check();
             Ok(())

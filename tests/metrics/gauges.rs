@@ -70,7 +70,7 @@ async fn the_gauges_show_retries_dead_letters_and_routes_that_always_fail() {
     let (recorded, _guard) = Recorded::on_this_thread();
     let router = EventRouter::new()
         .on("account.updated", |_: Event| async {
-            Err::<(), _>(HandlerError::new("the database is down"))
+            Err::<(), _>(HandlerError::from("the database is down"))
         })
         .on("account.created", |_: Event| async {});
     let retry = RetryPolicy::new()

@@ -42,7 +42,7 @@ fn router() -> EventRouter {
             "ok" => Ok(()),
             "hang" => std::future::pending().await,
             "permanent" => Err(HandlerError::permanent("no")),
-            _ => Err(HandlerError::new("told to")),
+            _ => Err(HandlerError::from("told to")),
         }
     };
     EventRouter::new()

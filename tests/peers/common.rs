@@ -21,7 +21,7 @@ pub async fn deliver<F, E>(
     let router = EventRouter::new().on("account.updated", move |event: Event| async move {
         store(event.id().to_owned())
             .await
-            .map_err(HandlerError::new)
+            .map_err(HandlerError::from)
     });
     let inbox = SqliteInbox::open(folder.path().join("inbox.db"), router)
         .await

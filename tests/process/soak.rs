@@ -36,7 +36,7 @@ async fn misbehave(event: Event) -> HandlerResult {
     let mut hasher = DefaultHasher::new();
     (event.id(), event.attempt()).hash(&mut hasher);
     match hasher.finish() % 20 {
-        0 => Err(HandlerError::new("failed")),
+        0 => Err(HandlerError::from("failed")),
         1 => panic_on_purpose(),
         2 => {
             tokio::task::yield_now().await;

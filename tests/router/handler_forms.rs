@@ -82,7 +82,7 @@ async fn handlers_are_functions_and_closures_of_every_kind() {
         .named("block");
 
     let report = run(router).await;
-    assert_eq!(report.routes().len(), 9);
+    assert_eq!(report.iter().len(), 9);
     assert!(report.is_success(), "{report}");
     assert_eq!(*titles.lock().unwrap(), ["hello"; 5]);
 }
@@ -200,9 +200,8 @@ async fn handlers_may_return_errors_of_every_kind() {
 
     let report = run(router).await;
     let outcomes: HashMap<_, _> = report
-        .routes()
         .iter()
-        .map(|each| (each.route(), each.outcome().to_string()))
+        .map(|(route, outcome)| (route, outcome.to_string()))
         .collect();
     let digit = "failed: invalid digit found in string";
     let expected = HashMap::from([

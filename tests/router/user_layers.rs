@@ -166,7 +166,7 @@ async fn a_router_that_is_called_after_the_attempt_timeout_runs_nothing() {
 
 #[tokio::test]
 async fn a_load_shed_event_counts_as_the_services_failure() {
-    let never = service_fn(|_: Event| ready(Ok::<_, Infallible>(Report::new())));
+    let never = service_fn(|_: Event| ready(Ok::<_, Infallible>(Report::default())));
     let service = ServiceBuilder::new()
         .load_shed()
         .layer_fn(|inner| NeverReady { inner })
@@ -201,7 +201,7 @@ async fn a_service_without_a_router_counts_as_one_route() {
         ready(if event.event_type() == "bad" {
             Err("refused")
         } else {
-            Ok(Report::new())
+            Ok(Report::default())
         })
     });
     let (reports, stats) = deliver(service, &["good", "bad"]).await;

@@ -40,7 +40,7 @@ pub(crate) async fn misbehave(event: Event) -> HandlerResult {
     let mut hasher = std::hash::DefaultHasher::new();
     (event.id(), event.attempt()).hash(&mut hasher);
     match hasher.finish() % 10 {
-        0 => Err(HandlerError::new("failed")),
+        0 => Err(HandlerError::from("failed")),
         1 => panic_on_purpose(),
         2 => {
             tokio::task::yield_now().await;
@@ -60,7 +60,7 @@ pub(crate) async fn misbehave(event: Event) -> HandlerResult {
             Ok(())
         })
         .await
-        .map_err(HandlerError::new)?,
+        .map_err(HandlerError::from)?,
         7 => Err(HandlerError::permanent("failed")),
         8 => {
             tokio::time::sleep(Duration::from_millis(1)).await;

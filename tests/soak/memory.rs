@@ -63,8 +63,8 @@ fn inbox(dice: &mut Dice, fates: &Arc<Fates>) -> MemoryInbox {
                 .retry(retry)
                 .on_attempt(move |delivery| {
                     if delivery.event_outcome().is_some() {
-                        let dropped = delivery.report().routes().iter().any(|route| {
-                            matches!(route.outcome(), botisimo_webhooks::Outcome::Dropped)
+                        let dropped = delivery.report().iter().any(|(_, outcome)| {
+                            matches!(outcome, botisimo_webhooks::Outcome::Dropped)
                         });
                         ends.note(delivery.event().id(), |fate| {
                             fate.ends += 1;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    AcceptError, Accepted, Event, EventRouter, Inbox, SqliteInbox, SqliteInboxBuilder,
+    AcceptError, AcceptErrorKind, Accepted, Event, EventRouter, Inbox, SqliteInbox,
+    SqliteInboxBuilder,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -174,7 +175,10 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
         assert_eq!(accept(&inbox, id).await, Ok(Accepted::New));
     }
     for _ in 0..2 {
-        assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
+        assert_eq!(
+            accept(&inbox, "4").await,
+            Err(AcceptError::new(AcceptErrorKind::Full))
+        );
     }
     // A copy takes no space.
     assert_eq!(accept(&inbox, "3").await, Ok(Accepted::Duplicate));
@@ -182,7 +186,10 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
     gate.add_permits(1);
     until(|| handle.stats().handled == 1).await;
     assert_eq!(accept(&inbox, "4").await, Ok(Accepted::New));
-    assert_eq!(accept(&inbox, "5").await, Err(AcceptError::full()));
+    assert_eq!(
+        accept(&inbox, "5").await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     // Events of an earlier process also count.
     let _ = handle.drain(Duration::ZERO).await;
     drop((inbox, handle));
@@ -190,7 +197,10 @@ async fn the_inbox_is_full_by_count_until_an_event_ends() {
     drop(place.closed().await);
     let builder = place.inbox().max_events(2);
     let inbox = builder.open(gated(&Log::default(), &gate)).await.unwrap();
-    assert_eq!(accept(&inbox, "6").await, Err(AcceptError::full()));
+    assert_eq!(
+        accept(&inbox, "6").await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     gate.add_permits(2);
 }
 
@@ -203,7 +213,7 @@ async fn the_inbox_is_full_by_bytes_but_always_accepts_one_event() {
     let first = inbox.accept(sized("1", 400)).await;
     assert_eq!(first, Ok(Accepted::New));
     let second = inbox.accept(sized("2", 601)).await;
-    assert_eq!(second, Err(AcceptError::full()));
+    assert_eq!(second, Err(AcceptError::new(AcceptErrorKind::Full)));
     assert_eq!(inbox.accept(sized("2", 600)).await, Ok(Accepted::New));
     assert_eq!(handle.stats().bytes, 1000);
     gate.add_permits(2);
@@ -211,7 +221,10 @@ async fn the_inbox_is_full_by_bytes_but_always_accepts_one_event() {
     assert_eq!(handle.stats().bytes, 0);
     let large = inbox.accept(sized("3", 5000)).await;
     assert_eq!(large, Ok(Accepted::New));
-    assert_eq!(accept(&inbox, "4").await, Err(AcceptError::full()));
+    assert_eq!(
+        accept(&inbox, "4").await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     gate.add_permits(1);
     wait_idle(&handle).await;
     balanced(&handle.stats());
@@ -228,7 +241,10 @@ async fn during_a_drain_copies_are_duplicates_and_other_events_are_refused() {
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::New));
     let drained = inbox.handle().drain(Duration::ZERO).await;
     assert_eq!(drained.remaining, 1);
-    assert_eq!(accept(&inbox, "2").await, Err(AcceptError::draining()));
+    assert_eq!(
+        accept(&inbox, "2").await,
+        Err(AcceptError::new(AcceptErrorKind::Draining))
+    );
     assert_eq!(accept(&inbox, "1").await, Ok(Accepted::Duplicate));
     let stats = inbox.handle().stats();
     assert_eq!((stats.duplicates, stats.refused), (1, 1));

@@ -319,7 +319,7 @@ async fn a_retry_that_a_layer_keeps_from_the_router_is_an_attempt_of_its_routes(
             if event.attempt() == 1 {
                 tower::Service::call(&mut router, event).await
             } else {
-                Ok(Report::new())
+                Ok(Report::default())
             }
         }
     });

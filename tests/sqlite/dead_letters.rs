@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    AcceptError, Accepted, DeadLetters, ErrorKind, Event, EventRouter, HandlerError, Inbox,
-    Pattern, SqliteInbox,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetters, ErrorKind, Event, EventRouter,
+    HandlerError, Inbox, Pattern, SqliteInbox,
 };
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
@@ -438,10 +438,16 @@ async fn a_letter_that_cant_be_replayed_now_stays() {
             .cloned()
     };
     let error = letters.replay(2).await.unwrap_err();
-    assert_eq!(refused(&error), Some(AcceptError::full()));
+    assert_eq!(
+        refused(&error),
+        Some(AcceptError::new(AcceptErrorKind::Full))
+    );
     let _ = inbox.handle().drain(Duration::ZERO).await;
     let error = letters.replay(2).await.unwrap_err();
-    assert_eq!(refused(&error), Some(AcceptError::draining()));
+    assert_eq!(
+        refused(&error),
+        Some(AcceptError::new(AcceptErrorKind::Draining))
+    );
     assert_eq!(ids(&letters).await, [2]);
     balanced(&inbox.handle().stats());
     gate.add_permits(1);
@@ -546,7 +552,10 @@ async fn an_inbox_full_of_blocked_events_accepts_the_replay_that_unblocks_them()
     for id in ["2", "3"] {
         inbox.accept(event(id)).await.unwrap();
     }
-    assert_eq!(inbox.accept(event("4")).await, Err(AcceptError::full()));
+    assert_eq!(
+        inbox.accept(event("4")).await,
+        Err(AcceptError::new(AcceptErrorKind::Full))
+    );
     assert!(letters(&inbox).replay(1).await.unwrap());
     wait_idle(&inbox.handle()).await;
     assert_eq!(log.lines(), ["1", "1", "2", "3"]);

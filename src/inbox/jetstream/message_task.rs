@@ -205,7 +205,7 @@ impl MessageTask {
                 executor.finish_attempt(&mut job, &attempt_state, report)
             })
             .await;
-        let results = job.progress.ends();
+        let results = job.progress.results();
         match next {
             Next::Retry(delay) => {
                 self.worker.executor.metrics.retried();

@@ -23,7 +23,9 @@ use crate::catch_panic::catch_panic;
 use crate::delivery::{Attempt, Stats};
 use crate::error::Error;
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, Drained, InboxControl, InboxInfo, Monitor, Monitored};
+use crate::inbox::{
+    AcceptError, AcceptErrorKind, Accepted, Drained, InboxControl, InboxInfo, Monitor, Monitored,
+};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::{Counted, Metrics};
 
@@ -88,7 +90,9 @@ impl Publisher {
         // Without a runtime, the task is dropped and no answer arrives.
         let _ = catch_panic(|| runtime.spawn(task));
         match select(receiver, runtime.sleep(self.limits.publish_timeout)).await {
-            Either::Left((answer, _)) => answer.unwrap_or_else(|_| Err(AcceptError::unavailable())),
+            Either::Left((answer, _)) => {
+                answer.unwrap_or_else(|_| Err(AcceptError::new(AcceptErrorKind::Unavailable)))
+            }
             Either::Right(_) => self.judge(Err(PublishErrorKind::TimedOut.into())),
         }
     }
@@ -96,15 +100,17 @@ impl Publisher {
     /// Admits a publication of `bytes` bytes.
     fn admit(self: &Arc<Self>, bytes: usize) -> Result<Publication, AcceptError> {
         let (connection, stalls) = (&self.connection, &self.connection.stalls);
-        let running = connection.begin().ok_or_else(AcceptError::draining)?;
+        let running = connection
+            .begin()
+            .ok_or(AcceptError::new(AcceptErrorKind::Draining))?;
         if connection.context.client().connection_state() != State::Connected {
             // The client would buffer the event.
             let cause = "the client isn't connected to the server".to_owned();
             stalls.raise(None, Operation::Admit, cause);
-            return Err(AcceptError::unavailable());
+            return Err(AcceptError::new(AcceptErrorKind::Unavailable));
         }
         if bytes > self.max_body_bytes() {
-            return Err(AcceptError::unavailable());
+            return Err(AcceptError::new(AcceptErrorKind::Unavailable));
         }
         let bytes = bytes as u64;
         let is_admitted = {
@@ -123,7 +129,7 @@ impl Publisher {
             let cause =
                 "too many events are waiting for their acknowledgement: see `max_bytes_in_flight`";
             stalls.raise(None, Operation::Admit, cause.to_owned());
-            return Err(AcceptError::full());
+            return Err(AcceptError::new(AcceptErrorKind::Full));
         }
         stalls.clear(None, Operation::Admit);
         Ok(Publication {
@@ -163,15 +169,16 @@ impl Publisher {
         let refused = match response.map(jetstream::Error::error_code) {
             // Another receiver is currently publishing a copy.
             Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
-                return Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)));
+                return Err(AcceptError::new(AcceptErrorKind::Unavailable)
+                    .retry_after(Duration::from_secs(1)));
             }
             Some(
                 ErrorCode::STREAM_STORE_FAILED
                 | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
                 | ErrorCode::INSUFFICIENT_RESOURCES
                 | ErrorCode::STORAGE_RESOURCES_EXCEEDED,
-            ) => AcceptError::full(),
-            _ => AcceptError::unavailable(),
+            ) => AcceptError::new(AcceptErrorKind::Full),
+            _ => AcceptError::new(AcceptErrorKind::Unavailable),
         };
         let error = self.connection.unpublished(StreamSettings::events, error);
         let stalls = &self.connection.stalls;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::inner::MemoryInner;
 use crate::delivery::{Admission, Job, Progress, spawn};
 use crate::event::Event;
-use crate::inbox::{AcceptError, Accepted, Monitor};
+use crate::inbox::{AcceptError, AcceptErrorKind, Accepted, Monitor};
 use crate::telemetry::{self, Counted};
 
 impl MemoryInner {
@@ -53,7 +53,7 @@ impl MemoryInner {
             // The runtime dropped the worker. Later jobs may rely on the worker, so `change_and_spawn` spawns others.
             let withdrawn = self.change_and_spawn(|queue| queue.withdraw(id, number));
             if withdrawn.is_some() {
-                return Err(AcceptError::unavailable());
+                return Err(AcceptError::new(AcceptErrorKind::Unavailable));
             }
         }
         Monitor::wake(self);

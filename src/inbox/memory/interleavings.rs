@@ -159,7 +159,7 @@ fn a_drain_cuts_the_wait_for_the_next_attempt_short() {
         let failed = Arc::new(AtomicUsize::new(0));
         let router = EventRouter::new().on("a", move |_: Event| async move {
             match failed.fetch_add(1, Ordering::SeqCst) {
-                0 => Err(HandlerError::new("once")),
+                0 => Err(HandlerError::from("once")),
                 _ => Ok(()),
             }
         });

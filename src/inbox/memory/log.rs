@@ -247,7 +247,7 @@ impl Ended {
 
     /// Returns the result of each route over all attempts.
     pub(super) fn results(&self) -> Vec<RouteResult> {
-        match self.job.progress.ends() {
+        match self.job.progress.results() {
             // If the first attempt handled the event, only the report has the routes.
             [] => RouteResult::handled(&self.report),
             results => results.to_vec(),

@@ -85,7 +85,8 @@ impl Queue {
             .and_then(|admission| match admission {
                 // The first copy may be withdrawn, so the second copy must not get a 200 yet.
                 Admission::Duplicate if self.unconfirmed.contains(&id) => {
-                    Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
+                    Err(AcceptError::new(AcceptErrorKind::Unavailable)
+                        .retry_after(Duration::from_secs(1)))
                 }
                 admission => Ok(admission),
             });
@@ -111,12 +112,12 @@ impl Queue {
     fn room(&self, size: usize) -> Result<(), AcceptError> {
         let count = self.in_flight();
         if self.draining_since.is_some() {
-            return Err(AcceptError::draining());
+            return Err(AcceptError::new(AcceptErrorKind::Draining));
         }
         // An empty inbox accepts an event of any size. If the inbox always refused a large event, the sender would
         // disable the endpoint.
         if count > 0 && (count >= self.limits.events || self.bytes + size > self.limits.bytes) {
-            return Err(AcceptError::full());
+            return Err(AcceptError::new(AcceptErrorKind::Full));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 use super::volume::Volume;
 use crate::delivery::{Admission, Fingerprint, SeenIds};
-use crate::inbox::AcceptError;
+use crate::inbox::{AcceptError, AcceptErrorKind};
 
 /// The limit of the events that wait for their commit: a few batches of a busy server.
 const MAX_PENDING: Volume = Volume {
@@ -65,13 +65,13 @@ impl Admissions {
         // A copy takes no space, so it isn't refused.
         self.ids.admit(id, now, || {
             if self.draining_since.is_some() {
-                return Err(AcceptError::draining());
+                return Err(AcceptError::new(AcceptErrorKind::Draining));
             }
             if self.unavailable {
-                return Err(AcceptError::unavailable());
+                return Err(AcceptError::new(AcceptErrorKind::Unavailable));
             }
             if !has_space {
-                return Err(AcceptError::full());
+                return Err(AcceptError::new(AcceptErrorKind::Full));
             }
             self.pending.add(size);
             self.next_id += 1;

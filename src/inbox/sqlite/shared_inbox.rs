@@ -19,7 +19,8 @@ use crate::delivery::{
 use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{
-    AcceptError, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo, Monitor, Monitored,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo,
+    Monitor, Monitored,
 };
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
@@ -67,7 +68,7 @@ impl SharedInbox {
         // The writer drops the sender only if its thread has ended.
         answered
             .await
-            .unwrap_or_else(|_| Err(AcceptError::unavailable()))
+            .unwrap_or_else(|_| Err(AcceptError::new(AcceptErrorKind::Unavailable)))
     }
 
     /// Answers an event immediately, or sends it to the writer and returns `None`.

@@ -239,7 +239,7 @@ impl State {
             counts.event(label, Counted::Refused);
             return Reply {
                 answer,
-                result: Err(AcceptError::unavailable()),
+                result: Err(AcceptError::new(AcceptErrorKind::Unavailable)),
                 runs: false,
                 unused: Some(job),
             };
@@ -276,7 +276,7 @@ impl State {
         } else {
             self.stats.refused += 1;
             counts.event(label, Counted::Refused);
-            Err(AcceptError::unavailable().retry_after(Duration::from_secs(1)))
+            Err(AcceptError::new(AcceptErrorKind::Unavailable).retry_after(Duration::from_secs(1)))
         };
         Reply {
             answer: copy.answer,

@@ -20,7 +20,7 @@ use super::store::{DeadLetterLimits, Store};
 use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
 use crate::error::Error;
-use crate::inbox::{AcceptError, Monitor, Monitored};
+use crate::inbox::{AcceptError, AcceptErrorKind, Monitor, Monitored};
 use crate::runtime::millis;
 use crate::telemetry::PendingCounts;
 
@@ -385,10 +385,10 @@ impl Writer {
             (draining, admissions.limit, state.held())
         };
         if draining {
-            return Err(not_replayed(AcceptError::draining()));
+            return Err(not_replayed(AcceptError::new(AcceptErrorKind::Draining)));
         }
         if self.database.store.is_blocked() {
-            return Err(not_replayed(AcceptError::unavailable()));
+            return Err(not_replayed(AcceptError::new(AcceptErrorKind::Unavailable)));
         }
         let now = self.state.clock.now();
         let requeue = |store: &mut Store| store.requeue(letters, now, held, limit);
@@ -407,7 +407,7 @@ impl Writer {
             counts.replayed(replayed);
         });
         if full {
-            return Err(not_replayed(AcceptError::full()));
+            return Err(not_replayed(AcceptError::new(AcceptErrorKind::Full)));
         }
         Ok(replayed)
     }

@@ -161,7 +161,7 @@ pub(super) fn time(millis: u64) -> SystemTime {
 
 /// Writes the finished routes of an event as JSON, if there are any.
 pub(super) fn finished_routes(progress: &Progress) -> Option<String> {
-    let ends = progress.ends();
+    let ends = progress.results();
     (!ends.is_empty()).then(|| routes(ends))
 }
 
