@@ -93,6 +93,15 @@ async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
     .await;
 }
 
+/// Waits for the only problem of an inbox, which has this kind and this cause.
+async fn unhealthy(inbox: &JetStreamInbox, kind: HealthProblemKind, cause: &str) {
+    until(cause, async || {
+        let health = inbox.handle().health();
+        matches!(health.problems(), [one] if one.kind() == kind && one.to_string().contains(cause))
+    })
+    .await;
+}
+
 async fn recovered(worker: &JetStreamWorker) {
     until("nothing is stalled", async || worker.health().is_ok()).await;
 }
@@ -487,9 +496,15 @@ async fn a_stream_changed_under_a_worker_is_warned_of_with_its_setting() {
     stalled(&worker, None, "discard is Old, not New").await;
     send(&inbox, "a", "1").await;
     wait_idle(&worker, 2).await;
+    let damaged = HealthProblemKind::InboxDamaged;
+    unhealthy(&inbox, damaged, "discard is Old, not New").await;
     context.update_stream(good).await.unwrap();
     recovered(&worker).await;
-    assert_eq!(log.count("discard is Old, not New"), 1, "{}", log.text());
+    until("the inbox has recovered", async || {
+        inbox.handle().health().is_ok()
+    })
+    .await;
+    assert_eq!(log.count("discard is Old, not New"), 2, "{}", log.text());
 }
 
 #[tokio::test]
@@ -507,6 +522,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
         assert_eq!(refused, Err(AcceptError::new(AcceptErrorKind::Unavailable)));
     }
     let cause = "denies `publish` on `botisimo.>`";
+    unhealthy(&inbox, HealthProblemKind::InboxFailing, cause).await;
     assert_eq!(log.count(cause), 1, "{}", log.text());
     server.reconfigure(&users(&[])).await;
     until("the inbox accepts the event", async || {
@@ -514,6 +530,7 @@ async fn a_denied_publication_is_503_with_its_likely_cause_until_it_is_allowed()
     })
     .await;
     assert_eq!(log.count("the inbox has recovered"), 1);
+    assert!(inbox.handle().health().is_ok());
 }
 
 #[tokio::test]

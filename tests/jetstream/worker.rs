@@ -13,8 +13,8 @@ use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Accepted, ErrorKind, Event, EventRouter, HandlerError, Inbox, JetStreamInbox, JetStreamWorker,
-    Pattern, RetryPolicy, StartAt, StreamSettings, WebhookLayer,
+    Accepted, ErrorKind, Event, EventRouter, HandlerError, HealthProblemKind, Inbox,
+    JetStreamInbox, JetStreamWorker, Pattern, RetryPolicy, StartAt, StreamSettings, WebhookLayer,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -243,6 +243,13 @@ async fn events_that_wait_long_are_warned_of() {
     wait_idle(&worker, 1).await;
     let warnings = log.count("events are waiting longer than half of the stream's `max_age`");
     assert_eq!(warnings, 1, "{}", log.text());
+    let late: Vec<_> = worker.health().problems().to_vec();
+    assert_eq!(late[0].kind(), HealthProblemKind::EventsDelayed);
+    assert_eq!((late.len(), late[0].route()), (1, Some("a")));
+    // An event in time ends the problem.
+    send(&inbox, "a", "2").await;
+    wait_idle(&worker, 2).await;
+    assert!(worker.health().is_ok());
 }
 
 #[tokio::test]

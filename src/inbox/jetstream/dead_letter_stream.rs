@@ -31,7 +31,6 @@ pub(super) struct DeadLetterStream {
     routes: Vec<Arc<RouteConsumer>>,
     /// The subjects of the group's letters.
     subjects: Subjects,
-    group: String,
     replayed: AtomicU64,
     metrics: Metrics,
 }
@@ -55,7 +54,6 @@ impl DeadLetterStream {
             connection,
             routes,
             subjects: Subjects::new(prefix),
-            group: group.to_owned(),
             replayed: AtomicU64::new(0),
             metrics: Metrics::without_router(),
         }
@@ -149,7 +147,7 @@ impl DeadLetterStream {
         let event = letter.event().map_err(Clone::clone)?;
         // If the letter can't be deleted, its next replay has the same id, so the stream recognises that replay as a copy.
         let died = to_millis(letter.dead_lettered_at());
-        let id = format!("=replay.{}.{}.{died}", self.group, letter.id());
+        let id = format!("=replay.{consumer}.{}.{died}", letter.id());
         let settings = &self.connection.settings;
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))

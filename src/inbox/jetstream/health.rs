@@ -41,7 +41,11 @@ impl Monitored for Publisher {
     /// comparison, so it has its own task.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
         let runtime = Arc::clone(&self.connection.runtime);
-        runtime.spawn(Box::pin(async move { self.check_stream().await }));
+        runtime.spawn(Box::pin(async move {
+            if self.check_stream().await.is_err() {
+                Monitor::rouse(&(self as Arc<dyn Monitored>));
+            }
+        }));
         None
     }
 }

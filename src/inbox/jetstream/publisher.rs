@@ -186,14 +186,13 @@ impl Publisher {
         Err(refused)
     }
 
-    /// Compares the stream with the settings.
-    pub(super) async fn check_stream(&self) {
-        // If the stream is missing, the next publication fails and reports the cause.
-        if let Ok(stream) = self.connection.events().await {
-            let fits = check_events(&stream, &self.connection.settings);
-            let stalls = &self.connection.stalls;
-            stalls.report(None, Operation::CheckStream, &fits);
-        }
+    /// Compares the stream with the settings. If the stream is missing, the next publication reports the cause.
+    pub(super) async fn check_stream(&self) -> Result<(), Error> {
+        let stream = self.connection.events().await?;
+        let fits = check_events(&stream, &self.connection.settings);
+        let stalls = &self.connection.stalls;
+        stalls.report(None, Operation::CheckStream, &fits);
+        fits
     }
 
     /// Returns the number of publications in flight.

@@ -45,6 +45,11 @@ impl Operation {
     fn is_of_inbox(self) -> bool {
         matches!(self, Self::Admit | Self::Publish)
     }
+
+    /// Inboxes and workers check the stream. The monitor writes that stall to the log.
+    fn is_of_worker(self) -> bool {
+        !self.is_of_inbox() && self != Self::CheckStream
+    }
 }
 
 /// The operations that are currently failing, each with its cause.
@@ -112,7 +117,7 @@ impl Stalls {
         // The subscriber is the user's code, so it runs without the lock.
         if operation.is_of_inbox() {
             telemetry::inbox_failing(&Error::new(ErrorKind::Inbox, cause));
-        } else {
+        } else if operation.is_of_worker() {
             let lasted = now.saturating_duration_since(since);
             telemetry::worker_stalled(route.map(|route| &**route), &cause, lasted);
         }
@@ -153,8 +158,10 @@ impl Stalls {
         };
         match lasted {
             Some(_) if operation.is_of_inbox() => telemetry::inbox_recovered(),
-            Some(lasted) => telemetry::worker_recovered(route.map(|route| &**route), lasted),
-            None => {}
+            Some(lasted) if operation.is_of_worker() => {
+                telemetry::worker_recovered(route.map(|route| &**route), lasted);
+            }
+            _ => {}
         }
     }
 
@@ -176,7 +183,10 @@ impl Stalls {
         for ((route, operation), entry) in active {
             let lasted = findings.since(entry.since);
             let problem = findings.add(operation.problem(), lasted);
-            problem.because(&*entry.cause).logged();
+            problem.because(&*entry.cause);
+            if *operation != Operation::CheckStream {
+                problem.logged();
+            }
             if *operation != Operation::Start {
                 problem.advise("check the server, the stream and the permissions of this user");
             }
