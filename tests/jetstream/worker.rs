@@ -83,8 +83,7 @@ fn hostile() -> Vec<String> {
 
 #[tokio::test]
 async fn each_route_gets_the_events_that_match_it() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let mut router = EventRouter::new()
         .on("a.b", runs.noting("exact"))
@@ -106,7 +105,6 @@ async fn each_route_gets_the_events_that_match_it() {
     router = router
         .on_prefix(&long, runs.noting("long"))
         .named("long prefix");
-    let inbox = inbox(&context).await;
     let types = [
         "a",
         "a.b",
@@ -254,8 +252,7 @@ async fn events_that_wait_long_are_warned_of() {
 
 #[tokio::test]
 async fn only_the_route_that_failed_runs_again() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let failing = runs.clone();
     let router = EventRouter::new()
@@ -270,7 +267,6 @@ async fn only_the_route_that_failed_runs_again() {
             }
         })
         .named("bad");
-    let inbox = inbox(&context).await;
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "account.updated", "1").await;
     wait_idle(&worker, 2).await;
@@ -286,8 +282,7 @@ async fn only_the_route_that_failed_runs_again() {
 
 #[tokio::test]
 async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let router = EventRouter::new()
         .on("account.updated", |_: Event| async { panic!("oh") })
@@ -298,7 +293,6 @@ async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
         .named("mismatches")
         .on("account.updated", runs.noting("good"))
         .named("good");
-    let inbox = inbox(&context).await;
     let worker = worker(&context)
         .delivery(
             delivery()
@@ -325,8 +319,7 @@ async fn a_panic_a_hang_and_a_wrong_payload_affect_only_their_own_route() {
 
 #[tokio::test]
 async fn dead_letters_can_be_listed_replayed_and_deleted() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let mended = Arc::new(AtomicU32::new(0));
     let (failing, flag) = (runs.clone(), Arc::clone(&mended));
@@ -340,7 +333,6 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
             Ok(())
         })
         .named("bad");
-    let inbox = inbox(&context).await;
     let told = Arc::new(AtomicU32::new(0));
     let tell = Arc::clone(&told);
     let worker = worker(&context)
@@ -432,8 +424,7 @@ async fn dead_letters_can_be_listed_replayed_and_deleted() {
 #[tokio::test]
 async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_failed_one_is_replayed()
  {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, mended) = (Runs::default(), Arc::new(AtomicU32::new(0)));
     let (failing, flag) = (runs.clone(), Arc::clone(&mended));
     let router = EventRouter::new()
@@ -448,7 +439,6 @@ async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_fai
         .named("bad")
         .on("b", runs.noting("other"))
         .on_any(runs.noting("any"));
-    let inbox = inbox(&context).await;
     let worker = worker(&context).start(router).await.unwrap();
     let long = format!("a.{}", "\u{1}".repeat(250));
     send(&inbox, &long, "1").await;
@@ -481,10 +471,8 @@ async fn of_an_event_type_that_is_too_long_all_routes_share_a_letter_and_the_fai
 
 #[tokio::test]
 async fn letters_are_pruned_by_age() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let router = EventRouter::new().on_any(|_: Event| async { Err(HandlerError::permanent("no")) });
-    let inbox = inbox(&context).await;
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
     send(&inbox, "a", "2").await;
@@ -530,10 +518,8 @@ async fn the_trace_context_of_an_event_reaches_its_handler_its_dead_letter_and_i
 
 #[tokio::test]
 async fn each_group_has_its_own_letters() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let router = EventRouter::new().on_any(|_: Event| async { Err(HandlerError::permanent("no")) });
-    let inbox = inbox(&context).await;
     let team = worker(&context).start(router.clone()).await.unwrap();
     let mail = JetStreamWorker::builder(context.clone(), "mail").stream(settings());
     let mail = mail.start(router).await.unwrap();
@@ -556,8 +542,7 @@ async fn each_group_has_its_own_letters() {
 
 #[tokio::test]
 async fn a_route_that_stalls_affects_no_other_route() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
     let (waiting, started) = (Arc::clone(&gate), runs.clone());
     let router = EventRouter::new()
@@ -567,7 +552,6 @@ async fn a_route_that_stalls_affects_no_other_route() {
             waiting.acquire().await.unwrap().forget();
         })
         .named("slow");
-    let inbox = inbox(&context).await;
     let worker = worker(&context)
         .route_concurrency("slow", 2)
         .start(router)
@@ -592,15 +576,13 @@ async fn a_route_that_stalls_affects_no_other_route() {
 
 #[tokio::test]
 async fn a_handler_may_take_longer_than_ack_wait() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
     let (waiting, started) = (Arc::clone(&gate), runs.clone());
     let router = EventRouter::new().on("a", |event: Event| async move {
         started.add("slow", &event);
         waiting.notified().await;
     });
-    let inbox = inbox(&context).await;
     let start = || {
         worker(&context)
             .ack_wait(Duration::from_secs(3))
@@ -631,15 +613,13 @@ async fn a_handler_may_take_longer_than_ack_wait() {
 
 #[tokio::test]
 async fn a_drain_returns_events_at_once_to_another_worker() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Semaphore::new(0)));
     let (waiting, started) = (Arc::clone(&gate), runs.clone());
     let router = EventRouter::new().on("a", |event: Event| async move {
         started.add("one", &event);
         waiting.acquire().await.unwrap().forget();
     });
-    let inbox = inbox(&context).await;
     // Without the drain, the server wouldn't redeliver these events during the test.
     let start = || worker(&context).ack_wait(Duration::from_secs(600));
     let one = start()
@@ -672,11 +652,9 @@ async fn a_drain_returns_events_at_once_to_another_worker() {
 
 #[tokio::test]
 async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let runs = Runs::default();
     let router = EventRouter::new().on("a", runs.noting("a"));
-    let inbox = inbox(&context).await;
     let start = || {
         worker(&context)
             .ack_wait(Duration::from_secs(600))
@@ -1053,12 +1031,10 @@ async fn hooks_run_after_each_attempt() {
 
 #[tokio::test]
 async fn a_retry_is_returned_with_its_delay() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let router = EventRouter::new().on("a", |_: Event| async {
         Err::<(), _>(HandlerError::retry_after(Duration::from_secs(7), "not now"))
     });
-    let inbox = inbox(&context).await;
     let _worker = worker(&context).start(router).await.unwrap();
     let acks = context
         .client()
@@ -1079,15 +1055,13 @@ async fn a_retry_is_returned_with_its_delay() {
 /// The bug: the client's own double acknowledgement mistook the answer "no responders" for success.
 #[tokio::test]
 async fn an_acknowledgement_without_a_reply_doesnt_count() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let (runs, gate) = (Runs::default(), Arc::new(Notify::new()));
     let (waiting, started) = (Arc::clone(&gate), runs.clone());
     let router = EventRouter::new().on("a", |event: Event| async move {
         started.add("a", &event);
         waiting.notified().await;
     });
-    let inbox = inbox(&context).await;
     let worker = worker(&context).ack_wait(Duration::from_secs(1));
     let worker = worker.start(router).await.unwrap();
     send(&inbox, "a", "1").await;
@@ -1112,12 +1086,10 @@ async fn an_acknowledgement_without_a_reply_doesnt_count() {
 /// The bug: `replay_all` never returned, because each replayed letter became a new letter.
 #[tokio::test]
 async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
-    let server = Server::start().await;
-    let context = server.context().await;
+    let (_server, context, inbox) = set_up("").await;
     let router = EventRouter::new().on("a", |_: Event| async {
         Err::<(), _>(HandlerError::permanent("no"))
     });
-    let inbox = inbox(&context).await;
     let worker = worker(&context).start(router).await.unwrap();
     for id in ["1", "2", "3"] {
         send(&inbox, "a", id).await;
@@ -1138,9 +1110,7 @@ async fn each_letter_of_a_pattern_is_replayed_once_even_if_it_fails_again() {
 #[tokio::test]
 async fn an_attempt_is_a_child_of_the_span_of_the_request_that_another_process_received() {
     let (spans, _guard) = collect();
-    let server = Server::start().await;
-    let context = server.context().await;
-    let inbox = inbox(&context).await;
+    let (_server, context, inbox) = set_up("").await;
     let layer = WebhookLayer::new("/", inbox).capture_traceparent(capture);
     let request: http::Request<Full<Bytes>> = MockRequest::event("a").build();
     let call = tower::ServiceExt::oneshot(layer.endpoint(), request);

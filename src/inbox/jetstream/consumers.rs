@@ -1,7 +1,6 @@
 //! The durable consumers of a group. A worker creates missing consumers at their positions, and compares existing consumers with
 //! its settings.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, Info, PullConsumer, pull};
@@ -9,13 +8,13 @@ use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream;
 
 use super::StartAt;
-use super::checkpoints::{Checkpoints, begin, created_at};
-use super::connection::{Connection, failed};
+use super::checkpoints::{begin, created_at};
+use super::connection::failed;
 use super::differences::Differences;
 use super::route_consumer::RouteConsumer;
 use super::stalls::Operation;
 use super::stream::check_events;
-use super::worker_options::WorkerOptions;
+use super::worker_inner::WorkerInner;
 use crate::error::{Error, ErrorKind};
 use crate::telemetry;
 
@@ -25,17 +24,9 @@ const MAX_ROUNDS: usize = 4;
 /// The delay before a worker recreates a consumer, so that other workers can store their finished events.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Opens, compares and creates the consumers of a group.
-pub(super) struct Consumers {
-    pub(super) connection: Arc<Connection>,
-    pub(super) options: WorkerOptions,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) routes: Vec<Arc<RouteConsumer>>,
-}
-
-impl Consumers {
+impl WorkerInner {
     /// Returns the stream of events, and records its identity.
-    pub(super) async fn stream(&self) -> Result<Stream, Error> {
+    pub(super) async fn events(&self) -> Result<Stream, Error> {
         let stream = self.connection.events().await?;
         self.checkpoints.identify(stream.cached_info());
         Ok(stream)
@@ -43,8 +34,8 @@ impl Consumers {
 
     /// Opens the consumers of a starting worker. Returns an error if an existing consumer differs from the settings, and leaves
     /// that consumer unchanged.
-    pub(super) async fn open(&self) -> Result<Vec<PullConsumer>, Error> {
-        let stream = self.stream().await?;
+    pub(super) async fn open_consumers(&self) -> Result<Vec<PullConsumer>, Error> {
+        let stream = self.events().await?;
         let records = self.checkpoints.load().await;
         // The last consumer is created last. While it is missing, the group hasn't started before.
         let last = self.routes.last();
@@ -57,7 +48,7 @@ impl Consumers {
         };
         let mut opened = Vec::with_capacity(self.routes.len());
         for route in &self.routes {
-            opened.push(self.ensure(&stream, route, Some(start)).await?);
+            opened.push(self.ensure_consumer(&stream, route, Some(start)).await?);
         }
         if self.checkpoints.store().await.is_some() {
             self.checkpoints.delete(records).await;
@@ -66,9 +57,9 @@ impl Consumers {
     }
 
     /// Restores the stream and a consumer for a running worker.
-    pub(super) async fn restore(&self, route: &RouteConsumer) -> Result<(), Error> {
-        let stream = self.stream().await?;
-        self.ensure(&stream, route, None).await?;
+    pub(super) async fn restore_consumer(&self, route: &RouteConsumer) -> Result<(), Error> {
+        let stream = self.events().await?;
+        self.ensure_consumer(&stream, route, None).await?;
         // A new leader may redeliver events that other workers finished.
         self.checkpoints.load().await;
         Ok(())
@@ -76,7 +67,7 @@ impl Consumers {
 
     /// Returns a consumer. Creates it if it is missing, and replaces it if it would skip events. A new consumer of a starting worker
     /// begins at `start`, and another setting of an existing consumer is an error. A running worker has no `start`.
-    async fn ensure(
+    async fn ensure_consumer(
         &self,
         stream: &Stream,
         route: &RouteConsumer,
@@ -86,14 +77,18 @@ impl Consumers {
         let mut reason = "the consumer was missing";
         for _ in 0..MAX_ROUNDS {
             if let Some(info) = look_up(stream, name).await? {
-                let (differences, are_harmful) = self.compare(route, &info.config);
+                let (differences, are_harmful) = self.compare_consumer(route, &info.config);
                 if start.is_some() {
                     differences?;
                 }
                 if !are_harmful && !self.skips_events(&info).await {
                     self.checkpoints.observe(&info);
                     let context = self.connection.context.clone();
-                    return Ok(PullConsumer::new(self.config(route), info, context));
+                    return Ok(PullConsumer::new(
+                        self.consumer_config(route),
+                        info,
+                        context,
+                    ));
                 }
                 reason = "the consumer was changed or replaced and would have skipped events";
                 let deleted = stream.delete_consumer(name).await;
@@ -101,7 +96,7 @@ impl Consumers {
                     failed(format!("the consumer {name} can't be replaced"), error)
                 })?;
             }
-            if let Some(created) = self.create(route, start, reason).await? {
+            if let Some(created) = self.create_consumer(route, start, reason).await? {
                 return Ok(created);
             }
         }
@@ -111,7 +106,7 @@ impl Consumers {
 
     /// Creates a consumer that starts after the last finished event, or at `start` if the group never had the consumer. Returns
     /// `None` if another worker created the consumer first.
-    async fn create(
+    async fn create_consumer(
         &self,
         route: &RouteConsumer,
         start: Option<StartAt>,
@@ -122,7 +117,7 @@ impl Consumers {
             self.connection.runtime.sleep(GRACE).await;
             self.checkpoints.load().await;
         }
-        let stream = self.stream().await?;
+        let stream = self.events().await?;
         let last = stream.cached_info().state.last_sequence;
         let position = self.checkpoints.position(name);
         let finished = match position {
@@ -140,7 +135,7 @@ impl Consumers {
         let start_sequence = finished + 1;
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
-            ..self.config(route)
+            ..self.consumer_config(route)
         };
         let created: PullConsumer = match stream.create_consumer_strict(config).await {
             Ok(created) => created,
@@ -175,7 +170,7 @@ impl Consumers {
 
     /// Checks the stream and the consumers, because an operator may have changed them.
     pub(super) async fn check(&self) {
-        let stream = self.stream().await;
+        let stream = self.events().await;
         let fits = stream.as_ref().map_err(Clone::clone);
         let fits = fits.and_then(|stream| check_events(stream, &self.connection.settings));
         let stalls = &self.connection.stalls;
@@ -196,17 +191,17 @@ impl Consumers {
 
     /// Restores a consumer that is missing or would skip events, and reports another difference from the settings.
     async fn check_route(&self, stream: &Stream, route: &RouteConsumer) {
-        let consumer = self.ensure(stream, route, None).await;
+        let consumer = self.ensure_consumer(stream, route, None).await;
         let result = consumer.and_then(|consumer| {
             let info = consumer.cached_info();
             route.set_ack_wait(info.config.ack_wait);
-            self.check_info(route, info)
+            self.check_consumer(route, info)
         });
         let stalls = &self.connection.stalls;
         stalls.report(Some(&route.name), Operation::CheckConsumer, &result);
     }
 
-    fn check_info(&self, route: &RouteConsumer, info: &Info) -> Result<(), Error> {
+    fn check_consumer(&self, route: &RouteConsumer, info: &Info) -> Result<(), Error> {
         let most = info.config.max_ack_pending;
         let pending = i64::try_from(info.num_ack_pending).unwrap_or(i64::MAX);
         let text = if info.paused {
@@ -217,12 +212,12 @@ impl Consumers {
                 "events are waiting because {most} are running or waiting for a retry: see `max_ack_pending`"
             )
         } else {
-            return self.compare(route, &info.config).0;
+            return self.compare_consumer(route, &info.config).0;
         };
         Err(Error::new(ErrorKind::Inbox, text))
     }
 
-    fn config(&self, route: &RouteConsumer) -> pull::Config {
+    fn consumer_config(&self, route: &RouteConsumer) -> pull::Config {
         pull::Config {
             durable_name: Some(route.consumer.clone()),
             name: Some(route.consumer.clone()),
@@ -238,12 +233,12 @@ impl Consumers {
 
     /// Compares everything except the start of a consumer. Returns each difference as an error, and whether the consumer would skip
     /// events, refuse pulls, or deliver events without their bodies.
-    fn compare(
+    fn compare_consumer(
         &self,
         route: &RouteConsumer,
         found: &consumer::Config,
     ) -> (Result<(), Error>, bool) {
-        let wanted = self.config(route);
+        let wanted = self.consumer_config(route);
         let mut all = Differences::default();
         let filters = [&found.filter_subject]
             .into_iter()

@@ -101,7 +101,7 @@ impl Monitored for WorkerInner {
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
         Some(Box::pin(async move {
             let mut draining = self.connection.draining.subscribe();
-            unless_drained(&mut draining, self.consumers.check()).await;
+            unless_drained(&mut draining, self.check()).await;
         }))
     }
 }

@@ -100,20 +100,15 @@ impl JetStreamWorker {
 
     pub(super) fn start(inner: Arc<WorkerInner>, consumers: Vec<PullConsumer>) -> Self {
         let runtime = &inner.connection.runtime;
-        for (route, consumer) in inner.consumers.routes.iter().zip(consumers) {
+        for (route, consumer) in inner.routes.iter().zip(consumers) {
             let (worker, route) = (Arc::clone(&inner), Arc::clone(route));
             let draining = inner.connection.draining.subscribe();
             runtime.spawn(Box::pin(pull(worker, route, consumer, draining)));
         }
         let worker = Arc::clone(&inner);
-        runtime.spawn(Box::pin(
-            async move { worker.consumers.checkpoints.run().await },
-        ));
+        runtime.spawn(Box::pin(async move { worker.checkpoints.run().await }));
         Monitor::wake(&inner);
-        let (group, stream) = (
-            &inner.consumers.options.group,
-            &inner.connection.settings.name,
-        );
+        let (group, stream) = (&inner.options.group, &inner.connection.settings.name);
         telemetry::worker_started(group, stream, inner.router.routes().count());
         Self { inner }
     }
@@ -186,7 +181,7 @@ impl JetStreamWorker {
 
 async fn drain(inner: Arc<WorkerInner>, within: Duration) -> Drained {
     let finish = async {
-        inner.consumers.checkpoints.store().await;
+        inner.checkpoints.store().await;
         // Returned events are on their way to the server and no longer count as remaining.
         let _ = inner.connection.context.client().flush().await;
     };

@@ -12,7 +12,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::backoff::Backoff;
 use super::checkpoints::nanos;
 use super::connection::{Running, failed};
-use super::consumers::Consumers;
 use super::headers;
 use super::route_consumer::{RouteConsumer, RouteSelection};
 use super::stalls::Operation;
@@ -71,7 +70,7 @@ impl MessageTask {
             message,
             attempt: NonZeroU32::new(attempt).unwrap_or(NonZeroU32::MIN),
             consumer_sequence,
-            stream: worker.consumers.checkpoints.stream(),
+            stream: worker.checkpoints.stream(),
             sequence,
             published,
             exit: Exit::Returned,
@@ -113,7 +112,7 @@ impl MessageTask {
 
     async fn keep_alive(&self) -> Infallible {
         loop {
-            let ack_wait = self.worker.consumers.options.ack_wait;
+            let ack_wait = self.worker.options.ack_wait;
             let ack_wait = ack_wait.min(self.route.ack_wait());
             self.worker.connection.runtime.sleep(ack_wait / 3).await;
             // A lost signal does no harm, because the next signal follows.
@@ -122,19 +121,19 @@ impl MessageTask {
     }
 
     async fn process(&self) -> End {
-        let consumers = &self.worker.consumers;
+        let worker = &self.worker;
         if !headers::is_meant_for(&self.headers, &self.route.consumer) {
             return self.ack(Exit::Acked).await;
         }
         if self.attempt > NonZeroU32::MIN {
             // If another worker finished the event but got no answer to its acknowledgement, the server redelivers the event only
             // after `ack_wait`. So a record that is half as old has the event.
-            let age = consumers.options.ack_wait / 2;
-            consumers.checkpoints.refresh(age).await;
+            let age = worker.options.ack_wait / 2;
+            worker.checkpoints.refresh(age).await;
         }
         if self.is_finished() {
             // Look up the stream first, because a new stream with the same name reuses the sequences.
-            if consumers.stream().await.is_err() {
+            if worker.events().await.is_err() {
                 return Err(Backoff::FAILED.longest);
             }
             if self.is_finished() {
@@ -153,10 +152,7 @@ impl MessageTask {
         };
         let route = &self.route;
         if matches!(route.selection, RouteSelection::Fallback) {
-            let matching = self
-                .worker
-                .router
-                .matching_routes(event.event_type().clone());
+            let matching = worker.router.matching_routes(event.event_type().clone());
             if !matching
                 .iter()
                 .any(|matching| *matching.name() == *route.name)
@@ -164,7 +160,7 @@ impl MessageTask {
                 return self.ack(Exit::Acked).await;
             }
         }
-        let most = self.worker.executor.settings.retry.attempts();
+        let most = worker.executor.settings.retry.attempts();
         if self.attempt.get() > most.saturating_add(CRASHES) {
             let times = self.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never finished");
@@ -179,7 +175,7 @@ impl MessageTask {
     }
 
     fn is_finished(&self) -> bool {
-        let checkpoints = &self.worker.consumers.checkpoints;
+        let checkpoints = &self.worker.checkpoints;
         checkpoints.is_finished(&self.route.consumer, self.position())
     }
 
@@ -221,48 +217,39 @@ impl MessageTask {
     /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries storing it, but doesn't
     /// run the route again. The event keeps its permit, so the route stalls before many letters wait in memory.
     async fn dead_letter(&self, results: &[RouteResult], cause: Option<String>) -> End {
-        let WorkerInner {
-            connection,
-            executor,
-            dead_letters,
-            ..
-        } = &*self.worker;
+        let (worker, consumer) = (&self.worker, &self.route.consumer);
         let letter = DeadLetter::stored(
             (0, &headers::message_id(&self.headers).unwrap_or_default()),
             (
                 &String::from_utf8_lossy(&self.message.payload),
                 headers::traceparent(&self.headers),
             ),
-            (self.received_at(), executor.time_of_day()),
+            (self.received_at(), worker.executor.time_of_day()),
             self.attempt.get(),
             results.to_vec(),
             cause.map(Arc::from),
         );
         let mut tries = 0;
         let stored = loop {
-            let stored = dead_letters
-                .store(&letter, &self.route.consumer, self.sequence)
-                .await;
+            let stored = worker.dead_letters.store(&letter, consumer, self.sequence);
+            let stored = stored.await;
             self.report(Operation::StoreDeadLetter, &stored);
             if let Ok(stored) = stored {
                 break stored;
             }
-            connection.runtime.sleep(Backoff::FAILED.wait(tries)).await;
+            let wait = Backoff::FAILED.wait(tries);
+            worker.connection.runtime.sleep(wait).await;
             tries += 1;
         };
         let end = self.ack(Exit::Dead).await;
-        executor.dead_lettered(&stored);
+        worker.executor.dead_lettered(&stored);
         end
     }
 
     /// Sends the acknowledgement repeatedly until the server answers. If the server doesn't answer within `ack_wait`, it redelivers
     /// the event, and the worker acknowledges it without another attempt.
     async fn ack(&self, exit: Exit) -> End {
-        let Consumers {
-            checkpoints,
-            options,
-            ..
-        } = &self.worker.consumers;
+        let checkpoints = &self.worker.checkpoints;
         checkpoints.finish(&self.route.consumer, self.stream, self.position());
         let runtime = &self.worker.connection.runtime;
         let begun = runtime.now();
@@ -273,7 +260,7 @@ impl MessageTask {
             if sent.is_ok() {
                 break;
             }
-            if runtime.now().saturating_duration_since(begun) >= options.ack_wait {
+            if runtime.now().saturating_duration_since(begun) >= self.worker.options.ack_wait {
                 let is_stored = exit == Exit::Dead;
                 return Ok(if is_stored { exit } else { Exit::Retried });
             }
@@ -304,11 +291,8 @@ impl MessageTask {
         if self.attempt > NonZeroU32::MIN {
             return;
         }
-        let waited = self
-            .worker
-            .connection
-            .server_time()
-            .duration_since(self.published);
+        let now = self.worker.connection.server_time();
+        let waited = now.duration_since(self.published);
         let text = "events are waiting longer than half of the stream's `max_age`: add workers before the stream deletes the events";
         let result = match waited.unwrap_or_default() > self.worker.max_delay {
             true => Err(Error::new(ErrorKind::Inbox, text)),

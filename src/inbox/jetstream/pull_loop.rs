@@ -61,7 +61,7 @@ pub(super) async fn pull(
                 continue;
             }
             Err(_) => {
-                let restored = worker.consumers.restore(&route).await;
+                let restored = worker.restore_consumer(&route).await;
                 if restored.is_err() {
                     stalls.report(name, Operation::Pull, &restored);
                 }
@@ -104,7 +104,7 @@ async fn fetch(
                 };
                 if route.is_recreated(task.consumer_sequence) {
                     // Another worker recreated the consumer. That worker's checkpoint has the events that it finished.
-                    let _ = worker.consumers.restore(route).await;
+                    let _ = worker.restore_consumer(route).await;
                 }
                 worker.connection.runtime.spawn(Box::pin(task.run()));
             }

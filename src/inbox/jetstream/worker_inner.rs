@@ -5,9 +5,9 @@ use async_nats::jetstream::consumer::PullConsumer;
 
 use super::checkpoints::Checkpoints;
 use super::connection::Connection;
-use super::consumers::Consumers;
 use super::dead_letter_stream::DeadLetterStream;
-use super::route_consumer::routes;
+use super::route_consumer::{RouteConsumer, routes};
+use super::worker_options::WorkerOptions;
 use super::{JetStreamWorkerBuilder, WorkerStats, stream};
 use crate::delivery::{ErasedService, JobExecutor};
 use crate::error::Error;
@@ -20,7 +20,9 @@ pub(super) struct WorkerInner {
     pub(super) executor: JobExecutor,
     /// Decides which events the fallback gets.
     pub(super) router: EventRouter,
-    pub(super) consumers: Consumers,
+    pub(super) options: WorkerOptions,
+    pub(super) routes: Vec<Arc<RouteConsumer>>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) dead_letters: Arc<DeadLetterStream>,
     /// How long an event may wait before the worker warns.
     pub(super) max_delay: Duration,
@@ -51,27 +53,23 @@ impl WorkerInner {
         let dead_letters =
             DeadLetterStream::new(Arc::clone(&connection), routes.clone(), &options.group);
         stream::check_dead_letters(&dead_letters.stream().await?, &connection.settings)?;
-        let consumers = Consumers {
-            connection: Arc::clone(&connection),
-            checkpoints: Checkpoints::new(Arc::clone(&connection), &options.group),
-            options,
-            routes,
-        };
-        let opened = consumers.open().await?;
         connection.read_clock().await;
         let mut executor = JobExecutor::new(service, Arc::clone(&connection.runtime), delivery);
         // Layers may hide the router from the executor.
         executor.metrics = router.metrics();
         let inner = Self {
             executor,
+            checkpoints: Checkpoints::new(Arc::clone(&connection), &options.group),
             connection,
             router,
-            consumers,
+            options,
+            routes,
             dead_letters: Arc::new(dead_letters),
             max_delay: events.cached_info().config.max_age / 2,
             stats: Mutex::default(),
         };
-        Ok((inner, opened))
+        let consumers = inner.open_consumers().await?;
+        Ok((inner, consumers))
     }
 
     /// Returns the counts of this worker's events.
