@@ -183,7 +183,7 @@ impl WorkerInner {
         self.checkpoints.store().await;
         for route in &self.routes {
             self.check_route(&stream, route).await;
-            for operation in [Operation::Acknowledge, Operation::Start] {
+            for operation in [Operation::Acknowledge, Operation::KeepUp] {
                 stalls.expire(&route.name, operation);
             }
         }

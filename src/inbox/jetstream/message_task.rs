@@ -298,7 +298,7 @@ impl MessageTask {
             true => Err(Error::new(ErrorKind::Inbox, text)),
             false => Ok(()),
         };
-        self.report(Operation::Start, &result);
+        self.report(Operation::KeepUp, &result);
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Operation {
     Admit,
     Publish,
     Pull,
-    Start,
+    KeepUp,
     Acknowledge,
     StoreDeadLetter,
     StoreCheckpoint,
@@ -37,7 +37,7 @@ impl Operation {
         match self {
             Self::Admit | Self::Publish => HealthProblemKind::InboxFailing,
             Self::CheckStream | Self::StoreCheckpoint => HealthProblemKind::InboxDamaged,
-            Self::Start => HealthProblemKind::EventsDelayed,
+            Self::KeepUp => HealthProblemKind::EventsDelayed,
             _ => HealthProblemKind::RouteStalled,
         }
     }
@@ -187,7 +187,7 @@ impl Stalls {
             if *operation != Operation::CheckStream {
                 problem.logged();
             }
-            if *operation != Operation::Start {
+            if *operation != Operation::KeepUp {
                 problem.advise("check the server, the stream and the permissions of this user");
             }
             if let Some(route) = route {
