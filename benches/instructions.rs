@@ -2,6 +2,9 @@
 //!
 //! Unlike times, counts don't depend on the load of the machine. For each job, this program runs itself under callgrind:
 //! once with n repetitions and once with 2n. The difference excludes the start and the setup.
+//!
+//! With `--features metrics`, the counts of this crate include its metrics without a recorder, and one more job records them for
+//! Prometheus.
 
 mod common;
 
@@ -57,6 +60,10 @@ fn compare() -> Result<(), Fault> {
         "  by hand on axum     {hand:>10}  ratio {:.3}",
         ratio(ours, hand)
     );
+    if cfg!(feature = "metrics") {
+        let recorded = count("recorded", SIZE, 1_000)? - made;
+        println!("  with Prometheus     {recorded:>10}");
+    }
     let home = count("home", 0, 1_000)?;
     let through = count("through", 0, 1_000)?;
     println!("the layer's cost for any other request, without the service");
@@ -120,6 +127,13 @@ fn run(job: &str, size: usize, times: u64) -> Result<(), Fault> {
     match job {
         "request" => repeat(times, |id| request(event(id, size))),
         "ours" => deliver_all(ours(router(&ran)), &ran, size, times),
+        #[cfg(feature = "metrics")]
+        "recorded" => {
+            metrics_exporter_prometheus::PrometheusBuilder::new()
+                .set_buckets(&[0.001, 0.01, 0.1, 1.0, 10.0, 100.0])?
+                .install_recorder()?;
+            deliver_all(ours(router(&ran)), &ran, size, times);
+        }
         "hand" => deliver_all(by_hand(&ran), &ran, size, times),
         "home" => pass_all(Home, times),
         "through" => pass_all(ours(EventRouter::new()), times),
