@@ -312,7 +312,7 @@ impl Handle {
 
     /// Returns the events of the inbox, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox has no event log. The memory inbox has an event log.
+    /// Returns `None` if the inbox has no event log. `MemoryInbox` has one. `SqliteInbox` and `JetStreamInbox` have none.
     ///
     /// # Examples
     ///
