@@ -22,6 +22,9 @@ use crate::router::EventRouter;
 /// every request for its path within [`response_timeout`](WebhookLayer::response_timeout), and
 /// never returns the service's error type for such a request.
 ///
+/// If a JSON POST request misses the path by a trailing slash, by case or by a prefix, the layer passes
+/// the request through and logs a warning. The warning names both paths, once for each difference.
+///
 /// # Where to add it
 ///
 /// Add the layer around the whole service:

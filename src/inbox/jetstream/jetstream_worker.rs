@@ -109,7 +109,11 @@ impl JetStreamWorker {
         runtime.spawn(Box::pin(async move { worker.checkpoints.run().await }));
         Monitor::wake(&inner);
         let (group, stream) = (&inner.options.group, &inner.connection.settings.name);
-        telemetry::worker_started(group, stream, inner.router.routes().count());
+        let routes = inner.router.routes().len();
+        telemetry::worker_started(group, stream, routes);
+        if routes == 0 {
+            telemetry::router_without_routes();
+        }
         Self { inner }
     }
 
