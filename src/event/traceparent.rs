@@ -37,12 +37,10 @@ impl Traceparent {
 
     /// Returns the `traceparent` of a request, unless the header is missing, repeated or invalid.
     pub(crate) fn of_request(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(&HEADER).iter();
-        let value = values.next()?;
-        if values.next().is_some() {
-            return None;
-        }
-        Self::parse(value.to_str().ok()?)
+        let value = headers.get(&HEADER)?;
+        let is_repeated = headers.get_all(&HEADER).iter().nth(1).is_some();
+        let value = value.to_str().ok().filter(|_| !is_repeated)?;
+        Self::parse(value)
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -86,11 +86,7 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Warns of a request that passes through, if it probably is a webhook whose path was changed.
-    ///
-    /// Only POST requests get here, because other requests must cost nothing.
-    #[cold]
-    #[inline(never)]
+    /// Warns of a POST request that passes through, if its path is almost the layer's path.
     pub(super) fn examine_path(&self, own: &str, other: &str, headers: &HeaderMap) {
         if let Some(miss) = path_miss(own, other)
             && head::is_json(headers)

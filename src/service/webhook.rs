@@ -33,6 +33,19 @@ impl<S, I> Webhook<S, I> {
     }
 }
 
+impl<S, I: Inbox> Webhook<S, I> {
+    /// Warns of a POST request that passes through, if it probably is a webhook whose path was changed.
+    ///
+    /// The function isn't inlined, and computes the path again, so that other requests cost little.
+    #[cold]
+    #[inline(never)]
+    fn examine<B>(&self, request: &Request<B>) {
+        let path = request.uri().path();
+        self.receiver
+            .examine_path(&self.path, path, request.headers());
+    }
+}
+
 impl<S, I, ReqBody, ResBody> Service<Request<ReqBody>> for Webhook<S, I>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -54,8 +67,7 @@ where
             ResponseFuture::webhook(Box::pin(self.receiver.receive(request)))
         } else {
             if request.method() == Method::POST {
-                let (path, headers) = (request.uri().path(), request.headers());
-                self.receiver.examine_path(&self.path, path, headers);
+                self.examine(&request);
             }
             ResponseFuture::inner(self.inner.call(request))
         }

@@ -4,6 +4,8 @@ use std::fmt;
 use tracing::Span;
 #[cfg(feature = "tracing")]
 use tracing::instrument::Instrument;
+#[cfg(feature = "tracing")]
+use tracing::level_filters::LevelFilter;
 
 use super::adopt::AdoptTraceparent;
 #[cfg(feature = "tracing")]
@@ -38,10 +40,10 @@ impl ParentSpan {
         if adopt.is_set() && traceparent.is_some() {
             return Self::none();
         }
-        Self(SafeSpan {
-            #[cfg(feature = "tracing")]
-            span: or_none(Span::current),
-        })
+        #[cfg(feature = "tracing")]
+        return Self(SafeSpan::open(Span::current));
+        #[cfg(not(feature = "tracing"))]
+        Self::none()
     }
 
     /// Returns an empty span, for an event that didn't arrive in a request to this process.
@@ -54,29 +56,36 @@ impl ParentSpan {
     /// The span has the level of errors. So a filter that lets any line of this crate pass also lets the span pass, and no
     /// line lacks its event.
     pub(crate) fn attempt(&self, id: &AttemptId<'_>, adopt: &AdoptTraceparent) -> AttemptSpan {
-        AttemptSpan(SafeSpan {
-            #[cfg(feature = "tracing")]
-            span: or_none(|| {
-                let AttemptId {
-                    event_id,
-                    event_type,
-                    traceparent,
-                    attempt,
-                } = *id;
-                let parent = &self.0.span;
-                let span = tracing::error_span!(target: TARGET, parent: parent, "attempt", event_id, event_type, attempt);
-                if span.is_disabled() {
-                    // Handlers still log in the request's span.
-                    return parent.clone();
-                }
-                if parent.is_none()
-                    && let Some(traceparent) = traceparent
-                {
-                    adopt.call(&span, traceparent);
-                }
-                span
-            }),
-        })
+        #[cfg(feature = "tracing")]
+        return AttemptSpan(SafeSpan::open(|| {
+            let AttemptId {
+                event_id,
+                event_type,
+                traceparent,
+                attempt,
+            } = *id;
+            let parent = self.0.span.as_ref();
+            let span = tracing::error_span!(
+                target: TARGET,
+                parent: parent.and_then(Span::id),
+                "attempt",
+                event_id,
+                event_type,
+                attempt
+            );
+            if span.is_disabled() {
+                // Handlers still log in the request's span.
+                return parent.cloned().unwrap_or_else(Span::none);
+            }
+            if parent.is_none()
+                && let Some(traceparent) = traceparent
+            {
+                adopt.call(&span, traceparent);
+            }
+            span
+        }));
+        #[cfg(not(feature = "tracing"))]
+        AttemptSpan(SafeSpan::none())
     }
 }
 
@@ -84,7 +93,10 @@ impl AttemptSpan {
     /// Enters the span whenever `attempt` is polled or dropped.
     pub(crate) fn instrument<F: Future>(self, attempt: F) -> impl Future<Output = F::Output> {
         #[cfg(feature = "tracing")]
-        let attempt = attempt.instrument(self.0.into_inner());
+        let attempt = {
+            let mut span = self.0;
+            attempt.instrument(span.span.take().unwrap_or_else(Span::none))
+        };
         attempt
     }
 
@@ -97,10 +109,12 @@ impl AttemptSpan {
 impl RouteSpan {
     /// Opens the span of a route in the current span.
     pub(crate) fn open(route: &str) -> Self {
-        Self(SafeSpan {
-            #[cfg(feature = "tracing")]
-            span: or_none(|| tracing::error_span!(target: TARGET, "route", route)),
-        })
+        #[cfg(feature = "tracing")]
+        return Self(SafeSpan::open(
+            || tracing::error_span!(target: TARGET, "route", route),
+        ));
+        #[cfg(not(feature = "tracing"))]
+        Self(SafeSpan::none())
     }
 
     /// Runs `code`, which doesn't panic, in the span.
@@ -111,27 +125,35 @@ impl RouteSpan {
 
 /// A span whose subscriber may panic in any callback.
 struct SafeSpan {
+    /// Absent if the span is empty.
     #[cfg(feature = "tracing")]
-    span: Span,
+    span: Option<Span>,
 }
 
 impl SafeSpan {
     fn none() -> Self {
         Self {
             #[cfg(feature = "tracing")]
-            span: Span::none(),
+            span: None,
         }
     }
 
+    /// Calls `open` and keeps its span. If the process has no subscriber, doesn't call `open`.
     #[cfg(feature = "tracing")]
-    fn into_inner(mut self) -> Span {
-        std::mem::replace(&mut self.span, Span::none())
+    fn open(open: impl FnOnce() -> Span) -> Self {
+        if LevelFilter::current() == LevelFilter::OFF {
+            return Self::none();
+        }
+        let span = catch_panic(open).ok();
+        Self {
+            span: span.filter(|span| !span.is_disabled()),
+        }
     }
 
     fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
         #[cfg(feature = "tracing")]
-        if !self.span.is_disabled() {
-            let entered = catch_panic(|| self.span.enter());
+        if let Some(span) = &self.span {
+            let entered = catch_panic(|| span.enter());
             let value = code();
             let _ = catch_panic(|| drop(entered));
             return value;
@@ -143,17 +165,10 @@ impl SafeSpan {
 impl Drop for SafeSpan {
     fn drop(&mut self) {
         #[cfg(feature = "tracing")]
-        if !self.span.is_none() {
-            let span = std::mem::replace(&mut self.span, Span::none());
+        if let Some(span) = self.span.take() {
             let _ = catch_panic(|| drop(span));
         }
     }
-}
-
-/// Calls `open` and returns its span, or an empty span if the user's subscriber panics.
-#[cfg(feature = "tracing")]
-fn or_none(open: impl FnOnce() -> Span) -> Span {
-    catch_panic(open).unwrap_or_else(|_| Span::none())
 }
 
 impl fmt::Debug for ParentSpan {
