@@ -19,7 +19,7 @@ use crate::telemetry;
 ///
 /// [`Handle::shutdown_on_signal`](crate::Handle::shutdown_on_signal) and
 /// [`Handle::shutdown_on`](crate::Handle::shutdown_on) return a shutdown. [`serve`](Shutdown::serve) runs a server. If
-/// the process has no server of its own, await the shutdown itself: it waits for the signal and drains.
+/// the process has no server, await the shutdown itself: the shutdown waits for the signal and drains.
 ///
 /// # Steps
 ///
@@ -32,8 +32,8 @@ use crate::telemetry;
 ///
 /// | event | result |
 /// |---|---|
-/// | a second signal during step 2 or 3 | `serve` returns immediately, with the number of remaining events |
-/// | the server ends before step 3 | the inbox drains, and then `serve` returns; if the server failed, `serve` returns its error |
+/// | a second signal arrives during step 2 or 3 | `serve` returns immediately, with the number of remaining events |
+/// | the server ends before step 3 | the inbox drains, and then `serve` returns; if the server failed, `serve` returns the error |
 /// | the process can't receive signals | `serve` returns an error, and doesn't start the server |
 ///
 /// The limits of 20 s and 4 s fit into the grace period of Kubernetes, which is 30 s. Docker's grace period is 10 s: use
@@ -204,15 +204,15 @@ impl Shutdown {
     ///
     /// # Second signal
     ///
-    /// A second SIGTERM or Ctrl-C ends the drain: `serve` returns immediately. After `serve` has returned, the process
-    /// ignores both signals. If a handler blocks its thread, `#[tokio::main]` waits for this handler: to end without
-    /// waiting, call [`std::process::exit`] after `serve`.
+    /// After a second SIGTERM or Ctrl-C, `serve` returns immediately. From then on, the process ignores both signals. If a
+    /// handler blocks its thread, `#[tokio::main]` waits for this handler. To end the process without waiting, call
+    /// [`std::process::exit`] after `serve`.
     ///
     /// # Errors
     ///
-    /// Returns an error of the kind [`Server`](ErrorKind::Server) if the server fails. [`source`](StdError::source)
-    /// returns the server's own error. The inbox has drained before. Returns an error of the kind
-    /// [`Signal`](ErrorKind::Signal) if the process can't receive signals. The server hasn't started then.
+    /// - [`Server`](ErrorKind::Server): the server has failed. `serve` has drained the inbox.
+    ///   [`source`](StdError::source) returns the server's own error.
+    /// - [`Signal`](ErrorKind::Signal): the process can't receive signals. `serve` hasn't started the server.
     ///
     /// # Panics
     ///
@@ -230,8 +230,14 @@ impl Shutdown {
         S: IntoFuture<Output = Result<(), E>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let mut requests = self.requests?;
-        let sleep = |time| sleep(&*self.runtime, time);
+        let Self {
+            requests,
+            runtime,
+            drains,
+            drain_timeout,
+            close_timeout,
+        } = self;
+        let mut requests = requests?;
         // If this future is dropped, `close` is dropped too, so a server that runs in another task closes.
         let (close, closing) = oneshot::channel::<()>();
         let server = server(Box::pin(closing.map(drop))).into_future();
@@ -242,32 +248,29 @@ impl Shutdown {
             Either::Right((served, _)) => Some(served),
         };
         let server_ended = served.is_some();
+        telemetry::shutdown_started(server_ended);
         // If the server has ended, no request has arrived yet.
         let second_request = requests.skip(usize::from(server_ended)).into_future();
-        telemetry::shutdown_started(server_ended);
+
         let mut remaining = None;
         let steps = async {
-            let drain = join_all(
-                self.drains
-                    .iter()
-                    .map(|each| each.drain(self.drain_timeout)),
-            );
-            remaining = Some(sum(&if server_ended {
+            let drain = pin!(drain_all(&drains, drain_timeout));
+            remaining = Some(if server_ended {
                 drain.await
             } else {
                 match select(drain, server.as_mut()).await {
-                    Either::Left((drained, _)) => drained,
+                    Either::Left((remaining, _)) => remaining,
                     Either::Right((early, drain)) => {
                         served = Some(early);
                         drain.await
                     }
                 }
-            }));
+            });
             drop(close);
             if served.is_none() {
-                match select(server.as_mut(), sleep(self.close_timeout)).await {
+                match select(server.as_mut(), sleep(&*runtime, close_timeout)).await {
                     Either::Left((closed, _)) => served = Some(closed),
-                    Either::Right(_) => telemetry::server_not_closed(self.close_timeout),
+                    Either::Right(_) => telemetry::server_not_closed(close_timeout),
                 }
             }
         };
@@ -277,7 +280,7 @@ impl Shutdown {
         let remaining = match remaining {
             Some(0) => 0,
             // Events may also end while the server closes.
-            _ => sum(&join_all(self.drains.iter().map(|each| each.count())).await),
+            _ => count_all(&drains).await,
         };
         telemetry::shutdown_finished(remaining);
         served.unwrap_or(Ok(()))?;
@@ -307,11 +310,20 @@ impl fmt::Debug for Shutdown {
     }
 }
 
-fn sum(drained: &[Drained]) -> u64 {
-    drained.iter().map(|drained| drained.remaining).sum()
+/// Drains at the same time, and returns the number of all remaining events.
+async fn drain_all(drains: &[Box<dyn Drain>], within: Duration) -> u64 {
+    sum(join_all(drains.iter().map(|each| each.drain(within))).await)
 }
 
-/// Waits. If the runtime has no timer, this doesn't wait, because the wait would be unbounded.
+async fn count_all(drains: &[Box<dyn Drain>]) -> u64 {
+    sum(join_all(drains.iter().map(|each| each.count())).await)
+}
+
+fn sum(drained: Vec<Drained>) -> u64 {
+    drained.into_iter().map(|drained| drained.remaining).sum()
+}
+
+/// Waits for `time`. If the runtime has no timer, returns immediately, because the wait would be unbounded.
 fn sleep(runtime: &dyn Runtime, time: Duration) -> impl Future<Output = ()> + Send + Unpin + use<> {
     let sleep = catch_panic(|| runtime.sleep(time)).ok();
     let sleep = sleep.unwrap_or_else(|| Box::pin(ready(())));

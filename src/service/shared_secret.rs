@@ -54,12 +54,11 @@ enum Carrier {
 impl SharedSecret {
     /// Reads the secret from an environment variable, and expects it as the query parameter `token`.
     ///
-    /// To rotate the secret, set the variable to several secrets, one on each line. Empty lines and line ends don't
-    /// count, so a trailing line break does no harm. All other characters count, including spaces and `&`. The value
-    /// needn't be UTF-8.
+    /// To rotate the secret, set the variable to several secrets, one on each line. The receiver accepts each of them. This
+    /// method ignores empty lines, so a trailing line break is harmless. Every other character is a part of the secret,
+    /// including a space, a comma or `&`. The value needn't be UTF-8. In the URL, the secret is percent-encoded.
     ///
-    /// For another parameter or a header, call [`parameter`](SharedSecret::parameter) or
-    /// [`header`](SharedSecret::header).
+    /// To expect the secret elsewhere, call [`parameter`](SharedSecret::parameter) or [`header`](SharedSecret::header).
     ///
     /// # Errors
     ///
@@ -92,10 +91,11 @@ impl SharedSecret {
         Ok(Self::in_token(secrets))
     }
 
-    /// Reads the secret as [`from_env`](SharedSecret::from_env) does. If there is no secret, accepts every request, and
-    /// logs a warning.
+    /// Reads the secret as [`from_env`](SharedSecret::from_env) does. If the variable contains no secret, logs a warning and
+    /// accepts every request.
     ///
-    /// Use this for development only: if a deployment loses the variable, any client that knows the URL can send events.
+    /// Use this method only for development. If a deployment loses the variable, any client that knows the URL can send
+    /// events.
     #[must_use]
     pub fn from_env_or_accept_all(variable: impl AsRef<str>) -> Self {
         Self::from_env(variable.as_ref()).unwrap_or_else(|_| {

@@ -192,6 +192,8 @@ async fn the_error_of_a_server_is_returned_after_the_inbox_has_drained() {
     assert_eq!(error.to_string(), "the server has failed");
     assert_eq!(error.source().unwrap().to_string(), "no more descriptors");
     assert_eq!(inbox.handle().stats().handled, 1);
+    // A `main` may return `io::Result<()>`.
+    assert_eq!(io::Error::from(error).to_string(), "the server has failed");
 }
 
 #[tokio::test(start_paused = true)]
