@@ -24,7 +24,10 @@ pub fn check(body: &[u8]) {
     assert_eq!(event.attempt(), 1);
     let _ = event.timestamp();
     let documented = EventType::ALL.contains(event.event_type());
-    assert_eq!(!matches!(event.event_type(), EventType::Undocumented(_)), documented);
+    assert_eq!(
+        !matches!(event.event_type(), EventType::Undocumented(_)),
+        documented
+    );
     if let Some(platform) = event.event_type().platform() {
         let base = event.event_type().without_platform();
         assert_eq!(format!("{base}.{platform}"), event.event_type().as_str());
