@@ -131,7 +131,7 @@
 )]
 // Delivery code has no feature gates, so some builds compile items that they don't use.
 #![cfg_attr(
-    not(all(feature = "jetstream", feature = "sqlite")),
+    not(all(feature = "jetstream", feature = "metrics", feature = "sqlite")),
     allow(dead_code, unused_imports)
 )]
 
