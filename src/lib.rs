@@ -72,6 +72,8 @@
 //! | shutdown, containers, proxies, backups | [`Shutdown`], [`Handle`] | [`guide::deployment`] |
 //! | tests of your handlers | the module [`testing`] | [`guide::testing`] |
 //! | counts, logs, faults | [`Stats`] | [`guide::operating`] |
+//! | health, probes | [`Health`], [`HealthService`], [`HealthLimits`] | [`guide::operating`] |
+//! | metrics | the feature `metrics` | [`guide::metrics`] |
 //! | more than one machine | [`JetStreamInbox`], [`JetStreamWorker`] (feature `jetstream`) | [`guide::scaling`] |
 //! | a wrapper around an inbox, another executor | [`Inbox`], [`Runtime`] | [`guide::inboxes`] |
 //!

@@ -6,4 +6,6 @@ pub(crate) struct InboxInfo {
     pub(crate) location: Option<String>,
     /// The number of events that the inbox found in its file.
     pub(crate) recovered: Option<u64>,
+    /// Whether events that haven't ended run after a restart.
+    pub(crate) is_durable: bool,
 }

@@ -97,6 +97,9 @@ pub(crate) trait Drain: Send + Sync + 'static {
 
     /// Counts the remaining events again, after the drain has started.
     fn count(&self) -> BoxFuture<Drained>;
+
+    /// Returns whether the remaining events run after a restart.
+    fn is_durable(&self) -> bool;
 }
 
 impl Drain for Handle {
@@ -106,6 +109,10 @@ impl Drain for Handle {
 
     fn count(&self) -> BoxFuture<Drained> {
         self.drain_silently(Duration::ZERO)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.info().is_durable
     }
 }
 
@@ -123,6 +130,10 @@ where
 
     fn count(&self) -> BoxFuture<Drained> {
         self.drain(Duration::ZERO)
+    }
+
+    fn is_durable(&self) -> bool {
+        false
     }
 }
 
@@ -282,7 +293,8 @@ impl Shutdown {
             // Events may also end while the server closes.
             _ => count_all(&drains).await,
         };
-        telemetry::shutdown_finished(remaining);
+        let is_durable = drains.iter().all(|each| each.is_durable());
+        telemetry::shutdown_finished(remaining, is_durable);
         served.unwrap_or(Ok(()))?;
         Ok(Drained::new(remaining))
     }

@@ -23,11 +23,17 @@ pub(crate) fn shutdown_interrupted() {
     log!(warn, "a second signal ends the shutdown");
 }
 
-/// Reports that the shutdown has ended.
-pub(crate) fn shutdown_finished(remaining: u64) {
-    if remaining > 0 {
-        log!(warn, remaining, "shut down; some events haven't ended");
-    } else {
+/// Reports that the shutdown has ended. If `is_durable`, the remaining events run after a restart.
+pub(crate) fn shutdown_finished(remaining: u64, is_durable: bool) {
+    if remaining == 0 {
         log!(info, "shut down; all events have ended");
+    } else if is_durable {
+        log!(
+            info,
+            remaining,
+            "shut down; the remaining events run after a restart"
+        );
+    } else {
+        log!(warn, remaining, "shut down; some events haven't ended");
     }
 }

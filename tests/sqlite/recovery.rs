@@ -140,6 +140,28 @@ fn a_large_backlog_takes_only_the_memory_of_its_window() {
     assert_eq!(held, 10);
 }
 
+/// The bug: a normal shutdown with stored events was a warning.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn a_shutdown_with_stored_events_is_no_warning() {
+    let (lines, _guard) = crate::support::subscriber::capture("info");
+    let (place, log, gate) = (
+        place(3, 0).await,
+        Log::default(),
+        Arc::new(Semaphore::new(0)),
+    );
+    let builder = place.inbox().delivery(delivery().concurrency(1));
+    let inbox = builder.open(gated(&log, &gate)).await.unwrap();
+    until(|| log.len() == 1).await;
+    gate.add_permits(1);
+    let shutdown = inbox.handle().shutdown_on(std::future::ready(()));
+    let remaining = shutdown.await.unwrap().remaining;
+    assert!(remaining > 0);
+    let line = lines.line("the remaining events run after a restart");
+    assert!(line.contains("INFO"), "{line}");
+    assert!(line.contains(&format!("remaining={remaining}")), "{line}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_starts_nothing_finishes_running_attempts_and_leaves_the_rest_unmarked() {
     let (place, log, gate) = (

@@ -206,6 +206,10 @@ impl Drain for JetStreamWorker {
     fn count(&self) -> BoxFuture<Drained> {
         Box::pin(ready(Drained::new(self.inner.counts().running)))
     }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for JetStreamWorker {

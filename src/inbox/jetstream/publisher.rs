@@ -253,6 +253,7 @@ impl InboxControl for Publisher {
             kind: "jetstream",
             location: Some(self.connection.settings.name.clone()),
             recovered: None,
+            is_durable: true,
         }
     }
 

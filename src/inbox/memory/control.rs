@@ -19,6 +19,7 @@ impl InboxControl for MemoryInner {
             kind: "memory",
             location: None,
             recovered: None,
+            is_durable: false,
         }
     }
 

@@ -220,6 +220,7 @@ impl InboxControl for SharedInbox {
             kind: "sqlite",
             location: Some(self.path.display().to_string()),
             recovered: Some(self.stats().recovered),
+            is_durable: true,
         }
     }
 
