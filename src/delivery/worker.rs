@@ -40,21 +40,8 @@ pub(crate) trait JobSource: Send + Sync + 'static {
     /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
     fn batch_len(&self) -> usize;
 
-    /// Takes a job back after an attempt, and performs the next step. Called if the inbox stores no attempts.
-    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
-        drop((job, next));
-    }
-
     /// Takes a job back after an attempt with this result, and performs the next step.
-    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
-        drop(attempt);
-        self.attempt_finished(job, next);
-    }
-
-    /// Takes back a job whose attempt the runtime dropped. Called if the inbox stores no attempts.
-    fn dropped(self: Arc<Self>, job: Box<Job>, attempt_state: &Arc<AttemptState>) {
-        drop((job, attempt_state));
-    }
+    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult);
 
     /// Takes back a job whose attempt the runtime dropped after `duration`.
     fn attempt_dropped(
@@ -62,10 +49,7 @@ pub(crate) trait JobSource: Send + Sync + 'static {
         job: Box<Job>,
         attempt_state: &Arc<AttemptState>,
         duration: Duration,
-    ) {
-        let _ = duration;
-        self.dropped(job, attempt_state);
-    }
+    );
 }
 
 /// Spawns workers for the jobs that are ready.

@@ -13,8 +13,8 @@ use super::state::SharedState;
 use super::writer::Writer;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{
-    Admission, Attempt, DeadLetter, Job, JobExecutor, JobSource, Next, Progress, Stats, WorkerSlot,
-    spawn, spawn_workers,
+    Admission, Attempt, AttemptResult, DeadLetter, Job, JobExecutor, JobSource, Next, Progress,
+    Stats, WorkerSlot, spawn, spawn_workers,
 };
 use crate::error::Error;
 use crate::event::Event;
@@ -202,11 +202,17 @@ impl JobSource for SharedInbox {
         self.state.batch_len.load(Ordering::Relaxed)
     }
 
-    fn attempt_finished(self: Arc<Self>, job: Box<Job>, next: Next) {
+    /// The file stores no history of attempts, so the result isn't used.
+    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, _: AttemptResult) {
         self.complete(*job, next);
     }
 
-    fn dropped(self: Arc<Self>, mut job: Box<Job>, attempt_state: &Arc<AttemptState>) {
+    fn attempt_dropped(
+        self: Arc<Self>,
+        mut job: Box<Job>,
+        attempt_state: &Arc<AttemptState>,
+        _: Duration,
+    ) {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         job.progress.interrupt(&report);
         // The event didn't cause the drop, so this process or the next one repeats the attempt.
