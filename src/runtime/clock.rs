@@ -15,7 +15,7 @@ const MAX_CLOSED: i64 = 24 * 60 * 60 * 1000;
 pub(crate) struct Clock {
     runtime: Arc<dyn Runtime>,
     created: Instant,
-    /// The reading of the clock when it was created.
+    /// The time of the system's clock when this clock was created.
     start: AtomicU64,
 }
 

@@ -37,7 +37,7 @@ impl Schedule {
         }
     }
 
-    /// Marks a key that a dead letter blocks as busy.
+    /// Marks the key of a blocking dead letter as busy.
     pub(super) fn block(&mut self, key: OrderKey) {
         let queue = self.queues.entry(key);
         queue.or_insert_with(|| VecDeque::from([0]));
