@@ -365,6 +365,8 @@ fn events_run_on_both_sides_of_a_corrupt_page_and_none_is_lost() {
     let log = place.log();
     assert_eq!(logged(&place, "the inbox is damaged"), 1, "{log}");
     assert!(log.contains("the inbox is corrupt: /"), "{log}");
+    let health = server.get("/health");
+    assert!(health.contains("the inbox's data is damaged"), "{health}");
     server.kill();
 
     // The test's copy of the page still contains all events.
@@ -405,6 +407,8 @@ fn an_inbox_whose_file_is_deleted_runs_its_events_and_refuses_new_ones() {
     let log = place.log();
     assert_eq!(logged(&place, FAILING), 1, "{log}");
     assert!(log.contains("inbox.db was deleted"), "{log}");
+    let health = server.get("/health");
+    assert!(health.contains("inbox.db was deleted"), "{health}");
     server.kill();
 
     let server = place.serving();

@@ -167,10 +167,16 @@ impl Runtime for OffsetClock {
 }
 
 fn app(handle: &Handle, gate: Arc<Semaphore>, end: &Arc<Notify>) -> Router {
-    let (stats, wait_idle, drain) = (handle.clone(), handle.clone(), handle.clone());
+    let (stats, health, wait_idle, drain) = (
+        handle.clone(),
+        handle.clone(),
+        handle.clone(),
+        handle.clone(),
+    );
     let end = Arc::clone(end);
     Router::new()
         .route("/stats", get(async move || counts(&stats)))
+        .route("/health", get(async move || health.health().to_string()))
         .route(
             "/wait_idle",
             get(async move || {
