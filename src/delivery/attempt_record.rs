@@ -88,13 +88,13 @@ impl AttemptRecord {
         attempts.push(self);
     }
 
-    /// Returns the bytes of the reasons that `known` doesn't contain.
+    /// Returns the number of bytes in the reasons that `known` doesn't contain.
     fn text_beside(&self, known: &[RouteResult]) -> usize {
         let own = self.routes.iter().filter(|result| !known.contains(result));
         own.map(RouteResult::text).sum()
     }
 
-    /// Returns the bytes of all reasons in these attempts, without the reasons in `results`. Equal reasons of consecutive
+    /// Returns the number of bytes in all reasons of these attempts, without the reasons in `results`. Equal reasons of consecutive
     /// attempts count once.
     pub(crate) fn text(attempts: &[Self], results: &[RouteResult]) -> usize {
         let mut last = results;

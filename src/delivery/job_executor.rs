@@ -54,7 +54,7 @@ impl JobExecutor {
         self.service.router()
     }
 
-    /// Returns the span to open the spans of the event's attempts in. Called in the request's span.
+    /// Returns the parent of the spans of the event's attempts. Called in the request's span.
     pub(crate) fn parent_span(&self, event: &Event) -> ParentSpan {
         ParentSpan::current(&self.settings.adopt_traceparent, event.traceparent())
     }

@@ -127,7 +127,7 @@ impl SeenIds {
         self.remembered.contains_key(&id)
     }
 
-    /// Forgets the ids whose window has ended. Returns the highest number of an event whose id was ever forgotten.
+    /// Forgets the ids whose window has ended. Returns the highest number among all events whose id was forgotten.
     pub(crate) fn expire(&mut self, now: u64) -> u64 {
         while let Some(oldest) = self.order.front()
             && now.saturating_sub(oldest.since) >= self.window

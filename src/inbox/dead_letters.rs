@@ -132,8 +132,8 @@ impl DeadLetters {
         Arc::clone(&self.store).delete(id).await
     }
 
-    /// Deletes all letters that were dead-lettered longer ago than `older_than`. Returns the number
-    /// of deleted letters.
+    /// Deletes each letter whose event was dead-lettered more than `older_than` ago. Returns the number of deleted
+    /// letters.
     ///
     /// # Errors
     ///

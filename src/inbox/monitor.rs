@@ -328,7 +328,7 @@ fn tick(source: &dyn Monitored) -> bool {
     if changes.any {
         monitor.hooks.notify(&health);
     }
-    // The sample comes after the decision to sleep, so that the last sample before a sleep shows an idle inbox.
+    // The task samples after the decision to sleep, so that the last sample before a sleep shows an idle inbox.
     let is_active = is_active(source);
     sample(source, &health);
     is_active
@@ -409,7 +409,7 @@ impl State {
 
 /// The number of dead letters over time.
 struct DeadLetterRate {
-    /// The count at some times, the oldest first. The first one is the count at the beginning of the window.
+    /// Samples of the count, the oldest first. The first sample is the count at the beginning of the window.
     samples: VecDeque<(Instant, u64)>,
     /// When the count began to grow too fast.
     growing: Option<Instant>,
@@ -426,7 +426,7 @@ impl DeadLetterRate {
         }
     }
 
-    /// Adds the current count. Returns when the count began to grow too fast, if it does.
+    /// Adds the current count. Returns when the count began to grow too fast, or `None` if it doesn't.
     fn update(&mut self, now: Instant, dead: u64, limits: HealthLimits) -> Option<Instant> {
         let growth = limits.dead_letters;
         let age = |at: Instant| now.saturating_duration_since(at);
@@ -463,8 +463,8 @@ struct Signal {
     waker: AtomicWaker,
 }
 
-// All accesses that order a signal and the decision to sleep are sequentially consistent: either the task sees the change, or
-// the thread that makes the change sees that the task sleeps.
+// All accesses that order a signal and the decision to sleep are sequentially consistent. So either the task sees the change,
+// or the thread that makes the change sees that the task sleeps.
 impl Signal {
     #[inline]
     fn is_awake(&self) -> bool {
@@ -526,7 +526,7 @@ impl Signal {
     }
 }
 
-/// The monitor's task. If the runtime drops the task, the next event starts another one.
+/// The monitor's task. If the runtime drops the task, the next event starts another task.
 struct Watching(Arc<Signal>);
 
 impl Drop for Watching {

@@ -205,7 +205,7 @@ impl Shutdown {
         self
     }
 
-    /// Runs a server until the process must stop, and then drains and closes it.
+    /// Runs a server until the process must stop, and then drains the inbox and closes the server.
     ///
     /// `server` receives a future that completes once the inbox has drained. Pass this future to the server's own
     /// graceful shutdown: `with_graceful_shutdown` of axum, or `serve_with_shutdown` of tonic.
@@ -227,7 +227,7 @@ impl Shutdown {
     ///
     /// # Panics
     ///
-    /// Panics if `server` or its future panics. The inbox doesn't drain then.
+    /// Panics if `server` or its future panics. In that case, the inbox doesn't drain.
     ///
     /// # Cancel safety
     ///
@@ -260,7 +260,7 @@ impl Shutdown {
         };
         let server_ended = served.is_some();
         telemetry::shutdown_started(server_ended);
-        // If the server has ended, no request has arrived yet.
+        // If the server has ended, the next request to stop is the first, and only the second ends the drain.
         let second_request = requests.skip(usize::from(server_ended)).into_future();
 
         let mut remaining = None;
@@ -322,7 +322,7 @@ impl fmt::Debug for Shutdown {
     }
 }
 
-/// Drains at the same time, and returns the number of all remaining events.
+/// Drains all inboxes and workers at the same time, and returns the total number of remaining events.
 async fn drain_all(drains: &[Box<dyn Drain>], within: Duration) -> u64 {
     sum(join_all(drains.iter().map(|each| each.drain(within))).await)
 }

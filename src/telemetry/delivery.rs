@@ -9,7 +9,7 @@ pub(crate) struct FailedAttempt<'a> {
     pub(crate) route: &'a str,
     /// One of a fixed set of names.
     pub(crate) outcome: &'static str,
-    /// The message for the log, unless the user redacts the messages of handlers.
+    /// The message for the log, or `None` if the user redacts handlers' errors.
     pub(crate) error: Option<FailureText<'a>>,
     pub(crate) max_attempts: u32,
     /// The delay before the route's next attempt, or `None` if the route isn't retried.
@@ -89,8 +89,7 @@ pub(crate) fn event_unhandled() {
     log!(debug, "event unhandled");
 }
 
-/// Reports that the last `events` events matched no route. `patterns` is known unless layers hide
-/// the router.
+/// Reports that the last `events` events matched no route. `patterns` is known unless layers hide the router.
 pub(crate) fn routes_never_match(events: u32, patterns: Option<&str>, last_type: &str) {
     log!(
         warn,

@@ -10,7 +10,7 @@ pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration)
     log!(warn, route, cause, ?lasted, "the worker is stalled");
 }
 
-/// Reports that the worker isn't stalled any more.
+/// Reports that the worker is no longer stalled.
 pub(crate) fn worker_recovered(route: Option<&str>, lasted: Duration) {
     log!(info, route, ?lasted, "the worker has recovered");
 }

@@ -49,7 +49,7 @@ pub(super) fn path(path: &str) -> String {
 
 fn one_line(value: impl Display, max: usize) -> String {
     let mut line = OneLine::new(max);
-    // The only error means that the text is long enough.
+    // An error means that the text has reached its limit, or that formatting the value has failed.
     let _ = write!(line, "{value}");
     line.text
 }

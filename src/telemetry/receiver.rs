@@ -69,7 +69,7 @@ pub(crate) fn verify_missing() {
     );
 }
 
-/// Reports that the environment has no secret, so that the receiver verifies no request.
+/// Reports that the environment has no secret, so the receiver verifies no request.
 pub(crate) fn secret_missing(variable: &str) {
     log!(
         warn,

@@ -26,7 +26,7 @@ pub(crate) struct AttemptId<'a> {
 /// The span in which an event was accepted. The spans of the event's attempts are its children.
 pub(crate) struct ParentSpan(SafeSpan);
 
-/// The span of one attempt. Each line of an attempt has the event's id and type from this span.
+/// The span of one attempt. Each log line of an attempt shows the event's id and type from this span.
 pub(crate) struct AttemptSpan(SafeSpan);
 
 /// The span of one route in one attempt.
@@ -35,7 +35,7 @@ pub(crate) struct RouteSpan(SafeSpan);
 impl ParentSpan {
     /// Returns the current span. If `adopt` adds the attempts to the event's stored trace, returns an empty span.
     ///
-    /// A span ends with its last child, so the request's span would last until the event's last attempt.
+    /// A span ends with its last child. Otherwise, the request's span would last until the event's last attempt.
     pub(crate) fn current(adopt: &AdoptTraceparent, traceparent: Option<&str>) -> Self {
         if adopt.is_set() && traceparent.is_some() {
             return Self::none();
@@ -53,7 +53,7 @@ impl ParentSpan {
 
     /// Opens the span of an attempt at the event.
     ///
-    /// The span has the level of errors. So a filter that lets any line of this crate pass also lets the span pass, and no
+    /// The span has the level `error`. So a filter that lets any line of this crate pass also lets the span pass, and no
     /// line lacks its event.
     pub(crate) fn attempt(&self, id: &AttemptId<'_>, adopt: &AdoptTraceparent) -> AttemptSpan {
         #[cfg(feature = "tracing")]
@@ -100,7 +100,7 @@ impl AttemptSpan {
         attempt
     }
 
-    /// Runs `code`, which doesn't panic, in the span.
+    /// Runs `code` in the span. `code` must not panic.
     pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
         self.0.in_scope(code)
     }
@@ -117,7 +117,7 @@ impl RouteSpan {
         Self(SafeSpan::none())
     }
 
-    /// Runs `code`, which doesn't panic, in the span.
+    /// Runs `code` in the span. `code` must not panic.
     pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
         self.0.in_scope(code)
     }

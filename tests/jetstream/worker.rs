@@ -686,7 +686,7 @@ async fn an_event_that_arrives_during_a_drain_is_returned_without_an_attempt() {
     assert_eq!(runs.count(), 0);
     let other = start().await.unwrap();
     wait_idle(&other, 1).await;
-    // A returned event counts as a delivery, and attempts are counted by deliveries.
+    // The first worker's delivery counts, although the worker returned the event, so this attempt has the number 2.
     assert_eq!(runs.all(), [("a".to_owned(), "1".to_owned(), 2)]);
 }
 

@@ -368,7 +368,7 @@ impl Line {
     }
 }
 
-/// A server that may not listen yet.
+/// A server that is starting, and possibly doesn't listen yet.
 pub(crate) struct Starting {
     process: Process,
     /// The address, or why the server can't open its inbox.

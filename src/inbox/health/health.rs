@@ -58,7 +58,8 @@ impl Health {
 
     /// Returns whether the process should continue. Use this for a liveness probe.
     ///
-    /// Returns false only if a restart solves a problem and loses nothing: the thread of a `SqliteInbox` has ended.
+    /// Returns false only if the thread of a `SqliteInbox` has ended, because then a restart solves the problem and loses
+    /// nothing.
     #[must_use]
     pub fn is_live(&self) -> bool {
         !self.problems.iter().any(HealthProblem::needs_restart)

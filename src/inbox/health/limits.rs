@@ -59,7 +59,7 @@ impl HealthLimits {
     }
 
     /// Sets how many requests the receiver must reject in a row, and over what time, before they are a problem. The default is
-    /// 3 requests over 1 minute. An accepted event ends the row. The same limit applies to refusals of a full inbox.
+    /// 3 requests over 1 minute. An accepted event ends the series. The same limit applies to refusals of a full inbox.
     pub fn rejections(mut self, requests: u32, time: Duration) -> Self {
         self.rejections = Streak {
             count: requests.max(1),
@@ -69,7 +69,7 @@ impl HealthLimits {
     }
 
     /// Sets how many runs of a route must fail in a row, and over what time, before they are a problem. The default is 5 runs
-    /// over 1 minute. A run that handles its event ends the row.
+    /// over 1 minute. A run that handles its event ends the series.
     pub fn route_failures(mut self, runs: u32, time: Duration) -> Self {
         self.route_failures = Streak {
             count: runs.max(1),
@@ -99,8 +99,8 @@ impl HealthLimits {
 
     /// Sets how long the inbox may accept no event and no copy. By default there is no limit.
     ///
-    /// If the sender uses another URL or has disabled the endpoint, the receiver sees no requests. Only this limit shows it. Set
-    /// a time that is longer than your quietest night. The time starts when the inbox is created or opened.
+    /// If the sender uses another URL or has disabled the endpoint, the receiver sees no requests. Only this limit detects this.
+    /// Set a time that is longer than your quietest night. The time starts when the inbox is created or opened.
     pub fn max_silence(mut self, silence: Duration) -> Self {
         self.max_silence = Some(silence);
         self

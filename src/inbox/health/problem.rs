@@ -36,7 +36,7 @@ pub enum HealthProblemKind {
     Draining,
     /// The receiver has rejected every request since the last accepted event, because the secret is wrong or missing.
     Unverified,
-    /// The receiver has rejected every body since the last accepted event, because it isn't an event.
+    /// The receiver has rejected every body since the last accepted event, because no body was an event.
     Malformed,
     /// The receiver has rejected every request since the last accepted event, for another reason.
     Rejected,
@@ -83,7 +83,7 @@ impl HealthProblemKind {
             Self::Unverified => {
                 "the receiver rejects every request, because the secret is wrong or missing"
             }
-            Self::Malformed => "the receiver rejects every body, because it isn't an event",
+            Self::Malformed => "the receiver rejects every body, because no body is an event",
             Self::Rejected => "the receiver rejects every request",
             Self::RouteStalled => "the route makes no progress",
             Self::RouteFailing => "every run of the route fails",
@@ -187,7 +187,7 @@ impl HealthProblem {
         self
     }
 
-    /// Sets the cause. The cause is the same while the problem lasts, because hooks run on each change.
+    /// Sets the cause. The cause must stay the same while the problem lasts, because a new cause runs the hooks again.
     pub(crate) fn because(&mut self, cause: impl Into<Arc<str>>) -> &mut Self {
         self.cause = Some(cause.into());
         self

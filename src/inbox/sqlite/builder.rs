@@ -142,9 +142,9 @@ impl SqliteInboxBuilder {
     /// keeps the file locked for longer than [`lock_timeout`](SqliteInboxBuilder::lock_timeout).
     ///
     /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the folder or a
-    /// permission is missing, or if the file is unusable: it is corrupt, isn't a database, belongs to another program,
-    /// or was written by a newer version of this crate. The error message names the path. The inbox never overwrites or
-    /// recreates a file.
+    /// permission is missing, or if the file is unusable. A file is unusable if it is corrupt, isn't a database, belongs
+    /// to another program, or was written by a newer version of this crate. The error message names the path. The inbox
+    /// never overwrites or recreates a file.
     ///
     /// # Cancel safety
     ///

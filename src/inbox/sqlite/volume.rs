@@ -16,8 +16,8 @@ impl Volume {
         self.bytes = self.bytes.saturating_sub(size);
     }
 
-    /// Returns whether one more event of `size` bytes fits within `limit`. Without other events, an event of any size
-    /// fits, because the sender would disable an endpoint that never accepts the event.
+    /// Returns whether one more event of `size` bytes fits within `limit`. If there are no other events, an event
+    /// of any size fits, because the sender would disable an endpoint that never accepts the event.
     pub(super) fn has_space(self, limit: Self, size: u64) -> bool {
         self.events == 0 || self.events < limit.events && self.bytes + size <= limit.bytes
     }

@@ -17,7 +17,7 @@ const OUTCOMES: [(&str, &str); 6] = [
     ("dropped", "dropped"),
 ];
 
-/// The number of reasons that [`REQUESTS`] can hold, at least the number of reasons of the receiver.
+/// The number of reasons that [`REQUESTS`] can hold. The receiver must not have more reasons.
 const MAX_REASONS: usize = 24;
 
 pub(super) static RECOVERED: Key = Key::from_static_name(catalog::RECOVERED.name);

@@ -17,7 +17,7 @@ use super::{catalog, keys, keys::RequestKeys, keys::RouterKeys, recorder};
 use crate::catch_panic::catch_panic;
 use crate::event::EventType;
 
-/// The metrics of an inbox or a receiver. A clone counts the same metrics.
+/// The metrics of an inbox or a receiver. All clones update the same metrics.
 ///
 /// The recorder is the user's code. So no method is called while a lock is held, and if the recorder panics, only the count is
 /// lost.
@@ -50,7 +50,7 @@ impl Metrics {
         };
         #[cfg(not(feature = "metrics"))]
         let metrics = Self {};
-        // A recorder that is installed already has the descriptions before the first event.
+        // If a recorder is already installed, it gets the descriptions before the first event.
         metrics.describe();
         metrics
     }
@@ -211,7 +211,7 @@ impl Metrics {
         });
     }
 
-    /// Sets the gauges of an inbox. `stalled` are the names of the routes that are stalled.
+    /// Sets the gauges of an inbox. `stalled` returns whether the route with this name is stalled.
     #[inline]
     pub(crate) fn sample(&self, sample: impl FnOnce() -> Sample, stalled: impl Fn(&str) -> bool) {
         #[cfg(feature = "metrics")]

@@ -1,8 +1,8 @@
 //! Counts occurrences with the facade crate `metrics`. Without the feature `metrics`, this module compiles to nothing.
 //!
-//! - [`Metrics`] has one method per occurrence. Every inbox and every receiver has one.
-//! - [`TypeLabel`](type_label::TypeLabel) is the label of an event's type, whose values are bounded. [`Counted`] is
-//!   how the inbox counts the event.
+//! - [`Metrics`] has one method per occurrence. Every inbox and every receiver has a `Metrics`.
+//! - [`TypeLabel`](type_label::TypeLabel) is the label of an event's type, with a bounded set of values. [`Counted`]
+//!   is how the inbox counts the event.
 //! - [`PendingCounts`] collects counts while a lock is held.
 //! - [`Sample`] has the values of the gauges, which the inbox's monitor samples.
 //! - [`Stopwatch`] measures a duration, unless no recorder is installed.

@@ -16,7 +16,7 @@ pub(crate) struct PendingCounts<'a> {
 #[cfg(feature = "metrics")]
 #[derive(Default)]
 struct Buffer<'a> {
-    /// Most batches have few different entries.
+    /// A list suffices, because most batches have few different entries.
     events: Vec<(TypeKeysOf<'a>, Counted, u64)>,
     recovered: u64,
     retries: u64,

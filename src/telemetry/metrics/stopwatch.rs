@@ -5,7 +5,7 @@ use std::time::Instant;
 #[cfg(feature = "metrics")]
 use super::recorder;
 
-/// Measures a duration by the machine's monotonic clock. If no recorder is installed at the start, it doesn't read the clock.
+/// Measures a duration by the machine's monotonic clock. Doesn't read the clock if no recorder is installed at the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]
