@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::delivery::{AttemptRecord, EventRecord, EventState};
+use crate::delivery::{AttemptRecord, EventRecord, EventState, RouteResult};
 use crate::event::Event;
 use crate::router::Pattern;
 
@@ -25,6 +25,7 @@ pub struct EventFilter {
     event_type: Option<Pattern>,
     route: Option<Arc<str>>,
     outcome: Option<Arc<str>>,
+    reason: Option<Arc<str>>,
     message_id: Option<Arc<str>>,
     since: Option<SystemTime>,
     until: Option<SystemTime>,
@@ -67,6 +68,14 @@ impl EventFilter {
         self
     }
 
+    /// Selects events in which a route failed with a [reason](crate::RouteResult::reason) that contains this text, in any attempt.
+    /// Also selects events whose [cause](EventRecord::cause) contains the text. With [`route`](Self::route), only the reasons of
+    /// that route count.
+    pub fn reason(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.reason = Some(text.into());
+        self
+    }
+
     /// Selects events with this `messageId`.
     pub fn message_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.message_id = Some(id.into());
@@ -91,12 +100,12 @@ impl EventFilter {
         self
     }
 
-    /// Returns whether the filter compares routes or outcomes.
+    /// Returns whether the filter compares routes, outcomes or reasons.
     pub(crate) fn has_routes(&self) -> bool {
-        self.route.is_some() || self.outcome.is_some()
+        self.route.is_some() || self.outcome.is_some() || self.reason.is_some()
     }
 
-    /// Returns whether all conditions hold, except the conditions on routes and outcomes.
+    /// Returns whether all conditions hold, except the conditions on routes, outcomes and reasons.
     pub(crate) fn matches_head(&self, id: u64, state: EventState, event: &Event) -> bool {
         self.matches_parts(id, state, Some(event), event.id(), event.received_at())
     }
@@ -128,15 +137,33 @@ impl EventFilter {
             && self.matches_routes(record)
     }
 
-    /// Returns whether the conditions on routes and outcomes hold.
+    /// Returns whether the conditions on routes, outcomes and reasons hold.
     pub(crate) fn matches_routes(&self, record: &EventRecord) -> bool {
         let attempts = record.history().iter().flat_map(AttemptRecord::routes);
         !self.has_routes()
-            || attempts.chain(record.routes()).any(|result| {
-                let route = self.route.as_deref();
-                let outcome = self.outcome.as_deref();
-                route.is_none_or(|route| route == result.route())
-                    && outcome.is_none_or(|outcome| outcome == result.outcome())
-            })
+            || attempts
+                .chain(record.routes())
+                .any(|result| self.matches_result(result))
+            || self.matches_cause(record)
+    }
+
+    fn matches_result(&self, result: &RouteResult) -> bool {
+        let contains = |text: &str| result.reason().is_some_and(|reason| reason.contains(text));
+        self.route
+            .as_deref()
+            .is_none_or(|route| route == result.route())
+            && self
+                .outcome
+                .as_deref()
+                .is_none_or(|outcome| outcome == result.outcome())
+            && self.reason.as_deref().is_none_or(contains)
+    }
+
+    /// Returns whether the filter compares only reasons, and the cause contains the text.
+    fn matches_cause(&self, record: &EventRecord) -> bool {
+        let contains = |text: &str| record.cause().is_some_and(|cause| cause.contains(text));
+        self.route.is_none()
+            && self.outcome.is_none()
+            && self.reason.as_deref().is_some_and(contains)
     }
 }

@@ -336,6 +336,14 @@ async fn each_condition_of_a_filter_selects_events() {
         "",
         "another route failed"
     );
+    assert_eq!(matches(new().reason("failed")), "1");
+    assert_eq!(matches(new().reason("timed")), "4");
+    assert_eq!(matches(new().reason("no such text")), "");
+    assert_eq!(
+        matches(new().route("good").reason("failed")),
+        "",
+        "another route failed"
+    );
     assert_eq!(matches(new().message_id("3")), "3");
     assert_eq!(matches(new().before(3)), "2 1");
     assert_eq!(
