@@ -111,6 +111,7 @@
 //! | Name | Description | Default |
 //! |---|---|---|
 //! | `tokio` | [`TokioRuntime`], and constructors that use it | yes |
+//! | `inspector` | [`Inspector`], pages that list and replay events | no |
 //! | `signal` | [`Handle::shutdown_on_signal`]; enables `tokio` | yes |
 //! | `tracing` | logs, and spans of attempts and routes in the request's span | yes |
 //! | `metrics` | metrics through the facade crate `metrics`: see [`guide::metrics`] | no |
@@ -123,6 +124,7 @@
 // The docs link to items of all features. A build with all features checks the links.
 #![cfg_attr(
     not(all(
+        feature = "inspector",
         feature = "jetstream",
         feature = "signal",
         feature = "sqlite",
@@ -133,7 +135,12 @@
 )]
 // Delivery code has no feature gates, so some builds compile items that they don't use.
 #![cfg_attr(
-    not(all(feature = "jetstream", feature = "metrics", feature = "sqlite")),
+    not(all(
+        feature = "inspector",
+        feature = "jetstream",
+        feature = "metrics",
+        feature = "sqlite"
+    )),
     allow(dead_code, unused_imports)
 )]
 
@@ -151,6 +158,8 @@ mod event;
 ))]
 pub mod guide;
 mod inbox;
+#[cfg(feature = "inspector")]
+mod inspector;
 mod outcome;
 mod router;
 mod runtime;
@@ -182,6 +191,9 @@ pub use crate::inbox::{
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};
+#[cfg(feature = "inspector")]
+#[cfg_attr(docsrs, doc(cfg(feature = "inspector")))]
+pub use crate::inspector::{Access, Inspector, InspectorAction, InspectorBody, Permission};
 pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report};
 pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 #[cfg(feature = "tokio")]

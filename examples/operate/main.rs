@@ -1,10 +1,13 @@
-//! A server as an operator runs it: events on disk, metrics for Prometheus, and health for probes.
+//! A server as an operator runs it: events on disk, metrics for Prometheus, health for probes, and the inspector's pages.
 //!
 //! ```text
-//! cargo run --features metrics --example operate
+//! ADMIN_PASSWORD=… cargo run --features inspector,metrics --example operate
 //! curl http://127.0.0.1:3000/metrics
 //! curl http://127.0.0.1:3000/health
 //! ```
+//!
+//! The inspector is at <http://127.0.0.1:3000/admin/webhooks>. The user is `admin`, and `ADMIN_PASSWORD` is the password. If you
+//! serve the pages under a name, set `ADMIN_HOST` to the name.
 //!
 //! `ADDR` is the address, `INBOX` is the path of the file, and `BOTISIMO_SECRET` is the secret in the query of the webhook's
 //! URL. `dashboard.json` is a dashboard for Grafana, and `alerts.yml` has alert rules for Prometheus.
@@ -19,7 +22,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use botisimo_webhooks::{EventRouter, HealthService, SharedSecret, SqliteInbox, WebhookLayer};
+use botisimo_webhooks::{
+    Access, EventRouter, HealthService, Inspector, SharedSecret, SqliteInbox, WebhookLayer,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// The limits of the buckets for durations, in seconds: from a fast handler to a slow one.
@@ -33,6 +38,10 @@ const EVENTS: [f64; 8] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 10_000.0]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     common::log_to_stderr();
+    let mut access = Access::basic_auth_from_env("admin", "ADMIN_PASSWORD")?;
+    if let Ok(host) = env::var("ADMIN_HOST") {
+        access = access.allow_host(host);
+    }
     let metrics = record_metrics()?;
     let router = EventRouter::new()
         .on_prefix("connection.stream.started", common::went_live)
@@ -48,10 +57,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox)
         .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
-    // Both pages name files and routes, so a public proxy must not forward them.
+    // The first two name files and routes, so a public proxy must not forward them.
     let app = Router::new()
         .route("/metrics", get(async move || metrics.render()))
         .nest_service("/health", HealthService::new(handle.clone()))
+        .nest_service("/admin/webhooks", Inspector::new(&handle, access))
         .layer(webhooks);
 
     let listener = common::listen().await?;

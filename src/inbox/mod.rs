@@ -5,6 +5,7 @@ mod accepted;
 mod dead_letters;
 mod event_filter;
 mod event_log;
+mod event_rate;
 mod handle;
 mod health;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::select;
 use futures_util::task::AtomicWaker;
 
+use super::event_rate::EventRate;
 use super::health::{
     Findings, Health, HealthLimits, HealthProblem, HealthProblemKind, HealthSource,
 };
@@ -101,6 +102,7 @@ struct State {
     accepted: (u64, Instant),
     /// When the number of accepted events and copies last changed, by the system clock.
     last_accepted: Option<SystemTime>,
+    rate: EventRate,
     dead: DeadLetterRate,
     reported: Vec<Reported>,
 }
@@ -123,6 +125,7 @@ impl Monitor {
                 receivers: Vec::new(),
                 accepted: (0, now),
                 last_accepted: None,
+                rate: EventRate::new(now),
                 dead: DeadLetterRate::new(now),
                 reported: Vec::new(),
             }),
@@ -174,6 +177,16 @@ impl Monitor {
         self.state().limits = limits;
     }
 
+    /// Returns the accepted events of each of the last 60 minutes at the last evaluation, oldest first.
+    pub(crate) fn events_per_minute(&self) -> Vec<u64> {
+        self.state().rate.counts()
+    }
+
+    /// Returns when the inbox last accepted an event or a copy since the process started, as known at the last evaluation.
+    pub(crate) fn last_accepted(&self) -> Option<SystemTime> {
+        self.state().last_accepted
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,6 +218,7 @@ pub(crate) fn evaluate(source: &dyn Monitored) -> Health {
             state.accepted = (activity.accepted(), now);
             state.last_accepted = Some(system_time);
         }
+        state.rate.update(now, activity.stats.accepted);
         let limits = state.limits;
         let growing = state.dead.update(now, activity.stats.dead, limits);
         let receivers = state.receivers.iter().filter_map(Weak::upgrade);
@@ -337,8 +351,10 @@ fn tick(source: &dyn Monitored) -> bool {
 /// Sets the gauges.
 fn sample(source: &dyn Monitored, health: &Health) {
     let last_accepted = || {
-        let state = source.monitor().state();
-        state.last_accepted.filter(|_| source.is_inbox())
+        source
+            .monitor()
+            .last_accepted()
+            .filter(|_| source.is_inbox())
     };
     let values = || Sample {
         last_accepted: last_accepted(),

@@ -21,6 +21,8 @@ mod adopt;
 mod delivery;
 mod health;
 mod inbox;
+#[cfg(feature = "inspector")]
+mod inspector;
 mod jetstream;
 mod metrics;
 mod one_line;
@@ -39,6 +41,8 @@ pub(crate) use self::inbox::{
     drained, draining, event_accepted, event_duplicate, ids_forgotten_early, inbox_corrupt,
     inbox_failing, inbox_recovered, inbox_wal_missing,
 };
+#[cfg(feature = "inspector")]
+pub(crate) use self::inspector::inspector_action;
 pub(crate) use self::jetstream::{
     consumer_recreated, fallback_without_events, worker_recovered, worker_stalled, worker_started,
 };

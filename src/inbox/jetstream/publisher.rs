@@ -254,6 +254,8 @@ impl InboxControl for Publisher {
             location: Some(self.connection.settings.name.clone()),
             recovered: None,
             is_durable: true,
+            // The stream's limits also count ended events.
+            limits: None,
         }
     }
 

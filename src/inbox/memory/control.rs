@@ -15,11 +15,13 @@ use crate::runtime::{BoxFuture, Runtime};
 
 impl InboxControl for MemoryInner {
     fn info(&self) -> InboxInfo {
+        let limits = self.queue().limits;
         InboxInfo {
             kind: "memory",
             location: None,
             recovered: None,
             is_durable: false,
+            limits: Some((limits.events as u64, limits.bytes as u64)),
         }
     }
 

@@ -186,6 +186,7 @@ impl SqliteInboxBuilder {
         let state = SharedState::new(&settings, &executor);
         let inbox = Arc::new(SharedInbox {
             path: settings.path.clone(),
+            max_events: settings.max_events,
             commands,
             state: Arc::new(state),
             monitor: Monitor::new(Arc::clone(&executor.runtime)),

@@ -10,6 +10,7 @@ use futures_util::future::{Either, select};
 use super::command::{Accept, Answer, Command, Complete, CopyPending};
 use super::error;
 use super::state::SharedState;
+use super::volume::Volume;
 use super::writer::Writer;
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{
@@ -35,6 +36,7 @@ pub(super) const DROPPED_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct SharedInbox {
     /// The absolute path of the file.
     pub(super) path: PathBuf,
+    pub(super) max_events: Volume,
     pub(super) commands: Sender<Command>,
     pub(super) state: Arc<SharedState>,
     pub(super) executor: JobExecutor,
@@ -227,6 +229,7 @@ impl InboxControl for SharedInbox {
             location: Some(self.path.display().to_string()),
             recovered: Some(self.stats().recovered),
             is_durable: true,
+            limits: Some((self.max_events.events, self.max_events.bytes)),
         }
     }
 

@@ -1,0 +1,287 @@
+//! The live feed: server-sent events with the rows that changed.
+//!
+//! One task reads the newest events every second while there are watchers. All watchers share the rows, and a watcher that reads
+//! slowly skips versions, so a watcher costs a few hundred bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::pages;
+use super::source::Source;
+use crate::catch_panic::{CatchPanic, catch_panic};
+use crate::delivery::EventRecord;
+use crate::inbox::{EventFilter, HealthProblemKind};
+
+/// The time between two reads of the newest events.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The number of events that the feed reads. A change of an older event appears when the page is loaded again.
+const EVENTS: usize = 50;
+
+/// The maximum number of watchers.
+const MAX_WATCHERS: usize = 256;
+
+/// The number of periods between two comments, which find closed connections.
+const PING_EVERY: u32 = 15;
+
+/// If the server doesn't read a watcher's messages for this many periods, the watcher is dropped. The browser connects again.
+const MAX_UNREAD: u32 = 30;
+
+pub(super) struct Feed {
+    source: Arc<Source>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_running: bool,
+    /// The version of the newest change.
+    version: u64,
+    rows: Vec<Row>,
+    /// The rows as they were last compared.
+    fingerprints: HashMap<u64, String>,
+    /// Why the newest events couldn't be read.
+    error: Option<Arc<str>>,
+    watchers: HashMap<u64, Watching>,
+    next_watcher: u64,
+}
+
+struct Row {
+    record: EventRecord,
+    html: Arc<str>,
+    /// The version in which the row changed last.
+    changed: u64,
+}
+
+/// A watcher in the feed's list. A watcher that isn't in the list has ended.
+#[derive(Default)]
+struct Watching {
+    waker: Option<Waker>,
+    unread: u32,
+    is_pinged: bool,
+}
+
+/// The body of one connection.
+pub(super) struct Watcher {
+    feed: Arc<Feed>,
+    filter: EventFilter,
+    id: u64,
+    /// The version that the watcher has read, or `None` before the first message.
+    seen: Option<u64>,
+    error: Option<Arc<str>>,
+}
+
+impl Feed {
+    pub(super) fn new(source: Arc<Source>) -> Self {
+        Self {
+            source,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No user code runs under the lock, so the state is consistent even if the lock is poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a watcher of the events that match the filter. Returns `None` if there are too many watchers.
+    pub(super) fn watch(self: &Arc<Self>, filter: EventFilter) -> Option<Watcher> {
+        let (id, starts) = {
+            let mut state = self.state();
+            if state.watchers.len() >= MAX_WATCHERS {
+                return None;
+            }
+            let id = state.next_watcher;
+            state.next_watcher += 1;
+            state.watchers.insert(id, Watching::default());
+            (id, !std::mem::replace(&mut state.is_running, true))
+        };
+        if starts {
+            let guard = Running(Arc::clone(self));
+            let task = Box::pin(async move { guard.0.run().await });
+            // If the runtime can't spawn, the guard is dropped, and the watchers end.
+            let _ = catch_panic(|| self.source.runtime.spawn(task));
+        }
+        Some(Watcher {
+            feed: Arc::clone(self),
+            filter,
+            id,
+            seen: None,
+            error: None,
+        })
+    }
+
+    /// Reads the newest events until there are no watchers, or until the inbox drains. A server that shuts down waits for open
+    /// connections.
+    async fn run(&self) {
+        for period in 0_u32.. {
+            if self.is_draining() || !self.read().await {
+                return;
+            }
+            self.wake(period % PING_EVERY == PING_EVERY - 1);
+            let sleep = catch_panic(|| self.source.runtime.sleep(PERIOD));
+            let Ok(Ok(())) = (match sleep {
+                Ok(sleep) => Ok(CatchPanic::new(sleep).await),
+                Err(panic) => Err(panic),
+            }) else {
+                return;
+            };
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        let health = self.source.health();
+        let mut problems = health.problems().iter();
+        problems.any(|problem| problem.kind() == HealthProblemKind::Draining)
+    }
+
+    /// Reads the newest events. Returns false if there are no watchers.
+    async fn read(&self) -> bool {
+        if self.state().watchers.is_empty() {
+            return false;
+        }
+        let Some(events) = &self.source.events else {
+            return false;
+        };
+        let records = events.list(&EventFilter::new(), EVENTS).await;
+        let mut state = self.state();
+        match records {
+            Ok(records) => {
+                state.error = None;
+                state.update(records);
+            }
+            Err(error) => state.error = Some(Arc::from(error.to_string())),
+        }
+        true
+    }
+
+    /// Wakes the watchers, and drops the watchers that don't read.
+    fn wake(&self, pings: bool) {
+        let mut wakers = Vec::new();
+        self.state().watchers.retain(|_, watching| {
+            watching.unread += 1;
+            watching.is_pinged |= pings;
+            wakers.extend(watching.waker.take());
+            watching.unread <= MAX_UNREAD
+        });
+        // A waker runs the executor's code, so no lock is held.
+        for waker in wakers {
+            let _ = catch_panic(|| waker.wake());
+        }
+    }
+
+    fn stop(&self) {
+        let watchers = {
+            let mut state = self.state();
+            state.is_running = false;
+            std::mem::take(&mut state.watchers)
+        };
+        for waker in watchers.into_values().filter_map(|watching| watching.waker) {
+            let _ = catch_panic(|| waker.wake());
+        }
+    }
+}
+
+/// Ends the watchers when the feed's task ends, however it ends.
+struct Running(Arc<Feed>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl State {
+    /// Replaces the rows, and numbers the rows that changed.
+    fn update(&mut self, records: Vec<EventRecord>) {
+        let next = self.version + 1;
+        let mut before = std::mem::take(&mut self.rows).into_iter().peekable();
+        let mut fingerprints = HashMap::with_capacity(records.len());
+        let mut rows = Vec::with_capacity(records.len());
+        for record in records {
+            let id = record.id();
+            // The serialized record has no body.
+            let fingerprint = serde_json::to_string(&record).unwrap_or_default();
+            // Both lists are ordered by id, the highest first.
+            while before.next_if(|row| row.record.id() > id).is_some() {}
+            let same = before.next_if(|row| row.record.id() == id);
+            let same = same.filter(|_| self.fingerprints.get(&id) == Some(&fingerprint));
+            rows.push(same.unwrap_or_else(|| {
+                self.version = next;
+                Row {
+                    html: pages::row(&record).into_string().into(),
+                    record,
+                    changed: next,
+                }
+            }));
+            fingerprints.insert(id, fingerprint);
+        }
+        (self.rows, self.fingerprints) = (rows, fingerprints);
+    }
+
+    /// Returns a message with the rows that changed after the version `seen`, if there are any.
+    fn message(&self, filter: &EventFilter, seen: Option<u64>) -> Option<Bytes> {
+        let is_new = |row: &&Row| seen.is_none_or(|seen| row.changed > seen);
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for row in self.rows.iter().filter(is_new) {
+            if filter.matches(&row.record) {
+                rows.push(json!({ "id": row.record.id(), "html": &*row.html }));
+            } else {
+                gone.push(row.record.id());
+            }
+        }
+        let is_empty = rows.is_empty() && gone.is_empty();
+        (!is_empty).then(|| message("rows", &json!({ "rows": rows, "gone": gone })))
+    }
+}
+
+/// Returns a server-sent event. JSON text contains no line break.
+fn message(name: &str, data: &serde_json::Value) -> Bytes {
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+impl Watcher {
+    /// Returns the next message, or `None` if the feed has ended.
+    pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        // Cloning and dropping a waker runs the executor's code, so no lock is held.
+        let waker = cx.waker().clone();
+        let feed = Arc::clone(&self.feed);
+        let (message, _old) = {
+            let mut state = feed.state();
+            let Some(watching) = state.watchers.get_mut(&self.id) else {
+                return Poll::Ready(None);
+            };
+            let old = watching.waker.replace(waker);
+            watching.unread = 0;
+            let is_pinged = std::mem::take(&mut watching.is_pinged);
+            (self.next(&state, is_pinged), old)
+        };
+        message.map_or(Poll::Pending, |message| Poll::Ready(Some(message)))
+    }
+
+    /// Returns the message that the watcher hasn't read yet.
+    fn next(&mut self, state: &State, is_pinged: bool) -> Option<Bytes> {
+        if self.error != state.error {
+            self.error.clone_from(&state.error);
+            let text = state.error.as_deref().unwrap_or_default();
+            return Some(message("trouble", &json!(text)));
+        }
+        let seen = self.seen.replace(state.version);
+        let rows = (seen != Some(state.version)).then(|| state.message(&self.filter, seen));
+        let ping = || is_pinged.then(|| Bytes::from_static(b": ping\n\n"));
+        rows.flatten().or_else(ping)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let watching = self.feed.state().watchers.remove(&self.id);
+        // Dropping a waker runs the executor's code, so no lock is held.
+        let _ = catch_panic(|| drop(watching));
+    }
+}

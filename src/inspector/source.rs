@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use super::route_stats::RouteStats;
+use crate::inbox::{EventLog, Handle, Health, InboxInfo, Monitored, evaluate};
+use crate::router::EventRouter;
+use crate::runtime::Runtime;
+use crate::telemetry::Stopwatch;
+
+/// The inbox or the worker that an inspector shows.
+pub(super) struct Source {
+    pub(super) info: InboxInfo,
+    pub(super) events: Option<EventLog>,
+    pub(super) router: Option<EventRouter>,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) routes: Arc<RouteStats>,
+    monitored: Arc<dyn Monitored>,
+    counts: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
+}
+
+impl Source {
+    pub(super) fn of_handle(handle: &Handle) -> Self {
+        let counted = handle.clone();
+        Self {
+            info: handle.info(),
+            events: handle.events(),
+            router: handle.router(),
+            runtime: handle.runtime(),
+            routes: Arc::default(),
+            monitored: handle.monitored(),
+            counts: Box::new(move || counted.stats().iter().collect()),
+        }
+        .counting_routes()
+    }
+
+    /// Counts the runs of each route from now on.
+    fn counting_routes(self) -> Self {
+        if let Some(executor) = self.monitored.executor() {
+            Stopwatch::run_always();
+            let routes = Arc::clone(&self.routes);
+            executor
+                .settings
+                .on_attempt
+                .add(Arc::new(move |attempt| routes.record(attempt)));
+        }
+        self
+    }
+
+    /// Returns whether this process runs handlers.
+    pub(super) fn runs_routes(&self) -> bool {
+        self.monitored.executor().is_some()
+    }
+
+    pub(super) fn health(&self) -> Health {
+        evaluate(&*self.monitored)
+    }
+
+    /// Returns the name and the value of each count.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
+        (self.counts)()
+    }
+
+    pub(super) fn monitored(&self) -> &dyn Monitored {
+        &*self.monitored
+    }
+}

@@ -1,0 +1,10 @@
+//! The inspector: its pages, who may use them, its actions and its live feed.
+#![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
+
+mod access;
+mod actions;
+mod feed;
+mod pages;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
