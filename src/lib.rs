@@ -67,6 +67,7 @@
 //! | concurrency, timeouts, order, hooks | [`DeliverySettings`] | [`guide::inboxes`] |
 //! | events that survive a crash | [`SqliteInbox`] (feature `sqlite`) | [`guide::inboxes`] |
 //! | events in flight and ended events, replays | [`EventLog`], [`EventRecord`], [`EventFilter`] | [`guide::events`] |
+//! | pages in a browser | [`Inspector`], [`Access`] (feature `inspector`) | [`guide::inspector`] |
 //! | dead letters | [`DeadLetters`], [`DeadLetter`] | [`guide::dead_letters`] |
 //! | retries | [`RetryPolicy`] | [`guide::retries`] |
 //! | shutdown, containers, proxies, backups | [`Shutdown`], [`Handle`] | [`guide::deployment`] |

@@ -6,6 +6,7 @@
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Events](events) | Did an event arrive, how did each attempt end, and how do I run one route again? |
+//! | [Inspector](inspector) | How do I look at events and replay them in a browser? Which users may do so? |
 //! | [Dead letters](dead_letters) | How do I list, inspect, replay and delete failed events? |
 //! | [Retries](retries) | How long do 5 attempts last? How do I keep events through an outage of several hours? |
 //! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
@@ -29,6 +30,10 @@ pub mod getting_started {}
 pub mod handlers {}
 #[doc = include_str!("inboxes.md")]
 pub mod inboxes {}
+// The first page with a definition of an image wins, so the docs contain the images.
+#[doc = include_str!("images/inspector.txt")]
+#[cfg_attr(any(not(doctest), feature = "inspector"), doc = include_str!("inspector.md"))]
+pub mod inspector {}
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
 #[doc = include_str!("operating.md")]
