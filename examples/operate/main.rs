@@ -52,6 +52,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let inbox = SqliteInbox::builder(&path)
         // While this process starts, an older process may still be draining.
         .lock_timeout(Duration::from_secs(30))
+        // The inspector shows the handled events of the last day.
+        .keep_handled(Duration::from_secs(24 * 60 * 60))
         .open(router)
         .await?;
     let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox)

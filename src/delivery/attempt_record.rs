@@ -39,6 +39,32 @@ impl AttemptRecord {
         }
     }
 
+    /// Returns a stored record.
+    pub(crate) fn stored(
+        number: u32,
+        started_at: SystemTime,
+        duration: Duration,
+        routes: Vec<RouteResult>,
+    ) -> Self {
+        Self {
+            number,
+            started_at,
+            duration,
+            routes: routes.into(),
+        }
+    }
+
+    /// Returns the record. If its reasons have more than `space` bytes, only the names of the outcomes remain.
+    pub(crate) fn within(self, space: usize) -> Self {
+        if self.text_beside(&[]) <= space {
+            return self;
+        }
+        Self {
+            routes: self.routes.iter().map(RouteResult::brief).collect(),
+            ..self
+        }
+    }
+
     /// Returns the number of the attempt, from 1. A replay counts from 1 again.
     #[must_use]
     pub fn number(&self) -> u32 {
@@ -86,6 +112,18 @@ impl AttemptRecord {
             attempts.remove(0);
         }
         attempts.push(self);
+    }
+
+    /// Returns the latest result of each route.
+    pub(crate) fn latest(attempts: &[Self]) -> Vec<RouteResult> {
+        let mut latest: Vec<RouteResult> = Vec::new();
+        for result in attempts.iter().flat_map(Self::routes) {
+            match latest.iter_mut().find(|each| each.route == result.route) {
+                Some(earlier) => *earlier = result.clone(),
+                None => latest.push(result.clone()),
+            }
+        }
+        latest
     }
 
     /// Returns the number of bytes in the reasons that `known` doesn't contain.

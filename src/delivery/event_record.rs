@@ -38,6 +38,22 @@ struct Undecodable {
     error: Error,
 }
 
+/// The parts of an [`EventRecord`] that a durable inbox stores.
+pub(crate) struct StoredRecord<'a> {
+    pub(crate) id: u64,
+    pub(crate) message_id: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) traceparent: Option<Traceparent>,
+    pub(crate) state: EventState,
+    pub(crate) received_at: SystemTime,
+    /// Absent if the event is in flight.
+    pub(crate) ended_at: Option<SystemTime>,
+    pub(crate) attempts: u32,
+    pub(crate) routes: Vec<RouteResult>,
+    pub(crate) history: Vec<AttemptRecord>,
+    pub(crate) cause: Option<Arc<str>>,
+}
+
 impl EventRecord {
     /// Returns the record of an event that hasn't been attempted.
     pub(crate) fn waiting(id: u64, event: Event) -> Self {
@@ -62,16 +78,9 @@ impl EventRecord {
         attempts: u32,
         history: Vec<AttemptRecord>,
     ) -> Self {
-        let mut routes: Vec<RouteResult> = Vec::new();
-        for result in history.iter().flat_map(AttemptRecord::routes) {
-            match routes.iter_mut().find(|each| each.route == result.route) {
-                Some(earlier) => *earlier = result.clone(),
-                None => routes.push(result.clone()),
-            }
-        }
         Self {
             state,
-            routes: routes.into(),
+            routes: AttemptRecord::latest(&history).into(),
             attempts,
             history: history.into(),
             ..Self::waiting(id, event)
@@ -112,33 +121,28 @@ impl EventRecord {
         }
     }
 
-    /// Returns the dead letter of a stored body. If this version can't decode the body, the letter uses `message_id`.
-    pub(crate) fn stored(
-        (id, message_id): (u64, &str),
-        (body, traceparent): (&str, Option<Traceparent>),
-        (received_at, ended_at): (SystemTime, SystemTime),
-        attempts: u32,
-        routes: Vec<RouteResult>,
-        cause: Option<Arc<str>>,
-    ) -> Self {
-        let content = match Event::received(body.as_bytes().into(), received_at, traceparent) {
+    /// Returns the record of a stored event. If this version can't decode the body, the record uses `message_id`.
+    pub(crate) fn stored(stored: StoredRecord<'_>) -> Self {
+        let (body, received_at) = (stored.body, stored.received_at);
+        let event = Event::received(body.as_bytes().into(), received_at, stored.traceparent);
+        let content = match event {
             Ok(event) => Content::Event(event),
             Err(undecoded) => Content::Body(Arc::new(Undecodable {
-                message_id: Box::from(message_id),
+                message_id: Box::from(stored.message_id),
                 body: Box::from(body),
                 error: undecoded.error,
             })),
         };
         Self {
-            id,
+            id: stored.id,
             content,
-            state: EventState::Dead,
-            cause,
-            routes: routes.into(),
-            attempts,
-            history: Box::default(),
+            state: stored.state,
+            cause: stored.cause,
+            routes: stored.routes.into(),
+            attempts: stored.attempts,
+            history: stored.history.into(),
             received_at,
-            ended_at: Some(ended_at.max(received_at)),
+            ended_at: stored.ended_at.map(|ended_at| ended_at.max(received_at)),
         }
     }
 
@@ -207,8 +211,8 @@ impl EventRecord {
 
     /// Returns the finished attempts, oldest first, including the attempts before a replay.
     ///
-    /// The record keeps the newest 25 attempts. An inbox that doesn't store attempts returns none: see
-    /// [`EventLog`](crate::EventLog).
+    /// The record keeps the newest 25 attempts. If the reasons of an attempt are long, the record keeps only the names of the
+    /// outcomes. A dead letter that a `SqliteInbox` passes to a hook, and every dead letter on JetStream, has no attempts.
     #[must_use]
     pub fn history(&self) -> &[AttemptRecord] {
         &self.history

@@ -37,6 +37,7 @@ pub use self::attempt::Attempt;
 pub use self::attempt_record::AttemptRecord;
 pub(crate) use self::erased_service::ErasedService;
 pub use self::event_outcome::EventOutcome;
+pub(crate) use self::event_record::StoredRecord;
 pub use self::event_record::{EventRecord, EventRecord as DeadLetter};
 pub use self::event_state::EventState;
 pub(crate) use self::hooks::Hooks;

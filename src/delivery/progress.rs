@@ -64,9 +64,12 @@ impl Progress {
         }
     }
 
-    /// Returns the progress of a replayed dead letter. The routes that handled the event don't run again.
-    pub(crate) fn replayed(results: &[RouteResult]) -> Self {
-        Self::replay(results, &Replay::Remaining)
+    /// Returns the progress, in which only this route runs.
+    pub(crate) fn limited_to(mut self, only: Option<Arc<str>>) -> Self {
+        if only.is_some() {
+            self.routes.get_or_insert_default().only = only;
+        }
+        self
     }
 
     /// Returns the progress of a replayed event whose routes ended with these results.
@@ -77,11 +80,11 @@ impl Progress {
             Replay::Only(route) => *result.route != **route,
         };
         let results = results.iter().filter(stays).cloned().collect();
-        let mut progress = Self::restored(NonZeroU32::MIN, results, false);
-        if let Replay::Only(route) = routes {
-            progress.routes.get_or_insert_default().only = Some(Arc::from(route.as_str()));
-        }
-        progress
+        let only = match routes {
+            Replay::Only(route) => Some(Arc::from(route.as_str())),
+            Replay::Remaining | Replay::All => None,
+        };
+        Self::restored(NonZeroU32::MIN, results, false).limited_to(only)
     }
 
     /// Returns the state of the next attempt.

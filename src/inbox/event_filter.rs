@@ -100,6 +100,22 @@ impl EventFilter {
         self
     }
 
+    /// Returns the id below which a list begins.
+    pub(crate) fn first_before(&self) -> u64 {
+        self.before.unwrap_or(u64::MAX)
+    }
+
+    /// Returns whether an event in this state may match.
+    pub(crate) fn may_match(&self, state: EventState) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
+
+    /// Returns whether the filter has a condition besides the states and the id below which a list begins.
+    pub(crate) fn is_narrow(&self) -> bool {
+        let has_event = self.event_type.is_some() || self.message_id.is_some();
+        self.has_routes() || has_event || self.since.is_some() || self.until.is_some()
+    }
+
     /// Returns whether the filter compares routes, outcomes or reasons.
     pub(crate) fn has_routes(&self) -> bool {
         self.route.is_some() || self.outcome.is_some() || self.reason.is_some()
@@ -122,7 +138,7 @@ impl EventFilter {
             event.is_some_and(|event| pattern.matches(event.event_type().as_str()))
         };
         self.before.is_none_or(|before| id < before)
-            && (self.states.is_empty() || self.states.contains(&state))
+            && self.may_match(state)
             && self.message_id.as_deref().is_none_or(|id| id == message_id)
             && self.since.is_none_or(|since| received_at >= since)
             && self.until.is_none_or(|until| received_at < until)

@@ -312,7 +312,8 @@ impl Handle {
 
     /// Returns the events of the inbox, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox has no event log. `MemoryInbox` has one. `SqliteInbox` and `JetStreamInbox` have none.
+    /// Returns `None` if the inbox has no event log. `MemoryInbox` and `SqliteInbox` have one. `JetStreamInbox`
+    /// has none.
     ///
     /// # Examples
     ///

@@ -370,17 +370,20 @@ impl Truth {
     }
 }
 
-/// Checks that the file is intact, and that its totals equal the sums of its rows.
+/// Checks that the file is intact, that its totals equal the sums of its rows, and that no event is in two tables.
 fn check_sums(inbox: &rusqlite::Connection) {
     assert_eq!(texts(inbox, "PRAGMA integrity_check"), ["ok"]);
     let sums = |query| {
         let row = inbox.query_row(query, [], |row| {
-            let sums = [0, 1, 2, 3].map(|column| row.get::<_, i64>(column));
+            let sums = [0, 1, 2, 3, 4, 5].map(|column| row.get::<_, i64>(column));
             Ok(sums.map(Result::unwrap))
         });
         row.unwrap()
     };
-    let kept = "SELECT events, event_bytes, dead_letters, dead_letter_bytes FROM totals";
-    let counted = "SELECT (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters)";
+    let kept = "SELECT events, event_bytes, dead_letters, dead_letter_bytes, handled, handled_bytes FROM totals";
+    let counted = "SELECT (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters), (SELECT count(*) FROM handled), (SELECT ifnull(sum(octet_length(body)), 0) FROM handled)";
+    let all = "SELECT id FROM events UNION ALL SELECT id FROM dead_letters UNION ALL SELECT id FROM handled";
+    let twice = format!("SELECT CAST(id AS TEXT) FROM ({all}) GROUP BY id HAVING count(*) > 1");
+    assert!(texts(inbox, &twice).is_empty(), "an event is in two tables");
     assert_eq!(sums(kept), sums(counted));
 }

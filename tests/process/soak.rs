@@ -96,7 +96,9 @@ impl Door {
                 )
                 .max_events(60)
                 .max_remembered_ids(1000)
-                .max_dead_letters(100);
+                .max_dead_letters(100)
+                .keep_handled(Duration::from_secs(1))
+                .max_handled_events(50);
             return Self::Sqlite(Endpoint::new(inbox.open(router()).await.unwrap()));
         }
         let inbox = MemoryInbox::builder()

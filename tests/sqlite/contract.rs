@@ -1,5 +1,7 @@
 //! The inbox on disk satisfies the contract of inboxes.
 
+use std::time::Duration;
+
 use botisimo_webhooks::{DeliverySettings, EventRouter, SqliteInbox};
 
 use crate::support::contract::{InboxFactory, Opened};
@@ -14,6 +16,7 @@ impl InboxFactory for Sqlite {
         let folder = tempfile::tempdir().unwrap();
         let inbox = SqliteInbox::builder(folder.path().join("inbox.db"))
             .delivery(delivery)
+            .keep_handled(Duration::from_secs(60))
             .open(router)
             .await;
         Opened::new(inbox.unwrap()).keeping(folder)

@@ -7,6 +7,7 @@ mod attempts;
 mod clock;
 mod contract;
 mod dead_letters;
+mod events;
 #[cfg(unix)]
 mod files;
 mod health;

@@ -102,6 +102,7 @@ async fn run(inbox: PathBuf) {
         )
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
+        .keep_handled(Duration::from_secs(24 * 60 * 60))
         .open_with(runtime, router)
         .await;
     let inbox = match opened {

@@ -11,7 +11,7 @@ use super::connection::{Connection, failed, next, stored};
 use super::headers;
 use super::route_consumer::RouteConsumer;
 use super::subjects::Subjects;
-use crate::delivery::DeadLetter;
+use crate::delivery::{DeadLetter, EventState, StoredRecord};
 use crate::error::{Error, ErrorKind};
 use crate::inbox::DeadLetterStore;
 use crate::router::Pattern;
@@ -271,12 +271,17 @@ fn without_body(letter: &DeadLetter, limit: usize) -> DeadLetter {
         Some(cause) => format!("{cause}; {text}"),
         None => text,
     };
-    DeadLetter::stored(
-        (0, letter.message_id()),
-        ("", None),
-        (letter.received_at(), letter.dead_lettered_at()),
-        letter.attempts(),
-        letter.routes().to_vec(),
-        Some(Arc::from(cause)),
-    )
+    DeadLetter::stored(StoredRecord {
+        id: 0,
+        message_id: letter.message_id(),
+        body: "",
+        traceparent: None,
+        state: EventState::Dead,
+        received_at: letter.received_at(),
+        ended_at: Some(letter.dead_lettered_at()),
+        attempts: letter.attempts(),
+        routes: letter.routes().to_vec(),
+        history: Vec::new(),
+        cause: Some(Arc::from(cause)),
+    })
 }

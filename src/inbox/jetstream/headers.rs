@@ -9,7 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use serde_json::{Value, json};
 
 use super::subjects::{decoded, encoded};
-use crate::delivery::{DeadLetter, RouteResult};
+use crate::delivery::{DeadLetter, EventState, RouteResult, StoredRecord};
 use crate::event::{Event, Traceparent};
 use crate::runtime::to_millis;
 
@@ -91,20 +91,19 @@ pub(super) fn letter(message: &StreamMessage) -> DeadLetter {
             reason: result[1].as_str().map(Arc::from),
         })
     });
-    DeadLetter::stored(
-        (
-            message.sequence,
-            json["message_id"].as_str().unwrap_or_default(),
-        ),
-        (
-            &String::from_utf8_lossy(&message.payload),
-            traceparent(&message.headers),
-        ),
-        (time("received_at"), time("dead_lettered_at")),
-        u32::try_from(attempts).unwrap_or(u32::MAX),
-        routes.collect(),
-        json["cause"].as_str().map(Arc::from),
-    )
+    DeadLetter::stored(StoredRecord {
+        id: message.sequence,
+        message_id: json["message_id"].as_str().unwrap_or_default(),
+        body: &String::from_utf8_lossy(&message.payload),
+        traceparent: traceparent(&message.headers),
+        state: EventState::Dead,
+        received_at: time("received_at"),
+        ended_at: Some(time("dead_lettered_at")),
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        routes: routes.collect(),
+        history: Vec::new(),
+        cause: json["cause"].as_str().map(Arc::from),
+    })
 }
 
 /// Returns the consumer of a stored letter's route.

@@ -18,7 +18,7 @@ use super::stalls::Operation;
 use super::worker_inner::WorkerInner;
 use super::worker_stats::Exit;
 use crate::catch_panic::CatchPanic;
-use crate::delivery::{DeadLetter, Job, Next, Progress, RouteResult};
+use crate::delivery::{DeadLetter, EventState, Job, Next, Progress, RouteResult, StoredRecord};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::telemetry::ParentSpan;
@@ -218,17 +218,19 @@ impl MessageTask {
     /// run the route again. The event keeps its permit, so the route stalls before many letters wait in memory.
     async fn dead_letter(&self, results: &[RouteResult], cause: Option<String>) -> End {
         let (worker, consumer) = (&self.worker, &self.route.consumer);
-        let letter = DeadLetter::stored(
-            (0, &headers::message_id(&self.headers).unwrap_or_default()),
-            (
-                &String::from_utf8_lossy(&self.message.payload),
-                headers::traceparent(&self.headers),
-            ),
-            (self.received_at(), worker.executor.time_of_day()),
-            self.attempt.get(),
-            results.to_vec(),
-            cause.map(Arc::from),
-        );
+        let letter = DeadLetter::stored(StoredRecord {
+            id: 0,
+            message_id: &headers::message_id(&self.headers).unwrap_or_default(),
+            body: &String::from_utf8_lossy(&self.message.payload),
+            traceparent: headers::traceparent(&self.headers),
+            state: EventState::Dead,
+            received_at: self.received_at(),
+            ended_at: Some(worker.executor.time_of_day()),
+            attempts: self.attempt.get(),
+            routes: results.to_vec(),
+            history: Vec::new(),
+            cause: cause.map(Arc::from),
+        });
         let mut tries = 0;
         let stored = loop {
             let stored = worker.dead_letters.store(&letter, consumer, self.sequence);

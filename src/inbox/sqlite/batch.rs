@@ -4,6 +4,7 @@ use super::command::{Accept, Command, Complete, CopyPending, Query, Step};
 use super::database::Database;
 use super::error::is_corrupt;
 use super::store::{DeadLetterLimits, Store};
+use super::volume::Volume;
 
 /// The minimum number of message ids that one transaction forgets, if there are enough.
 const MIN_FORGET: usize = 256;
@@ -38,6 +39,8 @@ impl Batch {
 #[derive(Default)]
 pub(super) struct BatchWriter {
     pub(super) limits: DeadLetterLimits,
+    /// The limit of the handled events that the inbox keeps.
+    max_handled: Volume,
     /// Whether the inbox remembers message ids.
     remembers: bool,
     /// The inbox has forgotten the message ids of all events up to this number.
@@ -49,9 +52,10 @@ pub(super) struct BatchWriter {
 }
 
 impl BatchWriter {
-    pub(super) fn new(limits: DeadLetterLimits, remembers: bool) -> Self {
+    pub(super) fn new(limits: DeadLetterLimits, max_handled: Volume, remembers: bool) -> Self {
         Self {
             limits,
+            max_handled,
             remembers,
             ..Self::default()
         }
@@ -91,7 +95,7 @@ impl BatchWriter {
     fn commit(&mut self, database: &mut Database, accepts: &[Accept]) -> rusqlite::Result<()> {
         let forgets = !accepts.is_empty() && self.forgettable > self.forgotten;
         let all_forgotten = database.transaction(|store| {
-            write_results(store, &self.unwritten, self.limits)?;
+            write_results(store, &self.unwritten, self.limits, self.max_handled)?;
             let events = accepts.iter().map(|accept| &*accept.job);
             let events = events.map(|job| (job.number, &job.event, job.key.as_ref()));
             store.insert(events, self.remembers)?;
@@ -107,13 +111,14 @@ impl BatchWriter {
     /// Writes the results one by one. A result on a corrupt page is skipped: this process counts the event as ended,
     /// and the next process may run the event again.
     fn commit_each(&mut self, database: &mut Database) -> Vec<Complete> {
-        let (limits, mut written) = (self.limits, Vec::new());
+        let (limits, max_handled) = (self.limits, self.max_handled);
+        let mut written = Vec::new();
         for complete in take(&mut self.unwritten) {
             let one = std::slice::from_ref(&complete);
-            match database.transaction(|store| write_results(store, one, limits)) {
+            match database.transaction(|store| write_results(store, one, limits, max_handled)) {
                 Ok(()) => {}
                 Err(error) if is_corrupt(&error) => {
-                    if limits.block_key && matches!(complete.step, Step::DeadLetter(_)) {
+                    if limits.block_key && matches!(complete.step, Step::DeadLetter(..)) {
                         // No dead letter was written, so nothing blocks the key.
                         database.store.unblocked.extend(complete.key.clone());
                     }
@@ -148,17 +153,29 @@ fn write_results(
     store: &mut Store,
     completes: &[Complete],
     limits: DeadLetterLimits,
+    max_handled: Volume,
 ) -> rusqlite::Result<()> {
     let mut ended = Vec::with_capacity(completes.len());
     for complete in completes {
         let (number, size) = (complete.number, complete.size);
         match &complete.step {
-            Step::Retry { progress, due_at } => store.reschedule(number, progress, *due_at)?,
-            Step::End(..) => ended.push((number, size)),
-            Step::DeadLetter(letter) => {
-                store.dead_letter(letter, size, complete.key.as_ref(), limits)?;
+            Step::Retry {
+                progress,
+                due_at,
+                attempt,
+            } => store.reschedule(number, progress, *due_at, attempt)?,
+            Step::End(outcome, _, kept) => {
+                if let Some(kept) = kept {
+                    store.keep(number, *outcome, kept)?;
+                }
+                ended.push((number, size));
+            }
+            Step::DeadLetter(letter, attempt) => {
+                let (attempt, key) = (attempt.as_ref(), complete.key.as_ref());
+                store.dead_letter(letter, attempt, size, key, limits)?;
             }
         }
     }
-    store.delete_events(&mut ended)
+    store.delete_events(&mut ended)?;
+    store.limit_handled(max_handled)
 }

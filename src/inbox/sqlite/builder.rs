@@ -123,6 +123,30 @@ impl SqliteInboxBuilder {
         self
     }
 
+    /// Keeps each handled or unhandled event for this time after it has ended, so that [`Handle::events`](crate::Handle::events)
+    /// lists and replays it. The default is 0: the inbox deletes an event once all routes have handled it.
+    ///
+    /// The events are in the table `handled` of the file, with their bodies and attempts. The inbox writes each event once more,
+    /// and deletes old events in small steps.
+    pub fn keep_handled(mut self, time: Duration) -> Self {
+        self.settings.keep_handled = time;
+        self
+    }
+
+    /// Sets the maximum number of handled and unhandled events that the inbox keeps. The default is 100,000. Beyond that, the inbox
+    /// deletes the oldest.
+    pub fn max_handled_events(mut self, events: u64) -> Self {
+        self.settings.max_handled.events = events;
+        self
+    }
+
+    /// Sets the maximum total size of the bodies of handled and unhandled events, in bytes. The default is 256 MiB. Beyond that,
+    /// the inbox deletes the oldest.
+    pub fn max_handled_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_handled.bytes = bytes;
+        self
+    }
+
     /// Sets how many processes may crash while they run an event, before the event becomes a dead letter. The default
     /// is 3. A value of 0 counts as 1.
     ///
@@ -187,6 +211,7 @@ impl SqliteInboxBuilder {
         let inbox = Arc::new(SharedInbox {
             path: settings.path.clone(),
             max_events: settings.max_events,
+            keeps_handled: settings.keeps_handled(),
             commands,
             state: Arc::new(state),
             monitor: Monitor::new(Arc::clone(&executor.runtime)),

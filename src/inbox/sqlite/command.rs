@@ -1,11 +1,19 @@
 use futures_channel::oneshot;
 
+use super::store::Kept;
 use super::writer::Writer;
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{DeadLetter, EventOutcome, Fingerprint, Job, Next, OrderKey, Progress};
+use crate::delivery::{
+    AttemptRecord, AttemptResult, DeadLetter, EventOutcome, Fingerprint, Job, Next, OrderKey,
+    Progress, RouteResult,
+};
 use crate::inbox::{AcceptError, Accepted};
 use crate::runtime::{Clock, millis};
 use crate::telemetry::CountedType;
+
+/// The maximum number of bytes in the reasons of a stored attempt. If the reasons are longer, the attempt has only the names of the
+/// outcomes.
+const MAX_ATTEMPT_TEXT: usize = 4096;
 
 /// A command to the writer.
 pub(super) enum Command {
@@ -70,27 +78,56 @@ pub(super) enum Step {
     Retry {
         progress: Progress,
         due_at: u64,
+        attempt: AttemptRecord,
     },
     /// Every route has handled the event, or none matches.
-    End(EventOutcome, CountedType),
-    DeadLetter(Box<DeadLetter>),
+    End(EventOutcome, CountedType, Option<Box<Kept>>),
+    /// The event is dead. If a route caused it, the attempt is the last one.
+    DeadLetter(Box<DeadLetter>, Option<AttemptRecord>),
 }
 
 impl Complete {
-    /// Returns the result of an attempt that ends now.
-    pub(super) fn attempt(job: Job, next: Next, clock: &Clock) -> Self {
+    /// Returns the result of an attempt that ends now. `keeps_handled` is true if the inbox keeps handled events.
+    pub(super) fn attempt(
+        job: Job,
+        next: Next,
+        (attempt_number, attempt): (u32, &AttemptResult),
+        keeps_handled: bool,
+        clock: &Clock,
+    ) -> Self {
         let (number, size) = (job.number, job.size() as u64);
+        let record = || {
+            let record = attempt.record(attempt_number, clock.system_time());
+            record.within(MAX_ATTEMPT_TEXT)
+        };
         let step = match next {
             Next::Retry(delay) => Step::Retry {
+                attempt: record(),
                 progress: job.progress,
                 due_at: clock.now().saturating_add(millis(delay)),
             },
             Next::End(EventOutcome::Dead) => {
                 let at = clock.system_time();
                 let letter = DeadLetter::new(number, job.event, &job.progress, at);
-                Step::DeadLetter(Box::new(letter))
+                Step::DeadLetter(Box::new(letter), Some(record()))
             }
-            Next::End(outcome) => Step::End(outcome, CountedType::of(job.event.event_type())),
+            Next::End(outcome) => {
+                let event_type = job.event.event_type();
+                let kept = keeps_handled.then(|| {
+                    Box::new(Kept {
+                        event: job.event.clone(),
+                        routes: match job.progress.results() {
+                            // If the first attempt handled the event, only the report has the routes.
+                            [] => RouteResult::handled(&attempt.report),
+                            results => results.to_vec(),
+                        },
+                        attempts: job.progress.attempts(),
+                        attempt: record(),
+                        ended_at: clock.system_time(),
+                    })
+                });
+                Step::End(outcome, CountedType::of(event_type), kept)
+            }
         };
         Self {
             number,

@@ -3,90 +3,84 @@ use std::time::Duration;
 
 use super::error::query_failed;
 use super::shared_inbox::SharedInbox;
-use super::writer::STEP;
-use crate::delivery::DeadLetter;
+use super::store::{Cursor, Select};
+use crate::delivery::{DeadLetter, EventState, Replay};
 use crate::error::Error;
-use crate::inbox::DeadLetterStore;
+use crate::inbox::{DeadLetterStore, EventFilter, EventStore};
 use crate::router::Pattern;
-use crate::runtime::{BoxFuture, millis};
+use crate::runtime::BoxFuture;
 
-/// The maximum size of the dead letters that a turn replays, in bytes. The last dead letter may exceed this limit.
-const STEP_BYTES: usize = 16 << 20;
-
-/// Every operation runs on the writer's thread.
+/// The dead letters are the dead events of the log.
 impl DeadLetterStore for SharedInbox {
     fn list(
         self: Arc<Self>,
         after: Option<u64>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
-        self.query(move |writer| {
-            let letters = writer.database.store.dead_letters(after, limit);
-            letters.map_err(query_failed)
+        Box::pin(async move {
+            let (mut listed, mut after) = (Vec::new(), after.unwrap_or(0));
+            while listed.len() < limit {
+                let limit = limit - listed.len();
+                let read = self.query(move |writer| {
+                    let dead = Select {
+                        in_flight: false,
+                        dead: true,
+                        handled: false,
+                    };
+                    let (cursor, mut letters) = (Cursor::After(after), Vec::new());
+                    let store = &writer.database.store;
+                    let read = store.log(
+                        dead,
+                        cursor,
+                        limit,
+                        0,
+                        |_| false,
+                        |logged| letters.push(logged.record),
+                    );
+                    Ok((letters, read.map_err(query_failed)?))
+                });
+                let (letters, last) = read.await?;
+                listed.extend(letters);
+                match last {
+                    Some(last) => after = last,
+                    None => break,
+                }
+            }
+            Ok(listed)
         })
     }
 
     fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
-        self.query(move |writer| {
-            let letter = writer.database.store.find_dead_letter(id);
-            letter.map_err(query_failed)
+        Box::pin(async move {
+            let record = EventStore::get(self, id).await?;
+            Ok(record.filter(|record| record.state() == EventState::Dead))
         })
     }
 
     fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        self.query(move |writer| {
-            let letter = writer.database.store.find_dead_letter(id);
-            let letter = letter.map_err(query_failed)?;
-            Ok(writer.replay(letter.as_slice())? > 0)
+        Box::pin(async move {
+            match DeadLetterStore::get(Arc::clone(&self), id).await? {
+                Some(_) => EventStore::replay(self, id, Replay::Remaining).await,
+                None => Ok(false),
+            }
         })
     }
 
     fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
-        Box::pin(async move {
-            // This call doesn't replay dead letters that are added later, so an event that fails again doesn't run
-            // forever.
-            let (until, mut after, mut replayed) = (self.state.clock.now(), None, 0);
-            loop {
-                let pattern = pattern.clone();
-                let step = self.query(move |writer| {
-                    let is_chosen = |event_type: &str, kept_since| {
-                        kept_since <= until && pattern.matches(event_type)
-                    };
-                    let store = &writer.database.store;
-                    let chosen = store.choose_dead_letters(after, STEP, STEP_BYTES, is_chosen);
-                    let (chosen, last) = chosen.map_err(query_failed)?;
-                    Ok((writer.replay(&chosen)?, last))
-                });
-                let (count, last) = step.await?;
-                replayed += count;
-                if last.is_none() {
-                    return Ok(replayed);
-                }
-                after = last;
-            }
-        })
+        let filter = EventFilter::dead().event_type(pattern);
+        EventStore::replay_matching(self, filter, Replay::Remaining)
     }
 
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        self.query(move |writer| {
-            let deleted = writer.delete(&[id]).map_err(query_failed)?;
-            Ok(deleted > 0)
+        Box::pin(async move {
+            match DeadLetterStore::get(Arc::clone(&self), id).await? {
+                Some(_) => EventStore::delete(self, id).await,
+                None => Ok(false),
+            }
         })
     }
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
-        Box::pin(async move {
-            let before = self.state.clock.now().saturating_sub(millis(older_than));
-            let mut pruned = 0;
-            loop {
-                let step =
-                    self.query(move |writer| writer.delete_before(before).map_err(query_failed));
-                let deleted = step.await?;
-                pruned += deleted as u64;
-                if deleted < STEP {
-                    return Ok(pruned);
-                }
-            }
-        })
+        EventStore::prune(self, older_than)
     }
 }

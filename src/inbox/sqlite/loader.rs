@@ -98,7 +98,7 @@ impl Loader {
                             number: id,
                             key,
                             size,
-                            step: Step::DeadLetter(letter),
+                            step: Step::DeadLetter(letter, None),
                         }),
                     }
                     free.remove(size);

@@ -21,6 +21,7 @@ mod database;
 mod database_lock;
 mod dead_letters;
 mod error;
+mod events;
 mod file_identity;
 mod file_lock;
 mod health;

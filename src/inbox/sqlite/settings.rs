@@ -18,6 +18,9 @@ pub(super) struct Settings {
     pub(super) duplicate_window: Duration,
     pub(super) max_dead_letters: Volume,
     pub(super) keep_dead_letters: Duration,
+    /// How long the inbox keeps handled and unhandled events.
+    pub(super) keep_handled: Duration,
+    pub(super) max_handled: Volume,
     pub(super) max_crashes: u32,
 }
 
@@ -35,8 +38,15 @@ impl Settings {
             duplicate_window: DAY * 7,
             max_dead_letters: volume(100_000, 256 << 20),
             keep_dead_letters: DAY * 30,
+            keep_handled: Duration::ZERO,
+            max_handled: volume(100_000, 256 << 20),
             max_crashes: 3,
         }
+    }
+
+    /// Returns whether the inbox keeps handled events.
+    pub(super) fn keeps_handled(&self) -> bool {
+        !self.keep_handled.is_zero()
     }
 
     /// Returns whether the inbox remembers any message ids.

@@ -20,8 +20,8 @@ use crate::delivery::{
 use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{
-    AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, Drained, InboxControl, InboxInfo,
-    Monitor, Monitored,
+    AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, Drained, EventStore, InboxControl,
+    InboxInfo, Monitor, Monitored,
 };
 use crate::outcome::{AttemptEnd, AttemptState, Outcome};
 use crate::router::EventRouter;
@@ -37,6 +37,7 @@ pub(super) struct SharedInbox {
     /// The absolute path of the file.
     pub(super) path: PathBuf,
     pub(super) max_events: Volume,
+    pub(super) keeps_handled: bool,
     pub(super) commands: Sender<Command>,
     pub(super) state: Arc<SharedState>,
     pub(super) executor: JobExecutor,
@@ -129,8 +130,10 @@ impl SharedInbox {
         Ok(None)
     }
 
-    fn complete(&self, job: Job, next: Next) {
-        let complete = Complete::attempt(job, next, &self.state.clock);
+    /// Sends the result of the attempt with this number to the writer.
+    fn complete(&self, job: Job, next: Next, attempt: &AttemptResult, number: u32) {
+        let (clock, keeps_handled) = (&self.state.clock, self.keeps_handled);
+        let complete = Complete::attempt(job, next, (number, attempt), keeps_handled, clock);
         self.state.finished.fetch_add(1, Ordering::Release);
         let _ = self.commands.send(Command::Complete(complete));
     }
@@ -191,7 +194,7 @@ impl JobSource for SharedInbox {
         let mut state = self.state.lock();
         let may_start = state.may_start();
         let window = &mut state.window;
-        let job = may_start.then(|| window.ready.pop_front()).flatten();
+        let job = may_start.then(|| window.start()).flatten();
         window.worker_pool.took(job.is_some());
         if job.is_some() {
             let batch_len = window.worker_pool.batch_len(window.ready.len());
@@ -204,21 +207,24 @@ impl JobSource for SharedInbox {
         self.state.batch_len.load(Ordering::Relaxed)
     }
 
-    /// The file stores no history of attempts, so the result isn't used.
-    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, _: AttemptResult) {
-        self.complete(*job, next);
+    fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
+        // If a retry follows, `Progress` has already counted it.
+        let number = job.progress.attempts() - u32::from(matches!(next, Next::Retry(_)));
+        self.complete(*job, next, &attempt, number);
     }
 
     fn attempt_dropped(
         self: Arc<Self>,
         mut job: Box<Job>,
         attempt_state: &Arc<AttemptState>,
-        _: Duration,
+        duration: Duration,
     ) {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         job.progress.interrupt(&report);
         // The event didn't cause the drop, so this process or the next one repeats the attempt.
-        self.complete(*job, Next::Retry(DROPPED_DELAY));
+        let attempt = AttemptResult { report, duration };
+        let number = job.progress.attempts();
+        self.complete(*job, Next::Retry(DROPPED_DELAY), &attempt, number);
     }
 }
 
@@ -287,6 +293,10 @@ impl InboxControl for SharedInbox {
     }
 
     fn dead_letters(self: Arc<Self>) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self)
+    }
+
+    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
         Some(self)
     }
 

@@ -296,7 +296,7 @@ impl State {
         missing: &mut u64,
         counts: &mut PendingCounts<'_>,
     ) {
-        self.window.remove(complete.size);
+        self.window.remove(complete.number, complete.size);
         let (number, mut key) = (complete.number, complete.key.as_ref());
         let (outcome, label) = match &complete.step {
             Step::Retry { due_at, .. } => {
@@ -304,10 +304,10 @@ impl State {
                 counts.retried();
                 return schedule.retry(number, *due_at);
             }
-            Step::End(outcome, counted_type) => {
+            Step::End(outcome, counted_type, _) => {
                 (*outcome, counts.metrics.counted_label(counted_type))
             }
-            Step::DeadLetter(letter) => {
+            Step::DeadLetter(letter, _) => {
                 key = key.filter(|_| !dead_letters_block);
                 let label = match letter.event() {
                     Ok(event) => counts.metrics.label(event.event_type()),

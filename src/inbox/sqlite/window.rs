@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::volume::Volume;
 use crate::delivery::{Job, WorkerPool};
@@ -9,6 +9,8 @@ pub(super) struct Window {
     /// The events that wait for a worker.
     pub(super) ready: VecDeque<Box<Job>>,
     pub(super) worker_pool: WorkerPool,
+    /// The ids of the events that run, or whose attempt has ended and isn't on disk yet.
+    running: HashSet<u64>,
     /// The number of events that have ended or whose attempt has ended, and whose result isn't on disk yet.
     unwritten: usize,
     /// The total size of the bodies of all events in the window, in bytes.
@@ -21,6 +23,7 @@ impl Window {
             limit,
             ready: VecDeque::new(),
             worker_pool,
+            running: HashSet::new(),
             unwritten: 0,
             bytes: 0,
         }
@@ -73,8 +76,21 @@ impl Window {
         self.unwritten += events;
     }
 
+    /// Takes the next event that runs.
+    pub(super) fn start(&mut self) -> Option<Box<Job>> {
+        let job = self.ready.pop_front()?;
+        self.running.insert(job.number);
+        Some(job)
+    }
+
+    /// Returns whether the event runs, or its attempt has ended and isn't on disk yet.
+    pub(super) fn runs(&self, id: u64) -> bool {
+        self.running.contains(&id)
+    }
+
     /// Removes an event whose result is on disk.
-    pub(super) fn remove(&mut self, size: u64) {
+    pub(super) fn remove(&mut self, id: u64, size: u64) {
+        self.running.remove(&id);
         self.unwritten -= 1;
         self.bytes -= size;
     }

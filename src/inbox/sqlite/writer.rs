@@ -18,7 +18,7 @@ use super::shared_inbox::SharedInbox;
 use super::state::{SharedState, State};
 use super::store::{DeadLetterLimits, Store};
 use crate::catch_panic::{catch_panic, discard};
-use crate::delivery::{DeadLetter, SeenIds, spawn_workers};
+use crate::delivery::{EventRecord, Replay, SeenIds, spawn_workers};
 use crate::error::Error;
 use crate::inbox::{AcceptError, AcceptErrorKind, Monitor, Monitored};
 use crate::runtime::millis;
@@ -80,7 +80,7 @@ impl Writer {
         };
         let loader = Loader::new(&mut database, delivery, settings.max_crashes).map_err(failing)?;
         let mut writer = Self {
-            batch_writer: BatchWriter::new(limits, settings.remembers()),
+            batch_writer: BatchWriter::new(limits, settings.max_handled, settings.remembers()),
             settings,
             state,
             inbox: Weak::clone(inbox),
@@ -264,7 +264,7 @@ impl Writer {
     /// run.
     fn report_dead_letters(&mut self, written: &[Complete]) {
         let letters = written.iter().filter_map(|complete| match &complete.step {
-            Step::DeadLetter(letter) => Some(letter),
+            Step::DeadLetter(letter, _) => Some(letter),
             Step::Retry { .. } | Step::End(..) => None,
         });
         let mut letters = letters.peekable();
@@ -318,7 +318,7 @@ impl Writer {
         }
     }
 
-    /// Deletes expired dead letters and message ids in small steps.
+    /// Deletes expired message ids, dead letters and handled events in small steps.
     fn prune(&mut self) {
         self.more |= self.batch_writer.forget(&mut self.database);
         let keep = millis(self.settings.keep_dead_letters);
@@ -326,6 +326,14 @@ impl Writer {
         match self.delete_before(before) {
             Ok(deleted) => self.more |= deleted == STEP,
             Err(error) => self.database.failed(error),
+        }
+        if self.database.store.totals.handled.events > 0 {
+            let keep = millis(self.settings.keep_handled);
+            let before = self.state.clock.now().saturating_sub(keep);
+            match self.delete_handled_before(before) {
+                Ok(deleted) => self.more |= deleted == STEP,
+                Err(error) => self.database.failed(error),
+            }
         }
     }
 
@@ -357,6 +365,29 @@ impl Writer {
         self.delete(&old)
     }
 
+    /// Deletes up to [`STEP`] handled events that are older than `time`, and returns how many.
+    fn delete_handled_before(&mut self, time: u64) -> rusqlite::Result<usize> {
+        if !self.database.store.has_handled_before(time)? {
+            return Ok(0);
+        }
+        let delete = |store: &mut Store| store.delete_handled_before(time, STEP);
+        self.database.transaction(delete)
+    }
+
+    /// Deletes handled events, and returns how many there were.
+    pub(super) fn delete_handled(&mut self, ids: &[u64]) -> rusqlite::Result<usize> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.database.transaction(|store| {
+            let mut count = 0;
+            for id in ids {
+                count += usize::from(store.delete_handled(*id)?);
+            }
+            Ok(count)
+        })
+    }
+
     /// Deletes dead letters, and returns how many there were.
     pub(super) fn delete(&mut self, letters: &[u64]) -> rusqlite::Result<usize> {
         if letters.is_empty() {
@@ -368,14 +399,18 @@ impl Writer {
         Ok(deleted)
     }
 
-    /// Turns dead letters back into events in one transaction, while the inbox has space. Returns the number of
-    /// replayed dead letters.
+    /// Turns ended events back into events in flight in one transaction, while the inbox has space. Returns the number of
+    /// replayed events.
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no space for a dead letter, after replaying the dead letters before it.
-    pub(super) fn replay(&mut self, letters: &[DeadLetter]) -> Result<u64, Error> {
-        if letters.is_empty() {
+    /// Returns an error if there is no space for an event, after replaying the events before it.
+    pub(super) fn replay(
+        &mut self,
+        records: &[EventRecord],
+        routes: &Replay,
+    ) -> Result<u64, Error> {
+        if records.is_empty() {
             return Ok(0);
         }
         let (draining, limit, held) = {
@@ -391,7 +426,7 @@ impl Writer {
             return Err(not_replayed(AcceptError::new(AcceptErrorKind::Unavailable)));
         }
         let now = self.state.clock.now();
-        let requeue = |store: &mut Store| store.requeue(letters, now, held, limit);
+        let requeue = |store: &mut Store| store.requeue(records, routes, now, held, limit);
         let requeued = self.database.transaction(requeue);
         let (requeued, full) = requeued.map_err(query_failed)?;
         let (replayed, at) = (requeued.len() as u64, self.state.clock.system_time());

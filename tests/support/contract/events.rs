@@ -43,6 +43,7 @@ pub(crate) async fn events_are_listed_newest_first_in_their_states(factory: &imp
     }
     let done = || runs.count("good") >= 3 && runs.count("bad") >= 2;
     opened.until("the routes have run", done).await;
+    (opened.wait_idle)().await;
 
     let listed = events.list(&EventFilter::new(), 10).await;
     let listed = listed.expect("events can be listed");
@@ -121,12 +122,14 @@ pub(crate) async fn a_replay_of_one_route_runs_no_other_route(factory: &impl Inb
     }
     let all = || runs.all().len() >= 5;
     opened.until("all routes have run", all).await;
+    (opened.wait_idle)().await;
 
     let filter = EventFilter::new().route("x");
     let replayed = events.replay_matching(&filter, Replay::Only("x".into()));
     assert_eq!(replayed.await.expect("events can be replayed"), 2);
     let again = || runs.count("x") >= 4;
     opened.until("the route has run again", again).await;
+    (opened.wait_idle)().await;
     assert_eq!(
         (runs.count("x"), runs.count("y"), runs.count("z")),
         (4, 2, 1)
@@ -170,12 +173,14 @@ pub(crate) async fn replays_keep_the_counts_balanced(factory: &impl InboxFactory
     }
     let done = || runs.count("bad") >= 1 && runs.count("good") >= 2;
     opened.until("the routes have run", done).await;
+    (opened.wait_idle)().await;
     mended.store(true, Ordering::SeqCst);
     let all = EventFilter::new();
     let replayed = events.replay_matching(&all, Replay::All).await;
     assert_eq!(replayed.expect("events can be replayed"), 3);
     let again = || runs.count("bad") >= 2 && runs.count("good") >= 4;
     opened.until("the routes have run again", again).await;
+    (opened.wait_idle)().await;
     let stats = opened.inbox.handle().stats();
     assert_eq!((stats.accepted, stats.replayed), (3, 3));
     assert_eq!((stats.handled, stats.unhandled, stats.dead), (3, 2, 1));

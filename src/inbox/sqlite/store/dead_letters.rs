@@ -1,8 +1,10 @@
-use rusqlite::{Result, params};
+use rusqlite::{Result, Row, params};
 
 use super::Store;
-use super::row::{self, LETTER, letter, number, signed, text};
-use crate::delivery::{DeadLetter, OrderKey, Progress};
+use super::row::{self, appended, number, signed};
+use crate::delivery::{
+    AttemptRecord, DeadLetter, EventRecord, EventState, OrderKey, Progress, Replay,
+};
 use crate::inbox::sqlite::volume::Volume;
 use crate::runtime::to_millis;
 
@@ -13,7 +15,7 @@ pub(crate) struct DeadLetterLimits {
     pub(crate) block_key: bool,
 }
 
-/// A deleted dead letter, which may be an event again.
+/// An ended event that was deleted, and may be in flight again.
 #[derive(Debug)]
 pub(crate) struct Requeued {
     pub(crate) id: u64,
@@ -24,13 +26,26 @@ pub(crate) struct Requeued {
     size: u64,
 }
 
+impl Requeued {
+    /// Reads `order_key, blocks_key, octet_length(body)`.
+    fn read(id: u64, row: &Row<'_>) -> Result<Self> {
+        Ok(Self {
+            id,
+            key: row::key(row, 0)?,
+            blocked: row.get(1)?,
+            size: number(row, 2)?,
+        })
+    }
+}
+
 /// The table `dead_letters`.
 impl Store {
-    /// Moves an event to the dead letters, and drops the oldest dead letters beyond the limits. The event's stored body
+    /// Moves an event with its last attempt to the dead letters, and drops the oldest dead letters beyond the limits. The event's stored body
     /// has `stored_size` bytes. The letter's body is longer if the stored body contains invalid UTF-8.
     pub(crate) fn dead_letter(
         &mut self,
         letter: &DeadLetter,
+        attempt: Option<&AttemptRecord>,
         stored_size: u64,
         key: Option<&OrderKey>,
         limits: DeadLetterLimits,
@@ -41,7 +56,7 @@ impl Store {
             self.totals.dropped += 1;
             self.unblocked.extend(blocks.cloned());
         } else {
-            self.insert_dead_letter(letter, key, blocks.is_some())?;
+            self.insert_dead_letter(letter, attempt, key, blocks.is_some())?;
         }
         self.delete_events(&mut [(letter.id(), stored_size)])?;
         while self.totals.dead_letters.exceeds(limits.volume) {
@@ -58,12 +73,17 @@ impl Store {
     fn insert_dead_letter(
         &mut self,
         letter: &DeadLetter,
+        attempt: Option<&AttemptRecord>,
         key: Option<&OrderKey>,
         blocks_key: bool,
     ) -> Result<()> {
         let event = letter.event();
         let event_type = event.map_or("", |event| event.event_type().as_str());
-        let sql = "INSERT OR REPLACE INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, kept_since, attempts, routes, cause, order_key, blocks_key, body, traceparent) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT traceparent FROM events WHERE id = ?1))";
+        let sql = concat!(
+            "INSERT OR REPLACE INTO dead_letters (id, message_id, event_type, received_at, dead_lettered_at, kept_since, attempts, routes, cause, order_key, blocks_key, body, traceparent, history) VALUES (?1, coalesce((SELECT message_id FROM message_ids WHERE id = ?1), ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT traceparent FROM events WHERE id = ?1), (SELECT CASE WHEN ?13 IS NULL THEN history ELSE ",
+            appended!("?13"),
+            " END FROM events WHERE id = ?1))"
+        );
         let params = params![
             signed(letter.id()),
             letter.message_id(),
@@ -76,7 +96,8 @@ impl Store {
             letter.cause(),
             key.map(|key| &key[..]),
             blocks_key,
-            letter.body()
+            letter.body(),
+            attempt.map(row::attempt)
         ];
         self.run(sql, params)?;
         let size = letter.body().len() as u64;
@@ -98,35 +119,61 @@ impl Store {
         Ok(count)
     }
 
-    /// Turns dead letters back into events, while an inbox that holds `held` has space within `limit`. Returns the events,
+    /// Turns ended events back into events in flight, while an inbox that holds `held` has space within `limit`. Returns the events,
     /// and whether the inbox has no space for the next one.
     pub(crate) fn requeue(
         &mut self,
-        letters: &[DeadLetter],
+        records: &[EventRecord],
+        routes: &Replay,
         due_at: u64,
         mut held: Volume,
         limit: Volume,
     ) -> Result<(Vec<Requeued>, bool)> {
         let mut requeued = Vec::new();
-        for letter in letters {
-            let size = letter.body().len() as u64;
+        for record in records {
+            let size = record.body().len() as u64;
             // Events that wait for this dead letter may take all the space. Without the replay, that space would stay
             // taken.
-            if !held.has_space(limit, size) && !self.blocks_key(letter.id())? {
+            if !held.has_space(limit, size) && !self.blocks_key(record.id())? {
                 return Ok((requeued, true));
             }
             held.add(size);
-            requeued.extend(self.requeue_one(letter, due_at)?);
+            requeued.extend(self.requeue_one(record, routes, due_at)?);
         }
         Ok((requeued, false))
     }
 
-    /// Turns a dead letter back into an event with the same id. Routes that handled the event don't run again.
-    fn requeue_one(&mut self, letter: &DeadLetter, due_at: u64) -> Result<Option<Requeued>> {
-        let routes = row::finished_routes(&Progress::replayed(letter.routes()));
-        let sql = "INSERT INTO events (id, received_at, order_key, due_at, routes, body, traceparent) SELECT id, received_at, order_key, ?2, ?3, body, traceparent FROM dead_letters WHERE id = ?1";
-        self.run(sql, params![signed(letter.id()), signed(due_at), routes])?;
-        let requeued = self.remove_dead_letter(letter.id())?;
+    /// Turns an ended event back into an event in flight with the same id.
+    fn requeue_one(
+        &mut self,
+        record: &EventRecord,
+        routes: &Replay,
+        due_at: u64,
+    ) -> Result<Option<Requeued>> {
+        let is_dead = record.state() == EventState::Dead;
+        let results = row::finished_routes(&Progress::replay(record.routes(), routes));
+        let only = match routes {
+            Replay::Only(route) => Some(route),
+            Replay::Remaining | Replay::All => None,
+        };
+        let sql = match is_dead {
+            true => {
+                "INSERT INTO events (id, received_at, order_key, due_at, routes, only_route, history, body, traceparent) SELECT id, received_at, order_key, ?2, ?3, ?4, history, body, traceparent FROM dead_letters WHERE id = ?1"
+            }
+            false => {
+                "INSERT INTO events (id, received_at, order_key, due_at, routes, only_route, history, body, traceparent) SELECT id, received_at, order_key, ?2, ?3, ?4, history, body, traceparent FROM handled WHERE id = ?1 RETURNING order_key, 0, octet_length(body)"
+            }
+        };
+        let id = record.id();
+        let params = params![signed(id), signed(due_at), results, only];
+        let requeued = if is_dead {
+            self.run(sql, params)?;
+            self.remove_dead_letter(id)?
+        } else {
+            let requeued = self.row(sql, params, |row| Requeued::read(id, row))?;
+            self.delete_handled(id)?;
+            requeued
+        };
         if let Some(Requeued { size, .. }) = requeued {
             self.totals.events.add(size);
             self.wal.wrote(size);
@@ -136,14 +183,7 @@ impl Store {
 
     fn remove_dead_letter(&mut self, id: u64) -> Result<Option<Requeued>> {
         let sql = "DELETE FROM dead_letters WHERE id = ?1 RETURNING order_key, blocks_key, octet_length(body)";
-        let deleted = self.row(sql, [signed(id)], |row| {
-            Ok(Requeued {
-                id,
-                key: row::key(row, 0)?,
-                blocked: row.get(1)?,
-                size: number(row, 2)?,
-            })
-        })?;
+        let deleted = self.row(sql, [signed(id)], |row| Requeued::read(id, row))?;
         if let Some(Requeued { size, .. }) = deleted {
             self.totals.dead_letters.remove(size);
         }
@@ -169,53 +209,10 @@ impl Store {
         Ok(self.row(sql, [signed(id)], |_| Ok(()))?.is_some())
     }
 
-    /// Returns up to `limit` dead letters with ids above `after`.
-    pub(crate) fn dead_letters(&self, after: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>> {
-        let sql = format!("SELECT {LETTER} FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2");
-        self.rows(&sql, page(after, limit), letter)
-    }
-
-    pub(crate) fn find_dead_letter(&self, id: u64) -> Result<Option<DeadLetter>> {
-        let sql = format!("SELECT {LETTER} FROM dead_letters WHERE id = ?1");
-        self.row(&sql, [signed(id)], letter)
-    }
-
-    /// Reads up to `limit` dead letters with ids above `after`, until the chosen ones have `max_bytes` bytes. `is_chosen`
-    /// gets the event type, and the time by the inbox's clock. Returns the chosen dead letters, and the id after which to
-    /// continue.
-    pub(crate) fn choose_dead_letters(
-        &self,
-        after: Option<u64>,
-        limit: usize,
-        max_bytes: usize,
-        is_chosen: impl Fn(&str, u64) -> bool,
-    ) -> Result<(Vec<DeadLetter>, Option<u64>)> {
-        let sql = format!(
-            "SELECT {LETTER}, event_type, kept_since FROM dead_letters WHERE id > ?1 ORDER BY id LIMIT ?2"
-        );
-        let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
-        self.each(&sql, page(after, limit), |row| {
-            if bytes < max_bytes {
-                last = Some(number(row, 0)?);
-                if is_chosen(&text(row, 9)?, number(row, 10)?) {
-                    let letter = letter(row)?;
-                    bytes += letter.body().len();
-                    chosen.push(letter);
-                }
-            }
-            Ok(())
-        })?;
-        Ok((chosen, last))
-    }
-
     /// Returns the ids of up to `limit` dead letters that are older than `time`, by the inbox's clock.
     pub(crate) fn dead_letters_before(&self, time: u64, limit: usize) -> Result<Vec<u64>> {
         let sql = "SELECT id FROM dead_letters WHERE kept_since < ?1 ORDER BY kept_since LIMIT ?2";
         let params = [signed(time), signed(limit as u64)];
         self.rows(sql, params, |row| number(row, 0))
     }
-}
-
-fn page(after: Option<u64>, limit: usize) -> [i64; 2] {
-    [after.map_or(-1, signed), signed(limit as u64)]
 }

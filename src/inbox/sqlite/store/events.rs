@@ -3,8 +3,8 @@ use std::time::SystemTime;
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::Store;
-use super::row::{self, Head, StoredEvent, signed};
-use crate::delivery::{OrderKey, Progress};
+use super::row::{self, Head, StoredEvent, appended, signed};
+use crate::delivery::{AttemptRecord, OrderKey, Progress};
 use crate::event::Event;
 use crate::runtime::to_millis;
 
@@ -54,15 +54,26 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the progress of an event, and the due time of its next attempt.
-    pub(crate) fn reschedule(&mut self, id: u64, progress: &Progress, due_at: u64) -> Result<()> {
-        let sql = "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, routes_waiting = ?5, running = 0, crashes = 0 WHERE id = ?1";
+    /// Writes the progress of an event, the due time of its next attempt, and its last attempt.
+    pub(crate) fn reschedule(
+        &mut self,
+        id: u64,
+        progress: &Progress,
+        due_at: u64,
+        attempt: &AttemptRecord,
+    ) -> Result<()> {
+        let sql = concat!(
+            "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, routes_waiting = ?5, running = 0, crashes = 0, history = ",
+            appended!("?6"),
+            " WHERE id = ?1"
+        );
         let params = params![
             signed(id),
             progress.attempts(),
             signed(due_at),
             row::finished_routes(progress),
-            progress.is_routed()
+            progress.is_routed(),
+            row::attempt(attempt)
         ];
         self.run(sql, params).map(drop)
     }
@@ -80,7 +91,7 @@ impl Store {
     }
 
     pub(crate) fn event(&self, id: u64) -> Result<Option<StoredEvent>> {
-        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent FROM events WHERE id = ?1";
+        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route FROM events WHERE id = ?1";
         self.row(sql, [signed(id)], StoredEvent::read)
     }
 

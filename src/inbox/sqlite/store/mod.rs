@@ -6,6 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Params, Result, Row};
 
 mod dead_letters;
 mod events;
+mod handled;
+mod log;
 mod message_ids;
 mod row;
 mod schema;
@@ -17,6 +19,8 @@ use crate::delivery::OrderKey;
 use crate::runtime::ClockReading;
 
 pub(super) use self::dead_letters::DeadLetterLimits;
+pub(super) use self::handled::Kept;
+pub(super) use self::log::{Cursor, Select};
 pub(super) use self::row::Head;
 pub(super) use self::schema::open;
 
@@ -40,6 +44,8 @@ pub(super) struct Totals {
     pub(super) next_id: u64,
     pub(super) events: Volume,
     pub(super) dead_letters: Volume,
+    /// The handled and unhandled events that the inbox keeps.
+    pub(super) handled: Volume,
     /// The number of dead letters that the store has dropped because of its limits, since the inbox was opened.
     pub(super) dropped: u64,
     /// The number of ended events whose rows another process had deleted, since the inbox was opened.
@@ -49,7 +55,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Reads `next_id, events, event_bytes, dead_letters, dead_letter_bytes`.
+    /// Reads `next_id, events, event_bytes, dead_letters, dead_letter_bytes, handled, handled_bytes`.
     fn read(row: &Row<'_>) -> Result<Self> {
         let volume = |column| -> Result<Volume> {
             Ok(Volume {
@@ -61,6 +67,7 @@ impl Totals {
             next_id: number(row, 0)?,
             events: volume(1)?,
             dead_letters: volume(3)?,
+            handled: volume(5)?,
             dropped: 0,
             missing: 0,
             clock: ClockReading::default(),
@@ -71,11 +78,11 @@ impl Totals {
 impl Store {
     /// Returns the store of a database whose write-ahead log may grow to about `max_wal_bytes`.
     pub(super) fn new(connection: Connection, max_wal_bytes: u64) -> Result<Self> {
-        let sql = "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes, clock, clock_skew FROM totals";
+        let sql = "SELECT next_id, events, event_bytes, dead_letters, dead_letter_bytes, handled, handled_bytes, clock, clock_skew FROM totals";
         let totals = connection.query_row(sql, [], |row| {
             let clock = ClockReading {
-                now: number(row, 5)?,
-                skew: row.get(6)?,
+                now: number(row, 7)?,
+                skew: row.get(8)?,
             };
             Ok(Totals {
                 clock,
@@ -102,7 +109,7 @@ impl Store {
 
     /// Counts all rows.
     pub(super) fn recount(&mut self) -> Result<()> {
-        let sql = "SELECT max(?1, 1 + ifnull((SELECT max(id) FROM events), 0), 1 + ifnull((SELECT max(id) FROM dead_letters), 0), 1 + ifnull((SELECT max(id) FROM message_ids), 0)), (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters)";
+        let sql = "SELECT max(?1, 1 + ifnull((SELECT max(id) FROM events), 0), 1 + ifnull((SELECT max(id) FROM dead_letters), 0), 1 + ifnull((SELECT max(id) FROM handled), 0), 1 + ifnull((SELECT max(id) FROM message_ids), 0)), (SELECT count(*) FROM events), (SELECT ifnull(sum(octet_length(body)), 0) FROM events), (SELECT count(*) FROM dead_letters), (SELECT ifnull(sum(octet_length(body)), 0) FROM dead_letters), (SELECT count(*) FROM handled), (SELECT ifnull(sum(octet_length(body)), 0) FROM handled)";
         let next_id = signed(self.totals.next_id);
         let counted = self.connection.query_row(sql, [next_id], Totals::read)?;
         self.totals = Totals {
@@ -144,7 +151,7 @@ impl Store {
     }
 
     fn write_totals(&self) -> Result<usize> {
-        let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5, clock = ?6, clock_skew = ?7";
+        let sql = "UPDATE totals SET next_id = ?1, events = ?2, event_bytes = ?3, dead_letters = ?4, dead_letter_bytes = ?5, handled = ?6, handled_bytes = ?7, clock = ?8, clock_skew = ?9";
         let now = self.totals;
         let counts = [
             signed(now.next_id),
@@ -152,6 +159,8 @@ impl Store {
             signed(now.events.bytes),
             signed(now.dead_letters.events),
             signed(now.dead_letters.bytes),
+            signed(now.handled.events),
+            signed(now.handled.bytes),
             signed(now.clock.now),
             now.clock.skew,
         ];

@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Result, Row};
 use serde_json::{Value, json};
 
-use crate::delivery::{DeadLetter, Job, OrderKey, Progress, RouteResult};
+use crate::delivery::{
+    AttemptRecord, DeadLetter, EventState, Job, OrderKey, Progress, RouteResult, StoredRecord,
+};
 use crate::event::{Event, Traceparent};
+use crate::runtime::to_millis;
 use crate::telemetry::ParentSpan;
 
 /// The columns of an event that decide when it runs, and the size of its body.
@@ -32,6 +35,8 @@ pub(crate) struct StoredEvent {
     /// The body as received: UTF-8, unless the file was damaged.
     pub(crate) body: Vec<u8>,
     traceparent: Option<Traceparent>,
+    /// The only route that runs, if a replay named one.
+    only: Option<Arc<str>>,
 }
 
 impl Head {
@@ -47,7 +52,7 @@ impl Head {
 }
 
 impl StoredEvent {
-    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent`.
+    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route`.
     pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
         Ok(Self {
@@ -60,6 +65,7 @@ impl StoredEvent {
             routes_waiting: row.get(6)?,
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
             traceparent: traceparent(row, 8)?,
+            only: shared(row, 9)?,
         })
     }
 
@@ -80,45 +86,52 @@ impl StoredEvent {
                     number: self.id,
                     event,
                     parent_span: ParentSpan::none(),
-                    progress: Progress::restored(self.attempt, self.ends, self.routes_waiting),
+                    progress: Progress::restored(self.attempt, self.ends, self.routes_waiting)
+                        .limited_to(self.only),
                     key: self.key,
                 });
             }
             Err(undecoded) => format!("this version can't decode it: {}", undecoded.error),
         };
-        Err(Box::new(DeadLetter::stored(
-            (self.id, ""),
-            (&String::from_utf8_lossy(&self.body), self.traceparent),
-            (received_at, now),
+        Err(Box::new(DeadLetter::stored(StoredRecord {
+            id: self.id,
+            message_id: "",
+            body: &String::from_utf8_lossy(&self.body),
+            traceparent: self.traceparent,
+            state: EventState::Dead,
+            received_at,
+            ended_at: Some(now),
             // `attempt` includes the next attempt. That attempt counts only if a process crashed during it.
-            self.attempt.get() - u32::from(self.crashes == 0),
-            self.ends,
-            Some(Arc::from(cause)),
-        )))
+            attempts: self.attempt.get() - u32::from(self.crashes == 0),
+            routes: self.ends,
+            history: Vec::new(),
+            cause: Some(Arc::from(cause)),
+        })))
     }
 }
 
-/// The columns that [`letter`] expects.
-pub(super) const LETTER: &str =
-    "id, received_at, dead_lettered_at, attempts, routes, cause, message_id, body, traceparent";
-
-/// Reads a dead letter.
-pub(super) fn letter(row: &Row<'_>) -> Result<DeadLetter> {
-    let cause = row.get_ref(5)?.as_bytes_or_null()?;
-    let cause = cause.map(String::from_utf8_lossy);
-    Ok(DeadLetter::stored(
-        (number(row, 0)?, &text(row, 6)?),
-        (&text(row, 7)?, traceparent(row, 8)?),
-        (time(number(row, 1)?), time(number(row, 2)?)),
-        small(row, 3)?,
-        ends(row.get_ref(4)?.as_bytes()?),
-        cause.as_deref().map(Arc::from),
-    ))
+/// Returns an expression for the column `history` with one more attempt, which is the JSON of the given parameter. Keeps the newest 25
+/// attempts, and replaces a history that isn't JSON.
+macro_rules! appended {
+    ($attempt:literal) => {
+        concat!(
+            "json_insert(CASE WHEN history IS NULL OR NOT json_valid(history) THEN '[]' WHEN json_array_length(history) >= 25 THEN json_remove(history, '$[0]') ELSE history END, '$[#]', json(",
+            $attempt,
+            "))"
+        )
+    };
 }
+pub(super) use appended;
 
 /// Reads a string. Invalid UTF-8 is replaced, because an error would hide all rows after it.
 pub(super) fn text<'row>(row: &'row Row<'_>, column: usize) -> Result<Cow<'row, str>> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?))
+}
+
+/// Reads a string like [`text`], or NULL.
+pub(super) fn shared(row: &Row<'_>, column: usize) -> Result<Option<Arc<str>>> {
+    let value = row.get_ref(column)?.as_bytes_or_null()?;
+    Ok(value.map(|value| Arc::from(String::from_utf8_lossy(value))))
 }
 
 pub(super) fn number(row: &Row<'_>, column: usize) -> Result<u64> {
@@ -131,14 +144,14 @@ pub(super) fn key(row: &Row<'_>, column: usize) -> Result<Option<OrderKey>> {
 }
 
 /// Reads a `traceparent`. An invalid value counts as none.
-fn traceparent(row: &Row<'_>, column: usize) -> Result<Option<Traceparent>> {
+pub(super) fn traceparent(row: &Row<'_>, column: usize) -> Result<Option<Traceparent>> {
     let value = row.get_ref(column)?.as_bytes_or_null()?;
     let value = value.and_then(|value| std::str::from_utf8(value).ok());
     Ok(value.and_then(Traceparent::parse))
 }
 
 /// Reads a count. No count of this schema exceeds `u32::MAX`.
-fn small(row: &Row<'_>, column: usize) -> Result<u32> {
+pub(super) fn small(row: &Row<'_>, column: usize) -> Result<u32> {
     Ok(u32::try_from(number(row, column)?).unwrap_or(u32::MAX))
 }
 
@@ -167,19 +180,58 @@ pub(super) fn finished_routes(progress: &Progress) -> Option<String> {
 
 /// Writes finished routes as JSON.
 pub(super) fn routes(ends: &[RouteResult]) -> String {
+    routes_value(ends).to_string()
+}
+
+fn routes_value(ends: &[RouteResult]) -> Value {
     let route = |end: &RouteResult| match end.reason() {
         None => json!({ "route": end.route() }),
         Some(reason) => json!({ "route": end.route(), "failed": reason }),
     };
-    Value::Array(ends.iter().map(route).collect()).to_string()
+    Value::Array(ends.iter().map(route).collect())
+}
+
+/// Writes an attempt as JSON.
+pub(super) fn attempt(attempt: &AttemptRecord) -> String {
+    let micros = attempt.duration().as_micros() as f64;
+    let value = json!({
+        "attempt": attempt.number(),
+        "started_at": to_millis(attempt.started_at()),
+        "ms": micros / 1000.0,
+        "routes": routes_value(attempt.routes()),
+    });
+    value.to_string()
+}
+
+/// Reads the finished attempts of an event. Attempts in an unexpected form are left out.
+pub(super) fn history(row: &Row<'_>, column: usize) -> Result<Vec<AttemptRecord>> {
+    let Some(text) = row.get_ref(column)?.as_bytes_or_null()? else {
+        return Ok(Vec::new());
+    };
+    let Ok(Value::Array(attempts)) = serde_json::from_slice(text) else {
+        return Ok(Vec::new());
+    };
+    let attempt = |attempt: &Value| {
+        let number = u32::try_from(attempt.get("attempt")?.as_u64()?).ok()?;
+        let started_at = time(attempt.get("started_at")?.as_u64()?);
+        let ms = attempt.get("ms")?.as_f64()?;
+        let duration = Duration::try_from_secs_f64(ms / 1000.0).ok()?;
+        let routes = results(attempt.get("routes")?.as_array()?);
+        Some(AttemptRecord::stored(number, started_at, duration, routes))
+    };
+    Ok(attempts.iter().filter_map(attempt).collect())
 }
 
 /// Reads the finished routes. If the JSON has an unexpected form, no route counts as finished. At worst, a route runs
 /// again.
-fn ends(routes: &[u8]) -> Vec<RouteResult> {
-    let Ok(Value::Array(routes)) = serde_json::from_slice(routes) else {
-        return Vec::new();
-    };
+pub(super) fn ends(routes: &[u8]) -> Vec<RouteResult> {
+    match serde_json::from_slice(routes) {
+        Ok(Value::Array(routes)) => results(&routes),
+        _ => Vec::new(),
+    }
+}
+
+fn results(routes: &[Value]) -> Vec<RouteResult> {
     let end = |route: &Value| {
         Some(RouteResult {
             route: Arc::from(route.get("route")?.as_str()?),
