@@ -10,9 +10,9 @@ pub(crate) fn worker_stalled(route: Option<&str>, cause: &str, lasted: Duration)
     log!(warn, route, cause, ?lasted, "the worker is stalled");
 }
 
-/// Reports that the worker is no longer stalled.
-pub(crate) fn worker_recovered(route: Option<&str>, lasted: Duration) {
-    log!(info, route, ?lasted, "the worker has recovered");
+/// Reports that the worker is no longer stalled by this cause.
+pub(crate) fn worker_recovered(route: Option<&str>, cause: &str, lasted: Duration) {
+    log!(info, route, cause, ?lasted, "the worker has recovered");
 }
 
 /// Reports that a worker recreated a route's consumer. The consumer starts at this stream sequence.

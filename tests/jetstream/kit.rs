@@ -118,6 +118,21 @@ impl Log {
     pub(crate) fn count(&self, text: &str) -> usize {
         self.text().matches(text).count()
     }
+
+    /// Returns the number of warnings about a stall with this cause, and of lines about its end. A busy machine may also log stalls
+    /// with other causes.
+    pub(crate) fn stalls(&self, cause: &str) -> (usize, usize) {
+        let text = self.text();
+        let count = |message: &str| {
+            let lines = text.lines();
+            let lines = lines.filter(|line| line.contains(message) && line.contains(cause));
+            lines.count()
+        };
+        (
+            count("the worker is stalled"),
+            count("the worker has recovered"),
+        )
+    }
 }
 
 #[track_caller]

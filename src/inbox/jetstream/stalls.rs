@@ -142,7 +142,7 @@ impl Stalls {
     /// Records that an operation works.
     pub(super) fn clear(&self, route: Option<&Arc<str>>, operation: Operation) {
         let now = self.runtime.now();
-        let lasted = {
+        let announced = {
             let mut entries = self.entries();
             // Usually no operation is failing, so return before building a key.
             if entries.values().all(|entry| entry.ended.is_some()) {
@@ -153,13 +153,13 @@ impl Stalls {
                 return;
             };
             entry.ended = Some(now);
-            let is_announced = entry.is_announced;
-            is_announced.then(|| now.saturating_duration_since(entry.since))
+            let lasted = now.saturating_duration_since(entry.since);
+            entry.is_announced.then(|| (entry.cause.clone(), lasted))
         };
-        match lasted {
+        match announced {
             Some(_) if operation.is_of_inbox() => telemetry::inbox_recovered(),
-            Some(lasted) if operation.is_of_worker() => {
-                telemetry::worker_recovered(route.map(|route| &**route), lasted);
+            Some((cause, lasted)) if operation.is_of_worker() => {
+                telemetry::worker_recovered(route.map(|route| &**route), &cause, lasted);
             }
             _ => {}
         }
