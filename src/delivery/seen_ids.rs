@@ -3,6 +3,8 @@ use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use siphasher::sip128::SipHasher13;
+
 use crate::runtime::millis;
 
 /// The message ids of accepted events, remembered for a limited time and up to a limited count.
@@ -70,16 +72,25 @@ impl Hasher for LowerHalf {
     }
 }
 
-/// The keys of an inbox's fingerprints.
-#[derive(Debug, Default)]
+/// Computes the fingerprints of an inbox under random keys.
 pub(crate) struct Fingerprints {
-    keys: [RandomState; 2],
+    hasher: SipHasher13,
+}
+
+impl Default for Fingerprints {
+    fn default() -> Self {
+        // The standard library has no other source of random keys.
+        let random = RandomState::new();
+        let [first, second] = [1, 2].map(|number| random.hash_one(number));
+        Self {
+            hasher: SipHasher13::new_with_keys(first, second),
+        }
+    }
 }
 
 impl Fingerprints {
     pub(crate) fn of(&self, id: &str) -> Fingerprint {
-        let [low, high] = self.keys.each_ref().map(|key| u128::from(key.hash_one(id)));
-        low | high << 64
+        self.hasher.hash(id.as_bytes()).as_u128()
     }
 }
 

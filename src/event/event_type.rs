@@ -81,8 +81,8 @@ macro_rules! event_types {
         /// The documented names, in the order of the specification.
         static NAMES: [&str; COUNT] = [$($name),*];
 
-        /// The indexes of the documented names, sorted for the binary search.
-        static SORTED: [u8; COUNT] = names::sorted(&[$($name),*]);
+        /// The hash table of the documented names.
+        static TABLE: names::Table = names::table(&[$($name),*]);
     };
 }
 
@@ -200,7 +200,7 @@ impl EventType {
 /// The conversion allocates only if the name is undocumented.
 impl From<&str> for EventType {
     fn from(name: &str) -> Self {
-        match names::find(&NAMES, &SORTED, name) {
+        match names::find(&NAMES, &TABLE, name) {
             Some(index) => DOCUMENTED[index].clone(),
             None => Self::Undocumented(Arc::from(name)),
         }

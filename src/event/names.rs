@@ -1,44 +1,52 @@
-//! Finds a name in a list by binary search. The list is sorted at compile time, by length first,
-//! because comparing the lengths is usually enough.
+//! Finds a name in a list by a hash table, which is built at compile time.
 
-/// Returns the index of `name` in `names`. `sorted` contains the indexes of `names` in sorted
-/// order.
-pub(super) fn find(names: &[&str], sorted: &[u8], name: &str) -> Option<usize> {
-    let found = sorted.binary_search_by(|&place| {
-        let other = names[usize::from(place)];
-        let by_length = other.len().cmp(&name.len());
-        by_length.then_with(|| other.cmp(name))
-    });
-    found.ok().map(|i| usize::from(sorted[i]))
+/// The number of slots. A client can't add names, so each search ends after a few slots.
+const SLOTS: usize = 256;
+
+/// Marks an empty slot. No name has this index.
+const EMPTY: u8 = u8::MAX;
+
+/// The index of a name in each slot. If a name's slot is taken, the name is in the next free slot.
+pub(super) type Table = [u8; SLOTS];
+
+/// Returns the index of `name` in `names`. `table` is the table of `names`.
+pub(super) fn find(names: &[&str], table: &Table, name: &str) -> Option<usize> {
+    let mut slot = hash(name);
+    loop {
+        let index = usize::from(table[slot]);
+        if *names.get(index)? == name {
+            return Some(index);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
 }
 
-/// Returns the indexes of `names`, sorted by length and then by name.
-///
-/// Uses insertion sort, because the function runs at compile time.
-pub(super) const fn sorted<const N: usize>(names: &[&str; N]) -> [u8; N] {
-    assert!(N <= 256, "an index fits in a byte");
-    let mut order = [0; N];
-    let mut len = 0;
-    while len < N {
-        let mut at = len;
-        while at > 0 && less(names[len], names[order[at - 1] as usize]) {
-            order[at] = order[at - 1];
-            at -= 1;
+/// Returns the table of `names`.
+pub(super) const fn table<const N: usize>(names: &[&str; N]) -> Table {
+    assert!(N <= SLOTS / 2, "at least half of the slots are empty");
+    let mut table = [EMPTY; SLOTS];
+    let mut index = 0;
+    while index < N {
+        let mut slot = hash(names[index]);
+        while table[slot] != EMPTY {
+            slot = (slot + 1) % SLOTS;
         }
-        order[at] = len as u8;
-        len += 1;
+        table[slot] = index as u8;
+        index += 1;
     }
-    order
+    table
 }
 
-const fn less(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut i = 0;
-    while a.len() == b.len() && i < a.len() {
-        if a[i] != b[i] {
-            return a[i] < b[i];
-        }
-        i += 1;
-    }
-    a.len() < b.len()
+/// Returns the slot for a name: a hash of the last 16 bytes, in which almost all documented names differ.
+const fn hash(name: &str) -> usize {
+    let Some((rest, last)) = name.as_bytes().split_last_chunk() else {
+        return name.len();
+    };
+    let before = match rest.last_chunk() {
+        Some(before) => u64::from_le_bytes(*before),
+        None => rest.len() as u64,
+    };
+    let mixed = u64::from_le_bytes(*last) ^ before.rotate_left(29);
+    // An odd factor close to 2^64 divided by the golden ratio spreads the bits upwards.
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
 }

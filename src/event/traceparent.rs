@@ -37,10 +37,12 @@ impl Traceparent {
 
     /// Returns the `traceparent` of a request, unless the header is missing, repeated or invalid.
     pub(crate) fn of_request(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(&HEADER)?;
-        let is_repeated = headers.get_all(&HEADER).iter().nth(1).is_some();
-        let value = value.to_str().ok().filter(|_| !is_repeated)?;
-        Self::parse(value)
+        // A request has few headers, so a search is faster than a lookup by hash.
+        let mut values = headers.iter().filter(|(name, _)| **name == HEADER);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Self::parse(value.to_str().ok()?),
+            _ => None,
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -49,6 +49,7 @@ where
     B: Body<Error: Into<BoxError>>,
 {
     let mut bytes = Vec::new();
+    let mut has_frames = false;
     while !body.is_end_stream() {
         let frame = match deadline.bound(body.frame()).await {
             None => return Err(Unread::broken(RejectionReason::Incomplete)),
@@ -58,8 +59,9 @@ where
             }
             Some(Some(Ok(frame))) => frame,
         };
-        // A body with an endless number of small frames may never be pending.
-        if deadline.is_over() {
+        // A body with an endless number of small frames may never be pending. The first frame isn't checked, because most
+        // bodies have only one frame.
+        if std::mem::replace(&mut has_frames, true) && deadline.is_over() {
             return Err(Unread::broken(RejectionReason::Incomplete));
         }
         let Ok(data) = frame.into_data() else {

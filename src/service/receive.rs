@@ -2,6 +2,7 @@ use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body::Body;
@@ -110,26 +111,26 @@ impl<I: Inbox> Receiver<I> {
             Arc::clone(&receiver.runtime),
             receiver.settings.response_timeout,
         );
-        async move {
-            let version = request.version();
-            // The calls of a `Verify` and of an inbox catch their own panics. Here, panics of bodies and of log
-            // subscribers are caught, so that the sender still gets an answer.
-            let processed = CatchPanic::new(async {
-                let (parts, body) = request.into_parts();
-                receiver.process(&parts, pin!(body), &mut deadline).await
-            });
-            match processed.await {
-                Ok(Ok((status, accepted))) => {
-                    receiver.metrics.request(accepted.label(), stopwatch);
-                    Reply::new(status, "")
-                }
-                Ok(Err(rejection)) => receiver.reject(&rejection, stopwatch),
-                Err(_) => {
-                    let rejection = Rejection::because(RejectionReason::Panicked);
-                    receiver.reject(&closing(rejection, version), stopwatch)
-                }
+        let (parts, body) = request.into_parts();
+        let version = parts.version;
+        // The calls of a `Verify` and of an inbox catch their own panics. Here, panics of bodies and of log subscribers are
+        // caught, so that the sender still gets an answer.
+        let processed = CatchPanic::new({
+            let receiver = Arc::clone(self);
+            async move { receiver.process(&parts, pin!(body), &mut deadline).await }
+        });
+        // With `map`, the future contains the request once. An async block would contain a second copy.
+        processed.map(move |processed| match processed {
+            Ok(Ok((status, accepted))) => {
+                receiver.metrics.request(accepted.label(), stopwatch);
+                Reply::new(status, "")
             }
-        }
+            Ok(Err(rejection)) => receiver.reject(&rejection, stopwatch),
+            Err(_) => {
+                let rejection = Rejection::because(RejectionReason::Panicked);
+                receiver.reject(&closing(rejection, version), stopwatch)
+            }
+        })
     }
 
     /// Processes a request from its head to the inbox, and returns the status of the answer and how the inbox accepted the

@@ -1,6 +1,8 @@
 use std::fmt;
 
 #[cfg(feature = "tracing")]
+use futures_util::future::Either;
+#[cfg(feature = "tracing")]
 use tracing::Span;
 #[cfg(feature = "tracing")]
 use tracing::instrument::Instrument;
@@ -95,7 +97,10 @@ impl AttemptSpan {
         #[cfg(feature = "tracing")]
         let attempt = {
             let mut span = self.0;
-            attempt.instrument(span.span.take().unwrap_or_else(Span::none))
+            match span.span.take() {
+                Some(span) => Either::Left(attempt.instrument(span)),
+                None => Either::Right(attempt),
+            }
         };
         attempt
     }
