@@ -29,6 +29,9 @@ const MAX_WATCHERS: usize = 256;
 /// The number of periods between two comments, which find closed connections.
 const PING_EVERY: u32 = 15;
 
+/// After this number of periods, a watcher ends. The browser connects again, and the access rule decides again: 15 minutes.
+const MAX_PERIODS: u32 = 900;
+
 /// If the server doesn't read a watcher's messages for this many periods, the watcher is dropped. The browser connects again.
 const MAX_UNREAD: u32 = 30;
 
@@ -53,7 +56,8 @@ struct State {
 
 struct Row {
     record: EventRecord,
-    html: Arc<str>,
+    /// The row as a JSON object with its id and its HTML.
+    json: String,
     /// The version in which the row changed last.
     changed: u64,
 }
@@ -63,6 +67,8 @@ struct Row {
 struct Watching {
     waker: Option<Waker>,
     unread: u32,
+    /// The number of periods since the watcher connected.
+    periods: u32,
     is_pinged: bool,
 }
 
@@ -160,14 +166,15 @@ impl Feed {
         true
     }
 
-    /// Wakes the watchers, and drops the watchers that don't read.
+    /// Wakes the watchers, and drops the watchers that don't read or have been connected for long.
     fn wake(&self, pings: bool) {
         let mut wakers = Vec::new();
         self.state().watchers.retain(|_, watching| {
             watching.unread += 1;
+            watching.periods += 1;
             watching.is_pinged |= pings;
             wakers.extend(watching.waker.take());
-            watching.unread <= MAX_UNREAD
+            watching.unread <= MAX_UNREAD && watching.periods <= MAX_PERIODS
         });
         // A waker runs the executor's code, so no lock is held.
         for waker in wakers {
@@ -213,8 +220,9 @@ impl State {
             let same = same.filter(|_| self.fingerprints.get(&id) == Some(&fingerprint));
             rows.push(same.unwrap_or_else(|| {
                 self.version = next;
+                let html = pages::row(&record).into_string();
                 Row {
-                    html: pages::row(&record).into_string().into(),
+                    json: json!({ "id": id, "html": html }).to_string(),
                     record,
                     changed: next,
                 }
@@ -230,18 +238,19 @@ impl State {
         let (mut rows, mut gone) = (Vec::new(), Vec::new());
         for row in self.rows.iter().filter(is_new) {
             if filter.matches(&row.record) {
-                rows.push(json!({ "id": row.record.id(), "html": &*row.html }));
+                rows.push(&*row.json);
             } else {
                 gone.push(row.record.id());
             }
         }
         let is_empty = rows.is_empty() && gone.is_empty();
-        (!is_empty).then(|| message("rows", &json!({ "rows": rows, "gone": gone })))
+        let data = || format!("{{\"rows\":[{}],\"gone\":{}}}", rows.join(","), json!(gone));
+        (!is_empty).then(|| message("rows", &data()))
     }
 }
 
 /// Returns a server-sent event. JSON text contains no line break.
-fn message(name: &str, data: &serde_json::Value) -> Bytes {
+fn message(name: &str, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
@@ -269,7 +278,7 @@ impl Watcher {
         if self.error != state.error {
             self.error.clone_from(&state.error);
             let text = state.error.as_deref().unwrap_or_default();
-            return Some(message("trouble", &json!(text)));
+            return Some(message("trouble", &json!(text).to_string()));
         }
         let seen = self.seen.replace(state.version);
         let rows = (seen != Some(state.version)).then(|| state.message(&self.filter, seen));

@@ -1,11 +1,16 @@
 //! The body of an event as indented JSON, as a command line, and as a request of a test.
 
-/// Returns valid JSON with one member or element per line. Strings and numbers stay as they were received.
+/// Returns valid JSON with one member or element per line. Strings and numbers stay as they were received. If the indentation would
+/// multiply the length, returns the JSON as it is.
 pub(super) fn pretty(json: &str) -> String {
+    let most = json.len().saturating_mul(4).saturating_add(4096);
     let mut pretty = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut chars = json.chars().peekable();
     while let Some(c) = chars.next() {
+        if pretty.len() > most {
+            return json.to_owned();
+        }
         match c {
             '"' => {
                 pretty.push(c);
@@ -45,12 +50,9 @@ pub(super) fn pretty(json: &str) -> String {
     pretty
 }
 
-/// The maximum indentation, so that deep nesting doesn't multiply the length.
-const MAX_INDENT: usize = 32;
-
 fn line(pretty: &mut String, depth: usize) {
     pretty.push('\n');
-    for _ in 0..depth.min(MAX_INDENT) {
+    for _ in 0..depth {
         pretty.push_str("  ");
     }
 }
@@ -89,6 +91,12 @@ mod tests {
         let wanted = "{\n  \"a\": [\n    1.50,\n    {},\n    [],\n    \"x\\\"y, z\"\n  ],\n  \"b\": {\n    \"c\": 1e400\n  }\n}";
         assert_eq!(pretty(json), wanted);
         assert_eq!(pretty(&pretty(json)), wanted);
+    }
+
+    #[test]
+    fn deep_nesting_doesnt_multiply_the_length() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(pretty(&deep), deep);
     }
 
     #[test]

@@ -6,18 +6,8 @@ use std::sync::{Arc, Mutex};
 use botisimo_webhooks::{EventFilter, EventState, Replay};
 use http::{HeaderValue, StatusCode};
 
-use crate::site::{Answer, Site, open_access, post};
+use crate::site::{Site, fields, open_access, post};
 use crate::support::subscriber::capture;
-
-/// Returns the fields of the form on a page, as a browser sends them.
-fn fields(page: &Answer) -> String {
-    let names = page.attributes("main form input[type=hidden]", "name");
-    let values = page.attributes("main form input[type=hidden]", "value");
-    let pairs = names.iter().zip(&values);
-    form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(pairs)
-        .finish()
-}
 
 async fn states(site: &Site) -> Vec<(String, EventState)> {
     let events = site.handle().events().unwrap();

@@ -114,6 +114,16 @@ async fn a_watcher_that_doesnt_read_is_dropped_and_others_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_15_minutes_a_watcher_ends_so_that_its_access_is_checked_again() {
+    let site = Site::new(open_access());
+    let mut feed = watch(&site, "").await;
+    let started = tokio::time::Instant::now();
+    while next(&mut feed).await.is_some() {}
+    let minutes = started.elapsed().as_secs() / 60;
+    assert_eq!(minutes, 15);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_feed_ends_when_the_inbox_drains() {
     let site = Site::new(open_access());
     let mut feed = watch(&site, "").await;

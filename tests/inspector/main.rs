@@ -4,6 +4,7 @@
 mod access;
 mod actions;
 mod feed;
+mod inboxes;
 mod pages;
 mod site;
 #[path = "../support/mod.rs"]

@@ -73,12 +73,48 @@ impl Site {
         self.handle().wait_idle().await;
     }
 
+    fn client(&self) -> Client {
+        Client(self.inspector.clone())
+    }
+
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        self.client().send(request).await
+    }
+
+    pub(crate) async fn call(&self, request: Request<Full<Bytes>>) -> Response<InspectorBody> {
+        self.client().call(request).await
+    }
+
+    pub(crate) async fn get(&self, query: &str) -> Answer {
+        self.client().get(query).await
+    }
+
+    pub(crate) async fn post(&self, form: &str) -> Answer {
+        self.client().post(form).await
+    }
+
+    pub(crate) async fn link_of(&self, message_id: &str) -> String {
+        self.client().link_of(message_id).await
+    }
+
+    /// Returns the number of the event with this id.
+    pub(crate) async fn number_of(&self, message_id: &str) -> u64 {
+        let link = self.link_of(message_id).await;
+        let number = link.strip_prefix("?page=event&event=").unwrap();
+        number.parse().unwrap()
+    }
+}
+
+/// A client of an inspector.
+pub(crate) struct Client(pub(crate) Inspector);
+
+impl Client {
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         Answer::of(self.call(request).await).await
     }
 
     pub(crate) async fn call(&self, request: Request<Full<Bytes>>) -> Response<InspectorBody> {
-        self.inspector.clone().oneshot(request).await.unwrap()
+        self.0.clone().oneshot(request).await.unwrap()
     }
 
     pub(crate) async fn get(&self, query: &str) -> Answer {
@@ -96,15 +132,6 @@ impl Site {
         let link = page.attributes("table a", "href");
         assert_eq!(link.len(), 1, "{message_id}");
         link[0].clone()
-    }
-
-    /// Returns the number of the event with this id.
-    pub(crate) async fn number_of(&self, message_id: &str) -> u64 {
-        let link = self.link_of(message_id).await;
-        link.strip_prefix("?page=event&event=")
-            .unwrap()
-            .parse()
-            .unwrap()
     }
 }
 
@@ -191,4 +218,12 @@ impl Answer {
     pub(crate) fn main(&self) -> String {
         self.texts("main").join(" ")
     }
+}
+
+/// Returns the hidden fields of the forms on a page, as a browser sends them.
+pub(crate) fn fields(page: &Answer) -> String {
+    let names = page.attributes("main form input[type=hidden]", "name");
+    let values = page.attributes("main form input[type=hidden]", "value");
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(names.iter().zip(&values)).finish()
 }

@@ -202,20 +202,26 @@ fn hidden(context: &Context<'_>, record: &EventRecord) -> Markup {
     }
 }
 
+/// Beyond this length in bytes, the page doesn't repeat the body as a command and as a test.
+const MAX_REPEATED: usize = 64 << 10;
+
 fn body(record: &EventRecord) -> Markup {
     let body = record.body();
+    let is_repeated = body.len() <= MAX_REPEATED;
     html! {
         details open {
             summary { h2 { "Payload" } }
             (copyable("payload", &payload::pretty(body)))
         }
-        details {
+        @if is_repeated {
+            details {
             summary { h2 { "As a curl command" } }
             p.quiet { "Set " code { "URL" } " to the receiver's URL, with its secret. The inbox treats a copy as a duplicate: change the "
                 code { "messageId" } " to send a new event." }
             (copyable("curl", &payload::curl(body)))
+            }
         }
-        @if let Ok(event) = record.event() {
+        @if let (true, Ok(event)) = (is_repeated, record.event()) {
             details {
                 summary { h2 { "As a test" } }
                 (copyable("mock", &payload::mock_request(event.event_type().as_str(), body)))

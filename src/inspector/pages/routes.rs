@@ -26,7 +26,7 @@ fn table(context: &Context<'_>) -> Markup {
     let health = context.source.health();
     html! {
         table {
-            caption { "Runs since the process started" }
+            caption { "Runs since the inspector was created" }
             thead {
                 tr {
                     th { "Route" } th { "Matches" }
