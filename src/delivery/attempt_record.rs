@@ -98,6 +98,40 @@ impl AttemptRecord {
         }
     }
 
+    /// Returns the attempt, with the routes of another attempt with the same number.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn joined(&self, other: &Self) -> Self {
+        let started_at = self.started_at.min(other.started_at);
+        let ended_at = self.ended_at().max(other.ended_at());
+        let ended_at = ended_at.unwrap_or(started_at);
+        let own = self.routes.iter().filter(|result| {
+            let mut others = other.routes.iter();
+            others.all(|other| other.route != result.route)
+        });
+        Self {
+            number: self.number,
+            started_at,
+            duration: ended_at.duration_since(started_at).unwrap_or_default(),
+            routes: own.chain(&*other.routes).cloned().collect(),
+        }
+    }
+
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn ended_at(&self) -> Option<SystemTime> {
+        self.started_at.checked_add(self.duration)
+    }
+
+    /// Returns the attempt, with its routes in the order of `position`.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn sorted(self, position: impl Fn(&str) -> usize) -> Self {
+        let mut routes = self.routes.to_vec();
+        routes.sort_by_key(|result| position(&result.route));
+        Self {
+            routes: routes.into(),
+            ..self
+        }
+    }
+
     /// Adds the attempt to the earlier attempts at the same event. Beyond 25 attempts, drops the oldest.
     ///
     /// If a route failed for the same reason as in the attempt before, both attempts share the text. If the remaining text has

@@ -212,7 +212,8 @@ impl EventRecord {
     /// Returns the finished attempts, oldest first, including the attempts before a replay.
     ///
     /// The record keeps the newest 25 attempts. If the reasons of an attempt are long, the record keeps only the names of the
-    /// outcomes. A dead letter that a `SqliteInbox` passes to a hook, and every dead letter on JetStream, has no attempts.
+    /// outcomes. A dead letter that a `SqliteInbox` passes to a hook has no attempts. On JetStream, only the log of the worker that
+    /// ran the event has its attempts.
     #[must_use]
     pub fn history(&self) -> &[AttemptRecord] {
         &self.history

@@ -26,6 +26,12 @@ impl RouteResult {
         }
     }
 
+    /// Returns the result of a route whose consumer acknowledged the event.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn handled_by(route: &Arc<str>) -> Self {
+        Self::done(Arc::clone(route))
+    }
+
     /// Returns the result of a route that failed.
     pub(super) fn failed(route: Arc<str>, outcome: &Outcome) -> Self {
         // User code formats a handler's error, and may panic.

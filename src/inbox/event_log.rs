@@ -151,7 +151,7 @@ impl EventLog {
 
     /// Deletes an event that has ended. Returns false if the inbox doesn't keep the event, or if the event is in flight.
     ///
-    /// The inbox still remembers the `messageId`.
+    /// The inbox still remembers the `messageId`. With JetStream, the server forgets it when the server restarts.
     ///
     /// # Errors
     ///

@@ -312,8 +312,8 @@ impl Handle {
 
     /// Returns the events of the inbox, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox has no event log. `MemoryInbox` and `SqliteInbox` have one. `JetStreamInbox`
-    /// has none.
+    /// Returns `None` if the inbox has no event log. All inboxes of this crate have one. The log of `JetStreamInbox` has no
+    /// attempts: see the [guide](crate::guide::events).
     ///
     /// # Examples
     ///

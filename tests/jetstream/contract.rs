@@ -30,11 +30,12 @@ impl InboxFactory for JetStream {
             .start(router)
             .await
             .unwrap();
-        let dead_letters = worker.dead_letters();
+        let (dead_letters, events) = (worker.dead_letters(), worker.events());
         let wait_idle = move || wait_idle(context.clone(), worker.clone());
         Opened::new(inbox)
             .wait_idle(wait_idle)
             .dead_letters(dead_letters)
+            .events(events)
             .keeping(server)
     }
 }

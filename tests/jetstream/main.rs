@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod contract;
+mod events;
 mod facts;
 mod inbox;
 mod kit;

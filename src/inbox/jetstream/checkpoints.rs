@@ -164,6 +164,14 @@ impl Checkpoints {
         is_finished
     }
 
+    /// Returns whether this worker knows that an event is finished. Unlike [`is_finished`](Self::is_finished), it isn't for events
+    /// that the server delivers again.
+    pub(super) fn has_finished(&self, consumer: &str, (sequence, published): (u64, u64)) -> bool {
+        let state = self.state();
+        let position = state.positions.get(consumer);
+        position.is_some_and(|position| position.finished.contains(sequence, published))
+    }
+
     /// Reads the records of the other workers, unless they were read within `age`.
     pub(super) async fn refresh(&self, age: Duration) {
         let now = self.connection.runtime.now();

@@ -7,7 +7,10 @@ use async_nats::jetstream::stream::{Config, Stream};
 use bytes::Bytes;
 
 use super::StreamSettings;
+use super::checkpoints::nanos;
 use super::connection::{Connection, failed, next, stored};
+use super::event_index::DELETED;
+use super::event_stream::mark_replay;
 use super::headers;
 use super::route_consumer::RouteConsumer;
 use super::subjects::Subjects;
@@ -39,6 +42,8 @@ pub(super) struct DeadLetterStream {
 struct StoredLetter {
     letter: DeadLetter,
     consumer: String,
+    /// The sequence of the event.
+    sequence: Option<u64>,
     /// The time when the letter was stored, by the server's clock.
     stored_at: SystemTime,
 }
@@ -70,13 +75,14 @@ impl DeadLetterStream {
         self.replayed.load(Ordering::Relaxed)
     }
 
-    /// Stores the letter of the event with this sequence, and returns the stored letter. If the body is too large, the letter is
+    /// Stores the letter of the message with this sequence, which may replay an event, and returns the stored letter. If the body is too large, the letter is
     /// stored without it, and the cause says so.
     pub(super) async fn store(
         &self,
         letter: &DeadLetter,
         consumer: &str,
         sequence: u64,
+        replay_of: Option<u64>,
     ) -> Result<DeadLetter, Error> {
         // An operator may have deleted the stream or changed its limit.
         let limit = limit_of(&self.stream().await?.cached_info().config);
@@ -95,7 +101,7 @@ impl DeadLetterStream {
         let room = limit.saturating_sub(letter.body().len() + beside);
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(letter.body().as_bytes()))
-            .headers(headers::of_letter(&letter, consumer, room))
+            .headers(headers::of_letter(&letter, consumer, replay_of, room))
             .message_id(&id);
         let stored = self
             .connection
@@ -122,6 +128,25 @@ impl DeadLetterStream {
     async fn delete_letter(&self, id: u64) -> Result<bool, Error> {
         let deleted = self.stream().await?.delete_message(id).await;
         deleted.map_err(|error| failed("a dead letter can't be deleted", error))
+    }
+
+    /// Deletes a letter, and hides its event from the event log.
+    async fn discard_letter(&self, stored: &StoredLetter) -> Result<bool, Error> {
+        let is_deleted = self.delete_letter(stored.letter.id()).await?;
+        if is_deleted {
+            self.mark(stored, DELETED).await?;
+        }
+        Ok(is_deleted)
+    }
+
+    /// Records for the event log what replaces a letter.
+    async fn mark(&self, stored: &StoredLetter, replay: u64) -> Result<(), Error> {
+        let Some(event) = stored.sequence else {
+            return Ok(());
+        };
+        let events = self.connection.events().await?;
+        let created = nanos(SystemTime::from(events.cached_info().created));
+        mark_replay(&self.connection, event, replay, created).await
     }
 
     /// Returns whether this worker has the letter's route.
@@ -151,13 +176,15 @@ impl DeadLetterStream {
         let settings = &self.connection.settings;
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
-            .headers(headers::of_replay(letter, event, consumer))
+            .headers(headers::of_replay(letter, event, consumer, stored.sequence))
             .message_id(id)
             .expected_stream(&settings.name);
         let subject = settings.subjects().of(event.event_type());
-        self.connection
-            .store(StreamSettings::events, subject, message)
-            .await?;
+        let replay = self
+            .connection
+            .store(StreamSettings::events, subject, message);
+        let replay = replay.await?;
+        self.mark(stored, replay).await?;
         self.replayed.fetch_add(1, Ordering::Relaxed);
         self.metrics.replayed();
         self.delete_letter(letter.id()).await?;
@@ -170,6 +197,7 @@ impl StoredLetter {
         Self {
             letter: headers::letter(message),
             consumer: headers::consumer(&message.headers).to_owned(),
+            sequence: headers::letter_event(&message.headers),
             stored_at: SystemTime::from(message.time),
         }
     }
@@ -231,9 +259,12 @@ impl DeadLetterStore for DeadLetterStream {
     }
 
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        Box::pin(
-            async move { Ok(self.letter(id).await?.is_some() && self.delete_letter(id).await?) },
-        )
+        Box::pin(async move {
+            match self.letter(id).await? {
+                Some(stored) => self.discard_letter(&stored).await,
+                None => Ok(false),
+            }
+        })
     }
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
@@ -246,7 +277,7 @@ impl DeadLetterStore for DeadLetterStream {
             let stream = self.stream().await?;
             let (mut from, mut count) = (1, 0);
             while let Some(stored) = self.next(&stream, &mut from).await? {
-                if stored.stored_at < limit && self.delete_letter(stored.letter.id()).await? {
+                if stored.stored_at < limit && self.discard_letter(&stored).await? {
                     count += 1;
                 }
             }

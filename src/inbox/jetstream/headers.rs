@@ -22,13 +22,20 @@ const CONSUMER: &str = "Botisimo-Consumer";
 /// A dead letter without its body, as JSON. All members are in one header: if the client gets a message by its sequence, it reads
 /// only one of several headers with the same name.
 const DEAD_LETTER: &str = "Botisimo-Dead-Letter";
-/// The only consumer that a replay is meant for.
+/// The sequence of the event that a message replays.
+const REPLAY_OF: &str = "Botisimo-Replay-Of";
+/// In the record of a replay: the sequence of the replay, and the identity of its stream.
+const REPLAY: &str = "Botisimo-Replay";
+const STREAM: &str = "Botisimo-Stream";
+/// The encoded name of the only route that a replay runs.
+const TARGET_ROUTE: &str = "Botisimo-Target-Route";
+/// The consumers that a replay is meant for, separated by commas.
 const TARGET_CONSUMER: &str = "Botisimo-Target-Consumer";
 /// The encoded names of the routes that a replay doesn't run, separated by commas.
 const FINISHED_ROUTES: &str = "Botisimo-Finished-Routes";
 
 /// The maximum size of a letter's headers without the name of the consumer and the JSON, in bytes.
-const FIXED: usize = 192;
+const FIXED: usize = 236;
 
 /// The maximum length of each text of a letter, in characters. If the letter has too little space, the next length applies.
 const MAX_TEXT: [usize; 4] = [1024, 256, 64, 0];
@@ -45,8 +52,16 @@ pub(super) fn of_event(event: &Event) -> HeaderMap {
 
 /// Returns the headers of a letter. Shortens the texts, and leaves out the routes if necessary, so that the headers fit into `room`
 /// bytes. 512 bytes are always enough.
-pub(super) fn of_letter(letter: &DeadLetter, consumer: &str, room: usize) -> HeaderMap {
+pub(super) fn of_letter(
+    letter: &DeadLetter,
+    consumer: &str,
+    replay_of: Option<u64>,
+    room: usize,
+) -> HeaderMap {
     let mut headers = letter.event().map(of_event).unwrap_or_default();
+    if let Some(event) = replay_of {
+        headers.insert(REPLAY_OF, event.to_string());
+    }
     headers.insert(CONSUMER, consumer);
     let room = room.saturating_sub(FIXED + consumer.len());
     let texts = MAX_TEXT.map(|max| to_json(letter, letter.routes(), max));
@@ -112,8 +127,16 @@ pub(super) fn consumer(headers: &HeaderMap) -> &str {
 }
 
 /// Returns the headers of a letter's replay.
-pub(super) fn of_replay(letter: &DeadLetter, event: &Event, consumer: &str) -> HeaderMap {
+pub(super) fn of_replay(
+    letter: &DeadLetter,
+    event: &Event,
+    consumer: &str,
+    sequence: Option<u64>,
+) -> HeaderMap {
     let mut headers = of_event(event);
+    if let Some(sequence) = sequence {
+        headers.insert(REPLAY_OF, sequence.to_string());
+    }
     headers.insert(TARGET_CONSUMER, consumer);
     let finished = letter.routes().iter().filter(|end| end.reason().is_none());
     let finished: Vec<_> = finished.map(|end| encoded(end.route())).collect();
@@ -121,10 +144,65 @@ pub(super) fn of_replay(letter: &DeadLetter, event: &Event, consumer: &str) -> H
     headers
 }
 
-/// Returns whether an event is meant for a consumer. Only replays are limited to one consumer.
+/// Returns the headers of a replay of an event for some consumers. If `only` is present, only this route runs.
+pub(super) fn of_event_replay(
+    event: &Event,
+    sequence: u64,
+    consumers: &[String],
+    only: Option<&str>,
+) -> HeaderMap {
+    let mut headers = of_event(event);
+    headers.insert(REPLAY_OF, sequence.to_string());
+    // No consumer is named `=`.
+    let targets = match consumers {
+        [] => "=".to_owned(),
+        _ => consumers.join(","),
+    };
+    headers.insert(TARGET_CONSUMER, targets);
+    if let Some(only) = only {
+        headers.insert(TARGET_ROUTE, encoded(only));
+    }
+    headers
+}
+
+/// Returns the headers of the record of a replay. `stream` is the identity of the stream of events.
+pub(super) fn of_mark(sequence: u64, replay: u64, stream: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(REPLAY_OF, sequence.to_string());
+    headers.insert(REPLAY, replay.to_string());
+    headers.insert(STREAM, stream.to_string());
+    headers
+}
+
+/// Returns the sequences of an event and its replay, unless they belong to another stream.
+pub(super) fn mark(headers: &HeaderMap, stream: u64) -> Option<(u64, u64)> {
+    let number = |name| value(headers, name).parse::<u64>().ok();
+    let pair = (number(REPLAY_OF)?, number(REPLAY)?);
+    (number(STREAM)? == stream).then_some(pair)
+}
+
+/// Returns the sequence of the event that a message replays.
+pub(super) fn replay_of(headers: &HeaderMap) -> Option<u64> {
+    value(headers, REPLAY_OF).parse().ok()
+}
+
+/// Returns the only route that a replay runs.
+pub(super) fn only_route(headers: &HeaderMap) -> Option<Arc<str>> {
+    let route = headers.get(TARGET_ROUTE)?;
+    decoded(route.as_str()).map(Arc::from)
+}
+
+/// Returns the sequence of a letter's event. If a replay failed, returns the sequence of the event that was replayed.
+pub(super) fn letter_event(headers: &HeaderMap) -> Option<u64> {
+    // The letter's id is the consumer, the sequence and the time, separated by dots.
+    let id = headers.get(NATS_MESSAGE_ID)?.as_str();
+    replay_of(headers).or_else(|| id.rsplit('.').nth(1)?.parse().ok())
+}
+
+/// Returns whether an event is meant for a consumer. Only replays are limited to some consumers.
 pub(super) fn is_meant_for(headers: &HeaderMap, consumer: &str) -> bool {
     let only = value(headers, TARGET_CONSUMER);
-    only.is_empty() || only == consumer
+    only.is_empty() || only.split(',').any(|only| only == consumer)
 }
 
 /// Returns the routes that a replay doesn't run.

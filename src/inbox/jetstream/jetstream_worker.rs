@@ -7,11 +7,13 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::future::join;
 
+use super::event_stream::EventStream;
 use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats};
 use crate::inbox::{
-    DeadLetterStore, DeadLetters, Drain, Drained, Health, HealthLimits, Monitor, Shutdown, evaluate,
+    DeadLetterStore, DeadLetters, Drain, Drained, EventLog, Health, HealthLimits, Monitor,
+    Shutdown, evaluate,
 };
 use crate::runtime::BoxFuture;
 use crate::telemetry;
@@ -170,6 +172,19 @@ impl JetStreamWorker {
     pub fn shutdown_on(&self, stop: impl Future<Output = ()> + Send + 'static) -> Shutdown {
         let runtime = Arc::clone(&self.inner.connection.runtime);
         Shutdown::on(stop, self.clone(), runtime)
+    }
+
+    /// Returns the events that the group's consumers get, to list, replay or delete them. An event's id is its sequence number in
+    /// the stream of events.
+    ///
+    /// `JetStreamInbox` returns the events of all groups. The [guide](crate::guide::events) describes the differences from other
+    /// inboxes. Only this log contains the attempts that this worker ran.
+    #[must_use]
+    pub fn events(&self) -> EventLog {
+        let worker = &self.inner;
+        let (connection, log) = (Arc::clone(&worker.connection), Arc::clone(&worker.log));
+        let store = EventStream::new(connection, Some(Arc::clone(worker)), log);
+        EventLog::new(Arc::new(store))
     }
 
     /// Returns the dead letters of the group, to list, replay or delete them. A letter's id is its sequence number in the

@@ -18,9 +18,12 @@ use super::stalls::Operation;
 use super::worker_inner::WorkerInner;
 use super::worker_stats::Exit;
 use crate::catch_panic::CatchPanic;
-use crate::delivery::{DeadLetter, EventState, Job, Next, Progress, RouteResult, StoredRecord};
+use crate::delivery::{
+    AttemptRecord, DeadLetter, EventState, Job, Next, Progress, RouteResult, StoredRecord,
+};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::outcome::Report;
 use crate::telemetry::ParentSpan;
 
 /// The extra deliveries beyond the policy's attempts, for an event whose workers crashed or were drained. After these deliveries,
@@ -186,7 +189,8 @@ impl MessageTask {
     async fn attempt(&self, event: Event) -> End {
         let executor = &self.worker.executor;
         let finished = headers::finished_routes(&self.headers);
-        let attempt_state = self.route.attempt_state(self.attempt, finished);
+        let only = headers::only_route(&self.headers);
+        let attempt_state = self.route.attempt_state(self.attempt, finished, only);
         let mut job = Job {
             number: self.sequence,
             parent_span: ParentSpan::none(),
@@ -197,7 +201,10 @@ impl MessageTask {
         let span = executor.attempt_span(&job);
         let next = span
             .instrument(async {
+                let began = executor.now();
                 let report = executor.attempt(event, &attempt_state).await;
+                let lasted = executor.now().saturating_duration_since(began);
+                self.log_attempt(lasted, &report);
                 executor.finish_attempt(&mut job, &attempt_state, report)
             })
             .await;
@@ -212,6 +219,15 @@ impl MessageTask {
             }
             Next::End(_) => self.ack(Exit::Acked).await,
         }
+    }
+
+    /// Remembers an attempt for the event log.
+    fn log_attempt(&self, lasted: Duration, report: &Report) {
+        let ended_at = self.worker.executor.time_of_day();
+        let attempt = AttemptRecord::new(self.attempt.get(), ended_at, lasted, report);
+        let event = headers::replay_of(&self.headers).unwrap_or(self.sequence);
+        let attempts = &self.worker.log.attempts;
+        attempts.add(self.stream, event, self.sequence, attempt);
     }
 
     /// Stores a dead letter, then acknowledges the event. If the letter can't be stored, the worker retries storing it, but doesn't
@@ -233,7 +249,9 @@ impl MessageTask {
         });
         let mut tries = 0;
         let stored = loop {
-            let stored = worker.dead_letters.store(&letter, consumer, self.sequence);
+            let replay_of = headers::replay_of(&self.headers);
+            let letters = &worker.dead_letters;
+            let stored = letters.store(&letter, consumer, self.sequence, replay_of);
             let stored = stored.await;
             self.report(Operation::StoreDeadLetter, &stored);
             if let Ok(stored) = stored {

@@ -8,15 +8,21 @@
 //! 3. `message_task`: the worker runs the route and acknowledges the event, or returns it to the server for a retry.
 //! 4. `dead_letter_stream`: the worker stores an event whose route failed permanently, with its `headers`.
 //!
+//! `event_stream` lists and replays the events of the stream. `event_index` has their dead letters and replays, and `attempt_log` has
+//! the attempts of this process.
+//!
 //! `connection` has the requests that these files share. `checkpoints` stores the finished events of a group, `stalls` has the
 //! operations that are failing, and `health` reports them.
 
+mod attempt_log;
 mod backoff;
 mod checkpoints;
 mod connection;
 mod consumers;
 mod dead_letter_stream;
 mod differences;
+mod event_index;
+mod event_stream;
 mod finished;
 mod headers;
 mod health;

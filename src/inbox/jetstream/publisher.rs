@@ -15,6 +15,7 @@ use futures_util::future::{Either, select};
 
 use super::StreamSettings;
 use super::connection::{Connection, Running};
+use super::event_stream::{EventStream, LogState};
 use super::headers;
 use super::stalls::Operation;
 use super::stream::{check_events, open_events};
@@ -24,7 +25,8 @@ use crate::delivery::{Attempt, Stats};
 use crate::error::Error;
 use crate::event::Event;
 use crate::inbox::{
-    AcceptError, AcceptErrorKind, Accepted, Drained, InboxControl, InboxInfo, Monitor, Monitored,
+    AcceptError, AcceptErrorKind, Accepted, Drained, EventStore, InboxControl, InboxInfo, Monitor,
+    Monitored,
 };
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::{Counted, Metrics};
@@ -42,7 +44,8 @@ pub(super) struct PublishLimits {
 
 /// The state that the clones of an inbox share.
 pub(super) struct Publisher {
-    pub(super) connection: Connection,
+    pub(super) connection: Arc<Connection>,
+    pub(super) log: Arc<LogState>,
     limits: PublishLimits,
     /// The stream's own limit for the size of a message, in bytes.
     max_message_size: usize,
@@ -55,7 +58,8 @@ impl Publisher {
         let stream = open_events(&connection).await?;
         let limit = usize::try_from(stream.cached_info().config.max_message_size);
         Ok(Self {
-            connection,
+            connection: Arc::new(connection),
+            log: Arc::default(),
             limits,
             // A stream without a limit has a limit of -1 or 0.
             max_message_size: limit.ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
@@ -263,6 +267,7 @@ impl InboxControl for Publisher {
         let stats = *self.counts();
         Stats {
             published: stats.accepted,
+            replayed: self.log.replayed(),
             ..stats
         }
     }
@@ -281,6 +286,11 @@ impl InboxControl for Publisher {
 
     fn wait_idle(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move { self.connection.draining.closed().await })
+    }
+
+    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
+        let (connection, log) = (Arc::clone(&self.connection), Arc::clone(&self.log));
+        Some(Arc::new(EventStream::new(connection, None, log)))
     }
 
     fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {

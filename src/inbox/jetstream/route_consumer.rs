@@ -101,7 +101,7 @@ pub(super) fn routes(
 }
 
 /// Returns the name of a route's consumer.
-fn consumer(group: &str, route: &str) -> String {
+pub(super) fn consumer(group: &str, route: &str) -> String {
     let name = format!("{group}-{}", encoded(route));
     if name.len() <= MAX_NAME {
         return name;
@@ -116,11 +116,12 @@ fn consumer(group: &str, route: &str) -> String {
 }
 
 impl RouteConsumer {
-    /// Returns the state of an attempt that doesn't run the `finished` routes.
+    /// Returns the state of an attempt that doesn't run the `finished` routes, and runs only the route `only` if it is present.
     pub(super) fn attempt_state(
         &self,
         attempt: NonZeroU32,
         finished: Vec<Arc<str>>,
+        only: Option<Arc<str>>,
     ) -> Arc<AttemptState> {
         Arc::new(match &self.selection {
             RouteSelection::One | RouteSelection::Fallback => {
@@ -128,7 +129,7 @@ impl RouteConsumer {
             }
             RouteSelection::Rest(unfiltered) => {
                 let skipped = unfiltered.iter().cloned().chain(finished);
-                AttemptState::new(attempt, skipped.collect())
+                AttemptState::new(attempt, skipped.collect()).limited_to(only)
             }
         })
     }
@@ -153,6 +154,11 @@ impl RouteConsumer {
             route: Arc::clone(self),
             sequence,
         })
+    }
+
+    /// Returns whether this worker runs an event.
+    pub(super) fn is_running(&self, sequence: u64) -> bool {
+        self.state().running.contains(&sequence)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

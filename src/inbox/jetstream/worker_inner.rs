@@ -6,6 +6,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use super::checkpoints::Checkpoints;
 use super::connection::Connection;
 use super::dead_letter_stream::DeadLetterStream;
+use super::event_stream::LogState;
 use super::route_consumer::{RouteConsumer, routes};
 use super::worker_options::WorkerOptions;
 use super::{JetStreamWorkerBuilder, WorkerStats, stream};
@@ -24,6 +25,7 @@ pub(super) struct WorkerInner {
     pub(super) routes: Vec<Arc<RouteConsumer>>,
     pub(super) checkpoints: Checkpoints,
     pub(super) dead_letters: Arc<DeadLetterStream>,
+    pub(super) log: Arc<LogState>,
     /// How long an event may wait before the worker warns.
     pub(super) max_delay: Duration,
     stats: Mutex<WorkerStats>,
@@ -65,6 +67,7 @@ impl WorkerInner {
             options,
             routes,
             dead_letters: Arc::new(dead_letters),
+            log: Arc::default(),
             max_delay: events.cached_info().config.max_age / 2,
             stats: Mutex::default(),
         };
@@ -81,7 +84,7 @@ impl WorkerInner {
     pub(super) fn stats(&self) -> WorkerStats {
         let counts = *self.counts();
         WorkerStats {
-            replayed: self.dead_letters.replayed(),
+            replayed: self.dead_letters.replayed() + self.log.replayed(),
             ..counts
         }
     }

@@ -67,6 +67,12 @@ impl<I: Inbox> Opened<I> {
         self
     }
 
+    /// Sets the log of the worker that handles the inbox's events. Needed because only this log has the attempts.
+    pub(crate) fn events(mut self, events: EventLog) -> Self {
+        self.events = Some(events);
+        self
+    }
+
     /// Keeps a directory or a server alive while the inbox is in use.
     pub(crate) fn keeping(mut self, kept: impl Any + Send) -> Self {
         self._kept = Some(Box::new(kept));
