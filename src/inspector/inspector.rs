@@ -345,7 +345,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Does what a form says.
+    /// Runs the action of a form.
     async fn act(&self, parts: &Parts, form: &Query) -> Response<InspectorBody> {
         if !self.viewer.can_operate() {
             return respond::denied(Denied::forbidden("you may read, but not replay or delete"));

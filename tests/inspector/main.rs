@@ -1,4 +1,4 @@
-//! The inspector: its pages, who may use them, its actions and its live feed.
+//! The inspector: its pages, its access rules, its actions and its live feed.
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod access;

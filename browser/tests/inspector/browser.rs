@@ -8,7 +8,7 @@ use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
-/// A browser that ends with the value.
+/// A browser that closes when the value is dropped.
 pub(crate) struct Browser {
     pub(crate) client: Client,
     driver: Child,

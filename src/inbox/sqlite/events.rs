@@ -143,8 +143,8 @@ impl SharedInbox {
 }
 
 impl Writer {
-    /// Reads up to `limit` events, and returns the events that match the filter and ended until this time. Also returns the id of the last event, or
-    /// `None` if there are no further events.
+    /// Reads up to `limit` events. Returns the events that match the filter and had ended by `until`, or are in flight. Also returns
+    /// the id of the last event that was read, or `None` if there are no further events.
     fn read(
         &self,
         filter: &EventFilter,

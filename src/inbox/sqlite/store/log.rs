@@ -12,7 +12,7 @@ pub(crate) struct Select {
     pub(crate) handled: bool,
 }
 
-/// Where a query begins, and in which order it continues.
+/// The start and the order of a query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cursor {
     /// Ids below this id, the highest first.
