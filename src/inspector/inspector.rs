@@ -26,6 +26,8 @@ use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::Hooks;
 use crate::error::BoxError;
 use crate::inbox::Handle;
+#[cfg(feature = "jetstream")]
+use crate::inbox::JetStreamWorker;
 use crate::runtime::BoxFuture;
 use crate::telemetry;
 
@@ -94,6 +96,29 @@ impl Inspector {
     /// The page of routes counts the runs from now on, so create the inspector before the server starts.
     pub fn new(handle: &Handle, access: Access) -> Self {
         Self::over(Source::of_handle(handle), access)
+    }
+
+    /// Returns a service with pages about the events of a worker's group.
+    ///
+    /// A process with a `JetStreamInbox` and a worker needs only the worker's inspector, because the pages about the inbox have
+    /// neither the attempts nor the routes.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use axum::Router;
+    /// use botisimo_webhooks::{Access, Inspector, JetStreamWorker};
+    ///
+    /// # fn build(worker: &JetStreamWorker) -> Result<Router, botisimo_webhooks::Error> {
+    /// let access = Access::basic_auth_from_env("admin", "ADMIN_PASSWORD")?;
+    /// let app = Router::new().nest_service("/admin/webhooks", Inspector::for_worker(worker, access));
+    /// # Ok(app)
+    /// # }
+    /// ```
+    #[cfg(feature = "jetstream")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
+    pub fn for_worker(worker: &JetStreamWorker, access: Access) -> Self {
+        Self::over(Source::of_worker(worker), access)
     }
 
     fn over(source: Source, access: Access) -> Self {

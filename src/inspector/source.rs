@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 use super::route_stats::RouteStats;
+#[cfg(feature = "jetstream")]
+use crate::inbox::JetStreamWorker;
 use crate::inbox::{EventLog, Handle, Health, InboxInfo, Monitored, evaluate};
 use crate::router::EventRouter;
 use crate::runtime::Runtime;
@@ -27,6 +29,21 @@ impl Source {
             runtime: handle.runtime(),
             routes: Arc::default(),
             monitored: handle.monitored(),
+            counts: Box::new(move || counted.stats().iter().collect()),
+        }
+        .counting_routes()
+    }
+
+    #[cfg(feature = "jetstream")]
+    pub(super) fn of_worker(worker: &JetStreamWorker) -> Self {
+        let counted = worker.clone();
+        Self {
+            info: worker.info(),
+            events: Some(worker.events()),
+            router: Some(worker.router()),
+            runtime: worker.runtime(),
+            routes: Arc::default(),
+            monitored: worker.monitored(),
             counts: Box::new(move || counted.stats().iter().collect()),
         }
         .counting_routes()

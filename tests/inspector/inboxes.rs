@@ -121,3 +121,27 @@ async fn the_inspector_operates_the_inbox_on_disk() {
         .await;
     operates_a_handle(inbox.unwrap(), &is_fixed).await;
 }
+
+#[cfg(feature = "jetstream")]
+#[tokio::test]
+async fn the_inspector_operates_a_worker_on_jetstream() {
+    use botisimo_webhooks::{JetStreamInbox, JetStreamWorker, StreamSettings};
+
+    use crate::support::nats::{Server, wait_idle};
+
+    let (is_fixed, router, delivery) = parts();
+    let server = Server::start().await;
+    let stream = StreamSettings::new().create_if_missing();
+    let inbox = JetStreamInbox::builder(server.context().await).stream(stream.clone());
+    let inbox = inbox.open().await.unwrap();
+    let context = server.context().await;
+    let worker = JetStreamWorker::builder(context.clone(), "team")
+        .stream(stream)
+        .delivery(delivery)
+        .start(router)
+        .await
+        .unwrap();
+    let client = Client(Inspector::for_worker(&worker, open_access()));
+    let settle = async || wait_idle(context.clone(), worker.clone()).await;
+    operates(&client, &is_fixed, &inbox, settle).await;
+}

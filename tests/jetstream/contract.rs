@@ -1,9 +1,7 @@
 //! The inbox on JetStream, with a worker, satisfies the contract of inboxes.
 
-use std::time::Duration;
-
 use crate::support::contract::{InboxFactory, Opened};
-use crate::support::nats::Server;
+use crate::support::nats::{Server, wait_idle};
 use botisimo_webhooks::{
     DeliverySettings, EventRouter, JetStreamInbox, JetStreamWorker, StreamSettings,
 };
@@ -37,23 +35,6 @@ impl InboxFactory for JetStream {
             .dead_letters(dead_letters)
             .events(events)
             .keeping(server)
-    }
-}
-
-/// Waits until the server and the worker are idle.
-async fn wait_idle(context: async_nats::jetstream::Context, worker: JetStreamWorker) {
-    use futures_util::TryStreamExt;
-
-    loop {
-        let stream = context.get_stream("BOTISIMO").await.unwrap();
-        let consumers: Vec<_> = stream.consumers().try_collect().await.unwrap();
-        let left = |info: &async_nats::jetstream::consumer::Info| {
-            info.num_pending > 0 || info.num_ack_pending > 0
-        };
-        if worker.stats().running == 0 && !consumers.iter().any(left) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -12,10 +12,11 @@ use super::pull_loop::pull;
 use super::worker_inner::WorkerInner;
 use super::{JetStreamWorkerBuilder, WorkerStats};
 use crate::inbox::{
-    DeadLetterStore, DeadLetters, Drain, Drained, EventLog, Health, HealthLimits, Monitor,
-    Shutdown, evaluate,
+    DeadLetterStore, DeadLetters, Drain, Drained, EventLog, Health, HealthLimits, InboxInfo,
+    Monitor, Monitored, Shutdown, evaluate,
 };
-use crate::runtime::BoxFuture;
+use crate::router::EventRouter;
+use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry;
 
 /// Runs the handlers of the events that a [`JetStreamInbox`](crate::JetStreamInbox) accepted, in the same process or elsewhere.
@@ -185,6 +186,30 @@ impl JetStreamWorker {
         let (connection, log) = (Arc::clone(&worker.connection), Arc::clone(&worker.log));
         let store = EventStream::new(connection, Some(Arc::clone(worker)), log);
         EventLog::new(Arc::new(store))
+    }
+
+    /// Returns the worker with its monitor.
+    pub(crate) fn monitored(&self) -> Arc<dyn Monitored> {
+        Arc::clone(&self.inner) as _
+    }
+
+    pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.inner.connection.runtime)
+    }
+
+    pub(crate) fn router(&self) -> EventRouter {
+        self.inner.router.clone()
+    }
+
+    /// Returns the kind and the stream of the worker.
+    pub(crate) fn info(&self) -> InboxInfo {
+        InboxInfo {
+            kind: "jetstream worker",
+            location: Some(self.inner.connection.settings.name.clone()),
+            recovered: None,
+            is_durable: true,
+            limits: None,
+        }
     }
 
     /// Returns the dead letters of the group, to list, replay or delete them. A letter's id is its sequence number in the
