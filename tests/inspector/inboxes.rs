@@ -16,7 +16,7 @@ pub(crate) async fn operates<I: Inbox>(
     client: &Client,
     is_fixed: &AtomicBool,
     inbox: &I,
-    settle: impl AsyncFn(),
+    wait: impl AsyncFn(),
 ) {
     for (event_type, id) in [
         ("connection.stream.started", "good"),
@@ -28,7 +28,7 @@ pub(crate) async fn operates<I: Inbox>(
             .data("a payload");
         inbox.accept(event.to_event()).await.unwrap();
     }
-    settle().await;
+    wait().await;
     let ids = async |query: &str| client.get(query).await.texts("tbody .mono");
     assert_eq!(ids("?page=events").await, ["bad-2", "bad-1", "good"]);
     assert_eq!(ids("?page=events&state=handled").await, ["good"]);
@@ -58,7 +58,7 @@ pub(crate) async fn operates<I: Inbox>(
         "{}",
         answer.body
     );
-    settle().await;
+    wait().await;
     assert_eq!(ids("?page=dead-letters").await, ["bad-2"]);
     let listed = client.get("?page=dead-letters&type=account.*").await;
     let asked = client
@@ -66,7 +66,7 @@ pub(crate) async fn operates<I: Inbox>(
         .await;
     assert_eq!(asked.texts("h1"), ["Replay 1 event?"]);
     client.post(&fields(&asked)).await;
-    settle().await;
+    wait().await;
     assert_eq!(
         client
             .get("?page=dead-letters")
@@ -142,6 +142,6 @@ async fn the_inspector_operates_a_worker_on_jetstream() {
         .await
         .unwrap();
     let client = Client(Inspector::for_worker(&worker, open_access()));
-    let settle = async || wait_idle(context.clone(), worker.clone()).await;
-    operates(&client, &is_fixed, &inbox, settle).await;
+    let wait = async || wait_idle(context.clone(), worker.clone()).await;
+    operates(&client, &is_fixed, &inbox, wait).await;
 }

@@ -303,21 +303,17 @@ where
 }
 
 /// Waits until the server and the worker are idle.
-pub(crate) async fn wait_idle(
-    context: async_nats::jetstream::Context,
-    worker: botisimo_webhooks::JetStreamWorker,
-) {
+pub(crate) async fn wait_idle(context: Context, worker: botisimo_webhooks::JetStreamWorker) {
     use futures_util::TryStreamExt;
 
     loop {
         let stream = context.get_stream("BOTISIMO").await.unwrap();
         let consumers: Vec<_> = stream.consumers().try_collect().await.unwrap();
-        let left = |info: &async_nats::jetstream::consumer::Info| {
-            info.num_pending > 0 || info.num_ack_pending > 0
-        };
+        let left =
+            |info: &jetstream::consumer::Info| info.num_pending > 0 || info.num_ack_pending > 0;
         if worker.stats().running == 0 && !consumers.iter().any(left) {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
