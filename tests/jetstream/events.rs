@@ -283,3 +283,119 @@ async fn a_log_without_a_server_returns_an_error() {
         "the client isn't connected to the server"
     );
 }
+
+/// Routes for every event don't make an event handled. Events with long types share a consumer, and a replay still runs one route.
+#[tokio::test]
+async fn a_replay_of_an_event_with_a_long_type_runs_one_route() {
+    let (_server, context, inbox) = set_up("").await;
+    let runs = Runs::default();
+    let long = format!("long.{}", "~".repeat(200));
+    let router = EventRouter::new()
+        .on_any(runs.noting("any"))
+        .named("any")
+        .on_prefix("long", runs.noting("x"))
+        .named("x")
+        .on_prefix("long", runs.noting("y"))
+        .named("y");
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, &long, "1").await;
+    send(&inbox, "b", "2").await;
+    send(&inbox, &format!("b.{}", "~".repeat(200)), "3").await;
+    let log = worker.events();
+    let expected = [
+        ("3", EventState::Unhandled),
+        ("2", EventState::Unhandled),
+        ("1", EventState::Handled),
+    ];
+    until_states(&log, &expected).await;
+    assert_eq!(runs.count(), 5);
+    let found = log.list(&EventFilter::new().route("y"), 9).await.unwrap();
+    assert_eq!(found.iter().map(EventRecord::id).collect::<Vec<_>>(), [1]);
+
+    let only = |route: &str| Replay::Only(route.to_owned());
+    assert!(log.replay(1, only("x")).await.unwrap());
+    until("the route has run again", async || runs.of("x").len() == 2).await;
+    until_states(&log, &expected).await;
+    assert!(log.replay(1, only("any")).await.unwrap());
+    until("the route has run again", async || {
+        runs.of("any").len() == 4
+    })
+    .await;
+    until_states(&log, &expected).await;
+    assert!(!log.replay(2, only("x")).await.unwrap(), "it doesn't match");
+    assert_eq!((runs.of("x").len(), runs.of("y").len()), (2, 1));
+    assert_eq!(worker.stats().replayed, 2);
+}
+
+/// A replay by the dead letters is part of the event's record too.
+#[tokio::test]
+async fn a_replayed_dead_letter_keeps_the_record_of_its_event() {
+    let (_server, context, inbox) = set_up("").await;
+    let runs = Runs::default();
+    let failing = runs.clone();
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        failing.add("a", &event);
+        Err::<(), _>(botisimo_webhooks::HandlerError::permanent("no"))
+    });
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    let (log, dead) = (worker.events(), worker.dead_letters());
+    for times in 1..=3 {
+        until("the route has failed", async || runs.count() == times).await;
+        until_states(&log, &[("1", EventState::Dead)]).await;
+        let record = log.get(1).await.unwrap().unwrap();
+        assert_eq!(record.history().len(), times);
+        let letters = dead.list(None, 9).await.unwrap();
+        assert_eq!(letters.len(), 1, "each replay replaces the letter");
+        assert!(dead.replay(letters[0].id()).await.unwrap());
+    }
+}
+
+/// An event that waits for a worker isn't handled, and no log lists an event as handled while its replay is in flight.
+#[tokio::test]
+async fn events_and_replays_in_flight_are_not_handled_in_any_log() {
+    let (server, context, inbox) = set_up("").await;
+    let (runs, gate) = (Runs::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (held, blocked) = (runs.clone(), Arc::clone(&gate));
+    let router = EventRouter::new().on("a", |event: Event| async move {
+        held.add("a", &event);
+        blocked.acquire().await.unwrap().forget();
+    });
+    let delivery = delivery().concurrency(1);
+    let worker = worker(&context)
+        .delivery(delivery)
+        .start(router)
+        .await
+        .unwrap();
+    let other = super::kit::inbox(&server.context().await).await;
+    let logs = [log(&inbox), log(&other), worker.events()];
+    send(&inbox, "a", "1").await;
+    until("the first event runs", async || runs.count() == 1).await;
+    send(&inbox, "a", "2").await;
+    let expected = [
+        ("2".to_owned(), EventState::Waiting),
+        ("1".to_owned(), EventState::Running),
+    ];
+    for log in &logs {
+        assert_eq!(states(log).await, expected);
+    }
+    gate.add_permits(2);
+    let handled = [("2", EventState::Handled), ("1", EventState::Handled)];
+    for log in &logs {
+        until_states(log, &handled).await;
+    }
+    assert!(logs[0].replay(1, Replay::All).await.unwrap());
+    until("the replay runs", async || runs.count() == 3).await;
+    let expected = [
+        ("2".to_owned(), EventState::Handled),
+        ("1".to_owned(), EventState::Running),
+    ];
+    for log in &logs {
+        assert_eq!(states(log).await, expected);
+        assert!(!log.replay(1, Replay::All).await.unwrap());
+    }
+    gate.add_permits(1);
+    for log in &logs {
+        until_states(log, &handled).await;
+    }
+}

@@ -23,6 +23,7 @@ use crate::delivery::{AttemptRecord, EventRecord, EventState, Replay, RouteResul
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Traceparent};
 use crate::inbox::{EventFilter, EventStore};
+use crate::router::Route;
 use crate::runtime::BoxFuture;
 use crate::telemetry::Metrics;
 
@@ -330,9 +331,16 @@ impl EventStream {
             if !gets || self.is_unused_fallback(at, parts) {
                 continue;
             }
-            is_matched |= at.filter != self.connection.settings.subjects().all();
-            if let Some(route) = &at.route {
-                results.insert(Arc::clone(route), RouteResult::handled_by(route));
+            let routes = match &at.route {
+                Some(route) => vec![Arc::clone(route)],
+                None => self.routes_of_long(parts),
+            };
+            // The inbox has no router, so it can't know whether a route matches a long type.
+            let has_route = !routes.is_empty() || self.worker.is_none();
+            is_matched |= has_route && at.filter != self.connection.settings.subjects().all();
+            for route in routes {
+                let result = RouteResult::handled_by(&route);
+                results.insert(route, result);
             }
         }
         if view.consumers.is_empty() && letters.is_empty() {
@@ -411,6 +419,22 @@ impl EventStream {
                     .iter()
                     .all(|route| Some(route.name()) != at.route.as_deref())
             })
+    }
+
+    /// Returns the routes that the consumer of long names runs for an event.
+    fn routes_of_long(&self, parts: &Parts) -> Vec<Arc<str>> {
+        let message = parts.event.as_ref();
+        let record = message.map(|event| message_record(parts.id, event));
+        let event = record.as_ref().and_then(|record| record.event().ok());
+        let (Some(worker), Some(event)) = (&self.worker, event) else {
+            return Vec::new();
+        };
+        let matching = worker.router.matching_routes(event.event_type().clone());
+        let patterned = worker.router.routes().filter(|route| {
+            let name = route.name();
+            route.pattern().is_some() && matching.iter().any(|each| each.name() == name)
+        });
+        patterned.map(Route::shared_name).collect()
     }
 
     /// Returns the place of a route in the router.
