@@ -8,11 +8,12 @@ use crate::machine;
 use crate::process::{Folder, Process};
 
 /// The servers: name, description, and path of the requests.
-const SERVERS: [(&str, &str, &str); 7] = [
+const SERVERS: [(&str, &str, &str); 8] = [
     ("bare", "hyper, reading the body and answering 200", PATH),
     ("memory", "this crate, in memory", PATH),
     ("axum", "handwritten on axum: decode, match, spawn", PATH),
     ("sqlite", "this crate, on disk", PATH),
+    ("kept", "this crate, on disk, keeping handled events", PATH),
     (
         "commit",
         "handwritten on axum: one insert and one commit each",

@@ -49,6 +49,11 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
                 let inbox = SqliteInbox::open(folder.join("inbox.db"), router(&ran)).await?;
                 serve(listener, hyper(ours(inbox))).await
             }
+            "kept" => {
+                let inbox = SqliteInbox::builder(folder.join("inbox.db"));
+                let inbox = inbox.keep_handled(Duration::from_secs(60 * 60));
+                serve(listener, hyper(ours(inbox.open(router(&ran)).await?))).await
+            }
             "commit" => serve(listener, hyper(commit(&ran, folder)?)).await,
             "home" => serve(listener, hyper(Home)).await,
             "through" => serve(listener, hyper(ours(EventRouter::new()))).await,
