@@ -69,9 +69,7 @@ pub(crate) trait InboxControl: Send + Sync + 'static {
         None
     }
 
-    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
-        None
-    }
+    fn events(self: Arc<Self>) -> Arc<dyn EventStore>;
 
     /// Returns the router that the inbox was built over, if no layer wraps it.
     fn router(&self) -> Option<EventRouter> {
@@ -312,25 +310,22 @@ impl Handle {
 
     /// Returns the events of the inbox, to list, replay or delete them.
     ///
-    /// Returns `None` if the inbox has no event log. All inboxes of this crate have one. The log of `JetStreamInbox` has no
-    /// attempts: see the [guide](crate::guide::events).
+    /// The [guide](crate::guide::events) lists the events that each inbox keeps.
     ///
     /// # Examples
     ///
     /// ```
     /// # use botisimo_webhooks::{Error, EventFilter, Handle};
     /// async fn report(handle: &Handle) -> Result<(), Error> {
-    ///     if let Some(events) = handle.events() {
-    ///         for record in events.list(&EventFilter::new(), 10).await? {
-    ///             println!("{record}");
-    ///         }
+    ///     for record in handle.events().list(&EventFilter::new(), 10).await? {
+    ///         println!("{record}");
     ///     }
     ///     Ok(())
     /// }
     /// ```
     #[must_use]
-    pub fn events(&self) -> Option<EventLog> {
-        Arc::clone(&self.control).events().map(EventLog::new)
+    pub fn events(&self) -> EventLog {
+        EventLog::new(Arc::clone(&self.control).events())
     }
 
     /// Returns the runtime of the inbox.

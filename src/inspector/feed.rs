@@ -151,10 +151,7 @@ impl Feed {
         if self.state().watchers.is_empty() {
             return false;
         }
-        let Some(events) = &self.source.events else {
-            return false;
-        };
-        let records = events.list(&EventFilter::new(), EVENTS).await;
+        let records = self.source.events.list(&EventFilter::new(), EVENTS).await;
         let mut state = self.state();
         match records {
             Ok(records) => {

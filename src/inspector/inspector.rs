@@ -285,9 +285,7 @@ impl Visit<'_> {
         context: &pages::Context<'_>,
         is_dead: bool,
     ) -> Response<InspectorBody> {
-        let Some(events) = &self.inner.source.events else {
-            return self.no_log();
-        };
+        let events = &self.inner.source.events;
         let conditions = Conditions::parse(query);
         let searched = Conditions {
             state: if is_dead {
@@ -322,9 +320,7 @@ impl Visit<'_> {
     }
 
     async fn event(&self, query: &Query, context: &pages::Context<'_>) -> Response<InspectorBody> {
-        let Some(events) = &self.inner.source.events else {
-            return self.no_log();
-        };
+        let events = &self.inner.source.events;
         let Some(id) = query.number("event") else {
             return self.message(
                 StatusCode::BAD_REQUEST,
@@ -351,11 +347,6 @@ impl Visit<'_> {
         }
     }
 
-    fn no_log(&self) -> Response<InspectorBody> {
-        let text = "This inbox has no event log.";
-        self.message(StatusCode::NOT_FOUND, "No events", text)
-    }
-
     fn feed(&self, query: &Query) -> Response<InspectorBody> {
         let filter = match Conditions::parse(query).to_filter(self.now) {
             Ok(filter) => filter,
@@ -378,9 +369,7 @@ impl Visit<'_> {
         if let Err(denied) = origin::check(&self.inner.access, parts, form, self.token) {
             return respond::denied(denied);
         }
-        let Some(events) = &self.inner.source.events else {
-            return self.no_log();
-        };
+        let events = &self.inner.source.events;
         let parsed = actions::Request::parse(form);
         let parsed = parsed.and_then(|request| Ok((request.replay()?, request)));
         let (replay, request) = match parsed {

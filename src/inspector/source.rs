@@ -11,7 +11,7 @@ use crate::telemetry::Stopwatch;
 /// The inbox or the worker that an inspector shows.
 pub(super) struct Source {
     pub(super) info: InboxInfo,
-    pub(super) events: Option<EventLog>,
+    pub(super) events: EventLog,
     pub(super) router: Option<EventRouter>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) routes: Arc<RouteStats>,
@@ -39,7 +39,7 @@ impl Source {
         let counted = worker.clone();
         Self {
             info: worker.info(),
-            events: Some(worker.events()),
+            events: worker.events(),
             router: Some(worker.router()),
             runtime: worker.runtime(),
             routes: Arc::default(),

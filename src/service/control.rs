@@ -4,8 +4,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use crate::delivery::{Attempt, DeadLetter, Stats};
 use crate::inbox::{
-    DeadLetterStore, DeadLetters, Drained, EventLog, EventStore, Handle, InboxControl, InboxInfo,
-    Monitored,
+    DeadLetterStore, DeadLetters, Drained, EventStore, Handle, InboxControl, InboxInfo, Monitored,
 };
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
@@ -51,8 +50,8 @@ impl InboxControl for ReceiverControl {
         self.inbox.dead_letters().map(DeadLetters::into_store)
     }
 
-    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
-        self.inbox.events().map(EventLog::into_store)
+    fn events(self: Arc<Self>) -> Arc<dyn EventStore> {
+        self.inbox.events().into_store()
     }
 
     fn router(&self) -> Option<EventRouter> {

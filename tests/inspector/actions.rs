@@ -10,7 +10,7 @@ use crate::site::{Site, fields, open_access, post};
 use crate::support::subscriber::capture;
 
 async fn states(site: &Site) -> Vec<(String, EventState)> {
-    let events = site.handle().events().unwrap();
+    let events = site.handle().events();
     let records = events.list(&EventFilter::new(), 1_000).await.unwrap();
     records
         .iter()

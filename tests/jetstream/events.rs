@@ -13,7 +13,7 @@ use super::kit::{Runs, delivery, send, set_up, wait_idle, worker};
 use crate::support::nats::until;
 
 fn log(inbox: &JetStreamInbox) -> EventLog {
-    inbox.handle().events().unwrap()
+    inbox.handle().events()
 }
 
 async fn states(log: &EventLog) -> Vec<(String, EventState)> {

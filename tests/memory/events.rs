@@ -32,7 +32,7 @@ fn mock(event_type: &str, id: &str) -> Event {
 }
 
 fn log(inbox: &MemoryInbox) -> EventLog {
-    inbox.handle().events().unwrap()
+    inbox.handle().events()
 }
 
 #[track_caller]

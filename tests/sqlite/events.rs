@@ -20,7 +20,7 @@ use crate::support::{balanced, event, sized, until, wait_idle};
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn log(inbox: &SqliteInbox) -> EventLog {
-    inbox.handle().events().unwrap()
+    inbox.handle().events()
 }
 
 async fn list(inbox: &SqliteInbox, filter: &EventFilter) -> Vec<EventRecord> {

@@ -288,9 +288,9 @@ impl InboxControl for Publisher {
         Box::pin(async move { self.connection.draining.closed().await })
     }
 
-    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
+    fn events(self: Arc<Self>) -> Arc<dyn EventStore> {
         let (connection, log) = (Arc::clone(&self.connection), Arc::clone(&self.log));
-        Some(Arc::new(EventStream::new(connection, None, log)))
+        Arc::new(EventStream::new(connection, None, log))
     }
 
     fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {

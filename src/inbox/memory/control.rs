@@ -71,8 +71,8 @@ impl InboxControl for MemoryInner {
         Some(self)
     }
 
-    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
-        Some(self)
+    fn events(self: Arc<Self>) -> Arc<dyn EventStore> {
+        self
     }
 
     fn router(&self) -> Option<EventRouter> {

@@ -296,8 +296,8 @@ impl InboxControl for SharedInbox {
         Some(self)
     }
 
-    fn events(self: Arc<Self>) -> Option<Arc<dyn EventStore>> {
-        Some(self)
+    fn events(self: Arc<Self>) -> Arc<dyn EventStore> {
+        self
     }
 
     fn monitored(self: Arc<Self>) -> Arc<dyn Monitored> {

@@ -145,10 +145,8 @@ fn table(context: &Context<'_>, listed: &Listed, records: &[EventRecord], is_liv
             }
         }
         p #empty.quiet hidden[!records.is_empty()] {
-            @if listed.is_dead { "No dead letter matches." } @else { "No event matches." }
-            @if let (false, Some(_)) = (listed.is_dead, &context.source.events) {
-                " The inbox keeps ended events within its limits."
-            }
+            @if listed.is_dead { "No dead letter matches." }
+            @else { "No event matches. The inbox keeps ended events within its limits." }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The laws of the event log. Each test skips an inbox without an event log.
+//! The laws of the event log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,9 +29,7 @@ pub(crate) async fn events_are_listed_newest_first_in_their_states(factory: &imp
         })
         .named("bad");
     let opened = factory.open(router, attempts(2)).await;
-    let Some(events) = opened.events.clone() else {
-        return;
-    };
+    let events = opened.events.clone();
     let sent = [
         event("a", "1"),
         event("a.bad", "2"),
@@ -114,9 +112,7 @@ pub(crate) async fn a_replay_of_one_route_runs_no_other_route(factory: &impl Inb
         .on("b", runs.noting("z"))
         .named("z");
     let opened = factory.open(router, attempts(2)).await;
-    let Some(events) = opened.events.clone() else {
-        return;
-    };
+    let events = opened.events.clone();
     for (event_type, id) in [("a", "1"), ("b", "2"), ("a.b", "3")] {
         opened.accept(event(event_type, id)).await;
     }
@@ -165,9 +161,7 @@ pub(crate) async fn replays_keep_the_counts_balanced(factory: &impl InboxFactory
         })
         .named("bad");
     let opened = factory.open(router, attempts(1)).await;
-    let Some(events) = opened.events.clone() else {
-        return;
-    };
+    let events = opened.events.clone();
     for (event_type, id) in [("a", "1"), ("a.bad", "2"), ("b", "3")] {
         opened.accept(event(event_type, id)).await;
     }

@@ -30,7 +30,7 @@ pub(super) fn attempts(attempts: u32) -> DeliverySettings {
 pub(crate) struct Opened<I> {
     pub(super) inbox: I,
     pub(super) dead_letters: Option<DeadLetters>,
-    pub(super) events: Option<EventLog>,
+    pub(super) events: EventLog,
     pub(super) wait_idle: WaitIdle,
     /// A directory or a server that must outlive the inbox.
     _kept: Option<Box<dyn Any + Send>>,
@@ -69,7 +69,7 @@ impl<I: Inbox> Opened<I> {
 
     /// Sets the log of the worker that handles the inbox's events. Needed because only this log has the attempts.
     pub(crate) fn events(mut self, events: EventLog) -> Self {
-        self.events = Some(events);
+        self.events = events;
         self
     }
 
