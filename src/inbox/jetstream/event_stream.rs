@@ -14,10 +14,10 @@ use super::StreamSettings;
 use super::attempt_log::AttemptLog;
 use super::checkpoints::{begin, nanos};
 use super::connection::{Connection, failed, stored};
+use super::consumer_position::{MaxByProgress, Position, route_of};
 use super::event_index::{EventIndex, mark_subject, newest};
 use super::headers;
-use super::route_consumer::{RouteSelection, consumer};
-use super::subjects::decoded;
+use super::route_consumer::RouteSelection;
 use super::worker_inner::WorkerInner;
 use crate::delivery::{AttemptRecord, EventRecord, EventState, Replay, RouteResult, StoredRecord};
 use crate::error::{Error, ErrorKind};
@@ -53,19 +53,6 @@ struct View {
     /// Absent until a worker has created the stream.
     dead_letters: Option<Stream>,
     consumers: Vec<Position>,
-}
-
-/// The position of a route's consumer.
-struct Position {
-    name: String,
-    /// The route's name, or `None` for the consumer of long names.
-    route: Option<Arc<str>>,
-    filter: String,
-    begin: u64,
-    /// Every event up to this sequence is acknowledged.
-    acked: u64,
-    /// Every event up to this sequence was delivered at least once.
-    delivered: u64,
 }
 
 /// An event, its replays and its letters.
@@ -540,7 +527,7 @@ impl EventStream {
         let subject = subject.map(|event_type| self.connection.settings.subjects().of(event_type));
         let matching = view.consumers.iter().filter(|at| {
             let subject = subject.as_deref().unwrap_or_default();
-            matches(&at.filter, subject)
+            at.takes(subject)
         });
         let names = |consumers: Vec<&Position>| -> Vec<String> {
             consumers.into_iter().map(|at| at.name.clone()).collect()
@@ -651,61 +638,6 @@ impl EventStream {
             self.delete_letter(&view, id, letter.id()).await?;
         }
         Ok(true)
-    }
-}
-
-impl Position {
-    /// Returns whether the consumer gets a message.
-    fn gets(&self, message: &StreamMessage) -> bool {
-        message.sequence >= self.begin && matches(&self.filter, &message.subject)
-    }
-
-    /// Returns whether the consumer belongs to a route. Long names of routes are hashed.
-    fn is_of(&self, route: &str) -> bool {
-        let group = self.name.split_once('-').map(|(group, _)| group);
-        group.is_some_and(|group| self.name == consumer(group, route))
-    }
-}
-
-/// Combines the states of a message for several consumers.
-trait MaxByProgress {
-    fn max_by_progress(self, other: Self) -> Self;
-}
-
-impl MaxByProgress for Option<EventState> {
-    fn max_by_progress(self, other: Self) -> Self {
-        let rank = |state: &Option<EventState>| match state {
-            None => 0,
-            Some(EventState::Waiting) => 1,
-            Some(EventState::Retrying) => 2,
-            Some(_) => 3,
-        };
-        if rank(&other) > rank(&self) {
-            other
-        } else {
-            self
-        }
-    }
-}
-
-/// Returns the name of the route in a consumer's name. A hashed name stays hashed.
-fn route_of(consumer: &str) -> Option<Arc<str>> {
-    let (_, route) = consumer.split_once('-')?;
-    if route == "=long" {
-        return None;
-    }
-    Some(decoded(route).map_or_else(|| Arc::from(route), Arc::from))
-}
-
-/// Returns whether a subject matches a filter.
-fn matches(filter: &str, subject: &str) -> bool {
-    let (mut filter, mut subject) = (filter.split('.'), subject.split('.'));
-    loop {
-        match (filter.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some(token), Some(segment)) if token == "*" || token == segment => {}
-            _ => return false,
-        }
     }
 }
 

@@ -18,6 +18,7 @@ mod attempt_log;
 mod backoff;
 mod checkpoints;
 mod connection;
+mod consumer_position;
 mod consumers;
 mod dead_letter_stream;
 mod differences;
