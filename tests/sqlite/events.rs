@@ -423,3 +423,92 @@ async fn a_history_that_isnt_json_is_replaced_and_stops_nothing() {
         (EventState::Handled, 1)
     );
 }
+
+/// Random replays and deletions of handled and dead events, with ordering keys that dead letters block, in a small inbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_counts_stay_balanced_under_random_operations() {
+    for seed in 0..6_u64 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let place = InboxFile::new();
+        let router = EventRouter::new()
+            .on_any(|event: Event| async move {
+                match event.id().bytes().map(u32::from).sum::<u32>() % 3 {
+                    0 => Err("always"),
+                    1 if event.attempt() == 1 => Err("once"),
+                    _ => Ok(()),
+                }
+            })
+            .named("x")
+            .on("a", |_: Event| async {})
+            .named("y");
+        let delivery = DeliverySettings::new()
+            .concurrency(2)
+            .retry(at_once(2))
+            .ordering_key(|event: &Event| event.decode::<String>().ok())
+            .block_key_on_dead_letter();
+        let inbox = place
+            .inbox()
+            .delivery(delivery)
+            .keep_handled(HOUR)
+            .max_handled_events(rng.u64(1..20))
+            .max_dead_letters(rng.u64(1..20))
+            .max_events(30)
+            .max_events_in_memory(4)
+            .open(router)
+            .await
+            .unwrap();
+        let events = log(&inbox);
+        for step in 0..150 {
+            let (id, routes) = (
+                rng.u64(1..60),
+                [Replay::Remaining, Replay::All, Replay::Only("y".to_owned())],
+            );
+            let routes = rng.choice(routes).unwrap();
+            let filter = EventFilter::new().state(
+                *rng.choice(&[EventState::Handled, EventState::Dead])
+                    .unwrap(),
+            );
+            match rng.u8(..10) {
+                0..=4 => {
+                    let key = format!("key {}", rng.u8(..3));
+                    let event = MockRequest::event("a").message_id(format!("{seed}-{step}"));
+                    let _ = inbox.accept(event.data(key).to_event()).await;
+                }
+                5 => drop(events.replay(id, routes).await),
+                6 => drop(join_all((0..3).map(|_| events.replay(id, routes.clone()))).await),
+                7 => drop(events.replay_matching(&filter, routes).await),
+                8 => drop(events.delete(id).await),
+                _ if rng.u8(..4) == 0 => drop(events.delete_matching(&filter).await),
+                _ => drop(events.list(&filter, 10).await),
+            }
+            balanced(&inbox.handle().stats());
+        }
+        // Without dead letters, no key is blocked.
+        while inbox.handle().stats().in_flight() > 0 {
+            let _ = events.delete_matching(&EventFilter::dead()).await;
+            tokio::task::yield_now().await;
+        }
+        let stats = wait_idle(&inbox.handle()).await;
+        in_one_table(&place);
+        let counted = [
+            ("events", stats.in_flight()),
+            ("dead_letters", stats.dead_letters),
+        ];
+        for (table, count) in counted {
+            let rows = place.count(&format!("SELECT count(*) FROM {table}"));
+            assert_eq!(rows, i64::try_from(count).unwrap(), "seed {seed}: {table}");
+        }
+        for table in ["events", "dead_letters", "handled"] {
+            let total = match table {
+                "events" => "events - (SELECT count(*) FROM events)",
+                "dead_letters" => "dead_letters - (SELECT count(*) FROM dead_letters)",
+                _ => "handled - (SELECT count(*) FROM handled)",
+            };
+            assert_eq!(
+                place.count(&format!("SELECT {total} FROM totals")),
+                0,
+                "seed {seed}"
+            );
+        }
+    }
+}
