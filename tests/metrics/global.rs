@@ -1,4 +1,4 @@
-//! Metrics that threads of the crate record: the recorder is the one of the process.
+//! The metrics that the crate's own threads record. They use the recorder of the process.
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod recorded;
