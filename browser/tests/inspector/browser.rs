@@ -8,6 +8,9 @@ use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
+/// The maximum time that a test waits for the browser.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A browser that closes when the value is dropped.
 pub(crate) struct Browser {
     pub(crate) client: Client,
@@ -88,26 +91,55 @@ impl Browser {
     }
 
     pub(crate) async fn click(&self, selector: &str) {
-        self.client
-            .find(Locator::Css(selector))
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap();
+        self.click_on(Locator::Css(selector)).await;
     }
 
     /// Clicks the link or the button with this text.
     pub(crate) async fn press(&self, text: &str) {
-        let path =
-            format!("//*[(self::a or self::button or self::summary) and contains(., {text:?})]");
+        self.click_on(Locator::XPath(&with_text(text))).await;
+    }
+
+    /// Clicks the link or the button with this text, and waits for the next page.
+    pub(crate) async fn follow(&self, text: &str) {
+        self.follow_to(Locator::XPath(&with_text(text))).await;
+    }
+
+    /// Clicks the element, and waits for the next page.
+    pub(crate) async fn follow_element(&self, selector: &str) {
+        self.follow_to(Locator::Css(selector)).await;
+    }
+
+    async fn follow_to(&self, locator: Locator<'_>) {
+        let page = self.client.find(Locator::Css("html")).await.unwrap();
+        self.click_on(locator).await;
+        let started = Instant::now();
+        // The old page's element is gone once the browser shows the next page.
+        while page.tag_name().await.is_ok() {
+            assert!(started.elapsed() < PATIENCE, "{locator:?} leads to no page");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.client
-            .find(Locator::XPath(&path))
-            .await
-            .unwrap()
-            .click()
+            .wait()
+            .at_most(PATIENCE)
+            .for_element(Locator::Css("footer"))
             .await
             .unwrap();
+    }
+
+    /// A live list may replace the element between the search and the click, so this tries again.
+    async fn click_on(&self, locator: Locator<'_>) {
+        let started = Instant::now();
+        loop {
+            let clicked = match self.client.find(locator).await {
+                Ok(element) => element.click().await,
+                Err(error) => Err(error),
+            };
+            match clicked {
+                Ok(()) => return,
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{locator:?}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
@@ -138,7 +170,7 @@ impl Browser {
                 return;
             }
             assert!(
-                started.elapsed() < Duration::from_secs(20),
+                started.elapsed() < PATIENCE,
                 "{selector} has no {part:?}: {text}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,4 +235,9 @@ impl WebDriverCompatibleCommand for DevTools {
     fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
         (http::Method::POST, Some(self.0.to_string()))
     }
+}
+
+/// Returns the path of the link, the button or the summary with this text.
+fn with_text(text: &str) -> String {
+    format!("//*[(self::a or self::button or self::summary) and contains(., {text:?})]")
 }

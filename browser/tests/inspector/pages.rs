@@ -40,7 +40,7 @@ async fn an_event_appears_live_for_two_viewers_and_only_if_it_matches() {
     // The filter of the form ends in the URL.
     one.select("select[name=state]", "dead").await;
     one.fill("input[name=reason]", "404").await;
-    one.press("Filter").await;
+    one.follow("Filter").await;
     let url = one.client.current_url().await.unwrap();
     assert!(url.query().unwrap().contains("state=dead"), "{url}");
     let rows = one.text(ROWS).await;
@@ -82,7 +82,7 @@ async fn a_failing_event_shows_its_attempts_and_all_that_match_are_replayed_once
     site.accept("poll.created", "p1").await;
     let browser = Browser::open(Options::default()).await;
     browser.go(&site.url("?page=events")).await;
-    browser.press("p1").await;
+    browser.follow("p1").await;
     let attempts = browser.texts(".timeline > li").await;
     assert_eq!(attempts.len(), 3, "{attempts:?}");
     assert!(
@@ -92,15 +92,15 @@ async fn a_failing_event_shows_its_attempts_and_all_that_match_are_replayed_once
     );
 
     site.fix();
-    browser.press("Dead letters").await;
+    browser.follow("Dead letters").await;
     browser.fill("input[name=type]", "account.*").await;
-    browser.press("Filter").await;
-    browser.press("Replay all that match").await;
-    assert_eq!(browser.text("h1").await, "Replay 3 events?");
-    browser.press("Replay 3 events").await;
+    browser.follow("Filter").await;
+    browser.follow("Replay all that match").await;
+    browser.until("h1", "Replay 3 events?").await;
+    browser.follow("Replay 3 events").await;
     browser.until("main", "3 events were replayed.").await;
     site.idle().await;
-    browser.press("Events").await;
+    browser.follow("Events").await;
     browser.until(ROWS, "handled").await;
     let rows = browser.texts("tbody tr").await;
     let handled = rows
@@ -119,14 +119,14 @@ async fn selected_events_are_deleted_after_a_confirmation() {
     let browser = Browser::open(Options::default()).await;
     browser.go(&site.url("?page=dead-letters")).await;
     browser.click("tbody tr:first-child input").await;
-    browser.press("Delete selected").await;
-    assert_eq!(browser.text("h1").await, "Delete 1 event?");
-    browser.press("Cancel").await;
+    browser.follow("Delete selected").await;
+    browser.until("h1", "Delete 1 event?").await;
+    browser.follow("Cancel").await;
     assert_eq!(browser.texts("tbody tr").await.len(), 3);
 
     browser.click("thead input").await; // all
-    browser.press("Delete selected").await;
-    browser.press("Delete 3 events").await;
+    browser.follow("Delete selected").await;
+    browser.follow("Delete 3 events").await;
     browser.until("main", "3 events were deleted.").await;
     assert!(
         browser
@@ -153,7 +153,7 @@ async fn without_javascript_the_pages_have_all_functions() {
             .await
             .contains("Accepted events a minute")
     );
-    browser.press("Events").await;
+    browser.follow("Events").await;
     assert!(
         browser
             .client
@@ -166,17 +166,17 @@ async fn without_javascript_the_pages_have_all_functions() {
         !browser.text("main").await.contains("Pause"),
         "only the script can pause"
     );
-    browser.press("a1").await;
+    browser.follow("a1").await;
     site.fix();
-    browser.click("button[value=replay-event]").await;
+    browser.follow_element("button[value=replay-event]").await;
     browser.until("main", "1 event was replayed.").await;
     site.idle().await;
-    browser.press("Events").await;
+    browser.follow("Events").await;
     browser
         .press("Replay or delete all events that match")
         .await;
-    browser.press("Delete all that match").await;
-    browser.press("Delete 1 event").await;
+    browser.follow("Delete all that match").await;
+    browser.follow("Delete 1 event").await;
     browser.until("main", "1 event was deleted.").await;
     assert!(browser.text("main").await.contains("No event matches."));
     browser.close().await;
@@ -189,13 +189,13 @@ async fn the_pages_work_behind_a_proxy_that_replaces_the_path_and_the_host() {
     let browser = Browser::open(Options::default()).await;
     let url = site.proxied().await;
     browser.go(&url).await;
-    browser.press("Events").await;
+    browser.follow("Events").await;
     browser.until("#live", "Live").await;
     site.accept("connection.stream.started", "live").await;
     browser.until(ROWS, "live").await;
-    browser.press("a1").await;
+    browser.follow("a1").await;
     site.fix();
-    browser.click("button[value=replay-event]").await;
+    browser.follow_element("button[value=replay-event]").await;
     browser.until("main", "1 event was replayed.").await;
     assert!(
         browser
@@ -221,7 +221,7 @@ async fn text_of_the_sender_runs_nothing() {
         .await;
     // The row arrives in the live feed, and is then opened.
     browser.until(ROWS, "x\\u{202e}<img src=x").await;
-    browser.click("tbody a").await;
+    browser.follow_element("tbody a").await;
     browser
         .until("#payload", "<script>window.hacked=1</script>")
         .await;
