@@ -1186,8 +1186,9 @@ fn the_counts_balance_at_every_read_while_letters_are_added_and_removed() {
         for sender in senders.collect::<Vec<_>>() {
             sender.await.unwrap();
         }
-        // Until `stop` is set, the keepers replay or delete the letters that still block other events.
-        wait_idle(&inbox.handle()).await;
+        // Until `stop` is set, the keepers replay or delete the letters that still block other events. A replay may follow, so the
+        // inbox may already be busy again.
+        inbox.handle().wait_idle().await;
         stop.store(true, Ordering::Relaxed);
         for keeper in keepers {
             keeper.await.unwrap();
