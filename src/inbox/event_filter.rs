@@ -110,7 +110,7 @@ impl EventFilter {
         self.states.is_empty() || self.states.contains(&state)
     }
 
-    /// Returns whether the filter has a condition besides the states and the id below which a list begins.
+    /// Returns whether the filter has a condition other than the states and [`before`](EventFilter::before).
     pub(crate) fn is_narrow(&self) -> bool {
         let has_event = self.event_type.is_some() || self.message_id.is_some();
         self.has_routes() || has_event || self.since.is_some() || self.until.is_some()

@@ -96,8 +96,8 @@ impl Access {
         Self::new(Rule::Basic(BasicAuth::new(user.into(), password.as_ref())))
     }
 
-    /// Like [`basic_auth`](Access::basic_auth), with the password in an environment variable. A line break at the end isn't a part
-    /// of the password.
+    /// Lets one user read and operate, with the password in an environment variable: see [`basic_auth`](Access::basic_auth). A
+    /// trailing line break isn't part of the password.
     ///
     /// # Errors
     ///
@@ -154,8 +154,7 @@ impl Access {
         }
     }
 
-    /// Also allows requests to this host, for example `admin.example.com`. Upper and lower case are the same, and the port doesn't
-    /// matter.
+    /// Also allows requests to this host, for example `admin.example.com`. The comparison ignores case and the port.
     pub fn allow_host(mut self, host: impl Into<Box<str>>) -> Self {
         self.hosts.push(host.into());
         self
@@ -167,7 +166,7 @@ impl Access {
         self
     }
 
-    /// Returns who sends the request, if the host is allowed and the user may read.
+    /// Returns the viewer, if the host is allowed and the user may read.
     pub(super) fn check(&self, parts: &Parts) -> Result<Viewer, Denied> {
         self.check_host(parts)?;
         match self.permission(parts) {
@@ -187,7 +186,7 @@ impl Access {
             return Ok(());
         }
         let text = format!(
-            "the host {host:?} isn't allowed: call `Access::allow_host({host:?})` if the pages belong there"
+            "the host {host:?} isn't allowed: call `Access::allow_host({host:?})` to serve the pages at this host"
         );
         Err(Denied::forbidden(text))
     }

@@ -7,7 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, header};
 
 /// Returns the host of a request, without the port. HTTP/2 puts the host into the URI. Returns `None` if the request names no host,
-/// several hosts, or something else.
+/// several hosts, or an invalid host.
 pub(super) fn of(parts: &Parts) -> Option<&str> {
     authority(parts).and_then(without_port)
 }

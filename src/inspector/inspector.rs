@@ -54,9 +54,9 @@ const PAGE: usize = 50;
 /// # Costs
 ///
 /// While a page is open, the inspector reads the newest 50 events every second, once for all watchers, and renders the rows that
-/// changed. At most 256 watchers get live updates. A watcher costs a few hundred bytes, and is disconnected if it doesn't read for
-/// 30 s. Without an open page, the inspector only counts the runs of each route. When the inbox drains, live updates end, so they
-/// don't delay a shutdown.
+/// changed. At most 256 watchers get live updates. A watcher costs a few hundred bytes. The inspector disconnects a watcher that
+/// doesn't read for 30 s. Without an open page, the inspector only counts the runs of each route. When the inbox drains, live
+/// updates end, so they don't delay a shutdown.
 ///
 /// # Examples
 ///
@@ -137,7 +137,7 @@ impl Inspector {
     /// Adds a hook that runs after each replay and each deletion, for an audit.
     ///
     /// The inspector also writes each action to the log. The hook runs in the task of the request, so it must not block. If the hook
-    /// panics, the inspector logs the panic, and nothing else happens.
+    /// panics, the inspector logs the panic, and the answer doesn't change.
     pub fn on_action(self, hook: impl Fn(&InspectorAction) + Send + Sync + 'static) -> Self {
         self.inner.hooks.add(Arc::new(hook));
         self
@@ -325,14 +325,15 @@ impl Visit<'_> {
             return self.message(
                 StatusCode::BAD_REQUEST,
                 "No event",
-                "The link has no number of an event.",
+                "The link has no event id.",
             );
         };
         match events.get(id).await {
             Ok(Some(record)) => self.html(StatusCode::OK, pages::event(context, &record)),
             Ok(None) => {
                 let text = format!(
-                    "The inbox doesn't keep the event {id}. It may have been deleted, or newer events have displaced it."
+                    "The inbox doesn't keep event {id}. An operator may have deleted the event, or newer events may \
+                     have displaced it."
                 );
                 self.message(StatusCode::NOT_FOUND, "No such event", &text)
             }
@@ -420,7 +421,7 @@ impl Visit<'_> {
             Failure::Inbox(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let text = format!(
-            "{} Some events may have been changed before.",
+            "{} Some events may already have been changed.",
             failure.text()
         );
         self.message(status, "The action failed", &text)
@@ -433,11 +434,11 @@ fn notice(query: &Query) -> Option<String> {
     let done =
         match query.get("done")? {
             "replayed" if count == 0 => return Some(
-                "No event was replayed: it is in flight or gone, or no selected route matches it."
+                "No event was replayed: each event is in flight or gone, or no selected route matches it."
                     .to_owned(),
             ),
             "deleted" if count == 0 => {
-                return Some("No event was deleted: it is in flight or gone.".to_owned());
+                return Some("No event was deleted: each event is in flight or gone.".to_owned());
             }
             "replayed" => "replayed",
             "deleted" => "deleted",

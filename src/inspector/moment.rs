@@ -12,8 +12,8 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     formatted.unwrap_or_else(|| "at an unknown time".to_owned())
 }
 
-/// Returns a `time` element: how long ago, with the absolute time as its title. The script keeps the text current, and adds the
-/// local time to the title.
+/// Returns a `time` element that shows the age of `time`, with the absolute time as its title. The script keeps the text current,
+/// and adds the local time to the title.
 pub(super) fn ago(time: SystemTime, now: SystemTime) -> Markup {
     let absolute = rfc3339(time);
     let text = match now.duration_since(time) {

@@ -93,7 +93,7 @@ async fn stalled(worker: &JetStreamWorker, route: Option<&str>, cause: &str) {
     .await;
 }
 
-/// Waits for the only problem of an inbox, which has this kind and this cause.
+/// Waits until an inbox has exactly one problem, with this kind and this cause.
 async fn unhealthy(inbox: &JetStreamInbox, kind: HealthProblemKind, cause: &str) {
     until(cause, async || {
         let health = inbox.handle().health();

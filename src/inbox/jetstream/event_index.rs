@@ -133,7 +133,7 @@ impl EventIndex {
         }
     }
 
-    /// Returns the events with letters in a range of sequences, newest first.
+    /// Returns the sequences in a range whose events have dead letters, newest first.
     pub(super) fn dead(&self, range: std::ops::Range<u64>) -> Vec<u64> {
         if range.is_empty() {
             return Vec::new();

@@ -5,8 +5,8 @@ static METADATA: Metadata<'static> = Metadata::new("botisimo_webhooks", Level::I
 
 /// Returns whether nothing records metrics on this thread.
 ///
-/// The facade's no-op recorder is a zero-sized static. A zero-sized recorder of the user is in a box that allocates nothing, so
-/// the recorder's address equals its alignment.
+/// The facade's no-op recorder is a zero-sized static. If the user's recorder is zero-sized, its
+/// box allocates nothing, so the recorder's address equals its alignment.
 #[inline]
 pub(super) fn is_noop(recorder: &dyn Recorder) -> bool {
     size_of_val(recorder) == 0

@@ -46,7 +46,7 @@ impl Runs {
         runs.clone()
     }
 
-    /// Returns the attempts at which a route ran.
+    /// Returns the numbers of the attempts in which a route ran.
     pub(super) fn attempts(&self, route: &str) -> Vec<u32> {
         let all = self.all().into_iter();
         all.filter(|run| run.route == route)
