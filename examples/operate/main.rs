@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The inspector is at <http://127.0.0.1:3000/admin/webhooks>. The user is `admin`, and `ADMIN_PASSWORD` is the password. If you
-//! serve the pages under a name, set `ADMIN_HOST` to the name.
+//! serve the pages under a host name, set `ADMIN_HOST` to that host name.
 //!
 //! `ADDR` is the address, `INBOX` is the path of the file, and `BOTISIMO_SECRET` is the secret in the query of the webhook's
 //! URL. `dashboard.json` is a dashboard for Grafana, and `alerts.yml` has alert rules for Prometheus.
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let webhooks = WebhookLayer::new("/webhooks/botisimo", inbox)
         .verify(SharedSecret::from_env_or_accept_all("BOTISIMO_SECRET"));
     let handle = webhooks.handle();
-    // The first two name files and routes, so a public proxy must not forward them.
+    // `/metrics` and `/health` name files and routes, so a public proxy must not forward them.
     let app = Router::new()
         .route("/metrics", get(async move || metrics.render()))
         .nest_service("/health", HealthService::new(handle.clone()))

@@ -209,7 +209,7 @@ impl JobExecutor {
                 self.metrics.handled(|| event.timestamp(), now);
             }
             Some(EventOutcome::Unhandled) => telemetry::event_unhandled(),
-            // A dead letter follows, or another attempt.
+            // Either the inbox stores a dead letter, or another attempt follows.
             Some(EventOutcome::Dead) | None => {}
         }
         if event.attempt() == 1 && self.unmatched.count(!report.is_unhandled()) {

@@ -13,7 +13,7 @@ pub(crate) struct KeyedQueue {
     ready: VecDeque<Box<Job>>,
     /// The jobs that are waiting behind the first event of each key.
     followers: HashMap<OrderKey, VecDeque<Box<Job>>>,
-    /// The number of followers of all keys.
+    /// The number of jobs in `followers`.
     held_back: usize,
 }
 

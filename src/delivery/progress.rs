@@ -64,7 +64,7 @@ impl Progress {
         }
     }
 
-    /// Returns the progress, in which only this route runs.
+    /// Returns the progress with `only` as the only route that may run.
     pub(crate) fn limited_to(mut self, only: Option<Arc<str>>) -> Self {
         if only.is_some() {
             self.routes.get_or_insert_default().only = only;

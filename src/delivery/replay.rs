@@ -1,7 +1,7 @@
 /// The routes that a replay runs.
 ///
-/// A replay runs the routes that match the event at the time of the replay. A route that was renamed since counts as another
-/// route.
+/// A replay runs the routes that match the event at the time of the replay. A route that has been
+/// renamed counts as another route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Replay {

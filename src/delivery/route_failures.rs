@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Report};
 /// The number of entries is bounded by the number of routes.
 #[derive(Debug, Default)]
 pub(crate) struct RouteFailures {
-    /// The number of entries. A successful attempt takes no lock while there are none.
+    /// The number of entries. While there are no entries, a successful attempt takes no lock.
     len: AtomicUsize,
     entries: Mutex<BTreeMap<Arc<str>, FailureStreak>>,
 }

@@ -137,7 +137,7 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// Fails if the inbox becomes full, is draining, if its store fails, or if no route has the name in
+    /// Fails if the inbox becomes full or is draining, if its store fails, or if no route has the name in
     /// [`Replay::Only`]. The events before the failure have been replayed, and the others stay in their state.
     pub async fn replay_matching(
         &self,
@@ -151,7 +151,7 @@ impl EventLog {
 
     /// Deletes an event that has ended. Returns false if the inbox doesn't keep the event, or if the event is in flight.
     ///
-    /// The inbox still remembers the `messageId`. With JetStream, the server forgets it when the server restarts.
+    /// The inbox still remembers the `messageId`. With JetStream, the NATS server forgets the `messageId` when it restarts.
     ///
     /// # Errors
     ///

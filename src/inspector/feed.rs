@@ -46,7 +46,7 @@ struct State {
     /// The version of the newest change.
     version: u64,
     rows: Vec<Row>,
-    /// The rows as they were last compared.
+    /// The fingerprint of each row at the last comparison, by the event's id.
     fingerprints: HashMap<u64, String>,
     /// Why the newest events couldn't be read.
     error: Option<Arc<str>>,

@@ -190,7 +190,7 @@ async fn an_accepted_event_ends_a_row_of_rejections() {
         let request = good().query("token", "s3cret").build::<Full<Bytes>>();
         assert_eq!(ask(&endpoint, request).await.status(), 200);
     }
-    // Two rejections aren't enough, and neither are many within a second.
+    // Neither two rejections in a row nor many rejections within a second are a problem.
     for _ in 0..100 {
         ask(&endpoint, good().build::<Full<Bytes>>()).await;
     }

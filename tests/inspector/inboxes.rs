@@ -48,7 +48,7 @@ pub(crate) async fn operates<I: Inbox>(
     );
     assert!(page.texts("#payload")[0].contains("\"a payload\""));
 
-    // One event is replayed to one route, and all that match to the routes that remain.
+    // The user replays one event to one route. Then the user replays every matching event to its remaining routes.
     is_fixed.store(true, Ordering::SeqCst);
     let number = link.rsplit_once('=').unwrap().1;
     let form = format!("do=replay-event&event={number}&routes=only%3Aaccount.updated");

@@ -1089,7 +1089,7 @@ async fn if_an_errors_display_fails_the_reason_names_its_kind() {
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
-/// The bug: if a layer kept every retry from a route, the route's reason repeated for every attempt that the layer had
+/// The bug: if a layer kept every retry from a route, the route's reason repeated, once per attempt, that the layer had
 /// succeeded.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {

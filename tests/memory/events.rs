@@ -227,7 +227,7 @@ async fn a_record_has_each_attempt_with_its_times_and_the_result_of_each_route_t
         .map(|each| each.duration())
         .collect();
     assert_eq!(durations, [2 * SECOND; 3]);
-    // The test's clock of attempts is paused, and the system time isn't.
+    // The clock that measures attempts is paused, but the system time isn't.
     let started = record.history()[0].started_at();
     assert!(started <= SystemTime::now() && started > before - 60 * SECOND);
     let reason = record.history()[0].routes()[1].reason().unwrap();
@@ -472,7 +472,7 @@ async fn a_replay_runs_the_remaining_routes_or_all_or_only_one() {
             "1: ",
         ]
     );
-    // A replayed event is no duplicate, and a copy still is one.
+    // The inbox doesn't treat a replayed event as a duplicate, but a copy is still a duplicate.
     assert_eq!(inbox.accept(mock("a", "1")).await, Ok(Accepted::Duplicate));
 }
 
@@ -639,7 +639,7 @@ async fn the_log_keeps_the_events_that_ended_last_within_its_limits() {
     );
 }
 
-/// Attempts without an end, and errors of any size, would otherwise fill the memory.
+/// Without limits, endless attempts and large errors would fill the memory.
 #[tokio::test(start_paused = true)]
 async fn a_record_keeps_the_newest_25_attempts_and_errors_within_the_byte_limit() {
     let router = EventRouter::new().on("a", |event: Event| async move {

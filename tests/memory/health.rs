@@ -207,13 +207,13 @@ async fn growing_dead_letters_are_reported_until_they_stop_growing() {
     let handle = inbox.handle();
     handle.set_health_limits(HealthLimits::new().route_failures(1_000, HOUR));
     let seen = Seen::by(&handle);
-    // One each two minutes is slow.
+    // One dead letter every two minutes is below the limit.
     for n in 0..50 {
         inbox.accept(event(n.to_string())).await.unwrap();
         sleep(2 * MINUTE).await;
         assert!(handle.health().is_ok(), "{:?}", handle.health());
     }
-    // Five more are six or seven within ten minutes.
+    // With nine more, over ten events become dead letters within ten minutes.
     for n in 50..59 {
         inbox.accept(event(n.to_string())).await.unwrap();
     }
@@ -351,7 +351,7 @@ async fn an_idle_inbox_has_no_timer_and_its_monitor_ends_with_it() {
     for round in 1..=3 {
         inbox.accept(event(round.to_string())).await.unwrap();
         sleep(MINUTE).await;
-        // The monitor looked once, found nothing, and waits without a timer.
+        // The monitor checked once, found no problem, and waits without a timer.
         assert_eq!(
             (tasks.load(Ordering::SeqCst), sleeps.load(Ordering::SeqCst)),
             (1, round)

@@ -12,8 +12,8 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Splits the arguments of a macro call at the commas that are in no bracket and in no string. `code` starts after the
-/// macro's bracket.
+/// Splits the arguments of a macro call at the commas outside brackets and strings. `code` starts after the macro's
+/// bracket.
 fn arguments(code: &str) -> Vec<String> {
     let (mut depth, mut in_string, mut escaped) = (0, false, false);
     let mut arguments = vec![String::new()];

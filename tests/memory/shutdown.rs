@@ -44,7 +44,7 @@ fn held() -> Held {
     }
 }
 
-/// Reports when its flag is set, and ends `takes` later.
+/// Returns a server that sets the flag once the inbox has drained, and ends `takes` later.
 fn server(
     closing: &Arc<AtomicBool>,
     takes: Duration,

@@ -303,7 +303,7 @@ struct Call {
     ended: usize,
     /// The bytes that were read or written.
     data: Vec<u8>,
-    /// The offset of a `pwrite64`, and the length of an `ftruncate`.
+    /// The offset of a `pwrite64`, or the length of an `ftruncate`.
     number: usize,
 }
 

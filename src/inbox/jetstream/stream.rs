@@ -11,7 +11,7 @@ use crate::error::Error;
 ///
 /// # Errors
 ///
-/// A stream that doesn't fit is an error that names each mismatch.
+/// Fails if the stream doesn't match the settings. The error names each mismatch.
 pub(super) async fn open_events(connection: &Connection) -> Result<Stream, Error> {
     connection.settings.check_names()?;
     let stream = connection.events().await?;

@@ -3,7 +3,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-/// The maximum number of groups. Beyond that, neighbours are merged.
+/// The maximum number of groups. Beyond this limit, neighbouring groups are merged.
 const MAX_GROUPS: usize = 64;
 
 /// The time in milliseconds that one new group covers.

@@ -101,7 +101,8 @@ impl MemoryInboxBuilder {
     /// Sets the maximum total size of the handled and unhandled events in the event log, in bytes of bodies and of the errors
     /// of their attempts. The default is 16 MiB. Beyond this limit, the inbox drops the events that ended first.
     ///
-    /// The errors of the attempts at events in flight have the same limit. Beyond it, the log has only the outcomes' names.
+    /// The errors of the attempts at events in flight have the same limit. Beyond this limit, the log keeps only
+    /// the outcomes' names.
     pub fn max_handled_bytes(mut self, bytes: usize) -> Self {
         self.limits.handled_bytes = bytes;
         self

@@ -27,7 +27,7 @@ impl MemoryInner {
         self.change_and_count(change, |_, _| {})
     }
 
-    /// Changes the queue as [`change`](Self::change) does, and counts the change. The woken tasks find it counted.
+    /// Changes the queue as [`change`](Self::change) does, and counts the change before the tasks wake.
     pub(super) fn change_and_count<T>(
         &self,
         change: impl FnOnce(&mut Queue) -> T,

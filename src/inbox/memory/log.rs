@@ -98,7 +98,7 @@ impl Log {
         };
         attempted.state = EventState::Retrying;
         attempted.attempts = attempt.number();
-        // The reasons of all events in flight have at most as many bytes as the handled events.
+        // The limit in bytes for handled events also limits, separately, the reasons of all events in flight.
         let space = self.limits.handled_bytes.saturating_sub(self.text);
         let before = AttemptRecord::text(&attempted.history, &[]);
         attempt.push_to(&mut attempted.history, space);

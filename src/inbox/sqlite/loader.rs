@@ -20,8 +20,8 @@ pub(super) struct Loader {
     /// The last event that an earlier process accepted.
     recovered: u64,
     /// The events that earlier processes left, according to the totals, minus the events whose heads the loader has read.
-    /// `None` once the loader has read all heads. The rest is then 0, unless another program changed the rows while no
-    /// inbox had the file open.
+    /// `None` once the loader has read all heads. The difference is then 0, unless another program changed the rows while
+    /// no inbox had the file open.
     unread: Option<Volume>,
     pub(super) concurrency: usize,
     max_crashes: u32,

@@ -85,9 +85,9 @@ use crate::runtime::Runtime;
 /// # Clocks
 ///
 /// The duplicate window, the retention of dead letters and due times use the inbox's own clock. This clock counts the
-/// time while a process is running. It also counts the time between two processes if, by the system clock, that time is
-/// at most a day. Longer times don't count, because the system clock may be wrong. The time while the machine is
-/// suspended doesn't count either.
+/// time while a process is running. If the system clock shows at most a day between the end of one process and the
+/// start of the next, this time counts too. Longer times don't count, because the system clock may be wrong. The time
+/// while the machine is suspended doesn't count either.
 ///
 /// So if the system clock is wrong or is changed, the inbox deletes nothing early, and no attempt waits longer than
 /// [`max_delay`](crate::RetryPolicy::max_delay). `received_at` and `dead_lettered_at` follow the system clock.
