@@ -1,0 +1,42 @@
+mod completions;
+mod man;
+mod send;
+mod types;
+
+use std::future::Future;
+
+use clap::Subcommand;
+
+use crate::failure::{Failure, Success};
+use crate::output::Output;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Send(Box<send::Args>),
+    Types(types::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Runs a command. `definition` describes all commands.
+pub(crate) fn run(
+    command: Command,
+    output: &Output,
+    definition: clap::Command,
+) -> Result<Success, Failure> {
+    match command {
+        Command::Send(args) => on_runtime(send::run(&args, output)),
+        Command::Types(args) => types::run(&args, output),
+        Command::Completions(args) => completions::run(&args, definition),
+        Command::Man(args) => man::run(args, definition),
+    }
+}
+
+fn on_runtime(command: impl Future<Output = Result<Success, Failure>>) -> Result<Success, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|error| Failure::unavailable(format_args!("can't start the runtime: {error}")))?;
+    runtime.block_on(command)
+}
