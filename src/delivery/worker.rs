@@ -110,8 +110,8 @@ async fn work<S: JobSource>(mut guard: WorkerGuard<S>) {
     let mut batch = 0;
     while let Some(job) = guard.next() {
         let job = JobGuard::new(Arc::clone(&guard.source), job);
-        // Panics in user code are caught at the call. All other panics, for example a subscriber's, are caught here, so
-        // the next job isn't affected.
+        // The job catches the panics of handlers and hooks. `CatchPanic` catches all other panics, for example a
+        // subscriber's, so the next job isn't affected.
         let _ = CatchPanic::new(job.run()).await;
         batch += 1;
         // If the queue never empties, the worker must still yield the thread.

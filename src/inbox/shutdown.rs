@@ -300,8 +300,8 @@ impl Shutdown {
     }
 }
 
-/// Waits until the process must stop, and drains. Use this if the process has no server, or if its server closes
-/// elsewhere.
+/// Waits until the process must stop, and drains. Await the shutdown directly if the process has no server, or if other
+/// code closes the server.
 ///
 /// The result, the errors and the cancel safety are as in [`serve`](Shutdown::serve).
 impl IntoFuture for Shutdown {

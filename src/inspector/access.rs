@@ -35,7 +35,7 @@ use crate::telemetry;
 /// # }
 /// ```
 ///
-/// The user that a proxy has authenticated. The proxy must remove the header from the client's requests:
+/// The user that a proxy has authenticated. The proxy must remove `x-forwarded-user` from the client's requests:
 ///
 /// ```
 /// use botisimo_webhooks::{Access, Permission};

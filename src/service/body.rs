@@ -49,7 +49,7 @@ impl<B> Default for ResponseBody<B> {
     }
 }
 
-/// The inner body's data must convert from [`Bytes`], the type of the receiver's messages. No other bound is needed.
+/// The inner body's data type must implement `From<Bytes>`, because the receiver's messages are [`Bytes`].
 impl<B: Body<Data: From<Bytes>>> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;

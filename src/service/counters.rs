@@ -20,7 +20,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Returns true once.
+    /// Returns true on the first call.
     pub(super) fn start(&self) -> bool {
         // Load before the swap, because axum calls `Layer::layer` for each request until
         // `with_state`.

@@ -13,11 +13,11 @@ use crate::inbox::{Handle, Health};
 
 /// A service that answers liveness and readiness probes.
 ///
-/// If the path ends with `/live` or `/livez`, the service answers 200 while [`Health::is_live`]. At every other path, it answers
-/// 200 while [`Health::is_ready`]. Otherwise it answers 503. The service answers `GET` and `HEAD`, and answers 405 to other
-/// methods. It is always ready and never fails.
+/// If the path ends with `/live` or `/livez`, the service answers 200 while [`Health::is_live`] returns true. At every other path,
+/// it answers 200 while [`Health::is_ready`] returns true. Otherwise it answers 503. The service answers `GET` and `HEAD`, and
+/// answers 405 to other methods. It is always ready and never fails.
 ///
-/// The body is the [`Health`] as JSON. Caches don't store the answer:
+/// The answer has the header `Cache-Control: no-store`. The body is the [`Health`] as JSON:
 ///
 /// ```json
 /// {

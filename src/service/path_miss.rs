@@ -2,7 +2,7 @@ use crate::telemetry::PathMiss;
 
 /// Returns how the path of a request differs from the layer's path, if a proxy or a typing error probably changed it.
 pub(super) fn path_miss(own: &str, request: &str) -> Option<PathMiss> {
-    // Any path ends with `/` or is below it.
+    // Every path starts with `/`, and many paths end with it, so a match with `/` shows no mistake.
     if own == "/" || request == "/" {
         return None;
     }

@@ -128,7 +128,7 @@ impl RejectionReason {
     ///
     /// The receiver always warns if a retry doesn't fix the rejection and an unverified client can't cause it.
     /// For all other kinds, it warns for the 1st, 2nd, 4th, 8th and so on. This way a scanner
-    /// can't fill the log, but a misconfigured secret is still noticed.
+    /// can't fill the log, but the log still shows a misconfigured secret.
     pub(super) fn should_warn(self, count: u64) -> bool {
         matches!(
             self,

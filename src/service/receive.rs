@@ -97,7 +97,7 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Starts the deadline of a request, and returns the future of the answer. Called in `call`.
+    /// Starts the deadline of a request, and returns the future of the answer. `Service::call` calls this method.
     pub(super) fn receive<B>(
         self: &Arc<Self>,
         request: Request<B>,
@@ -113,8 +113,8 @@ impl<I: Inbox> Receiver<I> {
         );
         let (parts, body) = request.into_parts();
         let version = parts.version;
-        // The calls of a `Verify` and of an inbox catch their own panics. Here, panics of bodies and of log subscribers are
-        // caught, so that the sender still gets an answer.
+        // Calls to a `Verify` and to an inbox catch their own panics. `CatchPanic` catches the panics of bodies and of log
+        // subscribers, so that the sender still gets an answer.
         let processed = CatchPanic::new({
             let receiver = Arc::clone(self);
             async move { receiver.process(&parts, pin!(body), &mut deadline).await }
@@ -241,7 +241,7 @@ impl<I: Inbox> Receiver<I> {
         }
     }
 
-    /// Returns the trace context of a request. If the user's closure returns none, the header has it.
+    /// Returns the trace context of a request: the value of the user's closure, or else the value of the header.
     fn traceparent(&self, parts: &Parts) -> Option<Traceparent> {
         let captured = self
             .settings

@@ -68,7 +68,7 @@ impl OneLine {
         }
     }
 
-    /// Returns an error if the text reaches the limit. The text then ends with the mark.
+    /// Appends `part`. If the text would exceed the limit, cuts the text, appends the mark, and returns an error.
     fn push_all(&mut self, part: &str) -> fmt::Result {
         if self.text.len() + part.len() <= self.max {
             self.text.push_str(part);

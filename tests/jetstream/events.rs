@@ -79,7 +79,7 @@ async fn the_inbox_lists_events_by_the_progress_of_all_workers() {
     assert_eq!(routes.iter().map(EventRecord::id).collect::<Vec<_>>(), [1]);
 }
 
-/// Two workers of a group, on two connections, share the replays. The inbox's log starts the replay, and only the route runs.
+/// Two workers of a group, on two connections, share the replays. The inbox's log replays one route, and only this route runs.
 #[tokio::test]
 async fn a_replay_of_one_route_runs_once_on_any_worker() {
     let (server, context, inbox) = set_up("").await;

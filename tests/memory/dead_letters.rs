@@ -1089,8 +1089,8 @@ async fn if_an_errors_display_fails_the_reason_names_its_kind() {
     assert_eq!(ends(&all(&inbox).await[0]), [("a", Some("failed"))]);
 }
 
-/// The bug: if a layer kept every retry from a route, the route's reason repeated, once per attempt, that the layer had
-/// succeeded.
+/// If a layer runs a failed route in no further attempt, the route counts as dropped. Before a fix, each attempt added the
+/// success of the layer to the route's reason.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_a_layer_hid_from_the_event_counts_as_dropped() {
     let router = EventRouter::new().on("a", |_: Event| async { Err::<(), _>("failed") });

@@ -1,4 +1,4 @@
-//! The inbox on disk while the disk fails, its file changes, or another process uses the file.
+//! Tests the inbox on disk while the disk fails, while the inbox's file changes, or while another process uses the file.
 //!
 //! The server answers every event, and loses no event that it answered with 200. The inbox recovers
 //! automatically, or the log says why it can't.

@@ -727,7 +727,7 @@ fn any_name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Returns a name cut after some segment, so that other names are below it.
+/// Returns a pattern, and whether it is a prefix. The pattern is the start of a name, so other names may be below it.
 fn any_pattern() -> impl Strategy<Value = (String, bool)> {
     (any_name(), 1_usize..5, 0..3).prop_map(|(name, keep, kind)| {
         let cut = name.split('.').take(keep).collect::<Vec<_>>().join(".");

@@ -55,7 +55,7 @@ const CUSTOM: &[(&str, &str)] = &[
     ("unknown field `", "unknown field"),
 ];
 
-/// A mismatch and its path. The code of the decoded type sees no other error type.
+/// A mismatch and its path. The `Deserialize` code of the decoded type gets only errors of this type.
 ///
 /// The error contains its path, so dropping the error also drops the path.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ pub(crate) struct Findings {
 /// reported until the next event, perhaps for months.
 const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The default limit for the age of an event, without the delays of its retries.
+/// The default limit for the age of an event. The delays of its retries don't count.
 const DEFAULT_AGE: Duration = Duration::from_secs(15 * 60);
 
 impl Findings {

@@ -84,8 +84,8 @@ impl LogState {
     }
 }
 
-/// Records in the dead-letter stream that a message replays an event, so that the log finds the replay without a search. Instead of
-/// a replay, [`DELETED`](super::event_index::DELETED) records that a letter was deleted.
+/// Stores a record in the dead-letter stream: the message `replay` replays the event. With this record, the log finds the replay
+/// without a search. If `replay` is [`DELETED`](super::event_index::DELETED), the record says that a letter was deleted.
 pub(super) async fn mark_replay(
     connection: &Connection,
     event: u64,

@@ -28,8 +28,8 @@ use crate::error::{Error, ErrorKind};
 /// # Other streams
 ///
 /// A worker needs two more streams. With the default name, they are `BOTISIMO_DEAD`, for dead letters, and `BOTISIMO_CHECKPOINTS`,
-/// for the positions of the worker's group. A worker also runs without the checkpoints, but it logs warnings and forgets the
-/// position of a deleted consumer.
+/// for the positions of the worker's group. Without the stream of checkpoints, a worker still runs, but it logs warnings and
+/// forgets the position of a deleted consumer.
 ///
 /// # Memory for ids
 ///

@@ -280,7 +280,7 @@ impl Queue {
         let history = letter.history().to_vec();
         let is_blocking = self.dead_letters.is_blocking(id);
         if let Err(error) = self.room(event.body().len()) {
-            // The events that this letter blocks may fill the inbox. Only replaying the letter frees space.
+            // The events that this letter blocks may fill the inbox. If the replay were refused, no space would become free.
             if error.kind() != AcceptErrorKind::Full || !is_blocking {
                 return Err(error);
             }

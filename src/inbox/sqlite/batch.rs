@@ -61,8 +61,8 @@ impl BatchWriter {
         }
     }
 
-    /// Writes events and the unwritten results. If that fails, writes the results alone, because they may still fit on the
-    /// disk. Returns whether the events are on disk, and the results that are on disk.
+    /// Writes events and the unwritten results. If the transaction fails, writes only the results, because they may still
+    /// fit on the disk. Returns whether the events are on disk, and the results that are on disk.
     pub(super) fn write(
         &mut self,
         database: &mut Database,

@@ -66,8 +66,8 @@ impl SqliteInboxBuilder {
         self
     }
 
-    /// Sets the maximum number of events in memory. The default is 1,024. Other events wait on disk. Set more than
-    /// `concurrency`.
+    /// Sets the maximum number of events in memory. The default is 1,024. Other events wait on disk. Set a higher number
+    /// than `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.settings.max_in_memory.events = events.max(1) as u64;
         self
@@ -134,14 +134,14 @@ impl SqliteInboxBuilder {
     }
 
     /// Sets the maximum number of handled and unhandled events that the inbox keeps. The default is 100,000. Beyond that, the inbox
-    /// deletes the oldest.
+    /// deletes the oldest events.
     pub fn max_handled_events(mut self, events: u64) -> Self {
         self.settings.max_handled.events = events;
         self
     }
 
     /// Sets the maximum total size of the bodies of handled and unhandled events, in bytes. The default is 256 MiB. Beyond that,
-    /// the inbox deletes the oldest.
+    /// the inbox deletes the oldest events.
     pub fn max_handled_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_handled.bytes = bytes;
         self
@@ -247,7 +247,7 @@ impl SqliteInboxBuilder {
     }
 }
 
-/// Records that the writer's thread has panicked. From now on, the inbox stores nothing until the process restarts.
+/// Records that the writer's thread has panicked. The inbox then stores nothing until the process restarts.
 fn writer_ended(inbox: &Weak<SharedInbox>) {
     if let Some(inbox) = inbox.upgrade() {
         // The user's clock may have caused the panic.

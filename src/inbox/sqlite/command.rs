@@ -74,7 +74,7 @@ pub(super) struct Complete {
 
 /// The next step of an event.
 pub(super) enum Step {
-    /// Another attempt follows. Its due time is by the inbox's clock.
+    /// Another attempt follows. `due_at` is a time of the inbox's clock.
     Retry {
         progress: Progress,
         due_at: u64,
@@ -82,7 +82,7 @@ pub(super) enum Step {
     },
     /// Every route has handled the event, or none matches.
     End(EventOutcome, CountedType, Option<Box<Kept>>),
-    /// The event is dead. If a route caused it, the attempt is the last one.
+    /// The event becomes a dead letter. If an attempt ended the event, the record describes this attempt.
     DeadLetter(Box<DeadLetter>, Option<AttemptRecord>),
 }
 

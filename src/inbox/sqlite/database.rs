@@ -85,7 +85,7 @@ impl Database {
         let last = self.store.totals.clock;
         let changed = self.store.transaction(self.clock.read(last), change);
         if changed.is_err() {
-            // If the log can't grow, SQLite restarts it once all of it has been copied.
+            // If the log can't grow, SQLite restarts the log once a checkpoint has copied the whole log.
             self.store.checkpoint();
         } else if self.is_writable() {
             self.health.recovered();
@@ -110,7 +110,7 @@ impl Database {
         self.health.report(fault, error, self.clock.now());
     }
 
-    /// Checks whether events can be stored now. The writer calls this once per turn.
+    /// Returns whether the inbox can store events now, and updates the health. The writer calls this method once per turn.
     pub(super) fn is_available(&mut self) -> bool {
         if self.store.is_blocked() {
             self.store.checkpoint();
@@ -135,7 +135,7 @@ impl Database {
 
     /// Checkpoints the write-ahead log when it has grown enough.
     ///
-    /// If a file was moved, this empties the log after each write. Otherwise, the content of a deleted log would be
+    /// If a file was moved, this method empties the log after each write. Otherwise, the content of a deleted log would be
     /// lost, or the next process would apply the old log to a new database.
     pub(super) fn checkpoint(&mut self) {
         if !self.moved {

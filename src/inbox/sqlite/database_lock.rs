@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::file_identity::{FileId, file_id, id_at};
 use super::file_lock::try_lock;
 
-/// The descriptors of databases that hold no lock, and that this process keeps open.
+/// The descriptors that hold no lock, and that stay open because this process may have other connections to their files.
 static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// The lock on a database file.
@@ -54,7 +54,7 @@ fn open(path: &Path) -> io::Result<File> {
     // The same mode that SQLite uses.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
-    // Also opens a file that can't be written, because SQLite reports that error.
+    // If the process may only read the file, opens the file for reading: SQLite then reports the error.
     let file = options.open(path);
     file.or_else(|error| File::open(path).map_err(|_| error))
 }

@@ -92,7 +92,7 @@ pub(super) fn moved(path: &Path) -> Error {
 
 pub(super) fn wal_full() -> Error {
     inbox(
-        "the write-ahead log has reached `max_wal_bytes`, because a process reads the database for too long",
+        "the write-ahead log has reached `max_wal_bytes`, because a process has been reading the database for too long",
     )
 }
 
@@ -102,7 +102,7 @@ pub(super) fn query_failed(error: rusqlite::Error) -> Error {
 }
 
 pub(super) fn not_replayed(error: AcceptError) -> Error {
-    inbox_caused("the dead letter can't be replayed now", error)
+    inbox_caused("the event can't be replayed now", error)
 }
 
 pub(super) fn runtime_missing(error: impl Into<BoxError>) -> Error {

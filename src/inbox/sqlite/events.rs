@@ -21,7 +21,7 @@ impl EventStore for SharedInbox {
             let (mut listed, mut before) = (Vec::new(), filter.first_before());
             while listed.len() < limit {
                 let (step, matching) = (STEP.min(limit - listed.len()), filter.clone());
-                // A filter may match few of the events, so it reads more of them.
+                // A narrow filter matches few events, so each step reads more events.
                 let step = if filter.is_narrow() { STEP } else { step };
                 let cursor = Cursor::Before(before);
                 let read = self.query(move |writer| writer.read(&matching, cursor, step, u64::MAX));
@@ -113,7 +113,7 @@ impl SharedInbox {
         !record.state().is_in_flight() && can_run
     }
 
-    /// Calls `act` for the ended events that match the filter, oldest first, in steps. Returns the sum of its results. Leaves out
+    /// Calls `act` for the ended events that match the filter, oldest first, in steps. Returns the sum of its results. Skips
     /// the events that end after the call, so an event that fails again isn't replayed forever.
     async fn each_ended(
         self: &Arc<Self>,
@@ -143,7 +143,7 @@ impl SharedInbox {
 }
 
 impl Writer {
-    /// Reads up to `limit` events. Returns the events that match the filter and had ended by `until`, or are in flight. Also returns
+    /// Reads up to `limit` events. Returns the events that match the filter, except events that ended after `until`. Also returns
     /// the id of the last event that was read, or `None` if there are no further events.
     fn read(
         &self,
@@ -184,7 +184,7 @@ impl Writer {
         |id| self.state.lock().window.runs(id)
     }
 
-    /// Deletes ended events, and returns how many there were.
+    /// Deletes ended events, and returns the number of deleted events.
     fn delete_records(&mut self, records: &[EventRecord]) -> Result<u64, Error> {
         let ids = |is_dead: bool| {
             let chosen = records

@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// one on the database itself. The second lock also works if the database has another name or the lock file is deleted.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    /// Released first. `None` on other platforms than Linux, where a lock on the whole file would also lock out SQLite.
+    /// Released first. `None` except on Linux: on other platforms, a lock on the whole file would also lock out SQLite.
     _database: Option<DatabaseLock>,
     _beside: File,
 }

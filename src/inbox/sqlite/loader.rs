@@ -20,8 +20,8 @@ pub(super) struct Loader {
     /// The last event that an earlier process accepted.
     recovered: u64,
     /// The events that earlier processes left, according to the totals, minus the events whose heads the loader has read.
-    /// `None` once the loader has read all heads. The difference is then 0, unless another program changed the rows while
-    /// no inbox had the file open.
+    /// `None` once the loader has read all heads. At that point, the difference was 0, unless another program changed the
+    /// rows while no inbox had the file open.
     unread: Option<Volume>,
     pub(super) concurrency: usize,
     max_crashes: u32,
@@ -154,7 +154,7 @@ impl Loader {
                 let corrupt = is_corrupt(&error);
                 database.failed(error);
                 if corrupt {
-                    // The events on the corrupt page stay on disk, and the others continue.
+                    // The events on the corrupt page stay on disk, and the other events continue.
                     self.schedule.cursor += 1;
                     // A recount would fail on that page too.
                     self.unread = None;
@@ -165,7 +165,7 @@ impl Loader {
         true
     }
 
-    /// Marks recovered events as running. If that fails, puts all events back.
+    /// Marks recovered events as running. If the transaction fails, returns all loaded events to the schedule.
     fn mark_running(&mut self, database: &mut Database, jobs: &mut Vec<Job>) {
         let recovered = jobs.iter().map(|job| job.number);
         let recovered: Vec<_> = recovered.filter(|id| *id <= self.recovered).collect();

@@ -69,7 +69,7 @@ impl Monitored for SharedInbox {
         state.stats().sample(age.unwrap_or_default())
     }
 
-    /// Asks the writer for the oldest event. The question waits behind all writes.
+    /// Asks the writer for the oldest event. The writer answers after all earlier commands.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
         let now = (self.state.clock.now(), Instant::now());
         let (answered, is_asked) = {

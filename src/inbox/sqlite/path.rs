@@ -41,13 +41,13 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Err(unusable(&path, "it is a symbolic link to itself"))
 }
 
-/// Checks that an empty or new database has no write-ahead log, which SQLite would delete.
+/// If the database is empty or new, checks that no write-ahead log exists, because SQLite would delete the log.
 pub(super) fn check_new(path: &Path) -> Result<(), Error> {
     let wal = beside(path, "-wal");
     let is_empty = |path: &Path| fs::metadata(path).map_or(true, |file| file.len() == 0);
     if is_empty(path) && !is_empty(&wal) {
         let why = format!(
-            "the database is gone, and its write-ahead log {} may have events: move the database back, or delete the log",
+            "the database is gone, and its write-ahead log {} may contain events: move the database back, or delete the log",
             wal.display()
         );
         return Err(unusable(path, &why));
@@ -70,9 +70,10 @@ pub(super) fn check_wal(path: &Path, old_path: &Path) -> Result<(), Error> {
     let is_ours = old_file.is_none() || old_file == id_at(path);
     if old_path != path && has_wal && is_ours {
         let why = format!(
-            "its write-ahead log, which has events that aren't in it, is still at {}: move it beside the file under the \
-             file's new name, or open the inbox by the old one",
-            old_wal.display()
+            "its write-ahead log {}, which contains events, is still next to the file's old name: move the log to {}, or open \
+             the inbox under the old name",
+            old_wal.display(),
+            beside(path, "-wal").display()
         );
         return Err(unusable(path, &why));
     }

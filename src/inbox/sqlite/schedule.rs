@@ -101,7 +101,7 @@ impl Schedule {
     pub(super) fn requeue(&mut self, id: u64, key: Option<OrderKey>, blocked: bool) {
         if self.cursor < id {
             // The cursor will reach this event later. Releasing the key only lets earlier events of the key run,
-            // because the schedule has seen no later ones. The earlier events were replayed too.
+            // because the schedule has seen no later events. The earlier events were replayed too.
             self.release(key.as_ref().filter(|_| blocked));
             return;
         }
@@ -123,7 +123,7 @@ impl Schedule {
         }
     }
 
-    /// Schedules the next attempt at an event.
+    /// Schedules the next attempt of an event.
     pub(super) fn retry(&mut self, id: u64, due_at: u64) {
         self.end_poison_candidate(id);
         self.retrying.insert((due_at, id));
@@ -144,7 +144,7 @@ impl Schedule {
         self.end(id, key.as_ref());
     }
 
-    /// Marks each event whose attempt is due as ready to run. Returns whether there is any.
+    /// Marks each event whose attempt is due as ready to run. Returns whether any attempt was due.
     pub(super) fn wake_due(&mut self, now: u64) -> bool {
         let mut woken = false;
         while let Some((due, id)) = self.retrying.first().copied()

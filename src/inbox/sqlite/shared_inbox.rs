@@ -125,7 +125,7 @@ impl SharedInbox {
         if forgot {
             telemetry::ids_forgotten_early();
         }
-        // If the writer's thread has ended, this drops the answer's sender.
+        // If the writer's thread has ended, the error contains the command, so this drops the answer's sender.
         drop(sent);
         Ok(None)
     }
@@ -265,7 +265,7 @@ impl InboxControl for SharedInbox {
                 // The writer answers once it has unloaded the events that didn't start.
                 let _ = inbox.query(|_| Ok(())).await;
             });
-            // If the runtime has no timer, the wait would be unbounded, so this doesn't wait.
+            // If the runtime has no timer, the wait would have no limit, so `drain` doesn't wait.
             if let Ok(sleep) = catch_panic(|| self.executor.runtime.sleep(within)) {
                 drop(select(drained, CatchPanic::new(sleep)).await);
             }

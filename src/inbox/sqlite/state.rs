@@ -26,7 +26,7 @@ use crate::waiters::Waiters;
 /// A `std` mutex, because no critical section awaits, blocks or runs the user's code.
 pub(super) struct SharedState {
     state: Mutex<State>,
-    /// The number of attempts that ended since the lock was last taken. A worker needs no lock to count here.
+    /// The number of attempts that ended since the lock was last taken. Workers increment this number without the lock.
     pub(super) finished: AtomicUsize,
     /// The number of events that a worker runs before it yields. Updated when a worker takes an event.
     pub(super) batch_len: AtomicUsize,
@@ -37,11 +37,11 @@ pub(super) struct SharedState {
 
 /// The counts of all events, and the events in memory.
 ///
-/// The writer puts events in, workers take them out, and the writer counts each one out once its result is on disk.
+/// The writer adds events, and workers run them. Once the result of an event is on disk, the writer removes the event.
 pub(super) struct State {
     pub(super) admissions: Admissions,
     pub(super) window: Window,
-    /// All counts but `waiting`, `running` and `retrying`.
+    /// All counts except `waiting`, `running` and `retrying`.
     pub(super) stats: Stats,
     /// The number of stored events that haven't ended.
     pub(super) in_flight: u64,
@@ -74,10 +74,10 @@ pub(super) struct Probe {
     pub(super) replayed: Option<(u64, SystemTime)>,
 }
 
-/// If the writer doesn't answer for this time, the disk hangs: 30 s.
+/// If the writer hasn't answered for this time of the inbox's clock, 30 s, the disk hangs.
 const DISK_TIMEOUT: u64 = 30_000;
 
-/// A test may move the inbox's clock by more than that in an instant.
+/// The minimum real time without an answer. A test may advance the inbox's clock by more than [`DISK_TIMEOUT`] in an instant.
 const REAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Probe {
@@ -146,8 +146,7 @@ impl SharedState {
         self.update_and_count(|state, _| change(state))
     }
 
-    /// Changes the state as [`update`](Self::update) does, and records the counts of the change. The woken tasks find them
-    /// recorded.
+    /// Changes the state as [`update`](Self::update) does. Records the counts of the change before it wakes the tasks.
     pub(super) fn update_and_count<'a, T>(
         &'a self,
         change: impl FnOnce(&mut State, &mut PendingCounts<'a>) -> T,
@@ -286,8 +285,9 @@ impl State {
         }
     }
 
-    /// Counts an event whose result is on disk, and schedules its next attempt or the events that wait for it. The recount
-    /// counts `missing` of the events that ended.
+    /// Counts an event whose result is on disk, and schedules its next attempt or the events that wait for it.
+    ///
+    /// `missing` is the number of ended events whose rows another process had deleted. The recount counts these events.
     pub(super) fn written(
         &mut self,
         complete: &Complete,

@@ -11,7 +11,7 @@ pub(super) struct Window {
     pub(super) worker_pool: WorkerPool,
     /// The ids of the events that run, or whose attempt has ended and isn't on disk yet.
     running: HashSet<u64>,
-    /// The number of events that have ended or whose attempt has ended, and whose result isn't on disk yet.
+    /// The number of ended attempts and ended events whose result isn't on disk yet.
     unwritten: usize,
     /// The total size of the bodies of all events in the window, in bytes.
     bytes: u64,
@@ -58,7 +58,7 @@ impl Window {
         self.unwritten += 1;
     }
 
-    /// Takes out the events that wait for a worker.
+    /// Removes and returns the events that wait for a worker.
     pub(super) fn take_ready(&mut self) -> VecDeque<Box<Job>> {
         let ready = std::mem::take(&mut self.ready);
         self.bytes -= ready.iter().map(|job| job.size() as u64).sum::<u64>();
@@ -76,7 +76,7 @@ impl Window {
         self.unwritten += events;
     }
 
-    /// Takes the next event that runs.
+    /// Takes the next event, and records that it runs.
     pub(super) fn start(&mut self) -> Option<Box<Job>> {
         let job = self.ready.pop_front()?;
         self.running.insert(job.number);

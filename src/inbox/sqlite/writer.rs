@@ -250,7 +250,7 @@ impl Writer {
         true
     }
 
-    /// Records rows that another process wrote or deleted.
+    /// Recounts the rows if another process may have changed them, and updates the counts.
     fn recount(&mut self) {
         if let Some(before) = self.database.recount() {
             let now = self.database.store.totals;
@@ -307,8 +307,8 @@ impl Writer {
         any
     }
 
-    /// Unloads the events that haven't started. The events stay on disk. From now on, the process is shutting down, so
-    /// an exit while an event is running isn't a crash.
+    /// Unloads the events that haven't started. The events stay on disk. The process is shutting down, so an exit while an
+    /// event is running isn't a crash.
     fn unload(&mut self) {
         let ready = self.state.update(|state| state.window.take_ready());
         discard(ready);
@@ -359,13 +359,13 @@ impl Writer {
         }
     }
 
-    /// Deletes up to [`STEP`] dead letters that are older than `time`, and returns how many.
+    /// Deletes up to [`STEP`] dead letters that are older than `time`, and returns the number of deleted letters.
     pub(super) fn delete_before(&mut self, time: u64) -> rusqlite::Result<usize> {
         let old = self.database.store.dead_letters_before(time, STEP)?;
         self.delete(&old)
     }
 
-    /// Deletes up to [`STEP`] handled events that are older than `time`, and returns how many.
+    /// Deletes up to [`STEP`] handled events that are older than `time`, and returns the number of deleted events.
     fn delete_handled_before(&mut self, time: u64) -> rusqlite::Result<usize> {
         if !self.database.store.has_handled_before(time)? {
             return Ok(0);
@@ -374,7 +374,7 @@ impl Writer {
         self.database.transaction(delete)
     }
 
-    /// Deletes handled events, and returns how many there were.
+    /// Deletes handled events, and returns the number of deleted events.
     pub(super) fn delete_handled(&mut self, ids: &[u64]) -> rusqlite::Result<usize> {
         if ids.is_empty() {
             return Ok(0);
@@ -388,7 +388,7 @@ impl Writer {
         })
     }
 
-    /// Deletes dead letters, and returns how many there were.
+    /// Deletes dead letters, and returns the number of deleted letters.
     pub(super) fn delete(&mut self, letters: &[u64]) -> rusqlite::Result<usize> {
         if letters.is_empty() {
             return Ok(0);

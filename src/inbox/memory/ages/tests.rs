@@ -27,8 +27,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The reported age is never below the age of the oldest event. Without replays and merged groups, it is at most one
-    /// group's width above.
+    /// The reported age is never below the age of the oldest event. Without replays and merged groups, the reported age
+    /// exceeds this age by at most the width of one group.
     #[test]
     fn the_oldest_event_is_at_most_as_old_as_reported(steps in steps()) {
         let (mut ages, mut events, mut now, mut last) = (Ages::default(), BTreeMap::new(), 1, 0);
