@@ -14,19 +14,20 @@ Examples:
   botisimo types poll.created --data")]
 pub(crate) struct Args {
     /// Event type or pattern, as a route has it: `poll.*`, `giveaway[.*]`
-    #[arg(default_value = "*")]
-    pattern: String,
+    pattern: Option<String>,
     /// Print the sample data of each type. All samples are invented
     #[arg(long)]
     data: bool,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Result<Success, Failure> {
-    let pattern = Pattern::new(&args.pattern).map_err(Failure::usage)?;
+    let pattern = args.pattern.as_deref().map(Pattern::new);
+    let pattern = pattern.transpose().map_err(Failure::usage)?;
+    let matches = |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
     let mut count = 0;
     for known in EventType::ALL
         .iter()
-        .filter(|known| pattern.matches(known.as_str()))
+        .filter(|known| matches(known.as_str()))
     {
         count += 1;
         match args.data {
@@ -35,11 +36,13 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Success, Failure> {
         }
         output.json(&json!({ "event_type": known.as_str(), "sample": sample(known) }));
     }
-    if count == 0 {
-        let hint = similar(&args.pattern).map(|name| format!(": did you mean {name}?"));
+    if let Some(pattern) = &args.pattern
+        && count == 0
+    {
+        let hint = similar(pattern).map(|name| format!(": did you mean {name}?"));
         return Err(Failure::usage(format_args!(
             "no documented event type matches {}{}",
-            args.pattern,
+            pattern,
             hint.unwrap_or_default()
         )));
     }
