@@ -249,11 +249,14 @@ async fn send_one(
             styled(FAINT, id)
         ));
     }
+    let took = styled(FAINT, format_args!("in {}", duration(answer.took)));
+    let text = match answer.text() {
+        text if text.is_empty() => text,
+        text => format!(" {text}"),
+    };
     output.line(format_args!(
-        "{} {} {}",
-        styled(style, answer.status),
-        answer.text(),
-        styled(FAINT, format_args!("in {}", duration(answer.took)))
+        "{}{text} {took}",
+        styled(style, answer.status)
     ));
     if let Some(hint) = hint(answer.status, endpoint) {
         output.line(styled(FAINT, hint));

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// The time after which a test fails instead of waiting longer.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a run of the binary printed.
+/// The exit status and the output of a run of the binary.
 #[derive(Debug)]
 pub struct Ran {
     pub status: ExitStatus,
@@ -272,6 +272,6 @@ pub fn stable(text: &str, example: &Example) -> String {
         .replace_all(&text, "20612112-0305-46a9-a67a-e3ffc5bb7a18");
     duration
         .expect("valid")
-        .replace_all(&text, "1.00 ms")
+        .replace_all(&text, "1.23 ms")
         .into_owned()
 }
