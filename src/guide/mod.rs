@@ -11,6 +11,7 @@
 //! | [Retries](retries) | How long do 5 attempts last? How do I keep events through an outage of several hours? |
 //! | [Shutdown and deployment](deployment) | In which order do the inbox and the server stop? How do I deploy in containers and behind proxies, and back up? |
 //! | [Testing](testing) | How do I test handlers, secrets and retries without waiting? |
+//! | [Command line](command_line) | How do I send an event, try an endpoint, record deliveries, and look into an inbox? |
 //! | [Metrics](metrics) | Which metrics are there? How do I scrape them? |
 //! | [Operating](operating) | Which counts do I watch? What happens when a disk or a server fails? |
 //! | [More than one machine](scaling) | How do several receivers and workers share the events? |
@@ -18,6 +19,9 @@
 
 #[doc = include_str!("benchmarks.md")]
 pub mod benchmarks {}
+#[doc = include_str!("command_line/overview.md")]
+#[doc = include_str!("command_line/send.md")]
+pub mod command_line {}
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
 #[doc = include_str!("deployment.md")]

@@ -226,13 +226,13 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Compares a transcript with the block named `name` in a page of `cli/docs/`.
+/// Compares a transcript with the block named `name` in a page of `src/guide/command_line/`.
 ///
 /// The block follows the line `<!-- transcript: NAME -->`. With `UPDATE_TRANSCRIPTS=1`, rewrites the block instead.
 #[track_caller]
 pub fn transcript(page: &str, name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("docs")
+        .join("../src/guide/command_line")
         .join(page);
     // Several tests may renew blocks of one page.
     static PAGES: Mutex<()> = Mutex::new(());
