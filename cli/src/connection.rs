@@ -84,6 +84,15 @@ impl ConnectionArgs {
 
     /// Returns the endpoint at `url`, with the secret.
     pub(crate) fn endpoint(&self, url: &Url) -> Result<Endpoint, Failure> {
+        self.endpoint_with_secret(url, self.secret()?)
+    }
+
+    /// Returns the endpoint at `url`, with this secret instead of the configured one.
+    pub(crate) fn endpoint_with_secret(
+        &self,
+        url: &Url,
+        secret: Option<String>,
+    ) -> Result<Endpoint, Failure> {
         let mut uri = url.0.clone();
         let mut headers = HeaderMap::new();
         headers.insert(
@@ -94,7 +103,6 @@ impl ConnectionArgs {
             http::header::USER_AGENT,
             HeaderValue::from_static(concat!("botisimo-cli/", env!("CARGO_PKG_VERSION"))),
         );
-        let secret = self.secret()?;
         if let Some(secret) = &secret {
             match &self.secret_header {
                 Some(name) => {

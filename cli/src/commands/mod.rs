@@ -1,3 +1,4 @@
+mod check;
 mod completions;
 mod man;
 mod send;
@@ -14,6 +15,7 @@ use crate::output::Output;
 pub(crate) enum Command {
     Send(Box<send::Args>),
     Types(types::Args),
+    Check(Box<check::Args>),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -27,6 +29,7 @@ pub(crate) fn run(
     match command {
         Command::Send(args) => on_runtime(send::run(&args, output)),
         Command::Types(args) => types::run(&args, output),
+        Command::Check(args) => on_runtime(check::run(&args, output)),
         Command::Completions(args) => completions::run(&args, definition),
         Command::Man(args) => man::run(args, definition),
     }

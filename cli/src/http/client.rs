@@ -49,6 +49,29 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads the body of a response to a request that was sent at `start`.
+    pub(super) async fn read(
+        response: http::Response<hyper::body::Incoming>,
+        host: &str,
+        start: Instant,
+    ) -> Result<Self, SendError> {
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = match body {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                Bytes::from_static(b"(the answer is longer than 64 KiB)")
+            }
+            Err(error) => return Err(SendError::explain(&*error, host)),
+        };
+        Ok(Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            took: start.elapsed(),
+        })
+    }
+
     /// Returns the body as text on one line, cut at 80 characters.
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
@@ -111,21 +134,7 @@ impl Client {
         *message.headers_mut() = request.headers;
         let response = self.inner.request(message).await;
         let response = response.map_err(|error| SendError::explain(&error, host))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = match body {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                Bytes::from_static(b"(the answer is longer than 64 KiB)")
-            }
-            Err(error) => return Err(SendError::explain(&*error, host)),
-        };
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-            took: start.elapsed(),
-        })
+        Answer::read(response, host, start).await
     }
 }
 

@@ -1,9 +1,11 @@
 //! The client: one request, one answer, and a plain explanation of every failure.
 
 mod client;
+mod connection;
 mod explain;
 mod tls;
 
 pub(crate) use client::{Answer, Client, ClientSettings, Request};
-pub(crate) use explain::SendError;
+pub(crate) use connection::{Connection, PacedBody, Site, Step, paced};
+pub(crate) use explain::{SendError, SendErrorKind};
 pub(crate) use tls::tls_config;
