@@ -52,6 +52,13 @@ impl Output {
         }
     }
 
+    /// Prints a remark to stderr. Prints nothing with `--json`.
+    pub(crate) fn note(&self, text: impl fmt::Display) {
+        if !self.json {
+            let _ = writeln!(anstream::stderr(), "{}", styled(FAINT, text));
+        }
+    }
+
     /// Prints a warning to stderr, as JSON with `--json`.
     pub(crate) fn warning(&self, text: impl fmt::Display) {
         if self.json {

@@ -22,6 +22,7 @@ pub mod benchmarks {}
 #[doc = include_str!("command_line/overview.md")]
 #[doc = include_str!("command_line/send.md")]
 #[doc = include_str!("command_line/check.md")]
+#[doc = include_str!("command_line/rehearse.md")]
 pub mod command_line {}
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}

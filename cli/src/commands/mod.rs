@@ -1,6 +1,7 @@
 mod check;
 mod completions;
 mod man;
+mod rehearse;
 mod send;
 mod types;
 
@@ -16,6 +17,7 @@ pub(crate) enum Command {
     Send(Box<send::Args>),
     Types(types::Args),
     Check(Box<check::Args>),
+    Rehearse(Box<rehearse::Args>),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -30,6 +32,7 @@ pub(crate) fn run(
         Command::Send(args) => on_runtime(send::run(&args, output)),
         Command::Types(args) => types::run(&args, output),
         Command::Check(args) => on_runtime(check::run(&args, output)),
+        Command::Rehearse(args) => on_runtime(rehearse::run(&args, output)),
         Command::Completions(args) => completions::run(&args, definition),
         Command::Man(args) => man::run(args, definition),
     }

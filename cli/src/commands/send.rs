@@ -68,7 +68,7 @@ pub(crate) struct Args {
     connection: ConnectionArgs,
 }
 
-fn timestamp(text: &str) -> Result<i64, String> {
+pub(super) fn timestamp(text: &str) -> Result<i64, String> {
     if let Ok(millis) = text.parse() {
         return Ok(millis);
     }
