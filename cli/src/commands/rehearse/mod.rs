@@ -47,10 +47,10 @@ pub(crate) struct Args {
     /// Time of the scenario's start, as RFC 3339. By default, the timestamps show each event's virtual age
     #[arg(long, value_name = "TIME", value_parser = super::send::timestamp)]
     start: Option<i64>,
-    /// What the sender does after no quick answer [default: drop, as the specification reads]
+    /// Reaction of the sender to an answer that isn't quick [default: drop, as the specification reads]
     #[arg(long, value_name = "REACTION")]
     timeouts: Option<Reaction>,
-    /// What the sender does if it can't connect [default: drop]
+    /// Reaction of the sender to a connection that fails [default: drop]
     #[arg(long, value_name = "REACTION")]
     unreachable: Option<Reaction>,
     /// Wait at this virtual time until the endpoint was restarted

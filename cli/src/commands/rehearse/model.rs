@@ -22,7 +22,7 @@ impl Answer {
 
 /// The sender's decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum NextStep {
     Delivered,
     RetryAt(Duration),
     Dropped(Loss),
@@ -58,15 +58,15 @@ impl Sender {
         now: Duration,
         made_at: Duration,
         attempt: u32,
-    ) -> Decision {
+    ) -> NextStep {
         let (reaction, loss) = match answer {
-            Answer::Status(200..=299) => return Decision::Delivered,
+            Answer::Status(200..=299) => return NextStep::Delivered,
             Answer::Status(_) => (Reaction::Retry, Loss::RetriesEnded),
             Answer::Timeout => (self.timeout, Loss::Timeout),
             Answer::Unreachable => (self.unreachable, Loss::Unreachable),
         };
         if reaction == Reaction::Drop {
-            return Decision::Dropped(loss);
+            return NextStep::Dropped(loss);
         }
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let delay = self.first_retry.0.as_secs_f64() * self.factor.powi(exponent);
@@ -77,8 +77,8 @@ impl Sender {
         };
         let at = now + delay;
         match at.saturating_sub(made_at) > self.retry_for.0 {
-            true => Decision::Dropped(Loss::RetriesEnded),
-            false => Decision::RetryAt(at),
+            true => NextStep::Dropped(Loss::RetriesEnded),
+            false => NextStep::RetryAt(at),
         }
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     fn errors_are_retried_with_growing_delays_until_the_event_is_too_old() {
         let sender = Sender::default();
         let (mut now, mut attempt, mut delays) = (Duration::ZERO, 1, Vec::new());
-        while let Decision::RetryAt(at) =
+        while let NextStep::RetryAt(at) =
             sender.decide(Answer::Status(500), now, Duration::ZERO, attempt)
         {
             delays.push(at - now);
@@ -153,7 +153,7 @@ mod tests {
         );
         assert_eq!(
             sender.decide(Answer::Status(500), now, Duration::ZERO, attempt),
-            Decision::Dropped(Loss::RetriesEnded)
+            NextStep::Dropped(Loss::RetriesEnded)
         );
     }
 
@@ -163,21 +163,21 @@ mod tests {
         let decide = |sender: &Sender, answer| sender.decide(answer, MINUTE, Duration::ZERO, 1);
         assert_eq!(
             decide(&sender, Answer::Timeout),
-            Decision::Dropped(Loss::Timeout)
+            NextStep::Dropped(Loss::Timeout)
         );
         assert_eq!(
             decide(&sender, Answer::Unreachable),
-            Decision::Dropped(Loss::Unreachable)
+            NextStep::Dropped(Loss::Unreachable)
         );
         sender.timeout = Reaction::Retry;
         assert_eq!(
             decide(&sender, Answer::Timeout),
-            Decision::RetryAt(MINUTE * 2)
+            NextStep::RetryAt(MINUTE * 2)
         );
-        assert_eq!(decide(&sender, Answer::Status(204)), Decision::Delivered);
+        assert_eq!(decide(&sender, Answer::Status(204)), NextStep::Delivered);
         assert_eq!(
             decide(&sender, Answer::Status(308)),
-            Decision::RetryAt(MINUTE * 2)
+            NextStep::RetryAt(MINUTE * 2)
         );
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use http::Method;
 
-use super::model::{Answer, Decision, Loss, Standing, Warning};
+use super::model::{Answer, Loss, NextStep, Standing, Warning};
 use super::plan::{Planned, up_to};
 use super::scenario::{Nothing, OutageAnswer, Scenario};
 use crate::connection::Endpoint;
@@ -45,7 +45,7 @@ pub(super) enum Line {
     },
 }
 
-/// What follows from an attempt.
+/// The consequence of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     Delivered,
@@ -164,7 +164,7 @@ impl<'a> Rehearsal<'a> {
         let answers = join_all(batch.iter().map(|due| self.attempt(due))).await;
         let mut lines = Vec::new();
         for (due, answer) in batch.into_iter().zip(answers) {
-            self.conclude(&due, answer, &mut lines);
+            self.finish(&due, answer, &mut lines);
         }
         Some(lines)
     }
@@ -212,7 +212,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Decides about an event after an attempt.
-    fn conclude(&mut self, due: &Due, answer: Option<Answer>, lines: &mut Vec<Line>) {
+    fn finish(&mut self, due: &Due, answer: Option<Answer>, lines: &mut Vec<Line>) {
         let sender = &self.scenario.sender;
         let event = &self.events[due.event];
         let fate = &mut self.fates[due.event];
@@ -225,7 +225,7 @@ impl<'a> Rehearsal<'a> {
         fate.attempts += 1;
         let decision = sender.decide(answer, due.at, event.made_at, due.attempt);
         let outcome = match decision {
-            Decision::Delivered => {
+            NextStep::Delivered => {
                 fate.accepted += 1;
                 fate.accepted_at.get_or_insert(due.at);
                 match fate.accepted {
@@ -233,9 +233,9 @@ impl<'a> Rehearsal<'a> {
                     _ => Outcome::DeliveredAgain,
                 }
             }
-            Decision::RetryAt(at) => Outcome::RetryAt(at),
-            Decision::Dropped(_) if due.is_copy => Outcome::CopyRefused,
-            Decision::Dropped(loss) => {
+            NextStep::RetryAt(at) => Outcome::RetryAt(at),
+            NextStep::Dropped(_) if due.is_copy => Outcome::CopyRefused,
+            NextStep::Dropped(loss) => {
                 fate.loss = Some(loss);
                 Outcome::Lost(loss)
             }
@@ -253,7 +253,7 @@ impl<'a> Rehearsal<'a> {
             at: due.at,
             warning,
         }));
-        if let Decision::RetryAt(at) = decision {
+        if let NextStep::RetryAt(at) = decision {
             self.push(at, due.event, due.attempt + 1, due.is_copy);
         }
         let is_first = matches!(outcome, Outcome::Delivered) && !due.is_copy;
