@@ -133,7 +133,12 @@ impl ConnectionArgs {
         })
     }
 
-    fn secret(&self) -> Result<Option<String>, Failure> {
+    /// Returns the header that carries the secret.
+    pub(crate) fn secret_header(&self) -> Option<HeaderName> {
+        self.secret_header.clone()
+    }
+
+    pub(crate) fn secret(&self) -> Result<Option<String>, Failure> {
         let secret = match (&self.secret_file, &self.secret_env) {
             (Some(path), _) => read_secret(path)?,
             (None, Some(name)) => env::var(name).map_err(|_| {
@@ -170,10 +175,6 @@ impl Url {
     /// Returns the URL without the values of its query, which can be secrets.
     pub(crate) fn shown(&self) -> String {
         shown(&self.0)
-    }
-
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.0
     }
 }
 

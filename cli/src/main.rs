@@ -7,6 +7,8 @@ mod failure;
 mod http;
 mod latency;
 mod output;
+mod recording;
+mod results;
 mod samples;
 
 use std::process::ExitCode;

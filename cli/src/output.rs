@@ -31,10 +31,6 @@ impl Output {
         Self { json }
     }
 
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Prints a line for a person. Prints nothing with `--json`.
     ///
     /// If the reader of the pipe is gone, the line is dropped, so `botisimo types | head` ends quietly.
@@ -105,6 +101,17 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
     lines.join("\n")
+}
+
+/// Returns a text on one line, without characters that control a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars()
+        .map(|c| if is_hidden(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Writes a duration with three digits: `1.23 ms`.

@@ -1,13 +1,17 @@
-use std::fmt;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
-use serde::Serialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::recording::Recording;
 use crate::event::{Event, EventType, Traceparent};
 
 /// A mock webhook request, valid or invalid.
@@ -51,6 +55,52 @@ struct Member {
     value: String,
 }
 
+impl MockBody {
+    /// Returns the body as members if they make the same bytes.
+    fn of(body: Bytes) -> Self {
+        let members: Result<Members, _> = serde_json::from_slice(&body);
+        if let Ok(Members(members)) = members
+            && envelope(&members) == body
+        {
+            return Self::Envelope(members);
+        }
+        Self::Raw(body)
+    }
+}
+
+/// The members of a JSON object, in order.
+struct Members(Vec<Member>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    let value = value.get().to_owned();
+                    members.push(Member { name, value });
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+fn envelope(members: &[Member]) -> Bytes {
+    let members = members
+        .iter()
+        .map(|member| format!("{}:{}", Value::from(&*member.name), member.value));
+    Bytes::from(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
+}
+
 impl MockRequest {
     /// Returns a request with an event of this type.
     pub fn event(event_type: impl Into<EventType>) -> Self {
@@ -75,6 +125,38 @@ impl MockRequest {
             .member("timestamp", 1_674_489_999_154_i64)
             .member("eventType", event_type.into())
             .data(())
+    }
+
+    /// Returns the request of a file that `botisimo record` wrote.
+    ///
+    /// The request has the recorded method, path, headers and body. The file has no query, because the query contains the
+    /// secret: add the secret with [`query`](MockRequest::query) or [`header`](MockRequest::header). If the body is a JSON
+    /// object without white space, you can set members such as [`message_id`](MockRequest::message_id).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use botisimo_webhooks::testing::{Harness, MockRequest};
+    /// # async fn example(router: botisimo_webhooks::EventRouter) -> std::io::Result<()> {
+    /// let request = MockRequest::from_recording("tests/deliveries/000001-connection.stream.started.json")?;
+    /// Harness::new(router).deliver(request).await.assert_handled("announce");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file can't be read. Fails with [`InvalidData`](std::io::ErrorKind::InvalidData) if the file isn't a
+    /// recording, or if its body wasn't recorded.
+    pub fn from_recording(path: impl AsRef<Path>) -> io::Result<Self> {
+        let recording = Recording::read(path.as_ref())?;
+        Ok(Self {
+            method: recording.method,
+            path: recording.path,
+            query: Vec::new(),
+            headers: recording.headers,
+            body: MockBody::of(recording.body),
+        })
     }
 
     /// Sets the `messageId`.
@@ -116,7 +198,7 @@ impl MockRequest {
         match &mut self.body {
             MockBody::Envelope(members) => members,
             MockBody::Raw(_) => {
-                panic!("`body` has replaced the envelope: set members before calling `body`")
+                panic!("the body is not an envelope: set members before calling `body`")
             }
         }
     }
@@ -175,14 +257,10 @@ impl MockRequest {
     /// Returns the body.
     #[must_use]
     pub fn body_bytes(&self) -> Bytes {
-        let members = match &self.body {
-            MockBody::Envelope(members) => members,
-            MockBody::Raw(body) => return body.clone(),
-        };
-        let members = members
-            .iter()
-            .map(|member| format!("{}:{}", Value::from(&*member.name), member.value));
-        Bytes::from(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
+        match &self.body {
+            MockBody::Envelope(members) => envelope(members),
+            MockBody::Raw(body) => body.clone(),
+        }
     }
 
     /// Returns the request. The body of the request may be any type that converts from [`Bytes`], for example axum's

@@ -77,6 +77,11 @@
 //! JSON, the content type is wrong, or the body exceeds the limit. [`build`](MockRequest::build)
 //! returns a plain [`http::Request`] for `tower::ServiceExt::oneshot` on any service.
 //!
+//! # Recorded deliveries
+//!
+//! `botisimo record` stores real deliveries as files. [`MockRequest::from_recording`] turns a file into a request, so a real
+//! delivery becomes a test.
+//!
 //! # Time
 //!
 //! The [`Runtime`](crate::Runtime) of the inbox provides the clock. On tokio,
@@ -96,6 +101,7 @@ mod clock_hold;
 mod delivery_result;
 mod harness;
 mod mock_request;
+mod recording;
 
 pub use self::delivery_result::DeliveryResult;
 pub use self::harness::Harness;

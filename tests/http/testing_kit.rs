@@ -279,3 +279,79 @@ async fn reports_of_concurrent_events_stay_separate() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_recorded_delivery_becomes_a_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("000001-account.updated.json");
+    let body =
+        r#"{"messageId":"m-1","timestamp":1,"eventType":"account.updated","data":{"name":"ada"}}"#;
+    let recording = json!({
+        "version": 1,
+        "received_at": "2026-11-27T16:00:00.000Z",
+        "method": "POST",
+        "path": "/hooks",
+        "headers": [["content-type", "application/json"], ["content-length", "1"], ["host", "a"], ["x-twice", "1"], ["x-twice", "2"]],
+        "body": body,
+        "answer": { "status": 200, "headers": [], "body": "", "took_ms": 1.0 },
+    });
+    std::fs::write(&path, recording.to_string()).unwrap();
+    let request = MockRequest::from_recording(&path).unwrap();
+    assert_eq!(request.body_bytes(), body);
+    let built: http::Request<Bytes> = request.build();
+    assert_eq!(built.uri(), "/hooks");
+    assert_eq!(built.headers().len(), 3, "{:?}", built.headers());
+    assert_eq!(request.clone().message_id("m-2").to_event().id(), "m-2");
+    let harness = Harness::new(EventRouter::new().on("account.updated", |_: Event| async {}));
+    let request = request.path("/webhooks/botisimo");
+    harness
+        .deliver(request)
+        .await
+        .assert_handled("account.updated");
+}
+
+#[test]
+fn a_recorded_body_keeps_its_bytes_and_a_wrong_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    let read = |file: serde_json::Value| {
+        std::fs::write(&path, file.to_string()).unwrap();
+        MockRequest::from_recording(&path)
+    };
+    let file = |name: &str, value: serde_json::Value| {
+        let mut file =
+            json!({ "version": 1, "method": "POST", "path": "/", "headers": [], "body": "{ }" });
+        file[name] = value;
+        file
+    };
+    assert_eq!(
+        read(file("body", json!("{ \"a\": 1 }")))
+            .unwrap()
+            .body_bytes(),
+        "{ \"a\": 1 }"
+    );
+    let mut hex = file("body_hex", json!("7bff"));
+    hex["body"] = json!(null);
+    assert_eq!(read(hex).unwrap().body_bytes(), &b"{\xff"[..]);
+    for (name, value, expected) in [
+        ("version", json!(2), "version 2"),
+        ("version", json!(null), "`version` is missing"),
+        ("body", json!(null), "was not recorded"),
+        ("body_hex", json!("7"), "{ }"),
+        ("method", json!("P T"), "`method`"),
+        ("path", json!(1), "`path`"),
+        ("headers", json!([["a b", "c"]]), "`headers`"),
+    ] {
+        match read(file(name, value)) {
+            // `body` wins over `body_hex`.
+            Ok(request) => assert_eq!(request.body_bytes(), expected),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+                assert!(error.to_string().contains(expected), "{error}");
+                assert!(error.to_string().contains("a.json"), "{error}");
+            }
+        }
+    }
+    let missing = MockRequest::from_recording(folder.path().join("missing.json")).unwrap_err();
+    assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+}

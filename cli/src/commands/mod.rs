@@ -1,7 +1,9 @@
 mod check;
 mod completions;
 mod man;
+mod record;
 mod rehearse;
+mod replay;
 mod send;
 mod types;
 
@@ -18,6 +20,8 @@ pub(crate) enum Command {
     Types(types::Args),
     Check(Box<check::Args>),
     Rehearse(Box<rehearse::Args>),
+    Record(Box<record::Args>),
+    Replay(Box<replay::Args>),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -33,6 +37,8 @@ pub(crate) fn run(
         Command::Types(args) => types::run(&args, output),
         Command::Check(args) => on_runtime(check::run(&args, output)),
         Command::Rehearse(args) => on_runtime(rehearse::run(&args, output)),
+        Command::Record(args) => on_runtime(record::run(&args, output)),
+        Command::Replay(args) => on_runtime(replay::run(&args, output)),
         Command::Completions(args) => completions::run(&args, definition),
         Command::Man(args) => man::run(args, definition),
     }

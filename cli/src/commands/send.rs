@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +14,9 @@ use serde_json::{Value, json};
 use crate::connection::{ConnectionArgs, DEFAULT_URL, Endpoint, Url};
 use crate::envelope::{Envelope, now, random_id};
 use crate::failure::{Failure, Success};
-use crate::http::{Answer, Client, Request, SendError};
-use crate::latency::Latencies;
-use crate::output::{BAD, FAINT, GOOD, Output, STRONG, duration, styled, table};
+use crate::http::{Client, Request};
+use crate::output::{BAD, FAINT, GOOD, Output, STRONG, duration, styled};
+use crate::results::Results;
 use crate::samples::{sample, similar};
 
 /// Sends an event to an endpoint.
@@ -301,30 +300,6 @@ pub(crate) fn hint(status: StatusCode, endpoint: &Endpoint) -> Option<&'static s
     }
 }
 
-/// The results of many requests.
-#[derive(Default)]
-struct Results {
-    /// The number of answers by status and text.
-    answers: BTreeMap<(u16, String), u64>,
-    /// The number of requests without an answer, by error.
-    errors: BTreeMap<String, u64>,
-    latencies: Option<Latencies>,
-}
-
-impl Results {
-    fn add(&mut self, result: Result<Answer, SendError>) {
-        match result {
-            Ok(answer) => {
-                let latencies = self.latencies.get_or_insert_with(Latencies::new);
-                latencies.record(answer.took);
-                let key = (answer.status.as_u16(), answer.text());
-                *self.answers.entry(key).or_default() += 1;
-            }
-            Err(error) => *self.errors.entry(error.to_string()).or_default() += 1,
-        }
-    }
-}
-
 async fn send_many(
     client: &Client,
     endpoint: &Endpoint,
@@ -352,7 +327,7 @@ async fn send_many(
             results
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .add(result);
+                .add(&result);
             progress.inc(1);
         }
     }));
@@ -363,66 +338,21 @@ async fn send_many(
     let took = start.elapsed();
     progress.finish_and_clear();
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report(&results, endpoint, args, took, output);
-    let answered: u64 = results.answers.values().sum();
-    if answered == 0 {
-        let error = results.errors.into_keys().next();
+    results.report(&endpoint.shown, took, output);
+    if results.answered() == 0 {
         return Err(Failure::unavailable(
-            error.unwrap_or_else(|| "no request was answered".to_owned()),
+            results.error().unwrap_or("no request was answered"),
         ));
     }
-    let all_good = results
-        .answers
-        .keys()
-        .all(|(status, _)| (200..300).contains(status));
-    Ok(Success::when(
-        all_good && results.errors.is_empty() && answered == args.times,
-    ))
-}
-
-fn report(results: &Results, endpoint: &Endpoint, args: &Args, took: Duration, output: &Output) {
-    let failed: u64 = results.errors.values().sum();
-    let sent = results.answers.values().sum::<u64>() + failed;
-    let per_second = sent as f64 / took.as_secs_f64();
-    output.line(format_args!(
-        "{sent} requests to {} in {}, {per_second:.0} per second\n",
-        endpoint.shown,
-        duration(took)
-    ));
-    let mut rows = Vec::new();
-    for ((status, text), count) in &results.answers {
-        rows.push(vec![status.to_string(), count.to_string(), text.clone()]);
-    }
-    for (error, count) in &results.errors {
-        rows.push(vec!["none".to_owned(), count.to_string(), error.clone()]);
-    }
-    output.line(table(&["status", "count", "answer"], &rows));
-    if let Some(latencies) = &results.latencies {
-        output.line(format_args!("\n{}\n", latencies.summary()));
-        for line in latencies.chart() {
-            output.line(line);
-        }
-    }
+    let per_second = results.sent() as f64 / took.as_secs_f64();
     if let Some(rate) = args.rate
-        && sent > 1
         && per_second < rate * 0.9
     {
         output.warning(format_args!(
             "the rate was {per_second:.0} per second instead of {rate}: raise --concurrency, or the endpoint is slower than that"
         ));
     }
-    let answers = results.answers.iter();
-    let answers = answers
-        .map(|((status, text), count)| json!({ "status": status, "text": text, "count": count }));
-    let errors = results.errors.iter();
-    let errors = errors.map(|(error, count)| json!({ "error": error, "count": count }));
-    output.json(&json!({
-        "url": endpoint.shown,
-        "sent": sent,
-        "seconds": took.as_secs_f64(),
-        "per_second": per_second,
-        "answers": answers.collect::<Vec<_>>(),
-        "errors": errors.collect::<Vec<_>>(),
-        "latency": results.latencies.as_ref().map(Latencies::json),
-    }));
+    Ok(Success::when(
+        results.all_accepted() && results.sent() == args.times,
+    ))
 }

@@ -9,6 +9,8 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::output::plain;
+
 use super::explain::{SendError, SendErrorKind};
 
 /// The maximum bytes of an answer that the client keeps.
@@ -76,7 +78,7 @@ impl Answer {
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let text: Vec<_> = text.split_whitespace().collect();
-        let text: String = text.join(" ").chars().filter(|c| !c.is_control()).collect();
+        let text = plain(&text.join(" "));
         match text.char_indices().nth(80) {
             Some((cut, _)) => format!("{}…", &text[..cut]),
             None => text,

@@ -26,20 +26,6 @@ pub(crate) enum SendErrorKind {
     Protocol,
 }
 
-impl SendErrorKind {
-    /// Returns a name for tables and for JSON.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Resolve => "no address",
-            Self::Connect => "no connection",
-            Self::Tls => "TLS",
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-            Self::Protocol => "not HTTP",
-        }
-    }
-}
-
 impl SendError {
     pub(crate) fn new(kind: SendErrorKind, message: impl fmt::Display) -> Self {
         let message = message.to_string();

@@ -11,23 +11,23 @@ use std::{env, fs, thread};
 use serde_json::Value;
 
 /// The time after which a test fails instead of waiting longer.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The exit status and the output of a run of the binary.
 #[derive(Debug)]
-pub struct Ran {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.status.code().expect("the binary wasn't killed")
     }
 
     /// Returns each line of stdout as JSON.
-    pub fn json(&self) -> Vec<Value> {
+    pub(crate) fn json(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
         lines
             .map(|line| serde_json::from_str(line).expect(line))
@@ -36,7 +36,7 @@ impl Ran {
 }
 
 /// Returns the command `botisimo`, without the environment's secret and colors.
-pub fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_botisimo"));
     command.args(args).env("NO_COLOR", "1").stdin(Stdio::null());
     for variable in [
@@ -52,13 +52,13 @@ pub fn command(args: &[&str]) -> Command {
 
 /// Runs `botisimo` to its end.
 #[track_caller]
-pub fn botisimo(args: &[&str]) -> Ran {
+pub(crate) fn botisimo(args: &[&str]) -> Ran {
     ran(&mut command(args))
 }
 
 /// Runs a command to its end.
 #[track_caller]
-pub fn ran(command: &mut Command) -> Ran {
+pub(crate) fn ran(command: &mut Command) -> Ran {
     let output = command.output().expect("the command starts");
     Ran {
         status: output.status,
@@ -69,7 +69,7 @@ pub fn ran(command: &mut Command) -> Ran {
 
 /// Runs `botisimo` with this input on stdin.
 #[track_caller]
-pub fn botisimo_with_input(args: &[&str], input: &[u8]) -> Ran {
+pub(crate) fn botisimo_with_input(args: &[&str], input: &[u8]) -> Ran {
     let mut command = command(args);
     command
         .stdin(Stdio::piped())
@@ -89,7 +89,7 @@ pub fn botisimo_with_input(args: &[&str], input: &[u8]) -> Ran {
 }
 
 /// An example of the library, as a process on a free port. Dropping it kills the process.
-pub struct Example {
+pub(crate) struct Example {
     child: Child,
     address: String,
     stdout: Arc<Mutex<Vec<String>>>,
@@ -98,13 +98,17 @@ pub struct Example {
 impl Example {
     /// Builds an example and starts it. Waits until the example listens.
     #[track_caller]
-    pub fn start(name: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(name: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with_features(name, "", variables)
     }
 
     /// Builds an example with these features of the library.
     #[track_caller]
-    pub fn start_with_features(name: &str, features: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with_features(
+        name: &str,
+        features: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(built(name, features));
         command.env_remove("BOTISIMO_SECRET").env_remove("INBOX");
         command
@@ -141,17 +145,17 @@ impl Example {
     }
 
     /// Returns the host and the port.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// Returns the URL of the webhook.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/webhooks/botisimo", self.address)
     }
 
     /// Returns the lines that the example has printed.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.stdout
             .lock()
             .expect("the reader doesn't panic")
@@ -159,7 +163,7 @@ impl Example {
     }
 
     /// Kills the process, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -218,7 +222,7 @@ fn built(name: &str, features: &str) -> PathBuf {
 
 /// Waits until a condition is true. Fails after [`TIMEOUT`].
 #[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < TIMEOUT, "never true: {what}");
@@ -230,7 +234,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 ///
 /// The block follows the line `<!-- transcript: NAME -->`. With `UPDATE_TRANSCRIPTS=1`, rewrites the block instead.
 #[track_caller]
-pub fn transcript(page: &str, name: &str, text: &str) {
+pub(crate) fn transcript(page: &str, name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../src/guide/command_line")
         .join(page);
@@ -263,7 +267,7 @@ pub fn transcript(page: &str, name: &str, text: &str) {
 }
 
 /// Replaces what differs from run to run: the address of an example, UUIDs, and durations.
-pub fn stable(text: &str, example: &Example) -> String {
+pub(crate) fn stable(text: &str, example: &Example) -> String {
     let text = text.replace(example.address(), "127.0.0.1:3000");
     let uuid = regex::Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}");
     let duration = regex::Regex::new(r"\b[0-9]+(\.[0-9]+)? (µs|ms|s)\b");
