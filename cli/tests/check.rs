@@ -423,7 +423,7 @@ fn a_port_without_a_server_fails_to_connect() {
 }
 
 /// Serves HTTPS with this certificate, and returns the URL.
-fn serve_tls(runtime: &Runtime, params: CertificateParams, alpn: &[&[u8]]) -> (String, String) {
+fn serve_tls(runtime: &Runtime, params: &CertificateParams, alpn: &[&[u8]]) -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
     let chain = vec![certificate.der().clone()];
@@ -483,7 +483,7 @@ fn problems_of_certificates_are_told_plainly() {
         (params("other.example"), true, "is for another name"),
     ];
     for (params, is_trusted, expected) in cases {
-        let (url, pem) = serve_tls(&runtime, params, &[]);
+        let (url, pem) = serve_tls(&runtime, &params, &[]);
         let file = folder.path().join("ca.pem");
         fs::write(&file, pem).expect("the file can be written");
         let trusted = ["--ca-file", file.to_str().expect("UTF-8")];
@@ -504,7 +504,7 @@ fn https_with_a_trusted_certificate_passes_and_http2_must_be_offered() {
         (&[&b"h2"[..], b"http/1.1"][..], "passed"),
         (&[b"http/1.1"], "failed"),
     ] {
-        let (url, pem) = serve_tls(&runtime, params("localhost"), alpn);
+        let (url, pem) = serve_tls(&runtime, &params("localhost"), alpn);
         fs::write(&file, pem).expect("the file can be written");
         let checked = check(
             &url,

@@ -298,7 +298,7 @@ async fn a_recorded_delivery_becomes_a_request() {
     std::fs::write(&path, recording.to_string()).unwrap();
     let request = MockRequest::from_recording(&path).unwrap();
     assert_eq!(request.body_bytes(), body);
-    let built: http::Request<Bytes> = request.build();
+    let built: Request<Bytes> = request.build();
     assert_eq!(built.uri(), "/hooks");
     assert_eq!(built.headers().len(), 3, "{:?}", built.headers());
     assert_eq!(request.clone().message_id("m-2").to_event().id(), "m-2");
@@ -314,11 +314,11 @@ async fn a_recorded_delivery_becomes_a_request() {
 fn a_recorded_body_keeps_its_bytes_and_a_wrong_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.json");
-    let read = |file: serde_json::Value| {
+    let read = |file: Value| {
         std::fs::write(&path, file.to_string()).unwrap();
         MockRequest::from_recording(&path)
     };
-    let file = |name: &str, value: serde_json::Value| {
+    let file = |name: &str, value: Value| {
         let mut file =
             json!({ "version": 1, "method": "POST", "path": "/", "headers": [], "body": "{ }" });
         file[name] = value;

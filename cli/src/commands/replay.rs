@@ -55,7 +55,7 @@ fn speed(text: &str) -> Result<Speed, String> {
 }
 
 /// A recording, and its request.
-struct Delivery {
+struct RecordedDelivery {
     request: MockRequest,
     received_at: SystemTime,
     status: u16,
@@ -106,7 +106,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     Ok(Success::when(results.all_accepted()))
 }
 
-fn deliveries(path: &std::path::Path) -> Result<Vec<Delivery>, Failure> {
+fn deliveries(path: &std::path::Path) -> Result<Vec<RecordedDelivery>, Failure> {
     let paths = match path.is_file() {
         true => vec![path.to_owned()],
         false => files(path)?,
@@ -120,7 +120,7 @@ fn deliveries(path: &std::path::Path) -> Result<Vec<Delivery>, Failure> {
     paths.into_iter().map(|path| delivery(&path)).collect()
 }
 
-fn delivery(path: &std::path::Path) -> Result<Delivery, Failure> {
+fn delivery(path: &std::path::Path) -> Result<RecordedDelivery, Failure> {
     let request = MockRequest::from_recording(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => Failure::usage(error),
         _ => Failure::usage(format_args!("can't read {}: {error}", path.display())),
@@ -133,7 +133,7 @@ fn delivery(path: &std::path::Path) -> Result<Delivery, Failure> {
     };
     let text = fs::read(path).map_err(|error| wrong(&error))?;
     let recording: Recording = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
-    Ok(Delivery {
+    Ok(RecordedDelivery {
         request,
         received_at: recording
             .received_at()
@@ -143,7 +143,7 @@ fn delivery(path: &std::path::Path) -> Result<Delivery, Failure> {
 }
 
 /// Returns the recorded body, or the body with a new id or a new time.
-fn body(delivery: &Delivery, args: &Args, random: &mut fastrand::Rng) -> Bytes {
+fn body(delivery: &RecordedDelivery, args: &Args, random: &mut fastrand::Rng) -> Bytes {
     let body = delivery.request.body_bytes();
     if !args.new_ids && !args.now {
         return body;
@@ -169,7 +169,7 @@ fn body(delivery: &Delivery, args: &Args, random: &mut fastrand::Rng) -> Bytes {
     Bytes::from(Value::Object(members).to_string())
 }
 
-fn request(delivery: &Delivery, endpoint: &Endpoint, body: Bytes) -> Request {
+fn request(delivery: &RecordedDelivery, endpoint: &Endpoint, body: Bytes) -> Request {
     let recorded: http::Request<Bytes> = delivery.request.build();
     let mut headers = recorded.headers().clone();
     for (name, value) in &endpoint.headers {

@@ -1,7 +1,7 @@
 //! Runs the real binary, and the real examples as endpoints.
 #![allow(dead_code)] // each test binary uses only some items
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -211,11 +211,11 @@ fn built(name: &str, features: &str) -> PathBuf {
         "the example {name} doesn't compile: {errors}"
     );
     let messages = String::from_utf8_lossy(&output.stdout);
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    let path = executables.last().expect("cargo names the executable");
+    let path = executables.next_back().expect("cargo names the executable");
     built.push((key, path.clone()));
     path
 }
@@ -243,10 +243,7 @@ pub(crate) fn transcript(page: &str, name: &str, text: &str) {
     let _guard = PAGES
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut document = String::new();
-    fs::File::open(&path)
-        .and_then(|mut file| file.read_to_string(&mut document))
-        .expect("the page exists");
+    let mut document = fs::read_to_string(&path).expect("the page exists");
     let marker = format!("<!-- transcript: {name} -->\n```text\n");
     let start = document
         .find(&marker)

@@ -119,8 +119,13 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
         }
     }
     let stored = count - failed;
+    let deliveries = if stored == 1 {
+        "delivery"
+    } else {
+        "deliveries"
+    };
     output.line(format_args!(
-        "\n{stored} deliveries stored in {}",
+        "\n{stored} {deliveries} stored in {}",
         folder.display()
     ));
     Ok(Success::when(failed == 0))

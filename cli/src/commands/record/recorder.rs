@@ -45,7 +45,7 @@ pub(super) struct Recorder {
     pub(super) secret_header: Option<HeaderName>,
 }
 
-/// What happened to a delivery.
+/// The result of a delivery.
 pub(super) struct Recorded {
     pub(super) response: Response<Full<Bytes>>,
     /// The event type and the message id, after scrubbing.
