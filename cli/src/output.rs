@@ -81,8 +81,7 @@ impl Output {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::new(length).with_message(what);
-        let style =
-            ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {per_sec} {elapsed} {eta}");
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}");
         bar.set_style(style.expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(100));
         bar

@@ -89,7 +89,10 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     for case in cases {
         let finding = match closed_gate {
             Some(gate) => Finding::Skipped(format!("because `{gate}` failed")),
-            None => (case.run)(&checker).await,
+            None => {
+                progress.set_message(case.id);
+                (case.run)(&checker).await
+            }
         };
         let is_closing = case.is_gate && matches!(finding, Finding::Failed(_));
         counts.add(case, &finding);
