@@ -1,9 +1,10 @@
-//! The live feed: server-sent events with the rows that changed.
+//! The live feed: server-sent events with the events that changed, as rows of a page or as JSON.
 //!
 //! One task reads the newest events every second while there are watchers. All watchers share the rows, and a watcher that reads
 //! slowly skips versions, so a watcher costs a few hundred bytes.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -46,8 +47,6 @@ struct State {
     /// The version of the newest change.
     version: u64,
     rows: Vec<Row>,
-    /// The fingerprint of each row at the last comparison, by the event's id.
-    fingerprints: HashMap<u64, String>,
     /// Why the newest events couldn't be read.
     error: Option<Arc<str>>,
     watchers: HashMap<u64, Watching>,
@@ -56,8 +55,10 @@ struct State {
 
 struct Row {
     record: EventRecord,
-    /// The row as a JSON object with its id and its HTML.
+    /// The serialized record, which has no body.
     json: String,
+    /// A JSON object with the id and the row's HTML.
+    html: String,
     /// The version in which the row changed last.
     changed: u64,
 }
@@ -72,10 +73,20 @@ struct Watching {
     is_pinged: bool,
 }
 
+/// The content of a watcher's messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// The rows of a page.
+    Rows,
+    /// Serialized records.
+    Events,
+}
+
 /// The body of one connection.
 pub(super) struct Watcher {
     feed: Arc<Feed>,
     filter: EventFilter,
+    content: Content,
     id: u64,
     /// The version that the watcher has read, or `None` before the first message.
     seen: Option<u64>,
@@ -96,7 +107,11 @@ impl Feed {
     }
 
     /// Adds a watcher of the events that match the filter. Returns `None` if there are too many watchers.
-    pub(super) fn watch(self: &Arc<Self>, filter: EventFilter) -> Option<Watcher> {
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        filter: EventFilter,
+        content: Content,
+    ) -> Option<Watcher> {
         let (id, starts) = {
             let mut state = self.state();
             if state.watchers.len() >= MAX_WATCHERS {
@@ -116,6 +131,7 @@ impl Feed {
         Some(Watcher {
             feed: Arc::clone(self),
             filter,
+            content,
             id,
             seen: None,
             error: None,
@@ -204,38 +220,48 @@ impl State {
     /// Replaces the rows, and numbers the rows that changed.
     fn update(&mut self, records: Vec<EventRecord>) {
         let next = self.version + 1;
+        let from = start(&records, EventRecord::id);
         let mut before = std::mem::take(&mut self.rows).into_iter().peekable();
-        let mut fingerprints = HashMap::with_capacity(records.len());
         let mut rows = Vec::with_capacity(records.len());
         for record in records {
             let id = record.id();
-            // The serialized record has no body.
-            let fingerprint = serde_json::to_string(&record).unwrap_or_default();
+            let json = serde_json::to_string(&record).unwrap_or_default();
             // Both lists are ordered by id, the highest first.
-            while before.next_if(|row| row.record.id() > id).is_some() {}
+            while before.next_if(|row| row.record.id() > id).is_some() {
+                self.version = next;
+            }
             let same = before.next_if(|row| row.record.id() == id);
-            let same = same.filter(|_| self.fingerprints.get(&id) == Some(&fingerprint));
-            rows.push(same.unwrap_or_else(|| {
+            rows.push(same.filter(|row| row.json == json).unwrap_or_else(|| {
                 self.version = next;
                 let html = pages::row(&record).into_string();
                 Row {
-                    json: json!({ "id": id, "html": html }).to_string(),
+                    html: json!({ "id": id, "html": html }).to_string(),
+                    json,
                     record,
                     changed: next,
                 }
             }));
-            fingerprints.insert(id, fingerprint);
         }
-        (self.rows, self.fingerprints) = (rows, fingerprints);
+        if before.any(|row| row.record.id() >= from) {
+            self.version = next;
+        }
+        self.rows = rows;
     }
 
-    /// Returns a message with the rows that changed after the version `seen`, if there are any.
-    fn message(&self, filter: &EventFilter, seen: Option<u64>) -> Option<Bytes> {
-        let is_new = |row: &&Row| seen.is_none_or(|seen| row.changed > seen);
+    /// Returns a message with the events that changed after the version `seen`, if the watcher needs a message.
+    fn message(&self, filter: &EventFilter, content: Content, seen: Option<u64>) -> Option<Bytes> {
+        match content {
+            Content::Rows => self.changed_rows(filter, seen),
+            // Before the first read, nothing is known about the events.
+            Content::Events => (self.version > 0).then(|| self.changed_events(filter, seen)),
+        }
+    }
+
+    fn changed_rows(&self, filter: &EventFilter, seen: Option<u64>) -> Option<Bytes> {
         let (mut rows, mut gone) = (Vec::new(), Vec::new());
-        for row in self.rows.iter().filter(is_new) {
+        for row in self.rows.iter().filter(|row| row.is_newer(seen)) {
             if filter.matches(&row.record) {
-                rows.push(&*row.json);
+                rows.push(&*row.html);
             } else {
                 gone.push(row.record.id());
             }
@@ -244,6 +270,35 @@ impl State {
         let data = || format!("{{\"rows\":[{}],\"gone\":{}}}", rows.join(","), json!(gone));
         (!is_empty).then(|| message("rows", &data()))
     }
+
+    /// The ids of all rows that match tell the client which events no longer match or have left the inbox, even if the watcher
+    /// skipped versions.
+    fn changed_events(&self, filter: &EventFilter, seen: Option<u64>) -> Bytes {
+        let from = start(&self.rows, |row| row.record.id());
+        let (mut ids, mut events) = (Vec::new(), Vec::new());
+        for row in self.rows.iter().filter(|row| filter.matches(&row.record)) {
+            ids.push(row.record.id());
+            if row.is_newer(seen) {
+                events.push(&*row.json);
+            }
+        }
+        let mut data = format!("{{\"from\":{from},\"ids\":{},\"events\":[", json!(ids));
+        // Writing to a string doesn't fail.
+        let _ = write!(data, "{}]}}", events.join(","));
+        message("events", &data)
+    }
+}
+
+impl Row {
+    fn is_newer(&self, seen: Option<u64>) -> bool {
+        seen.is_none_or(|seen| self.changed > seen)
+    }
+}
+
+/// Returns the lowest id that the feed covers: all ids, unless the log may have older events.
+fn start<T>(newest: &[T], id: impl Fn(&T) -> u64) -> u64 {
+    let oldest = newest.last().filter(|_| newest.len() >= EVENTS);
+    oldest.map_or(0, id)
 }
 
 /// Returns a server-sent event. JSON text contains no line break.
@@ -278,7 +333,8 @@ impl Watcher {
             return Some(message("trouble", &json!(text).to_string()));
         }
         let seen = self.seen.replace(state.version);
-        let rows = (seen != Some(state.version)).then(|| state.message(&self.filter, seen));
+        let rows =
+            (seen != Some(state.version)).then(|| state.message(&self.filter, self.content, seen));
         let ping = || is_pinged.then(|| Bytes::from_static(b": ping\n\n"));
         rows.flatten().or_else(ping)
     }

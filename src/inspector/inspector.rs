@@ -9,13 +9,14 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
+use serde_json::json;
 use tower_service::Service;
 
 use super::access::{Access, Denied};
 use super::action::InspectorAction;
 use super::actions::{self, Failure};
 use super::body::InspectorBody;
-use super::feed::Feed;
+use super::feed::{Content, Feed};
 use super::pages::{self, Listed};
 use super::permission::Viewer;
 use super::query::{Conditions, Query};
@@ -50,6 +51,11 @@ const PAGE: usize = 50;
 ///
 /// Mount the service below any path, with or without a service that strips the path, and behind any proxy. Every link is only a
 /// query, such as `?page=events`, so the inspector neither needs nor reads the path.
+///
+/// # JSON
+///
+/// With `format=json` in the query, the inspector answers with JSON instead of a page, for scripts and for `botisimo watch`. The
+/// [guide](crate::guide::inspector#json) describes the answers.
 ///
 /// # Costs
 ///
@@ -151,6 +157,8 @@ struct Visit<'a> {
     token: &'a Token,
     nonce: Token,
     now: SystemTime,
+    /// Whether the client asked for JSON instead of a page.
+    is_json: bool,
 }
 
 impl Inner {
@@ -170,16 +178,17 @@ impl Inner {
             );
         };
         let now = catch_panic(|| self.source.runtime.system_time());
+        let query = Query::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let visit = Visit {
             inner: self,
             viewer,
             token,
             nonce,
             now: now.unwrap_or_else(|_| SystemTime::now()),
+            is_json: query.get("format") == Some("json"),
         };
         match parts.method {
             Method::GET | Method::HEAD => {
-                let query = Query::parse(parts.uri.query().unwrap_or_default().as_bytes());
                 let mut response = visit.page(&query).await;
                 if parts.method == Method::HEAD {
                     *response.body_mut() = InspectorBody::default();
@@ -254,7 +263,11 @@ impl Visit<'_> {
         respond::page(status, self.nonce.as_str(), page)
     }
 
+    /// Returns a page with a text, or only the text if the client asked for JSON.
     fn message(&self, status: StatusCode, title: &str, text: &str) -> Response<InspectorBody> {
+        if self.is_json {
+            return respond::text(status, text);
+        }
         self.html(status, pages::message(&self.context(None), title, text))
     }
 
@@ -262,6 +275,11 @@ impl Visit<'_> {
     async fn page(&self, query: &Query) -> Response<InspectorBody> {
         let context = self.context(notice(query));
         match query.get("page").unwrap_or("overview") {
+            "overview" | "routes" if self.is_json => self.message(
+                StatusCode::BAD_REQUEST,
+                "No JSON",
+                "this page has no JSON: the pages events, dead-letters, event and feed have",
+            ),
             "overview" => self.html(StatusCode::OK, pages::overview(&context)),
             "events" => self.list(query, &context, false).await,
             "dead-letters" => self.list(query, &context, true).await,
@@ -309,6 +327,12 @@ impl Visit<'_> {
                 }
             }
         };
+        if self.is_json {
+            return match records {
+                Ok(records) => respond::json(json!({ "events": records }).to_string()),
+                Err(text) => respond::text(status, text),
+            };
+        }
         let listed = Listed {
             conditions,
             before,
@@ -329,6 +353,11 @@ impl Visit<'_> {
             );
         };
         match events.get(id).await {
+            Ok(Some(record)) if self.is_json => {
+                let sees = self.viewer.sees_payloads();
+                let body = sees.then(|| record.body());
+                respond::json(json!({ "event": record, "body": body }).to_string())
+            }
             Ok(Some(record)) => self.html(StatusCode::OK, pages::event(context, &record)),
             Ok(None) => {
                 let text = format!(
@@ -353,7 +382,12 @@ impl Visit<'_> {
             Ok(filter) => filter,
             Err(text) => return respond::text(StatusCode::BAD_REQUEST, text),
         };
-        match self.inner.feed.watch(filter) {
+        let content = if self.is_json {
+            Content::Events
+        } else {
+            Content::Rows
+        };
+        match self.inner.feed.watch(filter, content) {
             Some(watcher) => respond::feed(watcher),
             None => respond::text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -377,6 +411,10 @@ impl Visit<'_> {
             Ok(parsed) => parsed,
             Err(text) => return self.message(StatusCode::BAD_REQUEST, "The form is wrong", &text),
         };
+        if request.needs_confirmation() && self.is_json {
+            let text = "this action needs confirmation: send `sure=yes`";
+            return respond::text(StatusCode::BAD_REQUEST, text);
+        }
         if request.needs_confirmation() {
             return match request.count(events, self.now).await {
                 Ok((count, is_more)) => self.html(
@@ -404,6 +442,7 @@ impl Visit<'_> {
         self.inner.hooks.notify(&action);
         match result {
             Err(failure) => self.failed(&failure),
+            Ok(()) if self.is_json => respond::json(json!({ "count": count }).to_string()),
             Ok(()) => {
                 let done = if request.is_delete() {
                     "deleted"

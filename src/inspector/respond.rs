@@ -29,6 +29,10 @@ pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Response<Insp
     )
 }
 
+pub(super) fn json(json: String) -> Response<InspectorBody> {
+    plain(StatusCode::OK, "application/json", json)
+}
+
 pub(super) fn denied(denied: Denied) -> Response<InspectorBody> {
     let mut response = text(denied.status, denied.text);
     if denied.asks {

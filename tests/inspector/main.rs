@@ -5,6 +5,7 @@ mod access;
 mod actions;
 mod feed;
 mod inboxes;
+mod json;
 mod pages;
 mod site;
 #[path = "../support/mod.rs"]
