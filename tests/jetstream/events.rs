@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use botisimo_webhooks::{
-    DeliverySettings, Event, EventFilter, EventLog, EventRecord, EventRouter, EventState, Inbox,
-    JetStreamInbox, Replay,
+    DeliverySettings, Event, EventFilter, EventLog, EventRecord, EventRouter, EventState,
+    HandlerError, Inbox, JetStreamInbox, JetStreamWorker, Replay,
 };
 
-use super::kit::{Runs, delivery, send, set_up, wait_idle, worker};
+use super::kit::{Runs, delivery, send, set_up, settings, wait_idle, worker};
 use crate::support::nats::until;
 
 fn log(inbox: &JetStreamInbox) -> EventLog {
@@ -398,4 +398,152 @@ async fn events_and_replays_in_flight_are_not_handled_in_any_log() {
     for log in &logs {
         until_states(log, &handled).await;
     }
+}
+
+/// A worker's log knows only the progress of its own group. An earlier version of the log lost the event for the other group.
+#[tokio::test]
+async fn a_worker_deletes_no_event_that_another_group_still_needs() {
+    let (_server, context, inbox) = set_up("").await;
+    let (runs, late) = (Runs::default(), Runs::default());
+    let router = |runs: &Runs| EventRouter::new().on("a", runs.noting("x")).named("x");
+    let other = || {
+        JetStreamWorker::builder(context.clone(), "other")
+            .stream(settings())
+            .delivery(delivery())
+    };
+    let stopped = other().start(router(&late)).await.unwrap();
+    stopped.drain(Duration::from_secs(10)).await;
+    drop(stopped);
+
+    let worker = worker(&context).start(router(&runs)).await.unwrap();
+    for id in ["1", "2"] {
+        send(&inbox, "a", id).await;
+    }
+    let log = worker.events();
+    until_states(
+        &log,
+        &[("2", EventState::Handled), ("1", EventState::Handled)],
+    )
+    .await;
+    assert!(log.delete(1).await.unwrap());
+    assert!(!log.delete(1).await.unwrap());
+    until_states(&log, &[("2", EventState::Handled)]).await;
+    assert_eq!(log.delete_matching(&EventFilter::new()).await.unwrap(), 1);
+    until_states(&log, &[]).await;
+
+    let restarted = other().start(router(&late)).await.unwrap();
+    until("the other group runs both events", async || {
+        late.ids("x").len() == 2
+    })
+    .await;
+    drop(restarted);
+}
+
+/// In an earlier version, an event that can't be decoded ended the replay of all events after it.
+#[tokio::test]
+async fn a_replay_of_all_dead_letters_skips_the_letters_that_no_route_can_run() {
+    let (_server, context, inbox) = set_up("").await;
+    let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let router = EventRouter::new()
+        .on("a", |event: Event| async move {
+            failing.add("x", &event);
+            match flag.load(Ordering::SeqCst) {
+                true => Ok(()),
+                false => Err(HandlerError::permanent("no")),
+            }
+        })
+        .named("x");
+    let worker = worker(&context).start(router).await.unwrap();
+    let published = context.publish("botisimo.a.$", "not an event".into()).await;
+    published.unwrap().await.unwrap();
+    send(&inbox, "a", "2").await;
+    let log = worker.events();
+    until_states(&log, &[("2", EventState::Dead), ("", EventState::Dead)]).await;
+    mended.store(true, Ordering::SeqCst);
+    let replayed = log.replay_matching(&EventFilter::dead(), Replay::All).await;
+    assert_eq!(replayed.unwrap(), 1);
+    until_states(&log, &[("2", EventState::Handled), ("", EventState::Dead)]).await;
+    log.replay(1, Replay::All).await.unwrap_err();
+}
+
+/// If a process is killed before it deletes the letters of a replay, the next replay has the same letters. In an earlier version, the
+/// stream treated the next replay as a copy, and the log then deleted the letters of routes that hadn't run.
+#[tokio::test]
+async fn a_replay_after_an_interrupted_replay_runs_its_own_routes() {
+    let (_server, context, inbox) = set_up("").await;
+    let runs = Runs::default();
+    let failing = |route: &'static str| {
+        let runs = runs.clone();
+        move |event: Event| async move {
+            runs.add(route, &event);
+            Err::<(), _>(HandlerError::permanent("no"))
+        }
+    };
+    let router = EventRouter::new()
+        .on("a", failing("x"))
+        .named("x")
+        .on("a", failing("y"))
+        .named("y");
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, "a", "1").await;
+    let log = worker.events();
+    wait_idle(&worker, 2).await;
+    until_states(&log, &[("1", EventState::Dead)]).await;
+    // The server refuses each deletion.
+    let mut dead = context.get_stream("BOTISIMO_DEAD").await.unwrap();
+    let mut config = dead.info().await.unwrap().config.clone();
+    config.deny_delete = true;
+    context.update_stream(config).await.unwrap();
+
+    let only = Replay::Only("x".to_owned());
+    log.replay(1, only).await.unwrap_err();
+    wait_idle(&worker, 3).await;
+    until_states(&log, &[("1", EventState::Dead)]).await;
+    log.replay(1, Replay::All).await.unwrap_err();
+    until("both routes have run again", async || {
+        runs.of("x").len() == 3 && runs.of("y").len() == 2
+    })
+    .await;
+}
+
+/// Events with long types share a consumer, so one letter has the results of several routes. In an earlier version, a replay of one
+/// route deleted the failure of another route, and a replay of the remaining routes ran all routes.
+#[tokio::test]
+async fn a_replay_keeps_the_results_of_the_other_routes_of_a_long_type() {
+    let (_server, context, inbox) = set_up("").await;
+    let (runs, mended) = (Runs::default(), Arc::new(AtomicBool::new(false)));
+    let (failing, flag) = (runs.clone(), Arc::clone(&mended));
+    let long = format!("long.{}", "~".repeat(200));
+    let router = EventRouter::new()
+        .on_prefix("long", runs.noting("x"))
+        .named("x")
+        .on_prefix("long", |event: Event| async move {
+            failing.add("y", &event);
+            match flag.load(Ordering::SeqCst) {
+                true => Ok(()),
+                false => Err(HandlerError::permanent("no")),
+            }
+        })
+        .named("y");
+    let worker = worker(&context).start(router).await.unwrap();
+    send(&inbox, &long, "1").await;
+    let log = worker.events();
+    let dead = [("1", EventState::Dead)];
+    until_states(&log, &dead).await;
+    for times in 2..=3 {
+        assert!(log.replay(1, Replay::Remaining).await.unwrap());
+        wait_idle(&worker, times).await;
+        until_states(&log, &dead).await;
+        assert_eq!(runs.of("y").len() as u64, times);
+    }
+    assert_eq!(runs.of("x").len(), 1, "the route has handled the event");
+
+    assert!(log.replay(1, Replay::Only("x".to_owned())).await.unwrap());
+    wait_idle(&worker, 4).await;
+    until_states(&log, &dead).await;
+    mended.store(true, Ordering::SeqCst);
+    assert!(log.replay(1, Replay::Remaining).await.unwrap());
+    until_states(&log, &[("1", EventState::Handled)]).await;
+    assert_eq!((runs.of("x").len(), runs.of("y").len()), (2, 4));
 }

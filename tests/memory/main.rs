@@ -28,6 +28,8 @@ mod open_telemetry;
 mod ordering_key;
 mod other_runtime;
 #[cfg(feature = "tokio")]
+mod replays;
+#[cfg(feature = "tokio")]
 mod shutdown;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod spans;

@@ -19,6 +19,7 @@ mod ordering_key;
 mod other_connections;
 mod paused_time;
 mod recovery;
+mod replays;
 #[path = "../support/mod.rs"]
 mod support;
 mod traceparent;

@@ -12,6 +12,8 @@ pub(crate) mod panics;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod receiver;
+#[cfg(feature = "tokio")]
+pub(crate) mod replay_model;
 pub(crate) mod runtime;
 #[cfg(all(unix, feature = "signal", feature = "sqlite"))]
 pub(crate) mod server;

@@ -15,9 +15,9 @@ use super::attempt_log::AttemptLog;
 use super::checkpoints::{begin, nanos};
 use super::connection::{Connection, failed, stored};
 use super::consumer_position::{MaxByProgress, Position, route_of};
-use super::event_index::{EventIndex, mark_subject, newest};
+use super::event_index::{DELETED, EventIndex, mark_subject, newest};
 use super::headers;
-use super::route_consumer::RouteSelection;
+use super::route_consumer::{RouteSelection, fnv};
 use super::worker_inner::WorkerInner;
 use crate::delivery::{AttemptRecord, EventRecord, EventState, Replay, RouteResult, StoredRecord};
 use crate::error::{Error, ErrorKind};
@@ -53,6 +53,8 @@ struct View {
     /// Absent until a worker has created the stream.
     dead_letters: Option<Stream>,
     consumers: Vec<Position>,
+    /// The consumers of other groups. Empty in the view of an inbox, whose `consumers` belong to all groups.
+    others: Vec<Position>,
 }
 
 /// An event, its replays and its letters.
@@ -85,7 +87,7 @@ impl LogState {
 }
 
 /// Stores a record in the dead-letter stream: the message `replay` replays the event. With this record, the log finds the replay
-/// without a search. If `replay` is [`DELETED`](super::event_index::DELETED), the record says that a letter was deleted.
+/// without a search. If `replay` is [`DELETED`], the record says that the event or a letter was deleted.
 pub(super) async fn mark_replay(
     connection: &Connection,
     event: u64,
@@ -127,7 +129,7 @@ impl EventStream {
                 format!("{prefix}-dead.{group}.")
             }
         };
-        let consumers = self.consumers(&stream).await?;
+        let (consumers, others) = self.consumers(&stream).await?;
         let mut index = self.log.index.lock().await;
         let dead_letters = index.refresh(&self.connection, created, &prefix).await?;
         Ok(View {
@@ -135,10 +137,12 @@ impl EventStream {
             created,
             dead_letters,
             consumers,
+            others,
         })
     }
 
-    async fn consumers(&self, stream: &Stream) -> Result<Vec<Position>, Error> {
+    /// Returns the positions of the log's consumers, and of the consumers of other groups.
+    async fn consumers(&self, stream: &Stream) -> Result<(Vec<Position>, Vec<Position>), Error> {
         let found: Result<Vec<_>, _> = stream.consumers().try_collect().await;
         let found = found.map_err(|error| failed("the consumers can't be listed", error))?;
         let is_group = |name: &str| name.contains('-');
@@ -157,7 +161,7 @@ impl EventStream {
             })
             .collect();
         let Some(worker) = &self.worker else {
-            return Ok(positions);
+            return Ok((positions, Vec::new()));
         };
         // A worker knows its routes, even while a consumer is missing.
         let mut own = Vec::new();
@@ -187,7 +191,9 @@ impl EventStream {
                 ..position
             });
         }
-        Ok(own)
+        let group = format!("{}-", worker.options.group);
+        positions.retain(|position| !position.name.starts_with(&group));
+        Ok((own, positions))
     }
 
     /// Reads the letters and the replays of an event.
@@ -478,12 +484,16 @@ impl EventStream {
         Ok(())
     }
 
-    /// Returns the ids of the ended events that match the filter, oldest first.
-    async fn ended(&self, filter: &EventFilter) -> Result<Vec<u64>, Error> {
+    /// Returns the ids of the ended events that match the filter and the condition, oldest first.
+    async fn ended(
+        &self,
+        filter: &EventFilter,
+        is_chosen: impl Fn(&EventRecord) -> bool,
+    ) -> Result<Vec<u64>, Error> {
         let view = self.view().await?;
         let mut ids = Vec::new();
         let visit = |record: EventRecord| {
-            if !record.state().is_in_flight() {
+            if !record.state().is_in_flight() && is_chosen(&record) {
                 ids.push(record.id());
             }
             true
@@ -580,22 +590,39 @@ impl EventStream {
             return Err(Error::new(ErrorKind::Inbox, text));
         }
         let event = record.event().map_err(Clone::clone)?;
-        let letters = parts.letters.iter();
-        let replaced = letters.filter(|(_, consumer)| targets.contains(consumer));
-        let replaced: Vec<_> = replaced.map(|(letter, _)| letter.id()).collect();
         let only = match routes {
             Replay::Only(route) => Some(route.as_str()),
             Replay::Remaining | Replay::All => None,
         };
-        // If the letters can't be deleted, the next replay has the same id, so the stream recognises that replay as a copy.
-        let message_id = match replaced.first() {
-            Some(letter) => format!("=replay.{id}.letter.{letter}"),
-            None => format!("=replay.{id}.{:016x}", fastrand::u64(..)),
+        let replaced = parts.letters.iter().filter(|(letter, consumer)| {
+            // The consumer of long names runs several routes. A letter with the failure of another route stays.
+            let mut failed = letter
+                .routes()
+                .iter()
+                .filter(|result| result.reason().is_some());
+            let is_replayed = failed.all(|result| only.is_none_or(|only| only == result.route()));
+            targets.contains(consumer) && is_replayed
+        });
+        let replaced: Vec<_> = replaced.map(|(letter, _)| letter).collect();
+        let finished = match routes {
+            Replay::Remaining => handled(&replaced),
+            Replay::All | Replay::Only(_) => Vec::new(),
+        };
+        // If the letters can't be deleted, the same replay has the same id, so the stream recognises that replay as a copy.
+        let message_id = match replaced.is_empty() {
+            true => format!("=replay.{id}.{:016x}", fastrand::u64(..)),
+            false => {
+                let letters: Vec<_> = replaced.iter().map(|letter| letter.id()).collect();
+                let content = fnv(&format!("{letters:?} {targets:?} {finished:?} {only:?}"));
+                format!("=replay.{id}.letter.{content:016x}")
+            }
         };
         let settings = &self.connection.settings;
         let message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(event.body().as_bytes()))
-            .headers(headers::of_event_replay(event, id, &targets, only))
+            .headers(headers::of_event_replay(
+                event, id, &targets, &finished, only,
+            ))
             .message_id(message_id)
             .expected_stream(&settings.name);
         let subject = settings.subjects().of(event.event_type());
@@ -608,7 +635,7 @@ impl EventStream {
         self.log.metrics.replayed();
         mark_replay(&self.connection, id, replay, view.created).await?;
         for letter in replaced {
-            self.delete_letter(&view, id, letter).await?;
+            self.delete_letter(&view, id, letter.id()).await?;
         }
         Ok(true)
     }
@@ -630,14 +657,31 @@ impl EventStream {
         if record.is_none_or(|record| record.state().is_in_flight()) {
             return Ok(false);
         }
+        let messages = parts.event.iter().chain(&parts.replays);
+        let (kept, unused): (Vec<_>, Vec<_>) =
+            messages.partition(|message| view.others_need(message));
         // The letters go last: until then, the event is a dead letter.
-        for message in parts.event.iter().chain(&parts.replays) {
+        for message in unused {
             delete(&view.stream, message.sequence).await?;
+        }
+        if !kept.is_empty() {
+            // The stream keeps the event for the other groups, and the log omits the event.
+            mark_replay(&self.connection, id, DELETED, view.created).await?;
         }
         for (letter, _) in &parts.letters {
             self.delete_letter(&view, id, letter.id()).await?;
         }
         Ok(true)
+    }
+}
+
+impl View {
+    /// Returns whether a consumer of another group may not have finished a message.
+    fn others_need(&self, message: &StreamMessage) -> bool {
+        self.others.iter().any(|at| {
+            let is_meant = headers::is_meant_for(&message.headers, &at.name);
+            at.gets(message) && message.sequence > at.acked && is_meant
+        })
     }
 }
 
@@ -657,6 +701,15 @@ fn message_record(id: u64, message: &StreamMessage) -> EventRecord {
         history: Vec::new(),
         cause: None,
     })
+}
+
+/// Returns the routes that handled the event, according to its letters.
+fn handled(letters: &[&EventRecord]) -> Vec<Arc<str>> {
+    let results = || letters.iter().flat_map(|letter| letter.routes());
+    let has_failed =
+        |route: &str| results().any(|result| result.route() == route && result.reason().is_some());
+    let handled = results().filter(|result| !has_failed(result.route()));
+    handled.map(|result| Arc::clone(&result.route)).collect()
 }
 
 /// Deletes a message, if the stream has it.
@@ -710,7 +763,9 @@ impl EventStore for EventStream {
         Box::pin(async move {
             self.check_replay(&self.view().await?, &routes)?;
             let mut replayed = 0;
-            for id in self.ended(&filter).await? {
+            // No route can run an event without its body, or with a body that can't be decoded.
+            let can_run = |record: &EventRecord| record.event().is_ok();
+            for id in self.ended(&filter, can_run).await? {
                 replayed += u64::from(self.replay_event(id, &routes).await?);
             }
             Ok(replayed)
@@ -724,7 +779,7 @@ impl EventStore for EventStream {
     fn delete_matching(self: Arc<Self>, filter: EventFilter) -> BoxFuture<Result<u64, Error>> {
         Box::pin(async move {
             let mut deleted = 0;
-            for id in self.ended(&filter).await? {
+            for id in self.ended(&filter, |_| true).await? {
                 deleted += u64::from(self.delete_event(id).await?);
             }
             Ok(deleted)

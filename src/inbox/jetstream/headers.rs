@@ -144,11 +144,13 @@ pub(super) fn of_replay(
     headers
 }
 
-/// Returns the headers of a replay of an event for some consumers. If `only` is present, only this route runs.
+/// Returns the headers of a replay of an event for some consumers. The `finished` routes don't run. If `only` is present, only this
+/// route runs.
 pub(super) fn of_event_replay(
     event: &Event,
     sequence: u64,
     consumers: &[String],
+    finished: &[Arc<str>],
     only: Option<&str>,
 ) -> HeaderMap {
     let mut headers = of_event(event);
@@ -159,6 +161,10 @@ pub(super) fn of_event_replay(
         _ => consumers.join(","),
     };
     headers.insert(TARGET_CONSUMER, targets);
+    if !finished.is_empty() {
+        let finished: Vec<_> = finished.iter().map(|route| encoded(route)).collect();
+        headers.insert(FINISHED_ROUTES, finished.join(","));
+    }
     if let Some(only) = only {
         headers.insert(TARGET_ROUTE, encoded(only));
     }

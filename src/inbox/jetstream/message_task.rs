@@ -190,11 +190,13 @@ impl MessageTask {
         let executor = &self.worker.executor;
         let finished = headers::finished_routes(&self.headers);
         let only = headers::only_route(&self.headers);
+        // A dead letter of a replay also has the routes that the replay doesn't run, so the next replay doesn't run them either.
+        let results = finished.iter().map(RouteResult::handled_by).collect();
         let attempt_state = self.route.attempt_state(self.attempt, finished, only);
         let mut job = Job {
             number: self.sequence,
             parent_span: ParentSpan::none(),
-            progress: Progress::restored(self.attempt, Vec::new(), false),
+            progress: Progress::restored(self.attempt, results, false),
             key: None,
             event: event.clone(),
         };

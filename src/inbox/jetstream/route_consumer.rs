@@ -106,13 +106,14 @@ pub(super) fn consumer(group: &str, route: &str) -> String {
     if name.len() <= MAX_NAME {
         return name;
     }
-    // FNV-1a gives the same hash in all versions of this crate and of Rust.
-    let hash = route
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    format!("{group}-{HASHED}{hash:016x}")
+    format!("{group}-{HASHED}{:016x}", fnv(route))
+}
+
+/// Returns the FNV-1a hash of a text, which is the same in all versions of this crate and of Rust.
+pub(super) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 impl RouteConsumer {
