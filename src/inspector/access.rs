@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, Version};
 
 use super::basic_auth::BasicAuth;
 use super::host;
@@ -19,7 +19,7 @@ use crate::telemetry;
 /// # Hosts
 ///
 /// Each request must name a host that is allowed: an IP address, `localhost` or a name below it, or a host that
-/// [`allow_host`](Access::allow_host) names. Otherwise, the inspector answers 403 and says how to allow the host. So a site that
+/// [`allow_host`](Access::allow_host) names. [`loopback`](Access::loopback) allows only loopback addresses. Otherwise, the inspector answers 403 and says how to allow the host. So a site that
 /// points its own name at this machine's address (DNS rebinding) reads nothing.
 ///
 /// # Examples
@@ -126,8 +126,12 @@ impl Access {
 
     /// Lets every client on this machine read and operate, and no other client.
     ///
-    /// The closure returns the client's address, or `None` if the address is unknown. The inspector also refuses requests that a
-    /// proxy forwarded, because every client of a proxy on this machine has the proxy's address.
+    /// The closure returns the client's address, or `None` if the address is unknown.
+    ///
+    /// Every client of a proxy on this machine has the proxy's address. So the inspector also refuses requests with a header that
+    /// proxies add, requests in HTTP/1.0, and requests to a host that is neither a loopback address nor `localhost`, unless
+    /// [`allow_host`](Access::allow_host) names the host. A proxy that hides all these signs can't be detected: behind a proxy, use
+    /// another rule.
     ///
     /// # Examples
     ///
@@ -192,7 +196,12 @@ impl Access {
     }
 
     fn allows(&self, host: &str) -> bool {
-        host::is_local(host) || self.names(host)
+        let is_allowed = match &self.rule {
+            Rule::Basic(_) | Rule::Function(_) => host::is_local(host),
+            // If the client names another address, a proxy on this machine may have forwarded the request.
+            Rule::Loopback(_) => host::is_loopback(host),
+        };
+        is_allowed || self.names(host)
     }
 
     /// Returns whether [`allow_host`](Access::allow_host) names the host.
@@ -209,7 +218,7 @@ impl Access {
             Rule::Function(rule) => catch_panic(|| rule(parts)),
             Rule::Loopback(peer) => catch_panic(|| peer(parts)).map(|peer| {
                 let is_local = peer.is_some_and(|peer| is_loopback(peer.ip()));
-                match is_local && !is_forwarded(&parts.headers) {
+                match is_local && !is_forwarded(parts) {
                     true => Permission::operate("a user of this machine"),
                     false => Permission::none(),
                 }
@@ -243,13 +252,27 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
+/// The headers that proxies and content networks add, apart from those that begin with `x-forwarded-`.
+const FORWARDED: [&str; 10] = [
+    "cdn-loop",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-original-forwarded-for",
+    "x-real-ip",
+];
+
 /// Returns whether a proxy has forwarded the request.
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    let standard = [header::FORWARDED, header::VIA];
-    standard.iter().any(|name| headers.contains_key(name))
-        || headers.keys().any(|name| {
+fn is_forwarded(parts: &Parts) -> bool {
+    // By default, nginx adds no header and names its own upstream as the host, but it speaks HTTP/1.0. No browser does.
+    parts.version < Version::HTTP_11
+        || parts.headers.keys().any(|name| {
             let name = name.as_str();
-            name.starts_with("x-forwarded-") || name == "x-real-ip"
+            name.starts_with("x-forwarded-") || FORWARDED.contains(&name)
         })
 }
 

@@ -27,6 +27,9 @@ enum Verb {
 /// The maximum number of events that the page counts before it asks.
 const MAX_COUNT: usize = 10_000;
 
+/// The number of events that are counted at once. Each event has its body in memory until it is counted.
+const COUNT_STEP: usize = 100;
+
 impl Request {
     /// Reads a form. Returns what is wrong with it.
     pub(super) fn parse(form: &Query) -> Result<Self, String> {
@@ -154,7 +157,10 @@ impl Request {
         let mut filter = self.filter(query, now).map_err(Failure::Form)?;
         let mut count = 0;
         loop {
-            let page = events.list(&filter, 500).await.map_err(Failure::Inbox)?;
+            let page = events
+                .list(&filter, COUNT_STEP)
+                .await
+                .map_err(Failure::Inbox)?;
             let Some(last) = page.last() else {
                 return Ok((count, false));
             };

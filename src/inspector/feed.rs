@@ -46,7 +46,11 @@ struct State {
     is_running: bool,
     /// The version of the newest change.
     version: u64,
+    /// Whether the rows are the result of a read by the running task.
+    is_read: bool,
     rows: Vec<Row>,
+    /// The events that left the inbox in the last versions, each with its version.
+    gone: Vec<(u64, u64)>,
     /// Why the newest events couldn't be read.
     error: Option<Arc<str>>,
     watchers: HashMap<u64, Watching>,
@@ -172,6 +176,7 @@ impl Feed {
         match records {
             Ok(records) => {
                 state.error = None;
+                state.is_read = true;
                 state.update(records);
             }
             Err(error) => state.error = Some(Arc::from(error.to_string())),
@@ -199,6 +204,9 @@ impl Feed {
         let watchers = {
             let mut state = self.state();
             state.is_running = false;
+            state.is_read = false;
+            // Without watchers, the feed keeps no bodies, and the next watcher gets no old rows.
+            state.rows = Vec::new();
             std::mem::take(&mut state.watchers)
         };
         for waker in watchers.into_values().filter_map(|watching| watching.waker) {
@@ -227,8 +235,9 @@ impl State {
             let id = record.id();
             let json = serde_json::to_string(&record).unwrap_or_default();
             // Both lists are ordered by id, the highest first.
-            while before.next_if(|row| row.record.id() > id).is_some() {
+            while let Some(row) = before.next_if(|row| row.record.id() > id) {
                 self.version = next;
+                self.gone.push((row.record.id(), next));
             }
             let same = before.next_if(|row| row.record.id() == id);
             rows.push(same.filter(|row| row.json == json).unwrap_or_else(|| {
@@ -242,23 +251,28 @@ impl State {
                 }
             }));
         }
-        if before.any(|row| row.record.id() >= from) {
+        for row in before.filter(|row| row.record.id() >= from) {
             self.version = next;
+            self.gone.push((row.record.id(), next));
         }
         self.rows = rows;
+        // A watcher that hasn't read for longer than this is dropped.
+        self.gone
+            .retain(|(_, version)| version + u64::from(MAX_UNREAD) >= next);
     }
 
     /// Returns a message with the events that changed after the version `seen`, if the watcher needs a message.
     fn message(&self, filter: &EventFilter, content: Content, seen: Option<u64>) -> Option<Bytes> {
         match content {
             Content::Rows => self.changed_rows(filter, seen),
-            // Before the first read, nothing is known about the events.
-            Content::Events => (self.version > 0).then(|| self.changed_events(filter, seen)),
+            Content::Events => Some(self.changed_events(filter, seen)),
         }
     }
 
     fn changed_rows(&self, filter: &EventFilter, seen: Option<u64>) -> Option<Bytes> {
-        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        let is_unseen = |version: u64| seen.is_some_and(|seen| version > seen);
+        let left = self.gone.iter().filter(|(_, version)| is_unseen(*version));
+        let (mut rows, mut gone) = (Vec::new(), left.map(|(id, _)| *id).collect::<Vec<_>>());
         for row in self.rows.iter().filter(|row| row.is_newer(seen)) {
             if filter.matches(&row.record) {
                 rows.push(&*row.html);
@@ -332,11 +346,14 @@ impl Watcher {
             let text = state.error.as_deref().unwrap_or_default();
             return Some(message("trouble", &json!(text).to_string()));
         }
-        let seen = self.seen.replace(state.version);
-        let rows =
-            (seen != Some(state.version)).then(|| state.message(&self.filter, self.content, seen));
+        // Before the first read, nothing is known about the events.
+        let rows = state.is_read.then(|| {
+            let seen = self.seen.replace(state.version);
+            let is_new = seen != Some(state.version);
+            is_new.then(|| state.message(&self.filter, self.content, seen))
+        });
         let ping = || is_pinged.then(|| Bytes::from_static(b": ping\n\n"));
-        rows.flatten().or_else(ping)
+        rows.flatten().flatten().or_else(ping)
     }
 }
 

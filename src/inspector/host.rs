@@ -1,6 +1,6 @@
 //! The host that a request names.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -55,6 +55,20 @@ pub(super) fn is_local(host: &str) -> bool {
         || is_below()
         || host.parse::<Ipv4Addr>().is_ok()
         || v6.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Returns whether only a client on this machine names this host: a loopback address, the address of all interfaces, `localhost`, or a
+/// name below `localhost`.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let address = v6.unwrap_or(host).parse::<IpAddr>();
+    let is_own = |address: IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
+    is_local(host) && address.map_or(true, is_own)
 }
 
 /// Returns whether both names are the same host.
@@ -143,6 +157,26 @@ mod tests {
             ".localhosté",
         ] {
             assert!(!is_local(host), "{host}");
+        }
+        for host in [
+            "localhost",
+            "app.localhost.",
+            "127.8.0.1",
+            "0.0.0.0",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "192.168.1.5",
+            "203.0.113.5",
+            "[fe80::1]",
+            "a.example",
+            "::1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
         }
         assert!(is_same("Admin.Example.com", "admin.example.com."));
         assert!(!is_same("admin.example.com", "example.com"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use botisimo_webhooks::{Access, Permission};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::Full;
 use proptest::prelude::*;
 
@@ -152,12 +152,33 @@ async fn only_clients_of_this_machine_pass_the_loopback_rule() {
         "x-forwarded-for",
         "x-forwarded-host",
         "x-real-ip",
+        "cf-connecting-ip",
+        "cdn-loop",
     ] {
         refused(&site, StatusCode::FORBIDDEN, |request| {
             from(request, "127.0.0.1:4000");
             set(request, header, "1.2.3.4");
         })
         .await;
+    }
+    // A proxy that adds no header keeps the host, or speaks HTTP/1.0.
+    for host in ["203.0.113.5", "192.168.1.5:3000", "[2001:db8::1]"] {
+        refused(&site, StatusCode::FORBIDDEN, |request| {
+            from(request, "127.0.0.1:4000");
+            set(request, "host", host);
+        })
+        .await;
+    }
+    refused(&site, StatusCode::FORBIDDEN, |request| {
+        from(request, "127.0.0.1:4000");
+        *request.version_mut() = Version::HTTP_10;
+    })
+    .await;
+    for host in ["127.0.0.1:3000", "[::1]:3000", "0.0.0.0:3000"] {
+        let mut request = get("?page=events");
+        from(&mut request, "127.0.0.1:4000");
+        set(&mut request, "host", host);
+        assert_eq!(site.send(request).await.status, StatusCode::OK, "{host}");
     }
     for address in ["127.0.0.1:4000", "[::1]:4000", "[::ffff:127.0.0.1]:4000"] {
         let mut request = get("?page=events");

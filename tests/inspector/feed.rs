@@ -151,3 +151,47 @@ async fn the_feed_stops_reading_without_watchers_and_starts_again() {
         );
     }
 }
+
+/// In an earlier version, a live list showed a deleted event until the next reload.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_event_leaves_the_live_list() {
+    let site = Site::new(open_access());
+    for id in ["1", "2", "3"] {
+        site.accept("connection.stream.started", id).await;
+    }
+    let mut feed = watch(&site, "").await;
+    assert!(rows(&mut feed).await.contains("\"gone\":[]"));
+    for (id, form) in [(2, "event=2"), (3, "event=3"), (1, "event=1")] {
+        site.post(&format!("do=delete-event&sure=yes&{form}")).await;
+        let message = rows(&mut feed).await;
+        let expected = format!("{{\"rows\":[],\"gone\":[{id}]}}");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+/// In an earlier version, the first watcher after a pause got the rows that the feed had read before the pause.
+#[tokio::test(start_paused = true)]
+async fn a_new_watcher_gets_no_rows_of_an_earlier_watcher() {
+    let site = Site::new(open_access());
+    for id in ["old", "new"] {
+        site.accept("connection.stream.started", id).await;
+    }
+    for query in ["", "&format=json"] {
+        let mut feed = watch(&site, query).await;
+        assert!(rows(&mut feed).await.contains("\"message_id\":\"new\"") || query.is_empty());
+        drop(feed);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    site.post("do=delete-event&sure=yes&event=1").await;
+    for query in ["", "&format=json"] {
+        let mut feed = watch(&site, query).await;
+        assert!(feed.frame().now_or_never().is_none(), "nothing is read yet");
+        let message = rows(&mut feed).await;
+        assert!(
+            message.contains("new") && !message.contains("old"),
+            "{message}"
+        );
+        drop(feed);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}

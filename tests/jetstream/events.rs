@@ -138,7 +138,7 @@ async fn a_dead_letter_and_its_replays_are_one_record() {
             failing.add("bad", &event);
             match flag.load(Ordering::SeqCst) {
                 true => Ok(()),
-                false => Err(botisimo_webhooks::HandlerError::permanent("a reason")),
+                false => Err(HandlerError::permanent("a reason")),
             }
         })
         .named("bad");
@@ -226,8 +226,7 @@ async fn pages_skip_deleted_and_purged_messages() {
 #[tokio::test]
 async fn a_deleted_dead_letter_is_no_handled_event() {
     let (_server, context, inbox) = set_up("").await;
-    let failing =
-        |_: Event| async { Err::<(), _>(botisimo_webhooks::HandlerError::permanent("no")) };
+    let failing = |_: Event| async { Err::<(), _>(HandlerError::permanent("no")) };
     let router = EventRouter::new().on("a", failing);
     let worker = worker(&context).start(router).await.unwrap();
     for id in ["1", "2"] {
@@ -247,8 +246,7 @@ async fn a_deleted_dead_letter_is_no_handled_event() {
 #[tokio::test]
 async fn a_deleted_event_leaves_no_message() {
     let (_server, context, inbox) = set_up("").await;
-    let failing =
-        |_: Event| async { Err::<(), _>(botisimo_webhooks::HandlerError::permanent("no")) };
+    let failing = |_: Event| async { Err::<(), _>(HandlerError::permanent("no")) };
     let router = EventRouter::new().on("a", failing);
     let worker = worker(&context).start(router).await.unwrap();
     for id in ["1", "2"] {
@@ -335,7 +333,7 @@ async fn a_replayed_dead_letter_keeps_the_record_of_its_event() {
     let failing = runs.clone();
     let router = EventRouter::new().on("a", |event: Event| async move {
         failing.add("a", &event);
-        Err::<(), _>(botisimo_webhooks::HandlerError::permanent("no"))
+        Err::<(), _>(HandlerError::permanent("no"))
     });
     let worker = worker(&context).start(router).await.unwrap();
     send(&inbox, "a", "1").await;
