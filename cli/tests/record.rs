@@ -315,6 +315,35 @@ fn planted_secrets_and_names_are_nowhere_in_the_folder() {
 }
 
 #[test]
+fn a_secret_that_the_answer_repeats_is_not_stored() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let endpoint = format!("http://{}/hook", listener.local_addr().expect("it listens"));
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = [0; 4096];
+        let _ = std::io::Read::read(&mut stream, &mut head);
+        let answer = "HTTP/1.1 308 Permanent Redirect\r\nlocation: https://example.com/hook?token=s3cr%2Fet-1\r\n\
+            content-length: 10\r\nconnection: close\r\n\r\ns3cr/et-1\n";
+        std::io::Write::write_all(&mut stream, answer.as_bytes()).expect("written");
+    });
+    let recorder = Recorder::start(&["--count", "1", "--forward", &endpoint]);
+    // The recorder doesn't know the secret, because it is only in the sender's URL.
+    let url = format!("{}/hook?token=s3cr%2Fet-1", recorder.url);
+    assert_eq!(send(&url, &["account.updated"]).code(), 1);
+    let (_, _, folder) = recorder.end();
+    let stored = files(&folder.path().join("deliveries"));
+    let answer = read(&stored[0])["answer"].clone();
+    assert_eq!(answer["status"], 308);
+    assert!(!answer.to_string().contains("s3cr"), "{answer}");
+    assert!(
+        answer
+            .to_string()
+            .contains("https://example.com/hook?token=scrubbed"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn a_key_makes_the_same_stand_ins_in_every_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = folder.path().join("key");

@@ -1,4 +1,5 @@
 mod folder;
+mod known;
 mod recorder;
 mod scrub;
 
@@ -36,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Receives deliveries, stores each as a file, and forwards them.
 ///
 /// Listens for any path. The query and the headers `authorization`, `cookie` and `set-cookie` are never stored, because
-/// they carry secrets. With --forward, the answer comes from the endpoint. If a file can't be written, the answer is 503.
+/// they carry secrets. If an answer repeats a value of the query, the value is replaced. With --forward, the answer comes from the endpoint. If a file can't be written, the answer is 503.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use super::folder::Folder;
-use super::scrub::Scrubber;
+use super::scrub::{SECRET, Scrubber};
 use crate::connection::Endpoint;
 use crate::http::{Client, Request};
 use crate::recording::{RecordedAnswer, Recording, pairs};
@@ -33,6 +33,9 @@ const CONNECTION_HEADERS: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// A shorter value of the query is a part of many words, and no secret.
+const MIN_QUERY_SECRET: usize = 6;
 
 pub(super) struct Recorder {
     pub(super) folder: Arc<Folder>,
@@ -63,11 +66,14 @@ impl Recorder {
         let (response, error) = self.answer(&parts, &body).await;
         let (status, headers, answer_body) = response;
         let took_ms = start.elapsed().as_secs_f64() * 1e3;
+        // An answer can repeat the secret of the request, for example in the URL of a redirect.
+        let received = self.received_secrets(&parts);
         let mut recording = self.recording(&parts, &body, received_at);
+        recording.headers = self.stored_headers(&parts.headers, &received);
         recording.answer = RecordedAnswer {
             status: status.as_u16(),
-            headers: self.stored_headers(&headers),
-            body: self.stored_answer(&answer_body),
+            headers: self.stored_headers(&headers, &received),
+            body: hide(self.stored_answer(&answer_body), &received),
             took_ms,
             error: error.clone(),
         };
@@ -136,7 +142,7 @@ impl Recorder {
         }
     }
 
-    /// Returns the recording of a request, without an answer.
+    /// Returns the recording of a request, without its headers and an answer.
     fn recording(&self, parts: &Parts, body: &Bytes, received_at: SystemTime) -> Recording {
         let mut recording = Recording {
             version: Recording::VERSION,
@@ -168,17 +174,37 @@ impl Recorder {
                 }
             },
         }
-        // The body comes first, so that its names are also found in the path and in the headers.
+        // The body comes first, so that its names are also found in the path.
         recording.path = self.stored_text(&recording.path);
-        recording.headers = self.stored_headers(&parts.headers);
         recording
     }
 
-    fn stored_headers(&self, headers: &HeaderMap) -> Vec<(String, String)> {
-        let is_secret = |name: &str| {
-            let mut names = SECRET_HEADERS.iter().chain(&self.secret_header);
-            names.any(|secret| secret.as_str() == name)
-        };
+    fn secret_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        SECRET_HEADERS.iter().chain(&self.secret_header)
+    }
+
+    /// Returns the values of the query and of the secret header, also in the form that URLs have.
+    fn received_secrets(&self, parts: &Parts) -> Vec<String> {
+        let query = parts.uri.query().unwrap_or_default();
+        let raw = query.split('&').filter_map(|pair| pair.split_once('='));
+        let raw = raw.map(|(_, value)| value.to_owned());
+        let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
+        let header = self.secret_header.as_ref();
+        let header = header.and_then(|name| parts.headers.get(name)?.to_str().ok());
+        let mut secrets: Vec<_> = raw
+            .chain(decoded)
+            .chain(header.map(str::to_owned))
+            .flat_map(|secret| [encoded(&secret), secret])
+            .filter(|secret| secret.len() >= MIN_QUERY_SECRET)
+            .collect();
+        // A longer text can contain a shorter one.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
+    }
+
+    /// Returns the headers without the secret ones, and without the secrets that came with the request.
+    fn stored_headers(&self, headers: &HeaderMap, received: &[String]) -> Vec<(String, String)> {
+        let is_secret = |name: &str| self.secret_headers().any(|secret| secret.as_str() == name);
         let headers = pairs(headers)
             .into_iter()
             .filter(|(name, _)| !is_secret(name));
@@ -188,6 +214,7 @@ impl Recorder {
                     Some(scrubber) => scrubber.header(&name, &value),
                     None => self.without_secret(&value),
                 };
+                let value = hide(value, received);
                 (name, value)
             })
             .collect()
@@ -212,10 +239,22 @@ impl Recorder {
 
     fn without_secret(&self, text: &str) -> String {
         match &self.secret {
-            Some(secret) => text.replace(secret.as_str(), "scrubbed"),
+            Some(secret) => text
+                .replace(secret.as_str(), SECRET)
+                .replace(&encoded(secret), SECRET),
             None => text.to_owned(),
         }
     }
+}
+
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn hide(text: String, secrets: &[String]) -> String {
+    secrets
+        .iter()
+        .fold(text, |text, secret| text.replace(secret, SECRET))
 }
 
 /// Returns the event type and the message id of a body.

@@ -1,24 +1,29 @@
 //! Replaces names, ids, e-mail addresses and secrets by stand-ins before anything is stored.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::Hasher;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use botisimo_webhooks::EventType;
+use http::header::CONTENT_TYPE;
 use regex::Regex;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::known::Known;
 use crate::failure::Failure;
 
-/// The maximum number of original texts that are remembered, to find them elsewhere too.
-const MAX_KNOWN: usize = 10_000;
+/// The members of the envelope. A recording without these names is not an event.
+const ENVELOPE: [&str; 4] = ["messageId", "timestamp", "eventType", "data"];
 
 /// A shorter original is only replaced where a rule matches, because it is a part of many words.
 const MIN_KNOWN: usize = 3;
+
+/// The stand-in of every secret.
+pub(super) const SECRET: &str = "scrubbed";
 
 /// The rules that `--scrub default` uses.
 pub(super) const DEFAULT: &str = include_str!("default_rules.toml");
@@ -59,14 +64,6 @@ pub(super) struct Scrubber {
     patterns: Vec<(Regex, Kind)>,
     key: [u8; 16],
     known: Mutex<Known>,
-}
-
-/// The original texts so far, and their stand-ins.
-#[derive(Default)]
-struct Known {
-    stand_ins: BTreeMap<String, String>,
-    /// Finds all known texts. Built again when a text is added.
-    finder: Option<(AhoCorasick, Vec<String>)>,
 }
 
 impl Scrubber {
@@ -129,7 +126,8 @@ impl Scrubber {
 
     /// Remembers a text that must not be stored, for example the configured secret.
     pub(super) fn forbid(&self, text: &str) {
-        self.stand_in(Kind::Secret, text);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.add(text, SECRET);
     }
 
     /// Scrubs a JSON document. Texts that a rule replaces are also replaced in all other texts.
@@ -152,6 +150,9 @@ impl Scrubber {
                 for_each_text(value, &mut |text| {
                     self.stand_in(kind, text);
                 });
+                for_each_number(value, &mut |number| {
+                    self.number_stand_in(number);
+                });
             }
         });
         for_each_text(value, &mut |text| {
@@ -172,10 +173,15 @@ impl Scrubber {
                     push(path, &name);
                     match self.kind_of(path, &name) {
                         Some(kind) => self.replace_all(kind, &mut value),
+                        None if is_impersonal(path, &value) => {}
                         None => self.replace(&mut value, path),
                     }
+                    let name = match ENVELOPE.contains(&path.as_str()) {
+                        true => name,
+                        false => self.member_name(&name),
+                    };
                     path.truncate(length);
-                    members.insert(self.text(&name), value);
+                    members.insert(name, value);
                 }
             }
             Value::Array(items) => {
@@ -187,7 +193,7 @@ impl Scrubber {
             Value::Number(number) => {
                 let text = number.to_string();
                 if let Some(stand_in) = self.known_stand_in(&text) {
-                    *value = Value::from(stand_in);
+                    *value = number_or_text(stand_in);
                 }
             }
             Value::Null | Value::Bool(_) => {}
@@ -197,36 +203,51 @@ impl Scrubber {
     /// Replaces every text and number in a value that a rule names.
     fn replace_all(&self, kind: Kind, value: &mut Value) {
         match value {
-            Value::Object(members) => members
-                .values_mut()
-                .for_each(|value| self.replace_all(kind, value)),
+            Value::Object(members) => {
+                for (name, mut value) in std::mem::take(members) {
+                    self.replace_all(kind, &mut value);
+                    members.insert(self.member_name(&name), value);
+                }
+            }
             Value::Array(items) => items
                 .iter_mut()
                 .for_each(|item| self.replace_all(kind, item)),
             Value::String(text) if !text.is_empty() => *text = self.stand_in(kind, text),
-            Value::Number(number) => {
-                // An id stays a number, so that handlers still decode it.
-                let text = number.to_string();
-                let digits = self.digits(&text);
-                self.remember(&text, &digits);
-                *value = digits
-                    .parse::<u64>()
-                    .map_or_else(|_| Value::from(digits), Value::from);
-            }
+            Value::Number(number) => *value = number_or_text(self.number_stand_in(number)),
             Value::String(_) | Value::Null | Value::Bool(_) => {}
         }
+    }
+
+    /// Scrubs the name of a member. A name that a rule contains stays.
+    ///
+    /// A known text inside of a word stays, because a viewer called `tim` must not change `timestamp`.
+    fn member_name(&self, name: &str) -> String {
+        if self.members.contains_key(&name.to_lowercase()) {
+            return name.to_owned();
+        }
+        let name = self.without_patterns(name);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace_words_in(&name)
     }
 
     /// Scrubs the value of a header.
     pub(super) fn header(&self, name: &str, value: &str) -> String {
         match self.headers.get(&name.to_lowercase()) {
             Some(kind) => self.stand_in(*kind, value),
+            // A replay needs the content type, even if a viewer is called `json`.
+            None if name == CONTENT_TYPE.as_str() => value.to_owned(),
             None => self.text(value),
         }
     }
 
     /// Replaces all matches of patterns and all known originals in a text.
     pub(super) fn text(&self, text: &str) -> String {
+        let text = self.without_patterns(text);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace_in(&text)
+    }
+
+    fn without_patterns(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (regex, kind) in &self.patterns {
             if regex.is_match(&text) {
@@ -236,8 +257,7 @@ impl Scrubber {
                 text = replaced.into_owned();
             }
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.replace_in(&text)
+        text
     }
 
     fn known_stand_in(&self, text: &str) -> Option<String> {
@@ -248,7 +268,7 @@ impl Scrubber {
     /// Returns the stand-in of a text, and remembers the text.
     fn stand_in(&self, kind: Kind, text: &str) -> String {
         let stand_in = match kind {
-            Kind::Secret => "scrubbed".to_owned(),
+            Kind::Secret => SECRET.to_owned(),
             Kind::Name => format!("name-{}", &self.hex(text)[..8]),
             Kind::Email => format!("user-{}@example.com", &self.hex(text)[..8]),
             Kind::Id if text.bytes().all(|byte| byte.is_ascii_digit()) => self.digits(text),
@@ -263,7 +283,15 @@ impl Scrubber {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.add(text, stand_in);
+        known.add_forgettable(text, stand_in);
+    }
+
+    /// Returns the stand-in of a number, and remembers the number.
+    fn number_stand_in(&self, number: &Number) -> String {
+        let text = number.to_string();
+        let digits = self.digits(&text);
+        self.remember(&text, &digits);
+        digits
     }
 
     /// Returns 32 hexadecimal digits that nobody without the key can trace back.
@@ -288,32 +316,29 @@ impl Scrubber {
     }
 }
 
-impl Known {
-    fn add(&mut self, text: &str, stand_in: &str) {
-        if self.stand_ins.len() >= MAX_KNOWN || self.stand_ins.contains_key(text) {
-            return;
+/// Returns whether a value of the envelope names nobody, and handlers or duplicates depend on it.
+fn is_impersonal(path: &str, value: &Value) -> bool {
+    match (path, value) {
+        ("timestamp", value) => value.is_number(),
+        ("eventType", Value::String(name)) => {
+            !matches!(EventType::from(name.as_str()), EventType::Undocumented(_))
         }
-        // Answers and headers can contain a text in another encoding.
-        let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
-        for variant in HashSet::from([text.to_owned(), encoded]) {
-            self.stand_ins
-                .entry(variant)
-                .or_insert_with(|| stand_in.to_owned());
+        ("messageId", Value::String(id)) => {
+            let is_uuid_byte = |(index, byte): (usize, u8)| match index {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            };
+            id.len() == 36 && id.bytes().enumerate().all(is_uuid_byte)
         }
-        self.finder = None;
+        _ => false,
     }
+}
 
-    fn replace_in(&mut self, text: &str) -> String {
-        let stand_ins = &self.stand_ins;
-        let (finder, replacements) = self.finder.get_or_insert_with(|| {
-            let finder = AhoCorasick::builder()
-                .match_kind(MatchKind::LeftmostLongest)
-                .build(stand_ins.keys());
-            let finder = finder.expect("the texts fit into an automaton");
-            (finder, stand_ins.values().cloned().collect())
-        });
-        finder.replace_all(text, replacements)
-    }
+/// Returns a number if the stand-in is one, so that handlers still decode it.
+fn number_or_text(stand_in: String) -> Value {
+    stand_in
+        .parse::<u64>()
+        .map_or_else(|_| Value::from(stand_in), Value::from)
 }
 
 fn push(path: &mut String, name: &str) {
@@ -348,6 +373,18 @@ fn for_each_text(value: &Value, act: &mut impl FnMut(&str)) {
         Value::Object(members) => members.values().for_each(|value| for_each_text(value, act)),
         Value::Array(items) => items.iter().for_each(|item| for_each_text(item, act)),
         Value::String(text) if !text.is_empty() => act(text),
+        _ => {}
+    }
+}
+
+/// Calls `act` for each number at any depth.
+fn for_each_number(value: &Value, act: &mut impl FnMut(&Number)) {
+    match value {
+        Value::Object(members) => members
+            .values()
+            .for_each(|value| for_each_number(value, act)),
+        Value::Array(items) => items.iter().for_each(|item| for_each_number(item, act)),
+        Value::Number(number) => act(number),
         _ => {}
     }
 }
@@ -403,6 +440,55 @@ mod tests {
         );
         assert_eq!(value["data"]["id"].as_str().map(str::len), Some(6));
         assert_eq!(value["winner"], "x", "another path");
+    }
+
+    #[test]
+    fn a_number_is_also_replaced_in_earlier_texts_and_stays_a_number_elsewhere() {
+        let rules = "[[rules]]\nkind = \"id\"\nmembers = [\"id\"]\n";
+        let data = json!({ "title": "viewer 7654321", "count": 7_654_321, "id": 7_654_321 });
+        let value = scrubbed(rules, data);
+        let id = value["id"].as_u64().expect("still a number");
+        assert_eq!(value["title"], format!("viewer {id}"));
+        assert_eq!(value["count"], id);
+    }
+
+    #[test]
+    fn short_names_change_neither_the_envelope_nor_words_in_names_of_members() {
+        let id = "0a1b2c3d-0000-4000-8000-000000000art";
+        let uuid = "0a1b2c3d-0000-4000-8000-00000000art0".replace("art", "123");
+        let envelope = |id: &str| {
+            json!({
+                "messageId": id, "timestamp": 1_234_567, "eventType": "connection.stream.started",
+                "data": { "startedAt": 1, "art": 2, "names": [{ "name": "tim" }, { "name": "art" }, { "name": "data" }, { "name": 123 }] },
+            })
+        };
+        let value = scrubbed(NAMES, envelope(&uuid));
+        assert_eq!(value["messageId"], uuid.as_str());
+        assert_eq!(value["timestamp"], 1_234_567);
+        assert_eq!(value["eventType"], "connection.stream.started");
+        assert_eq!(value["data"]["startedAt"], 1);
+        assert!(!value.to_string().contains("\"art\""), "{value}");
+        // Other ids and other event types can contain a name.
+        let value = scrubbed(NAMES, envelope(id));
+        assert!(!value["messageId"].to_string().contains("art"), "{value}");
+    }
+
+    #[test]
+    fn names_of_members_inside_of_a_replaced_value_are_scrubbed_too() {
+        let data = json!({ "title": "ada.l", "name": { "ada.l": { "x@y": 1 } }, "user": { "name": "ada.l" } });
+        let value = scrubbed(NAMES, data);
+        assert!(!value.to_string().contains("ada.l"), "{value}");
+    }
+
+    #[test]
+    fn the_content_type_stays() {
+        let scrubber = scrubber(NAMES);
+        scrubber.json(&mut json!({ "name": "json" }));
+        assert_eq!(
+            scrubber.header("content-type", "application/json"),
+            "application/json"
+        );
+        assert!(!scrubber.header("x-note", "json").contains("json"));
     }
 
     #[test]
