@@ -6,7 +6,7 @@ use crate::telemetry::Counted;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventOutcome {
-    /// Every route that matched handled the event.
+    /// Every route that matched handled the event, or [skipped](crate::Outcome::Skipped) it.
     Handled,
     /// No route other than [`on_any`](crate::EventRouter::on_any) routes matched.
     Unhandled,

@@ -246,7 +246,7 @@ impl EventRecord {
 /// Writes everything except the body and the handlers' error messages.
 impl fmt::Debug for EventRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.routes.iter().filter(|route| route.reason.is_some());
+        let failed = self.routes.iter().filter(|route| route.is_failure());
         f.debug_struct("EventRecord")
             .field("id", &self.id)
             .field("message_id", &self.message_id())

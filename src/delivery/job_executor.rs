@@ -1,17 +1,18 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::unmatched::{LIMIT, Unmatched};
 use super::{
-    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, Replay,
-    RouteFailures, RouteResult, run_attempt,
+    Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, Progress,
+    Replay, RouteFailures, RouteResult, run_attempt,
 };
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report, SERVICE};
+use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report, SERVICE, SkipReason};
 use crate::router::{EventRouter, Route};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, SystemClock};
 use crate::telemetry::{
     self, AttemptId, AttemptSpan, DeadLetterInfo, FailedAttempt, FailureText, Metrics, ParentSpan,
 };
@@ -27,6 +28,10 @@ pub(crate) struct JobExecutor {
     pub(crate) metrics: Metrics,
     unmatched: Unmatched,
     pub(crate) route_failures: RouteFailures,
+    /// Whether a route may have options, which need a clock.
+    has_options: bool,
+    /// The number of routes that skipped an event.
+    skipped: AtomicU64,
 }
 
 impl JobExecutor {
@@ -39,6 +44,8 @@ impl JobExecutor {
             Some(router) => router.metrics(),
             None => Metrics::new([Arc::from(SERVICE)].into_iter(), std::iter::empty()),
         };
+        // Layers may hide a router with options.
+        let has_options = service.router().is_none_or(EventRouter::has_options);
         Self {
             service,
             runtime,
@@ -46,12 +53,27 @@ impl JobExecutor {
             metrics,
             unmatched: Unmatched::default(),
             route_failures: RouteFailures::default(),
+            has_options,
+            skipped: AtomicU64::new(0),
         }
     }
 
     /// Returns the user's router, if no layer wraps it.
     pub(crate) fn router(&self) -> Option<&EventRouter> {
         self.service.router()
+    }
+
+    /// Returns the clock of the routes' options. If no route has options, the clock needs no runtime.
+    pub(crate) fn clock(&self) -> SystemClock {
+        match self.has_options {
+            true => SystemClock::of(&self.runtime),
+            false => SystemClock::default(),
+        }
+    }
+
+    /// Returns the number of routes that skipped an event.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 
     /// Returns the parent of the spans of the event's attempts. Called in the request's span.
@@ -90,7 +112,8 @@ impl JobExecutor {
         report: Report,
     ) -> Next {
         let policy = &self.settings.retry;
-        let next = job.progress.advance(&report, policy, job.event.id());
+        let clock = self.clock();
+        let next = job.progress.advance(&report, policy, &job.event, &clock);
         self.notify(job, attempt_state, report, next);
         next
     }
@@ -112,7 +135,7 @@ impl JobExecutor {
 
     /// Ends an event as dead because the runtime dropped the task that delayed its next attempt.
     pub(crate) fn abandon(&self, job: &mut Job) {
-        let attempt_state = job.progress.attempt_state();
+        let attempt_state = job.progress.attempt_state(SystemClock::default());
         let span = self.attempt_span(job);
         let report = job.progress.abandon();
         span.in_scope(|| self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead)));
@@ -122,10 +145,7 @@ impl JobExecutor {
     pub(crate) fn dead_lettered(&self, letter: &DeadLetter) {
         let event = letter.event().ok();
         let event_type = event.map(|event| event.event_type().as_str());
-        let failed = letter
-            .routes()
-            .iter()
-            .filter(|route| route.reason().is_some());
+        let failed = letter.routes().iter().filter(|route| route.is_failure());
         let failed: Vec<_> = failed.map(RouteResult::route).collect();
         telemetry::event_dead_lettered(&DeadLetterInfo {
             event_id: letter.message_id(),
@@ -180,26 +200,36 @@ impl JobExecutor {
         let event = job.event.clone();
         let event = event.with_attempt_state(Arc::clone(attempt_state));
         let attempt = Attempt::new(event, report, next);
-        self.log(&attempt);
+        self.log(&attempt, &job.progress);
         self.settings.on_attempt.notify(&attempt);
     }
 
-    fn log(&self, attempt: &Attempt) {
+    fn log(&self, attempt: &Attempt, progress: &Progress) {
         let (event, report) = (attempt.event(), attempt.report());
         for route in report.routes() {
             let outcome = route.outcome();
+            if let Outcome::Skipped(reason) = outcome {
+                self.count_skip(route.route(), reason);
+                continue;
+            }
             self.metrics
                 .route(route.route(), outcome.as_str(), route.stopwatch());
             if outcome.is_handled() {
                 telemetry::route_handled(route.route());
             } else {
+                let skip = route.options().and_then(|_| progress.skip(route.route()));
                 telemetry::attempt_failed(&FailedAttempt {
                     route: route.route(),
                     outcome: outcome.as_str(),
                     error: self.failure_text(outcome),
                     max_attempts: self.settings.retry.attempts(),
-                    retry_in: attempt.retry_in().filter(|_| outcome.is_retryable()),
+                    retry_in: attempt
+                        .retry_in()
+                        .filter(|_| outcome.is_retryable() && skip.is_none()),
                 });
+                if let Some(reason) = skip {
+                    self.count_skip(route.route(), &reason);
+                }
             }
         }
         match attempt.event_outcome() {
@@ -215,6 +245,13 @@ impl JobExecutor {
         if event.attempt() == 1 && self.unmatched.count(!report.is_unhandled()) {
             self.warn_of_patterns(attempt);
         }
+    }
+
+    /// Counts and logs a route that skipped an event.
+    fn count_skip(&self, route: &str, reason: &SkipReason) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.skipped(route, reason.as_str());
+        telemetry::route_skipped(route, reason.as_str());
     }
 
     /// Returns the message of an outcome for the log.

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EventOutcome, Replay, RetryPolicy, RouteResult};
-use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE};
+use crate::event::Event;
+use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE, SkipReason};
+use crate::runtime::SystemClock;
 
 /// The progress of an event: the number of its next attempt, and the routes that don't run again.
 ///
@@ -75,7 +77,7 @@ impl Progress {
     /// Returns the progress of a replayed event whose routes ended with these results.
     pub(crate) fn replay(results: &[RouteResult], routes: &Replay) -> Self {
         let stays = |result: &&RouteResult| match routes {
-            Replay::Remaining => result.reason.is_none(),
+            Replay::Remaining => !result.is_failure(),
             Replay::All => false,
             Replay::Only(route) => *result.route != **route,
         };
@@ -88,17 +90,24 @@ impl Progress {
     }
 
     /// Returns the state of the next attempt.
-    pub(crate) fn attempt_state(&self) -> Arc<AttemptState> {
+    pub(crate) fn attempt_state(&self, clock: SystemClock) -> Arc<AttemptState> {
         let finished = self
             .results()
             .iter()
             .map(|result| Arc::clone(&result.route));
         let only = self.routes.as_ref().and_then(|routes| routes.only.clone());
-        Arc::new(AttemptState::new(self.attempt, finished.collect()).limited_to(only))
+        let state = AttemptState::new(self.attempt, finished.collect());
+        Arc::new(state.limited_to(only).with_clock(clock))
     }
 
-    /// Adds the report of an attempt at the event with this id, and returns the next step.
-    pub(crate) fn advance(&mut self, report: &Report, policy: &RetryPolicy, id: &str) -> Next {
+    /// Adds the report of an attempt at the event, and returns the next step.
+    pub(crate) fn advance(
+        &mut self,
+        report: &Report,
+        policy: &RetryPolicy,
+        event: &Event,
+        clock: &SystemClock,
+    ) -> Next {
         if self.routes.is_none() && report.is_success() {
             return Next::End(self.event_outcome(report));
         }
@@ -114,10 +123,24 @@ impl Progress {
                 routes.finish(each, report);
                 continue;
             }
-            waiting.push(each.name());
-            if let Outcome::Failed(error) = outcome {
-                requested = requested.max(error.delay());
+            let own_request = match outcome {
+                Outcome::Failed(error) => error.delay(),
+                _ => None,
+            };
+            let age_at_retry = || {
+                let delay = policy.delay(self.attempt, event.id(), own_request);
+                event.age(clock.now()).saturating_add(delay)
+            };
+            if let Some(reason) = each
+                .options()
+                .and_then(|options| options.skips(age_at_retry))
+            {
+                let result = RouteResult::skipped_after(each.name(), &reason, outcome);
+                routes.results.push(result);
+                continue;
             }
+            waiting.push(each.name());
+            requested = requested.max(own_request);
         }
         if last {
             // The routes that are still waiting didn't run and have no outcome. They fail with the
@@ -133,7 +156,7 @@ impl Progress {
         if routes.waiting.is_empty() {
             return Next::End(self.event_outcome(report));
         }
-        let delay = policy.delay(self.attempt, id, requested);
+        let delay = policy.delay(self.attempt, event.id(), requested);
         self.attempt = self.attempt.saturating_add(1);
         Next::Retry(delay)
     }
@@ -184,8 +207,16 @@ impl Progress {
         self.routes.as_ref().map_or(&[], |routes| &routes.results)
     }
 
+    /// Returns why a route that failed doesn't run again, if an option of the route decided so.
+    pub(crate) fn skip(&self, route: &str) -> Option<SkipReason> {
+        let mut results = self.results().iter();
+        let skipped = results.any(|result| *result.route == *route && result.is_skipped());
+        // Only the age of the event ends a route after its handler ran.
+        skipped.then_some(SkipReason::Stale)
+    }
+
     fn event_outcome(&self, report: &Report) -> EventOutcome {
-        if self.results().iter().any(|result| result.reason.is_some()) {
+        if self.results().iter().any(RouteResult::is_failure) {
             EventOutcome::Dead
         } else if report.is_unhandled() {
             EventOutcome::Unhandled

@@ -44,6 +44,10 @@ impl RouteFailures {
                 entries.remove(route.route());
                 continue;
             }
+            if !outcome.is_failure() {
+                // A route that skips an event doesn't show whether its handler works.
+                continue;
+            }
             let streak = entries.entry(route.name()).or_insert(FailureStreak {
                 runs: 0,
                 since: now,

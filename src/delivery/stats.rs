@@ -37,7 +37,7 @@ pub struct Stats {
     pub recovered: u64,
     /// Dead letters that were replayed.
     pub replayed: u64,
-    /// Events that every matching route handled.
+    /// Events that every matching route handled or skipped.
     pub handled: u64,
     /// Events for which no route other than `on_any` routes matched.
     pub unhandled: u64,
@@ -53,6 +53,8 @@ pub struct Stats {
     pub retrying: u64,
     /// Attempts that were followed by a retry.
     pub retried: u64,
+    /// Routes that skipped an event: see [`Outcome::Skipped`](crate::Outcome::Skipped).
+    pub skipped: u64,
     /// Bytes of the bodies of all events in flight.
     pub bytes: u64,
     /// Dead letters that the inbox keeps.
@@ -95,6 +97,7 @@ impl Stats {
             ("running", self.running),
             ("retrying", self.retrying),
             ("retried", self.retried),
+            ("skipped", self.skipped),
             ("bytes", self.bytes),
             ("dead_letters", self.dead_letters),
             ("dead_letters_dropped", self.dead_letters_dropped),

@@ -134,7 +134,7 @@ struct JobGuard<S: JobSource> {
 impl<S: JobSource> JobGuard<S> {
     fn new(source: Arc<S>, job: Box<Job>) -> Self {
         Self {
-            attempt_state: job.progress.attempt_state(),
+            attempt_state: job.progress.attempt_state(source.executor().clock()),
             started: source.executor().now(),
             source,
             job: Some(job),

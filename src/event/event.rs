@@ -12,6 +12,7 @@ use super::payload::{Payload, Raw};
 use super::traceparent::Traceparent;
 use crate::error::Error;
 use crate::outcome::AttemptState;
+use crate::runtime::to_millis;
 
 /// An event that Botisimo sent.
 ///
@@ -135,6 +136,17 @@ impl<T> Event<T> {
     #[must_use]
     pub fn received_at(&self) -> SystemTime {
         self.envelope.received_at
+    }
+
+    /// Returns the event's age at `now`, in whole milliseconds by the sender's timestamp.
+    ///
+    /// An event with a timestamp after its receipt counts from its receipt, because a later timestamp only shows that the
+    /// sender's clock is ahead.
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
+        let millis = |time| i64::try_from(to_millis(time)).unwrap_or(i64::MAX);
+        let sent_at = self.timestamp_millis().min(millis(self.received_at()));
+        let age = millis(now).saturating_sub(sent_at);
+        Duration::from_millis(u64::try_from(age).unwrap_or(0))
     }
 
     /// Returns the W3C `traceparent` of the request that brought the event.

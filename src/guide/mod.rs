@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [Getting started](getting_started) | How do I receive the first event? Where does the layer go? |
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
+//! | [Route options](route_options) | How does a route skip events that are too old? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Events](events) | Did an event arrive, how did each attempt end, and how do I run one route again? |
 //! | [Inspector](inspector) | How do I look at events and replay them in a browser? Which users may do so? |
@@ -47,6 +48,9 @@ pub mod metrics {}
 pub mod operating {}
 #[doc = include_str!("retries.md")]
 pub mod retries {}
+// The page's code needs the test kit.
+#[cfg_attr(any(not(doctest), feature = "testing"), doc = include_str!("route_options.md"))]
+pub mod route_options {}
 // The page's code needs the NATS client.
 #[cfg_attr(any(not(doctest), feature = "jetstream"), doc = include_str!("scaling.md"))]
 pub mod scaling {}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::delivery::Attempt;
+use crate::outcome::Outcome;
 
 /// The runs of each route since the inspector was created.
 #[derive(Default)]
@@ -17,6 +18,7 @@ pub(super) struct RouteStats {
 pub(super) struct Runs {
     pub(super) handled: u64,
     pub(super) failed: u64,
+    pub(super) skipped: u64,
     /// The durations in microseconds, with two significant digits.
     durations: Histogram<u32>,
 }
@@ -30,9 +32,13 @@ impl RouteStats {
         let mut routes = self.routes();
         for report in attempt.report().routes() {
             let runs = routes.entry(report.name()).or_default();
-            match report.outcome().is_handled() {
-                true => runs.handled += 1,
-                false => runs.failed += 1,
+            match report.outcome() {
+                Outcome::Handled => runs.handled += 1,
+                Outcome::Skipped(_) => {
+                    runs.skipped += 1;
+                    continue;
+                }
+                _ => runs.failed += 1,
             }
             if let Some(duration) = report.stopwatch().elapsed() {
                 let micros = u64::try_from(duration.as_micros()).unwrap_or(MAX_DURATION);
@@ -74,6 +80,7 @@ impl Default for Runs {
         Self {
             handled: 0,
             failed: 0,
+            skipped: 0,
             durations: durations.expect("the bounds and the digits are valid"),
         }
     }

@@ -1,10 +1,12 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use futures_channel::oneshot;
 
-use super::{Outcome, Report, RouteReport};
+use super::{Outcome, Report, RouteOptions, RouteReport};
+use crate::runtime::SystemClock;
 use crate::sync::{Mutex, MutexGuard};
 use crate::telemetry::Stopwatch;
 use crate::waiters::Waiters;
@@ -22,6 +24,8 @@ pub(crate) struct AttemptState {
     only: Option<Arc<str>>,
     /// Measures how long the attempt runs.
     stopwatch: Stopwatch,
+    /// The clock of the routes' options.
+    clock: SystemClock,
     /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
 }
@@ -62,6 +66,7 @@ impl AttemptState {
             finished,
             only: None,
             stopwatch: Stopwatch::start(),
+            clock: SystemClock::default(),
             recorded: Mutex::default(),
         }
     }
@@ -76,6 +81,11 @@ impl AttemptState {
         Self { only, ..self }
     }
 
+    /// Sets the clock of the routes' options. By default, they use the clock of the standard library.
+    pub(crate) fn with_clock(self, clock: SystemClock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Returns the state of a first attempt, for a router that is called without an inbox.
     pub(crate) fn first() -> Self {
         Self::new(NonZeroU32::MIN, Vec::new())
@@ -84,6 +94,11 @@ impl AttemptState {
     /// Returns the number of the attempt, from 1.
     pub(crate) fn attempt(&self) -> u32 {
         self.attempt.get()
+    }
+
+    /// Returns the system time, for the options of routes.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
@@ -120,7 +135,7 @@ impl AttemptState {
     /// Adds the routes that a router is about to run. `matched` is true if one of them isn't an observer.
     pub(crate) fn start<'a>(
         &self,
-        routes: impl Iterator<Item = &'a Arc<str>>,
+        routes: impl Iterator<Item = (&'a Arc<str>, Option<&'a Arc<RouteOptions>>)>,
         matched: bool,
     ) -> RouterRun {
         let mut recorded = self.recorded();
@@ -128,7 +143,8 @@ impl AttemptState {
         recorded.matched |= matched;
         let start = recorded.routes.len();
         let stopwatch = self.stopwatch.restart();
-        let running = routes.map(|route| RouteReport::running(route, stopwatch));
+        let running =
+            routes.map(|(route, options)| RouteReport::running(route, options, stopwatch));
         recorded.routes = recorded.routes.iter().cloned().chain(running).collect();
         let end = recorded.routes.len();
         RouterRun { start, end }

@@ -9,6 +9,8 @@ mod into_outcome;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod outcome;
 mod report;
+mod route_options;
+mod skip_reason;
 
 pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, RouterRun};
 pub use self::handler_error::HandlerError;
@@ -16,3 +18,5 @@ pub use self::into_outcome::{HandlerResult, IntoOutcome};
 pub use self::outcome::Outcome;
 pub use self::report::Report;
 pub(crate) use self::report::{RouteReport, SERVICE};
+pub(crate) use self::route_options::RouteOptions;
+pub use self::skip_reason::SkipReason;

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::HandlerError;
+use super::{HandlerError, SkipReason};
 use crate::error::Error;
 
 /// The outcome of one route in one attempt.
@@ -21,6 +21,8 @@ pub enum Outcome {
     TimedOut,
     /// The runtime or a layer around the router dropped the handler before it returned.
     Dropped,
+    /// An option of the route kept the handler from running.
+    Skipped(SkipReason),
 }
 
 impl Outcome {
@@ -29,10 +31,15 @@ impl Outcome {
         matches!(self, Self::Handled)
     }
 
+    /// Returns whether the route neither handled the event nor skipped it.
+    pub(crate) fn is_failure(&self) -> bool {
+        !matches!(self, Self::Handled | Self::Skipped(_))
+    }
+
     /// Returns whether another attempt may succeed.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::Handled | Self::Mismatched(_) => false,
+            Self::Handled | Self::Mismatched(_) | Self::Skipped(_) => false,
             Self::Failed(error) => !error.is_permanent(),
             Self::Panicked(_) | Self::TimedOut | Self::Dropped => true,
         }
@@ -48,11 +55,12 @@ impl Outcome {
             Self::Mismatched(_) => "mismatched",
             Self::TimedOut => "timed out",
             Self::Dropped => "dropped",
+            Self::Skipped(_) => "skipped",
         }
     }
 }
 
-/// Writes the name and the message of the error or panic: `failed: connection refused`.
+/// Writes the name, and the message of the error or panic or the reason of the skip: `failed: connection refused`.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;
@@ -60,6 +68,7 @@ impl fmt::Display for Outcome {
             Self::Failed(error) => write!(f, ": {error}"),
             Self::Panicked(message) => write!(f, ": {message}"),
             Self::Mismatched(error) => write!(f, ": {error}"),
+            Self::Skipped(reason) => write!(f, ": {reason}"),
             Self::Handled | Self::TimedOut | Self::Dropped => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Outcome;
+use super::{Outcome, RouteOptions};
 use crate::telemetry::Stopwatch;
 
 /// The name of the single route of a service that calls no router.
@@ -28,6 +28,7 @@ pub(crate) struct RouteReport {
     pub(super) outcome: Option<Outcome>,
     /// Measures how long the route runs.
     pub(super) stopwatch: Stopwatch,
+    pub(super) options: Option<Arc<RouteOptions>>,
 }
 
 impl Report {
@@ -45,6 +46,7 @@ impl Report {
             route: Arc::from(SERVICE),
             outcome: Some(outcome),
             stopwatch,
+            options: None,
         };
         Self {
             routes: Arc::new([service]),
@@ -59,6 +61,7 @@ impl Report {
             route,
             outcome: Some(Outcome::Dropped),
             stopwatch: Stopwatch::default(),
+            options: None,
         });
         Self::of(dropped.collect(), false)
     }
@@ -87,14 +90,14 @@ impl Report {
             .map(RouteReport::outcome)
     }
 
-    /// Returns the routes that didn't handle the event.
+    /// Returns the routes that failed.
     pub(crate) fn failures(&self) -> impl Iterator<Item = &RouteReport> {
         self.routes
             .iter()
-            .filter(|each| !each.outcome().is_handled())
+            .filter(|each| each.outcome().is_failure())
     }
 
-    /// Returns whether every route that ran handled the event. Also returns true if no route ran.
+    /// Returns whether every route handled or skipped the event. Also returns true if no route ran.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures().next().is_none()
@@ -109,11 +112,16 @@ impl Report {
 
 impl RouteReport {
     /// Returns a route that has started.
-    pub(super) fn running(route: &Arc<str>, stopwatch: Stopwatch) -> Self {
+    pub(super) fn running(
+        route: &Arc<str>,
+        options: Option<&Arc<RouteOptions>>,
+        stopwatch: Stopwatch,
+    ) -> Self {
         Self {
             route: Arc::clone(route),
             outcome: None,
             stopwatch,
+            options: options.cloned(),
         }
     }
 
@@ -123,6 +131,11 @@ impl RouteReport {
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         self.stopwatch
+    }
+
+    /// Returns the route's options, if it has any.
+    pub(crate) fn options(&self) -> Option<&RouteOptions> {
+        self.options.as_deref()
     }
 
     /// Returns the route's name.

@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tower_service::Service;
 
@@ -12,7 +13,7 @@ use super::route::{Matcher, Route};
 use super::routes::Routes;
 use crate::error::Error;
 use crate::event::{Event, EventType, Payload};
-use crate::outcome::{IntoOutcome, Report};
+use crate::outcome::{IntoOutcome, Report, RouteOptions};
 use crate::telemetry::{self, Metrics};
 
 /// Runs the handlers that are registered for an event's type.
@@ -207,6 +208,63 @@ impl EventRouter {
             "`named` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
         );
         self
+    }
+
+    /// Skips events that are older than `age` when an attempt of the last added route starts.
+    ///
+    /// A skipped route doesn't run and ends as [`Outcome::Skipped`](crate::Outcome::Skipped) with the reason
+    /// [`Stale`](crate::SkipReason::Stale). The skip isn't a failure: the inbox neither retries the route nor stores a
+    /// dead letter for it. Other routes of the event aren't affected.
+    ///
+    /// The limit also bounds retries. If the next attempt would start too late, the route ends as stale after the failed
+    /// attempt. Its [`RouteResult`](crate::RouteResult) keeps the handler's last error. The inbox checks a replay too: to run a
+    /// stale event again, remove the option or raise the limit.
+    ///
+    /// The age is the difference between the runtime's system time and [`Event::timestamp`], in milliseconds. An event of
+    /// exactly this age still runs. The sender's clock may differ from this machine's clock:
+    ///
+    /// - If the sender's clock is behind by a minute, an event counts as a minute older.
+    /// - If the sender's clock is ahead, so that the timestamp is after [`Event::received_at`], the age counts from the
+    ///   receipt.
+    ///
+    /// By default, a route runs events of any age.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use botisimo_webhooks::{Event, EventRouter};
+    ///
+    /// let router = EventRouter::new()
+    ///     .on_prefix("connection.stream.started", |_: Event| async { /* post to the chat */ })
+    ///     .named("announce")
+    ///     .fresh_within(Duration::from_secs(600))
+    ///     // This route gets every event.
+    ///     .on_any(|_: Event| async { /* write to the archive */ });
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn fresh_within(self, age: Duration) -> Self {
+        self.set_option("fresh_within", |options| options.fresh_within = Some(age))
+    }
+
+    #[track_caller]
+    fn set_option(mut self, option: &str, set: impl FnOnce(&mut RouteOptions)) -> Self {
+        let was_set = Arc::make_mut(&mut self.routes).set_last_option(set);
+        assert!(
+            was_set,
+            "`{option}` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
+        );
+        self
+    }
+
+    /// Returns whether a route has options.
+    pub(crate) fn has_options(&self) -> bool {
+        self.routes.have_options()
     }
 
     /// Adds the routes of another router after the routes of this one.

@@ -3,12 +3,15 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::pattern::Pattern;
+use crate::outcome::RouteOptions;
 
 /// A route of an [`EventRouter`](crate::EventRouter): its name, and the events that it matches.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub(super) name: Arc<str>,
     pub(super) matcher: Matcher,
+    /// Absent if the route has no options, so that its attempts cost nothing more.
+    pub(super) options: Option<Arc<RouteOptions>>,
     /// The line of the registration.
     pub(super) location: &'static Location<'static>,
 }
@@ -29,6 +32,7 @@ impl Route {
         Self {
             name: Arc::from(matcher.to_string()),
             matcher,
+            options: None,
             location: Location::caller(),
         }
     }
@@ -42,6 +46,11 @@ impl Route {
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    /// Returns the options of the route, to change them.
+    pub(super) fn options_mut(&mut self) -> &mut RouteOptions {
+        Arc::make_mut(self.options.get_or_insert_default())
     }
 
     /// Returns the pattern of the route, or `None` for a route of `on_any` or `fallback`.

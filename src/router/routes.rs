@@ -8,7 +8,7 @@ use super::table::{Found, Index, Table};
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventType};
-use crate::outcome::{AttemptState, Outcome};
+use crate::outcome::{AttemptState, Outcome, RouteOptions, SkipReason};
 use crate::telemetry::RouteSpan;
 
 /// The routes of a router, and the table that finds them.
@@ -78,6 +78,17 @@ impl Routes {
         self.remove_name(&old);
         self.add_name(name);
         true
+    }
+
+    /// Changes the options of the last route, or returns `false` if there is none.
+    pub(super) fn set_last_option(&mut self, set: impl FnOnce(&mut RouteOptions)) -> bool {
+        let last = self.routes.last_mut();
+        last.map(|last| set(last.route.options_mut())).is_some()
+    }
+
+    /// Returns whether a route has options.
+    pub(super) fn have_options(&self) -> bool {
+        self.iter().any(|route| route.options.is_some())
     }
 
     fn add_name(&mut self, name: Arc<str>) {
@@ -172,19 +183,33 @@ impl Routes {
     }
 }
 
+impl Registered {
+    fn name_and_options(&self) -> (&Arc<str>, Option<&Arc<RouteOptions>>) {
+        (&self.route.name, self.route.options.as_ref())
+    }
+
+    /// Returns why the route doesn't run in this attempt, if an option decides so.
+    #[inline]
+    fn skips(&self, event: &Event, attempt_state: &AttemptState) -> Option<SkipReason> {
+        let options = self.route.options.as_ref()?;
+        options.skips(|| event.age(attempt_state.now()))
+    }
+}
+
 fn start<'a>(
     attempt_state: Arc<AttemptState>,
     routes: impl Iterator<Item = &'a Registered> + Clone,
     matched: bool,
     event: &Event,
 ) -> RouterFuture {
-    let run = attempt_state.start(routes.clone().map(|each| &each.route.name), matched);
+    let run = attempt_state.start(routes.clone().map(Registered::name_and_options), matched);
     let expired = attempt_state.is_expired();
     let runs = routes.enumerate().filter_map(|(index, each)| {
         let span = RouteSpan::open(&each.route.name);
-        let started = match expired {
-            true => Err(Outcome::TimedOut),
-            false => span
+        let started = match each.skips(event, &attempt_state) {
+            _ if expired => Err(Outcome::TimedOut),
+            Some(reason) => Err(Outcome::Skipped(reason)),
+            None => span
                 .in_scope(|| catch_panic(|| each.handler.run(event.clone())))
                 .map_err(Outcome::Panicked),
         };

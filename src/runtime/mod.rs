@@ -1,4 +1,4 @@
-//! The executor and the clocks: the trait [`Runtime`], and the inbox's [`Clock`].
+//! The executor and the clocks: the trait [`Runtime`], the inbox's [`Clock`], and the [`SystemClock`] of attempts.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 mod clock;
 #[cfg(feature = "signal")]
 mod signals;
+mod system_clock;
 #[cfg(feature = "tokio")]
 mod tokio;
 
 pub(crate) use self::clock::{Clock, ClockReading, millis, to_millis};
 #[cfg(feature = "signal")]
 pub(crate) use self::signals::stop_signals;
+pub(crate) use self::system_clock::SystemClock;
 #[cfg(feature = "tokio")]
 pub use self::tokio::TokioRuntime;
 

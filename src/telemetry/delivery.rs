@@ -55,6 +55,11 @@ pub(crate) fn route_handled(route: &str) {
     log!(trace, route, "route handled the event");
 }
 
+/// Reports that a route has skipped an event. `reason` is one of a fixed set of names.
+pub(crate) fn route_skipped(route: &str, reason: &'static str) {
+    log!(info, route, reason, "route skipped the event");
+}
+
 /// Reports that a route has failed in an attempt.
 pub(crate) fn attempt_failed(failed: &FailedAttempt<'_>) {
     let FailedAttempt {

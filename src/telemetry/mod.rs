@@ -34,7 +34,7 @@ mod span;
 pub(crate) use self::adopt::AdoptTraceparent;
 pub(crate) use self::delivery::{
     DeadLetterInfo, FailedAttempt, FailureText, attempt_failed, event_dead_lettered, event_handled,
-    event_unhandled, hook_panicked, route_handled, routes_never_match,
+    event_unhandled, hook_panicked, route_handled, route_skipped, routes_never_match,
 };
 pub(crate) use self::health::{health_problem, health_problem_ended};
 pub(crate) use self::inbox::{

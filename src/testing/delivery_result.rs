@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::delivery::{Attempt, EventOutcome};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, SkipReason};
 
 /// The result of a mock request: the answer, and the attempts at its event.
 ///
@@ -69,11 +69,22 @@ impl DeliveryResult {
     /// error message.
     #[track_caller]
     pub fn assert_failed(&self, route: &str, reason: &str) {
-        let failed = self.outcome(route).filter(|outcome| !outcome.is_handled());
+        let failed = self.outcome(route).filter(|outcome| outcome.is_failure());
         let fits = failed.is_some_and(|outcome| outcome.to_string().contains(reason));
         assert!(
             fits,
             "expected `{route}` to fail with {reason:?}, but {}",
+            self.actual()
+        );
+    }
+
+    /// Asserts that this route [skipped](Outcome::Skipped) the event in its last attempt.
+    #[track_caller]
+    pub fn assert_skipped(&self, route: &str, reason: &SkipReason) {
+        let outcome = self.outcome(route);
+        assert!(
+            matches!(outcome, Some(Outcome::Skipped(actual)) if actual == reason),
+            "expected `{route}` to skip the event as {reason}, but {}",
             self.actual()
         );
     }

@@ -145,6 +145,23 @@ async fn an_event_shows_its_attempts_and_its_payload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_skipped_route_is_shown_as_neither_a_success_nor_a_failure() {
+    let site = Site::new(open_access());
+    let event = MockRequest::event("connection.stream.started").message_id("1");
+    let event = event.member("timestamp", -10_000_000_000_000_i64);
+    site.accept_event(event.to_event()).await;
+    let page = site.get("?page=event&event=1").await;
+    let skipped = ["skipped: stale", "skipped: stale"];
+    assert_eq!(page.texts(".routes .quiet"), skipped);
+    assert!(page.texts(".routes .bad").is_empty());
+    let listed = site.get("?page=events&outcome=skipped").await;
+    assert_eq!(listed.texts("tbody tr").len(), 1);
+    let rows = site.get("?page=routes").await.texts("tbody tr");
+    let announce = "announce connection.stream.started[.*] 0 0 1";
+    assert_eq!(rows[0].trim(), announce);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_routes_show_their_runs_and_which_event_types_reach_them() {
     let site = Site::new(open_access());
     site.accept("account.updated", "1").await;
@@ -153,17 +170,17 @@ async fn the_routes_show_their_runs_and_which_event_types_reach_them() {
     let page = site.get("?page=routes&type=account.updated").await;
     let rows = page.texts("tbody tr");
     assert!(
-        rows[0].starts_with("announce connection.stream.started[.*] 1 0 0.0 %"),
+        rows[0].starts_with("announce connection.stream.started[.*] 1 0 0 0.0 %"),
         "{}",
         rows[0]
     );
     assert!(
-        rows[1].starts_with("account.updated account.updated 0 2 100.0 %"),
+        rows[1].starts_with("account.updated account.updated 0 2 0 100.0 %"),
         "{}",
         rows[1]
     );
     assert!(
-        rows[2].starts_with("audit every event 3 0 0.0 %"),
+        rows[2].starts_with("audit every event 3 0 0 0.0 %"),
         "{}",
         rows[2]
     );

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
@@ -32,6 +33,8 @@ pub(crate) fn router(is_fixed: &Arc<AtomicBool>) -> EventRouter {
     EventRouter::new()
         .on_prefix("connection.stream.started", |_: Event| async {})
         .named("announce")
+        // Skips only the events of a test with a timestamp centuries ago.
+        .fresh_within(Duration::from_secs(u32::MAX.into()))
         .on("account.updated", move |event: Event| async move {
             match is_fixed.load(Ordering::SeqCst) {
                 true => Ok(()),

@@ -1,7 +1,7 @@
 //! Each occurrence has one line at a fixed level.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
@@ -126,6 +126,39 @@ async fn an_events_life_has_one_line_for_each_step_at_a_fixed_level() {
         ],
     ];
     assert_eq!(steps, expected.concat(), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_skip_has_one_line_and_a_failed_attempt_that_ends_as_stale_names_no_delay() {
+    let (log, _guard) = capture("info");
+    let hour = Duration::from_secs(3600);
+    let router = EventRouter::new()
+        .on("account.updated", move |_: Event| async move {
+            Err::<(), _>(HandlerError::retry_after(hour, "no answer"))
+        })
+        .named("announce")
+        .fresh_within(hour)
+        .on("account.updated", |_: Event| async {})
+        .named("stale")
+        .fresh_within(Duration::ZERO);
+    let delivery = DeliverySettings::new().retry(RetryPolicy::new().max_delay(hour));
+    let harness = Harness::inbox(inbox(delivery, router));
+    let start = log.lines().len();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let sent = now.unwrap() - hour / 2;
+    let request = good("m-1").member("timestamp", sent.as_millis() as u64);
+    harness.deliver(request).await.assert_status(200);
+    let lines = log.lines();
+    let [failed, announce, stale] = &lines[start..] else {
+        panic!("{lines:?}")
+    };
+    assert!(failed.contains("WARN") && failed.contains("attempt failed route=\"announce\" outcome=\"failed\" max_attempts=5 error=no answer"), "{failed}");
+    for (line, route) in [(announce, "announce"), (stale, "stale")] {
+        let text = format!(
+            "attempt=1}}: botisimo_webhooks: route skipped the event route=\"{route}\" reason=\"stale\""
+        );
+        assert!(line.contains("INFO") && line.contains(&text), "{line}");
+    }
 }
 
 #[tokio::test]

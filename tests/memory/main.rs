@@ -14,6 +14,8 @@ mod duplicates;
 #[cfg(feature = "tokio")]
 mod events;
 #[cfg(feature = "tokio")]
+mod fresh_within;
+#[cfg(feature = "tokio")]
 mod health;
 #[cfg(feature = "tokio")]
 mod hostile_code;

@@ -54,6 +54,7 @@ fn router(check: &Check) -> EventRouter {
     EventRouter::new()
         .on("account.updated", handler.clone())
         .on("moon.full", handler.clone())
+        .fresh_within(Duration::from_secs(3600))
         .on_prefix("poll", handler)
         .on("poll.created", |_: Event<String>| async {})
         .named("typed")

@@ -123,6 +123,7 @@ impl Recorded {
             (sum(&["events_total{outcome=dead}"]), stats.dead),
             (sum(&["events_total{outcome=published}"]), stats.published),
             (sum(&["retries_total{}"]), stats.retried),
+            (sum(&["skipped_total{reason=stale}"]), stats.skipped),
             (
                 sum(&["dead_letters_dropped_total{}"]),
                 stats.dead_letters_dropped,

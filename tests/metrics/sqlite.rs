@@ -48,14 +48,17 @@ fn router() -> EventRouter {
     EventRouter::new()
         .on("account.updated", handler)
         .on("moon.full", handler)
+        .fresh_within(Duration::from_secs(3600))
 }
 
 fn request(rng: &mut Rng) -> http::Request<Body> {
     let types = ["account.updated", "moon.full", "sun.dark"];
     let told = ["ok", "ok", "permanent", "fail"];
+    let timestamps = [1, u64::MAX / 4];
     let mock = MockRequest::event(rng.choice(types).unwrap());
     let mock = mock.message_id(rng.u8(..).to_string());
     let mock = mock.data(rng.choice(told).unwrap());
+    let mock = mock.member("timestamp", rng.choice(timestamps).unwrap());
     match rng.u8(..20) {
         0 => mock.body("{").build(),
         _ => mock.build(),
@@ -150,6 +153,8 @@ async fn the_table_in_the_guide_lists_exactly_the_metrics_that_are_recorded() {
         assert_eq!(send(&layer, mock.build()).await, 200);
         wait_idle(&layer.handle()).await;
     }
+    let stale = MockRequest::event("moon.full").member("timestamp", 1);
+    assert_eq!(send(&layer, stale.build()).await, 200);
     let letters = layer.handle().dead_letters().unwrap();
     let letter = letters.list(None, 1).await.unwrap().remove(0);
     assert!(letters.replay(letter.id()).await.unwrap());

@@ -10,6 +10,7 @@ mod dead_letters;
 mod events;
 #[cfg(unix)]
 mod files;
+mod fresh_within;
 mod health;
 mod hostile_code;
 #[cfg(feature = "tracing")]

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "tokio")]
 pub(crate) mod contract;
+#[cfg(feature = "tokio")]
+pub(crate) mod freshness;
 pub(crate) mod malformed;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;

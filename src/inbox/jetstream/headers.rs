@@ -138,7 +138,7 @@ pub(super) fn of_replay(
         headers.insert(REPLAY_OF, sequence.to_string());
     }
     headers.insert(TARGET_CONSUMER, consumer);
-    let finished = letter.routes().iter().filter(|end| end.reason().is_none());
+    let finished = letter.routes().iter().filter(|end| !end.is_failure());
     let finished: Vec<_> = finished.map(|end| encoded(end.route())).collect();
     headers.insert(FINISHED_ROUTES, finished.join(","));
     headers

@@ -193,6 +193,7 @@ impl MessageTask {
         // A dead letter of a replay also has the routes that the replay doesn't run, so the next replay doesn't run them either.
         let results = finished.iter().map(RouteResult::handled_by).collect();
         let attempt_state = self.route.attempt_state(self.attempt, finished, only);
+        let attempt_state = Arc::new(attempt_state.with_clock(executor.clock()));
         let mut job = Job {
             number: self.sequence,
             parent_span: ParentSpan::none(),
@@ -216,7 +217,7 @@ impl MessageTask {
                 self.worker.executor.metrics.retried();
                 Err(delay)
             }
-            Next::End(_) if results.iter().any(|result| result.reason().is_some()) => {
+            Next::End(_) if results.iter().any(RouteResult::is_failure) => {
                 self.dead_letter(results, None).await
             }
             Next::End(_) => self.ack(Exit::Acked).await,

@@ -123,8 +123,8 @@ impl RouteConsumer {
         attempt: NonZeroU32,
         finished: Vec<Arc<str>>,
         only: Option<Arc<str>>,
-    ) -> Arc<AttemptState> {
-        Arc::new(match &self.selection {
+    ) -> AttemptState {
+        match &self.selection {
             RouteSelection::One | RouteSelection::Fallback => {
                 AttemptState::only(attempt, Arc::clone(&self.name))
             }
@@ -132,7 +132,7 @@ impl RouteConsumer {
                 let skipped = unfiltered.iter().cloned().chain(finished);
                 AttemptState::new(attempt, skipped.collect()).limited_to(only)
             }
-        })
+        }
     }
 
     pub(super) fn set_ack_wait(&self, ack_wait: Duration) {

@@ -84,6 +84,7 @@ impl WorkerInner {
     pub(super) fn stats(&self) -> WorkerStats {
         let counts = *self.counts();
         WorkerStats {
+            skipped: self.executor.skipped(),
             replayed: self.dead_letters.replayed() + self.log.replayed(),
             ..counts
         }

@@ -26,6 +26,8 @@ pub struct WorkerStats {
     pub returned: u64,
     /// Events that are currently running.
     pub running: u64,
+    /// Routes that skipped an event: see [`Outcome::Skipped`](crate::Outcome::Skipped).
+    pub skipped: u64,
     /// Dead letters that this worker replayed.
     pub replayed: u64,
 }
@@ -61,6 +63,7 @@ impl WorkerStats {
             ("dead", self.dead),
             ("returned", self.returned),
             ("running", self.running),
+            ("skipped", self.skipped),
             ("replayed", self.replayed),
         ];
         counts.into_iter()

@@ -26,7 +26,10 @@ impl InboxControl for MemoryInner {
     }
 
     fn stats(&self) -> Stats {
-        self.queue().stats()
+        Stats {
+            skipped: self.executor.skipped(),
+            ..self.queue().stats()
+        }
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

@@ -240,7 +240,10 @@ impl InboxControl for SharedInbox {
     }
 
     fn stats(&self) -> Stats {
-        self.state.lock().stats()
+        Stats {
+            skipped: self.executor.skipped(),
+            ..self.state.lock().stats()
+        }
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

@@ -102,7 +102,8 @@ fn list(results: &[RouteResult]) -> Markup {
                     strong { (Untrusted(result.route())) } " "
                     @match result.reason() {
                         None => (outcome(result)),
-                        Some(reason) => span.bad { (Untrusted(reason)) },
+                        Some(reason) if result.is_failure() => span.bad { (Untrusted(reason)) },
+                        Some(reason) => span.quiet { (Untrusted(reason)) },
                     }
                 }
             }
@@ -120,7 +121,7 @@ fn attempts(context: &Context<'_>, record: &EventRecord) -> Markup {
         @let span = Span::of(history);
         ol.timeline {
             @for attempt in history {
-                @let has_failed = attempt.routes().iter().any(|result| result.reason().is_some());
+                @let has_failed = attempt.routes().iter().any(RouteResult::is_failure);
                 @let (start, width) = span.place(attempt);
                 li {
                     "Attempt " (attempt.number()) ", " (moment::ago(attempt.started_at(), context.now)) ", ran "

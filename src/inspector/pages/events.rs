@@ -24,13 +24,14 @@ pub(in crate::inspector) struct Listed {
 }
 
 /// The names of outcomes in the filter.
-const OUTCOMES: [&str; 6] = [
+const OUTCOMES: [&str; 7] = [
     "handled",
     "failed",
     "panicked",
     "mismatched",
     "timed out",
     "dropped",
+    "skipped",
 ];
 
 /// The page with a list of events.
@@ -222,10 +223,10 @@ fn shortened(text: &str) -> Cow<'_, str> {
 }
 
 pub(super) fn outcome(result: &RouteResult) -> Markup {
-    let class = if result.reason().is_none() {
-        "good"
-    } else {
-        "bad"
+    let class = match result.outcome() {
+        _ if result.is_failure() => "bad",
+        _ if result.is_skipped() => "quiet",
+        _ => "good",
     };
     html! { span class=(class) { (Untrusted(result.outcome())) } }
 }

@@ -30,7 +30,7 @@ fn table(context: &Context<'_>) -> Markup {
             thead {
                 tr {
                     th { "Route" } th { "Matches" }
-                    th.number { "Handled" } th.number { "Failed" } th.number { "Failure rate" }
+                    th.number { "Handled" } th.number { "Failed" } th.number { "Skipped" } th.number { "Failure rate" }
                     th.number { "p50" } th.number { "p95" } th { "State" }
                 }
             }
@@ -43,6 +43,7 @@ fn table(context: &Context<'_>) -> Markup {
                         td { (matcher(context, &name)) }
                         td.number { (runs.handled) }
                         td.number { (runs.failed) }
+                        td.number { (runs.skipped) }
                         td.number { @if runs.total() > 0 { (format!("{:.1} %", runs.failed as f64 / runs.total() as f64 * 100.0)) } }
                         td.number { @if let Some(p50) = runs.quantile(0.5) { (moment::exact(p50)) } }
                         td.number { @if let Some(p95) = runs.quantile(0.95) { (moment::exact(p95)) } }

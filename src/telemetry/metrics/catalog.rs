@@ -38,6 +38,7 @@ metrics! {
     REPLAYED = Counter "replayed_total", Some(Unit::Count), "Dead letters that were replayed";
     EVENTS = Counter "events_total", Some(Unit::Count), "Accepted events that ended";
     ATTEMPTS = Counter "attempts_total", Some(Unit::Count), "Runs of a route";
+    SKIPPED = Counter "skipped_total", Some(Unit::Count), "Routes that skipped an event";
     RETRIES = Counter "retries_total", Some(Unit::Count), "Attempts that were followed by a retry";
     DELIVERIES = Counter "deliveries_total", Some(Unit::Count), "Events that left a JetStream worker";
     DEAD_LETTERS_DROPPED = Counter "dead_letters_dropped_total", Some(Unit::Count), "Dead letters that the inbox dropped because it had too many";

@@ -146,6 +146,18 @@ impl Metrics {
         });
     }
 
+    /// Counts a route that skipped an event. `reason` is one of a fixed set of names.
+    pub(crate) fn skipped(&self, route: &str, reason: &'static str) {
+        #[cfg(feature = "metrics")]
+        self.record(|_, recorder| {
+            let labels = [
+                ("route", Arc::<str>::from(route).into()),
+                ("reason", reason.into()),
+            ];
+            recorder::count(recorder, &keys::key(&catalog::SKIPPED, labels), 1);
+        });
+    }
+
     /// Records the time from the sender's timestamp until the event was handled.
     #[inline]
     pub(crate) fn handled(

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::runs::{Runs, event};
 use super::{InboxFactory, attempts};
-use botisimo_webhooks::{Event, EventRouter, HandlerError};
+use botisimo_webhooks::testing::MockRequest;
+use botisimo_webhooks::{
+    DeliverySettings, Event, EventFilter, EventRouter, EventState, HandlerError, RetryPolicy,
+};
 
 /// A retry runs only the routes that failed.
 pub(crate) async fn only_routes_that_failed_run_again(factory: &impl InboxFactory) {
@@ -166,4 +169,56 @@ pub(crate) async fn a_dead_letter_can_be_replayed_and_deleted(factory: &impl Inb
         let again = dead.replay(letter.id()).await;
         assert!(!again.expect("a replay of a missing letter is no error"));
     }
+}
+
+/// A route with `fresh_within` skips a stale event and ends as stale before a retry that would start too late. There is no dead
+/// letter.
+pub(crate) async fn a_stale_event_is_skipped_and_reaches_other_routes(factory: &impl InboxFactory) {
+    let hour = Duration::from_secs(3600);
+    let runs = Runs::default();
+    let late = runs.clone();
+    let router = EventRouter::new()
+        .on("a", runs.noting("announce"))
+        .named("announce")
+        .fresh_within(hour)
+        .on("a", move |event: Event| async move {
+            late.add("late", &event);
+            Err::<(), _>(HandlerError::retry_after(hour, "not now"))
+        })
+        .named("late")
+        .fresh_within(hour * 24)
+        .on("a", runs.noting("archive"))
+        .named("archive");
+    // A delay of an hour is within the limit of `late` only for a fresh event.
+    let retry = RetryPolicy::new().max_attempts(2).max_delay(hour);
+    let delivery = DeliverySettings::new().retry(retry);
+    let opened = factory.open(router, delivery).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let sent = now.unwrap() - hour * 24 + hour / 2;
+    let event = MockRequest::event("a").message_id("1");
+    let event = event.member("timestamp", sent.as_millis() as u64);
+    opened.accept(event.to_event()).await;
+    let done = || runs.count("archive") >= 1 && runs.count("late") >= 1;
+    opened.until("the routes have run", done).await;
+    (opened.wait_idle)().await;
+    assert_eq!(runs.count("announce"), 0);
+    assert_eq!((runs.count("late"), runs.count("archive")), (1, 1));
+    let listed = opened.events.list(&EventFilter::new(), 10).await;
+    let listed = listed.expect("events can be listed");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].state(), EventState::Handled);
+    let filter = EventFilter::new().outcome("skipped");
+    let skipped = opened.events.list(&filter, 10);
+    assert_eq!(skipped.await.expect("events can be listed").len(), 1);
+    let attempts = listed[0].history().iter().flat_map(|each| each.routes());
+    let mut reasons: Vec<_> = attempts.map(|each| (each.route(), each.reason())).collect();
+    reasons.sort_unstable();
+    let expected = [
+        ("announce", Some("skipped: stale")),
+        ("archive", None),
+        ("late", Some("failed: not now")),
+    ];
+    assert_eq!(reasons, expected);
+    let letters = opened.dead_letters.as_ref().expect("it has dead letters");
+    assert_eq!(letters.list(None, 9).await.unwrap().len(), 0);
 }

@@ -186,6 +186,7 @@ pub(super) fn routes(ends: &[RouteResult]) -> String {
 fn routes_value(ends: &[RouteResult]) -> Value {
     let route = |end: &RouteResult| match end.reason() {
         None => json!({ "route": end.route() }),
+        Some(reason) if end.is_skipped() => json!({ "route": end.route(), "skipped": reason }),
         Some(reason) => json!({ "route": end.route(), "failed": reason }),
     };
     Value::Array(ends.iter().map(route).collect())
@@ -235,7 +236,11 @@ fn results(routes: &[Value]) -> Vec<RouteResult> {
     let end = |route: &Value| {
         Some(RouteResult {
             route: Arc::from(route.get("route")?.as_str()?),
-            reason: route.get("failed").and_then(Value::as_str).map(Arc::from),
+            reason: route
+                .get("failed")
+                .or_else(|| route.get("skipped"))
+                .and_then(Value::as_str)
+                .map(Arc::from),
         })
     };
     routes.iter().filter_map(end).collect()

@@ -1,0 +1,33 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Runtime;
+use crate::catch_panic::catch_panic;
+
+/// Reads the system time of a runtime, or of the standard library if there is no runtime.
+#[derive(Clone, Default)]
+pub(crate) struct SystemClock {
+    runtime: Option<Arc<dyn Runtime>>,
+}
+
+impl SystemClock {
+    pub(crate) fn of(runtime: &Arc<dyn Runtime>) -> Self {
+        Self {
+            runtime: Some(Arc::clone(runtime)),
+        }
+    }
+
+    /// Returns the system time. If the runtime panics, returns the standard library's time.
+    pub(crate) fn now(&self) -> SystemTime {
+        let time = self.runtime.as_ref();
+        let time = time.and_then(|runtime| catch_panic(|| runtime.system_time()).ok());
+        time.unwrap_or_else(SystemTime::now)
+    }
+}
+
+impl fmt::Debug for SystemClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemClock").finish_non_exhaustive()
+    }
+}
