@@ -596,10 +596,7 @@ impl EventStream {
         };
         let replaced = parts.letters.iter().filter(|(letter, consumer)| {
             // The consumer of long names runs several routes. A letter with the failure of another route stays.
-            let mut failed = letter
-                .routes()
-                .iter()
-                .filter(|result| result.reason().is_some());
+            let mut failed = letter.routes().iter().filter(|result| result.is_failure());
             let is_replayed = failed.all(|result| only.is_none_or(|only| only == result.route()));
             targets.contains(consumer) && is_replayed
         });
@@ -707,7 +704,7 @@ fn message_record(id: u64, message: &StreamMessage) -> EventRecord {
 fn handled(letters: &[&EventRecord]) -> Vec<Arc<str>> {
     let results = || letters.iter().flat_map(|letter| letter.routes());
     let has_failed =
-        |route: &str| results().any(|result| result.route() == route && result.reason().is_some());
+        |route: &str| results().any(|result| result.route() == route && result.is_failure());
     let handled = results().filter(|result| !has_failed(result.route()));
     handled.map(|result| Arc::clone(&result.route)).collect()
 }
