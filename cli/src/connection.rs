@@ -30,6 +30,14 @@ pub(crate) struct ConnectionArgs {
     /// Header that carries the secret, instead of the query parameter
     #[arg(long, value_name = "NAME")]
     secret_header: Option<HeaderName>,
+    #[command(flatten)]
+    transport: TransportArgs,
+}
+
+/// Arguments of every request, without a secret.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct TransportArgs {
     /// Header to send. Without a value, removes a default header
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<Header>,
@@ -69,17 +77,42 @@ impl FromStr for Header {
     }
 }
 
-impl ConnectionArgs {
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::new(self.client_settings()?))
-    }
-
+impl TransportArgs {
     pub(crate) fn client_settings(&self) -> Result<ClientSettings, Failure> {
         Ok(ClientSettings {
             timeout: *self.timeout,
             http2: self.http2,
             tls: tls_config(self.ca_file.as_deref())?,
         })
+    }
+
+    /// Applies the headers of the arguments to the default headers.
+    pub(crate) fn apply_headers(&self, headers: &mut HeaderMap) {
+        for header in &self.headers {
+            match &header.value {
+                Some(value) => {
+                    headers.insert(header.name.clone(), value.clone());
+                }
+                None => {
+                    headers.remove(&header.name);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the header that names this program.
+pub(crate) fn user_agent() -> HeaderValue {
+    HeaderValue::from_static(concat!("botisimo-cli/", env!("CARGO_PKG_VERSION")))
+}
+
+impl ConnectionArgs {
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(self.client_settings()?))
+    }
+
+    pub(crate) fn client_settings(&self) -> Result<ClientSettings, Failure> {
+        self.transport.client_settings()
     }
 
     /// Returns the endpoint at `url`, with the secret.
@@ -99,10 +132,7 @@ impl ConnectionArgs {
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        headers.insert(
-            http::header::USER_AGENT,
-            HeaderValue::from_static(concat!("botisimo-cli/", env!("CARGO_PKG_VERSION"))),
-        );
+        headers.insert(http::header::USER_AGENT, user_agent());
         if let Some(secret) = &secret {
             match &self.secret_header {
                 Some(name) => {
@@ -115,16 +145,7 @@ impl ConnectionArgs {
                 None => uri = with_parameter(&uri, &self.secret_parameter, secret)?,
             }
         }
-        for header in &self.headers {
-            match &header.value {
-                Some(value) => {
-                    headers.insert(header.name.clone(), value.clone());
-                }
-                None => {
-                    headers.remove(&header.name);
-                }
-            }
-        }
+        self.transport.apply_headers(&mut headers);
         Ok(Endpoint {
             uri,
             shown: url.shown(),
@@ -175,6 +196,10 @@ impl Url {
     /// Returns the URL without the values of its query, which can be secrets.
     pub(crate) fn shown(&self) -> String {
         shown(&self.0)
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.0
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod recording;
 mod results;
 mod samples;
+mod text;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use tabwriter::TabWriter;
 
 use crate::failure::Failure;
+use crate::text::visible_json;
 
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -24,11 +26,20 @@ pub(crate) fn styled(style: Style, text: impl fmt::Display) -> String {
 
 pub(crate) struct Output {
     json: bool,
+    /// Whether the reader of stdout is gone.
+    is_closed: AtomicBool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Prints a line for a person. Prints nothing with `--json`.
@@ -36,15 +47,24 @@ impl Output {
     /// If the reader of the pipe is gone, the line is dropped, so `botisimo types | head` ends quietly.
     pub(crate) fn line(&self, text: impl fmt::Display) {
         if !self.json {
-            let _ = writeln!(anstream::stdout(), "{text}");
+            self.check(writeln!(anstream::stdout(), "{text}"));
         }
+    }
+
+    fn check(&self, written: std::io::Result<()>) {
+        self.is_closed.fetch_or(written.is_err(), Ordering::Relaxed);
+    }
+
+    /// Returns whether the reader of stdout is gone, so that a command without an end can end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     /// Prints one line of JSON. Prints nothing without `--json`.
     pub(crate) fn json(&self, value: &impl Serialize) {
         if self.json {
             let line = serde_json::to_string(value).expect("the output serializes");
-            let _ = writeln!(std::io::stdout(), "{line}");
+            self.check(writeln!(std::io::stdout(), "{}", visible_json(&line)));
         }
     }
 
@@ -100,17 +120,6 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
     lines.join("\n")
-}
-
-/// Returns a text on one line, without characters that control a terminal.
-pub(crate) fn plain(text: &str) -> String {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars()
-        .map(|c| if is_hidden(c) { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// Writes a duration with three digits: `1.23 ms`.

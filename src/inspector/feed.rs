@@ -44,10 +44,12 @@ pub(super) struct Feed {
 #[derive(Default)]
 struct State {
     is_running: bool,
+    /// The number of reads that have started.
+    reads: u64,
+    /// The number of the read that the rows are from.
+    read: u64,
     /// The version of the newest change.
     version: u64,
-    /// Whether the rows are the result of a read by the running task.
-    is_read: bool,
     rows: Vec<Row>,
     /// The events that left the inbox in the last versions, each with its version.
     gone: Vec<(u64, u64)>,
@@ -92,6 +94,8 @@ pub(super) struct Watcher {
     filter: EventFilter,
     content: Content,
     id: u64,
+    /// The watcher gets rows from reads after this number, so its first message isn't older than its connection.
+    after: u64,
     /// The version that the watcher has read, or `None` before the first message.
     seen: Option<u64>,
     error: Option<Arc<str>>,
@@ -116,7 +120,7 @@ impl Feed {
         filter: EventFilter,
         content: Content,
     ) -> Option<Watcher> {
-        let (id, starts) = {
+        let (id, after, starts) = {
             let mut state = self.state();
             if state.watchers.len() >= MAX_WATCHERS {
                 return None;
@@ -124,7 +128,8 @@ impl Feed {
             let id = state.next_watcher;
             state.next_watcher += 1;
             state.watchers.insert(id, Watching::default());
-            (id, !std::mem::replace(&mut state.is_running, true))
+            let starts = !std::mem::replace(&mut state.is_running, true);
+            (id, state.reads, starts)
         };
         if starts {
             let guard = Running(Arc::clone(self));
@@ -137,6 +142,7 @@ impl Feed {
             filter,
             content,
             id,
+            after,
             seen: None,
             error: None,
         })
@@ -168,15 +174,20 @@ impl Feed {
 
     /// Reads the newest events. Returns false if there are no watchers.
     async fn read(&self) -> bool {
-        if self.state().watchers.is_empty() {
-            return false;
-        }
+        let read = {
+            let mut state = self.state();
+            if state.watchers.is_empty() {
+                return false;
+            }
+            state.reads += 1;
+            state.reads
+        };
         let records = self.source.events.list(&EventFilter::new(), EVENTS).await;
         let mut state = self.state();
         match records {
             Ok(records) => {
                 state.error = None;
-                state.is_read = true;
+                state.read = read;
                 state.update(records);
             }
             Err(error) => state.error = Some(Arc::from(error.to_string())),
@@ -204,7 +215,6 @@ impl Feed {
         let watchers = {
             let mut state = self.state();
             state.is_running = false;
-            state.is_read = false;
             // Without watchers, the feed keeps no bodies, and the next watcher gets no old rows.
             state.rows = Vec::new();
             std::mem::take(&mut state.watchers)
@@ -346,14 +356,13 @@ impl Watcher {
             let text = state.error.as_deref().unwrap_or_default();
             return Some(message("trouble", &json!(text).to_string()));
         }
-        // Before the first read, nothing is known about the events.
-        let rows = state.is_read.then(|| {
+        let is_new = state.read > self.after && self.seen != Some(state.version);
+        let message = is_new.then(|| {
             let seen = self.seen.replace(state.version);
-            let is_new = seen != Some(state.version);
-            is_new.then(|| state.message(&self.filter, self.content, seen))
+            state.message(&self.filter, self.content, seen)
         });
         let ping = || is_pinged.then(|| Bytes::from_static(b": ping\n\n"));
-        rows.flatten().flatten().or_else(ping)
+        message.flatten().or_else(ping)
     }
 }
 

@@ -194,3 +194,27 @@ async fn an_error_is_plain_text() {
         assert_eq!(answer.body.lines().count(), 1, "{}", answer.body);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_message_is_not_older_than_the_connection() {
+    let site = Site::new(open_access());
+    site.accept("account.updated", "1").await;
+    let mut first = watch(&site, "").await;
+    assert_eq!(next(&mut first).await["ids"], json!([1]));
+    // The bug: the rows of the last read were sent, so a client that had just listed the events lost event 2.
+    site.accept("account.updated", "2").await;
+    let mut second = watch(&site, "").await;
+    assert_eq!(next(&mut second).await["ids"], json!([2, 1]));
+    drop((first, second));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    site.accept("account.updated", "3").await;
+    let mut third = watch(&site, "").await;
+    assert_eq!(next(&mut third).await["ids"], json!([3, 2, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_message_of_an_empty_inbox_has_no_ids() {
+    let site = Site::new(open_access());
+    let message = next(&mut watch(&site, "").await).await;
+    assert_eq!(message, json!({ "from": 0, "ids": [], "events": [] }));
+}

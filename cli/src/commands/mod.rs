@@ -6,6 +6,7 @@ mod rehearse;
 mod replay;
 mod send;
 mod types;
+mod watch;
 
 use std::future::Future;
 
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Rehearse(Box<rehearse::Args>),
     Record(Box<record::Args>),
     Replay(Box<replay::Args>),
+    Watch(Box<watch::Args>),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -39,6 +41,7 @@ pub(crate) fn run(
         Command::Rehearse(args) => on_runtime(rehearse::run(&args, output)),
         Command::Record(args) => on_runtime(record::run(&args, output)),
         Command::Replay(args) => on_runtime(replay::run(&args, output)),
+        Command::Watch(args) => on_runtime(watch::run(&args, output)),
         Command::Completions(args) => completions::run(&args, definition),
         Command::Man(args) => man::run(args, definition),
     }

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::output::plain;
-
 use super::explain::{SendError, SendErrorKind};
+use crate::text::visible;
 
 /// The maximum bytes of an answer that the client keeps.
 const MAX_ANSWER: usize = 64 << 10;
@@ -53,7 +53,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// Reads the body of a response to a request that was sent at `start`.
     pub(super) async fn read(
-        response: http::Response<hyper::body::Incoming>,
+        response: http::Response<Incoming>,
         host: &str,
         start: Instant,
     ) -> Result<Self, SendError> {
@@ -78,7 +78,7 @@ impl Answer {
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let text: Vec<_> = text.split_whitespace().collect();
-        let text = plain(&text.join(" "));
+        let text = visible(&text.join(" ")).into_owned();
         match text.char_indices().nth(80) {
             Some((cut, _)) => format!("{}…", &text[..cut]),
             None => text,
@@ -114,13 +114,7 @@ impl Client {
         let exchange = self.exchange(request, &host, start);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(SendError::new(
-                SendErrorKind::Timeout,
-                format_args!(
-                    "no complete answer within {}",
-                    humantime::format_duration(self.timeout)
-                ),
-            )),
+            Err(_) => Err(self.timed_out("no complete answer")),
         }
     }
 
@@ -130,13 +124,41 @@ impl Client {
         host: &str,
         start: Instant,
     ) -> Result<Answer, SendError> {
+        let response = self.response(request, host).await?;
+        Answer::read(response, host, start).await
+    }
+
+    /// Sends a request and returns the response when its head arrives. The time limit doesn't include the body.
+    pub(crate) async fn open(
+        &self,
+        request: Request,
+    ) -> Result<http::Response<Incoming>, SendError> {
+        let host = host(&request.uri);
+        match tokio::time::timeout(self.timeout, self.response(request, &host)).await {
+            Ok(response) => response,
+            Err(_) => Err(self.timed_out("no answer")),
+        }
+    }
+
+    async fn response(
+        &self,
+        request: Request,
+        host: &str,
+    ) -> Result<http::Response<Incoming>, SendError> {
         let mut message = http::Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = request.uri;
         *message.headers_mut() = request.headers;
         let response = self.inner.request(message).await;
-        let response = response.map_err(|error| SendError::explain(&error, host))?;
-        Answer::read(response, host, start).await
+        response.map_err(|error| SendError::explain(&error, host))
+    }
+
+    fn timed_out(&self, what: &str) -> SendError {
+        let limit = humantime::format_duration(self.timeout);
+        SendError::new(
+            SendErrorKind::Timeout,
+            format_args!("{what} within {limit}"),
+        )
     }
 }
 

@@ -269,7 +269,7 @@ fn report(recorded: &Recorded, output: &Output) {
         "{} {} {}",
         styled(style, recorded.status),
         styled(STRONG, &file),
-        styled(FAINT, crate::output::plain(id)),
+        styled(FAINT, crate::text::visible(id)),
     ));
     if let Some(error) = &recorded.error {
         output.warning(format_args!("the endpoint gave no answer: {error}"));
