@@ -47,12 +47,12 @@ impl Output {
     /// If the reader of the pipe is gone, the line is dropped, so `botisimo types | head` ends quietly.
     pub(crate) fn line(&self, text: impl fmt::Display) {
         if !self.json {
-            self.check(writeln!(anstream::stdout(), "{text}"));
+            self.written(&writeln!(anstream::stdout(), "{text}"));
         }
     }
 
-    fn check(&self, written: std::io::Result<()>) {
-        self.is_closed.fetch_or(written.is_err(), Ordering::Relaxed);
+    fn written(&self, result: &std::io::Result<()>) {
+        self.is_closed.fetch_or(result.is_err(), Ordering::Relaxed);
     }
 
     /// Returns whether the reader of stdout is gone, so that a command without an end can end.
@@ -64,7 +64,7 @@ impl Output {
     pub(crate) fn json(&self, value: &impl Serialize) {
         if self.json {
             let line = serde_json::to_string(value).expect("the output serializes");
-            self.check(writeln!(std::io::stdout(), "{}", visible_json(&line)));
+            self.written(&writeln!(std::io::stdout(), "{}", visible_json(&line)));
         }
     }
 
