@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
 use super::super::event::{Attempt, Event, RouteResult, Text};
 use super::super::inspector::{Details, RequestError};
@@ -137,7 +137,7 @@ fn at(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Returns the body with indentation, if that keeps each value as it was received.
+/// Returns valid JSON with one member or element per line, and other text as it is.
 fn pretty(body: &str) -> String {
     let mut end = body.len().min(MAX_BODY);
     while !body.is_char_boundary(end) {
@@ -147,10 +147,56 @@ fn pretty(body: &str) -> String {
         let rest = body.len() - end;
         return format!("{}\n({rest} more bytes)", &body[..end]);
     }
-    let value: Option<Value> = serde_json::from_str(body).ok();
-    let same = value.filter(|value| serde_json::to_string(value).is_ok_and(|text| text == body));
-    let pretty = same.and_then(|value| serde_json::to_string_pretty(&value).ok());
-    pretty.unwrap_or_else(|| body.to_owned())
+    match serde_json::from_str::<IgnoredAny>(body) {
+        Ok(_) => indented(body),
+        Err(_) => body.to_owned(),
+    }
+}
+
+/// Breaks the lines of valid JSON. Strings and numbers stay as they were received.
+fn indented(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    let line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        // Deep nesting must not multiply the length.
+        text.extend(std::iter::repeat_n("  ", depth.min(16)));
+    };
+    for c in json.chars() {
+        if in_string {
+            in_string = c != '"' || is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            text.push(c);
+            continue;
+        }
+        match c {
+            c if c.is_ascii_whitespace() => {}
+            '{' | '[' => {
+                depth += 1;
+                text.push(c);
+                line(&mut text, depth);
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                // Nothing stands between the brackets of an empty object.
+                match text.trim_end().ends_with(['{', '[']) {
+                    true => text.truncate(text.trim_end().len()),
+                    false => line(&mut text, depth),
+                }
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                line(&mut text, depth);
+            }
+            ':' => text.push_str(": "),
+            c => {
+                in_string = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -159,15 +205,13 @@ mod tests {
 
     #[test]
     fn indentation_keeps_the_values() {
-        assert_eq!(pretty("{\"a\":[1]}"), "{\n  \"a\": [\n    1\n  ]\n}");
-        for exact in [
-            "{\"a\":1.50}",
-            "{\"a\":1e400}",
-            "not JSON",
-            "{\"a\":1,\"a\":2}",
-        ] {
-            assert_eq!(pretty(exact), exact);
-        }
+        let json = "{\"a\":[1.50,{}, [ ] ,\"x\\\"y, z[\"],\"a\":1e400}";
+        let wanted = "{\n  \"a\": [\n    1.50,\n    {},\n    [],\n    \"x\\\"y, z[\"\n  ],\n  \"a\": 1e400\n}";
+        assert_eq!(pretty(json), wanted);
+        assert_eq!(pretty(wanted), wanted);
+        assert_eq!(pretty("not {JSON"), "not {JSON");
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(pretty(&deep).len() < 50 * deep.len());
         let long = "é".repeat(MAX_BODY);
         assert!(pretty(&long).ends_with("more bytes)"));
     }

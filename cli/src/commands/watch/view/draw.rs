@@ -104,7 +104,7 @@ fn title(app: &App, theme: Theme, width: u16) -> Line<'static> {
             theme.bad(),
         ),
         Connection::Live if app.is_paused() => {
-            Span::styled(format!("paused, {} changes", app.missed), theme.warning())
+            Span::styled(format!("paused, changes: {}", app.missed), theme.warning())
         }
         Connection::Live => Span::styled("live", theme.good()),
     };
@@ -200,8 +200,8 @@ impl Columns {
             columns.names.push("Message id");
         }
         if columns.has_attempts {
-            columns.widths.push(Constraint::Length(5));
-            columns.names.push("Tries");
+            columns.widths.push(Constraint::Length(8));
+            columns.names.push("Attempts");
         }
         if columns.has_result {
             columns.widths.push(Constraint::Min(10));

@@ -192,7 +192,7 @@ fn a_pause_keeps_the_list_and_counts_the_changes() {
     };
     app.update(Update::Changed(changes));
     let lines = screen(&mut app, 80, 5);
-    assert!(lines[0].starts_with("paused, 1 changes"), "{lines:?}");
+    assert!(lines[0].starts_with("paused, changes: 1"), "{lines:?}");
     assert!(
         lines[2].contains("running") && lines[3].is_empty(),
         "{lines:?}"

@@ -36,7 +36,10 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = ratatui::try_restore();
+        // The panic hook has already restored the terminal. A second time would move the cursor over the message.
+        if !std::thread::panicking() {
+            let _ = ratatui::try_restore();
+        }
     }
 }
 
