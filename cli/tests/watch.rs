@@ -3,6 +3,8 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
+#[cfg(target_os = "linux")]
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -385,4 +387,111 @@ fn the_reader_of_a_pipe_may_leave() {
         operate.send(&number.to_string());
         matches!(child.try_wait(), Ok(Some(_)))
     });
+}
+
+/// The command in a terminal of the tool `script`, which is part of every Linux distribution.
+#[cfg(target_os = "linux")]
+struct InTerminal {
+    child: Child,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+#[cfg(target_os = "linux")]
+impl InTerminal {
+    fn start(operate: &Operate) -> Self {
+        let line = format!(
+            "stty rows 24 cols 80; echo \"pid $$.\"; exec {} watch {} --user admin",
+            env!("CARGO_BIN_EXE_botisimo"),
+            operate.url()
+        );
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.env("BOTISIMO_PASSWORD", PASSWORD);
+        command.env("TERM", "xterm").env("SHELL", "/bin/sh");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("`script` is installed");
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let mut stdout = child.stdout.take().expect("stdout is piped");
+        let bytes = Arc::clone(&screen);
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = stdout.read(&mut chunk) {
+                let mut bytes = bytes.lock().expect("no reader panics");
+                bytes.extend_from_slice(&chunk[..length]);
+            }
+        });
+        Self { child, screen }
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.screen.lock().expect("no reader panics");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[track_caller]
+    fn until_text(&self, text: &str) {
+        until(text, || self.text().contains(text));
+    }
+
+    fn press(&mut self, keys: &str) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
+        stdin
+            .write_all(keys.as_bytes())
+            .expect("the terminal reads");
+        stdin.flush().expect("the terminal reads");
+    }
+
+    fn pid(&self) -> String {
+        let text = self.text();
+        let (_, rest) = text.split_once("pid ").expect("the shell prints it");
+        rest.split_once('.').expect("it ends").0.to_owned()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for InTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_view_opens_an_event_replays_it_and_restores_the_terminal() {
+    let operate = Operate::start();
+    operate.send_dead("m-1");
+    operate.idle(1);
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    for ending in ["q", "\u{3}", "SIGTERM"] {
+        let mut view = InTerminal::start(&operate);
+        view.until_text("poll.created");
+        assert!(view.text().contains(enter));
+        if ending == "q" {
+            view.press("\r");
+            view.until_text("Payload");
+            view.press("r");
+            view.until_text("Replay event 1");
+            view.press("y");
+            view.until_text("is replayed");
+        }
+        assert!(!view.text().contains(leave));
+        match ending {
+            "SIGTERM" => {
+                let killed = Command::new("kill").arg(view.pid()).status();
+                assert!(killed.expect("`kill` is installed").success());
+            }
+            keys => view.press(keys),
+        }
+        until("the command ends", || {
+            matches!(view.child.try_wait(), Ok(Some(_)))
+        });
+        let status = view.child.wait().expect("the command has ended");
+        assert_eq!(status.code(), Some(0), "{ending:?}: {}", view.text());
+        view.until_text(leave);
+    }
+    operate.idle(1);
+    let listed = operate.once(&["--json"]).json();
+    let history = listed[0]["event"]["history"].as_array();
+    assert_eq!(history.map(Vec::len), Some(2), "{listed:?}");
 }

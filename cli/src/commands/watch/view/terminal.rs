@@ -49,19 +49,26 @@ fn failure(error: &std::io::Error) -> Failure {
     ))
 }
 
-/// Waits until the system asks the command to end. In raw mode, Ctrl-C is a key and not a signal.
+/// Returns a future that waits until the system asks the command to end. In raw mode, Ctrl-C is a key and not a signal.
+///
+/// The signals are caught from now on, so that no signal ends the command without restoring the terminal.
 #[cfg(unix)]
-pub(super) async fn ending() {
-    use tokio::signal::unix::{SignalKind, signal};
+pub(super) fn ending() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    let wait = async |kind| match signal(kind) {
+    let wait = async |signal: std::io::Result<Signal>| match signal {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,
     };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()) => {}
-        () = wait(SignalKind::interrupt()) => {}
+    let terminate = signal(SignalKind::terminate());
+    let hangup = signal(SignalKind::hangup());
+    let interrupt = signal(SignalKind::interrupt());
+    async move {
+        tokio::select! {
+            () = wait(terminate) => {}
+            () = wait(hangup) => {}
+            () = wait(interrupt) => {}
+        }
     }
 }
 
