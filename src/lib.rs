@@ -62,7 +62,7 @@
 //! | a first service | [`WebhookLayer`], [`Endpoint`] | [`guide::getting_started`] |
 //! | handlers, patterns, errors | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] | [`guide::handlers`] |
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
-//! | stale events | [`EventRouter::fresh_within`], [`SkipReason`] | [`guide::route_options`] |
+//! | stale events, retries of one route | [`EventRouter::fresh_within`], [`EventRouter::retry`] | [`guide::route_options`] |
 //! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
 //! | limits | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
 //! | concurrency, timeouts, order, hooks | [`DeliverySettings`] | [`guide::inboxes`] |
@@ -175,7 +175,7 @@ mod waiters;
 
 pub use crate::delivery::{
     Attempt, AttemptRecord, DeadLetter, DeliverySettings, EventOutcome, EventRecord, EventState,
-    Replay, RetryPolicy, RouteResult, Stats,
+    Replay, RouteResult, Stats,
 };
 pub use crate::error::{Error, ErrorKind};
 pub use crate::event::{Event, EventType, Payload, Platform, Raw};
@@ -196,7 +196,9 @@ pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};
 #[cfg(feature = "inspector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "inspector")))]
 pub use crate::inspector::{Access, Inspector, InspectorAction, InspectorBody, Permission};
-pub use crate::outcome::{HandlerError, HandlerResult, IntoOutcome, Outcome, Report, SkipReason};
+pub use crate::outcome::{
+    HandlerError, HandlerResult, IntoOutcome, Outcome, Report, RetryPolicy, SkipReason,
+};
 pub use crate::router::{EventRouter, Pattern, Route, RouterFuture};
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::unmatched::{LIMIT, Unmatched};
 use super::{
@@ -10,7 +10,9 @@ use super::{
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::outcome::{AttemptEnd, AttemptState, Outcome, Report, SERVICE, SkipReason};
+use crate::outcome::{
+    AttemptEnd, AttemptState, Outcome, Report, RetryPolicy, RouteOptions, SERVICE, SkipReason,
+};
 use crate::router::{EventRouter, Route};
 use crate::runtime::{Runtime, SystemClock};
 use crate::telemetry::{
@@ -19,6 +21,9 @@ use crate::telemetry::{
 
 /// The maximum number of patterns in a warning.
 const MAX_PATTERNS: usize = 10;
+
+/// The longest delay of a retry if layers hide the router.
+const MAX_HIDDEN_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs attempts at jobs and decides whether a retry follows.
 pub(crate) struct JobExecutor {
@@ -71,6 +76,24 @@ impl JobExecutor {
         }
     }
 
+    /// Returns the longest value over the retry policies of the inbox and of the routes.
+    pub(crate) fn longest(&self, value: impl Fn(&RetryPolicy) -> Duration) -> Duration {
+        let default = &self.settings.retry;
+        let routes = self.router().into_iter().flat_map(EventRouter::routes);
+        let routes = routes.map(|route| value(&route.policy(default)));
+        routes.fold(value(default), Duration::max)
+    }
+
+    /// Returns the longest delay that a retry may have.
+    pub(crate) fn longest_retry_delay(&self) -> Duration {
+        let longest = self.longest(RetryPolicy::longest_delay);
+        match self.router() {
+            Some(_) => longest,
+            // A layer hides the policies of the routes.
+            None => longest.max(MAX_HIDDEN_DELAY),
+        }
+    }
+
     /// Returns the number of routes that skipped an event.
     pub(crate) fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -103,17 +126,20 @@ impl JobExecutor {
         run_attempt(&self.service, event, attempt_state, &*self.runtime, timeout).await
     }
 
-    /// Finishes an attempt and returns the next step. Updates the job's progress, and reports the attempt to the log and the
+    /// Finishes an attempt that ran for `duration`, and returns the next step. Updates the job's progress, and reports the attempt to the log and the
     /// hooks.
     pub(crate) fn finish_attempt(
         &self,
         job: &mut Job,
         attempt_state: &Arc<AttemptState>,
         report: Report,
+        duration: Duration,
     ) -> Next {
         let policy = &self.settings.retry;
         let clock = self.clock();
-        let next = job.progress.advance(&report, policy, &job.event, &clock);
+        let next = job
+            .progress
+            .advance(&report, policy, &job.event, &clock, duration);
         self.notify(job, attempt_state, report, next);
         next
     }
@@ -217,15 +243,20 @@ impl JobExecutor {
             if outcome.is_handled() {
                 telemetry::route_handled(route.route());
             } else {
+                let policy = RouteOptions::policy(
+                    route.options().map(|options| &**options),
+                    &self.settings.retry,
+                );
                 let skip = route.options().and_then(|_| progress.skip(route.route()));
                 telemetry::attempt_failed(&FailedAttempt {
                     route: route.route(),
                     outcome: outcome.as_str(),
                     error: self.failure_text(outcome),
-                    max_attempts: self.settings.retry.attempts(),
+                    max_attempts: policy.attempts(),
                     retry_in: attempt
                         .retry_in()
-                        .filter(|_| outcome.is_retryable() && skip.is_none()),
+                        .zip(progress.delay_of(route.route()))
+                        .map(|(next, delay)| next.saturating_add(delay)),
                 });
                 if let Some(reason) = skip {
                     self.count_skip(route.route(), &reason);

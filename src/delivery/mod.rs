@@ -3,7 +3,7 @@
 //! - An inbox stores an event as a [`Job`] and spawns a [`worker`] if its [`WorkerPool`] has a free slot.
 //! - The worker takes one job after another from its [`JobSource`], which is the inbox.
 //! - The [`JobExecutor`] makes an attempt ([`run_attempt`]): it calls the [`ErasedService`] within `attempt_timeout`.
-//! - The job's [`Progress`] applies the [`RetryPolicy`] and decides whether to retry. The [`Hooks`] receive an [`Attempt`].
+//! - The job's [`Progress`] applies the [`RetryPolicy`](crate::RetryPolicy) and decides whether to retry. The [`Hooks`] receive an [`Attempt`].
 //! - The worker returns the job to its source. The source counts the [`EventOutcome`] in [`Stats`], stores a [`DeadLetter`],
 //!   or holds the job until its next attempt.
 //!
@@ -22,7 +22,6 @@ mod keyed_queue;
 mod order_by;
 mod progress;
 mod replay;
-mod retry_policy;
 mod route_failures;
 mod route_result;
 mod run_attempt;
@@ -45,9 +44,8 @@ pub(crate) use self::job::{Job, OrderKey};
 pub(crate) use self::job_executor::JobExecutor;
 pub(crate) use self::keyed_queue::KeyedQueue;
 pub(crate) use self::order_by::OrderBy;
-pub(crate) use self::progress::{Next, Progress};
+pub(crate) use self::progress::{Next, Progress, Waiting};
 pub use self::replay::Replay;
-pub use self::retry_policy::RetryPolicy;
 pub(crate) use self::route_failures::RouteFailures;
 pub use self::route_result::RouteResult;
 pub(crate) use self::run_attempt::run_attempt;

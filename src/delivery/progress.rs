@@ -2,9 +2,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{EventOutcome, Replay, RetryPolicy, RouteResult};
+use super::{EventOutcome, Replay, RouteResult};
 use crate::event::Event;
-use crate::outcome::{AttemptState, Outcome, Report, RouteReport, SERVICE, SkipReason};
+use crate::outcome::{
+    AttemptState, Outcome, Report, RetryPolicy, RouteOptions, RouteReport, SERVICE, SkipReason,
+};
 use crate::runtime::SystemClock;
 
 /// The progress of an event: the number of its next attempt, and the routes that don't run again.
@@ -22,10 +24,34 @@ pub(crate) struct Progress {
 struct RouteProgress {
     /// The results of the finished routes.
     results: Vec<RouteResult>,
-    /// The names of the routes that failed in the last attempt and will be retried.
-    waiting: Vec<Arc<str>>,
+    /// The routes that failed and will be retried.
+    waiting: Vec<Waiting>,
     /// The only route that may run, if a replay names one.
     only: Option<Arc<str>>,
+}
+
+/// A route that failed and will be retried.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) route: Arc<str>,
+    /// The number of attempts that the route has had.
+    pub(crate) attempts: u32,
+    /// How long the route isn't due after the event's next attempt. 0 if the route runs in that attempt.
+    pub(crate) delay: Duration,
+    /// Absent if the route has no options, or if the inbox has reloaded the event since the route ran.
+    options: Option<Arc<RouteOptions>>,
+}
+
+impl Waiting {
+    /// Returns a route that an inbox has stored.
+    pub(crate) fn stored(route: Arc<str>, attempts: u32, delay: Duration) -> Self {
+        Self {
+            route,
+            attempts,
+            delay,
+            options: None,
+        }
+    }
 }
 
 /// Represents waiting routes whose names weren't stored: the routes that match when the event runs again.
@@ -51,7 +77,10 @@ impl Progress {
 
     /// Returns the progress of a stored event. `waiting` is true if further routes wait for the attempt.
     pub(crate) fn restored(attempt: NonZeroU32, results: Vec<RouteResult>, waiting: bool) -> Self {
-        let others = waiting.then(|| Arc::from(OTHERS));
+        let others = waiting.then(|| {
+            let attempts = attempt.get() - 1;
+            Waiting::stored(Arc::from(OTHERS), attempts, Duration::ZERO)
+        });
         let waiting: Vec<_> = others.into_iter().collect();
         let nothing = results.is_empty() && waiting.is_empty();
         Self {
@@ -64,6 +93,14 @@ impl Progress {
                 })
             }),
         }
+    }
+
+    /// Returns the progress with these waiting routes, if there are any.
+    pub(crate) fn with_waiting(mut self, waiting: Vec<Waiting>) -> Self {
+        if !waiting.is_empty() {
+            self.routes.get_or_insert_default().waiting = waiting;
+        }
+        self
     }
 
     /// Returns the progress with `only` as the only route that may run.
@@ -94,69 +131,87 @@ impl Progress {
         let finished = self
             .results()
             .iter()
-            .map(|result| Arc::clone(&result.route));
+            .map(|result| &result.route)
+            .chain(self.not_due())
+            .cloned();
         let only = self.routes.as_ref().and_then(|routes| routes.only.clone());
         let state = AttemptState::new(self.attempt, finished.collect());
         Arc::new(state.limited_to(only).with_clock(clock))
     }
 
-    /// Adds the report of an attempt at the event, and returns the next step.
+    /// Adds the report of an attempt at the event, and returns the next step. `default` is the policy of routes without a policy.
     pub(crate) fn advance(
         &mut self,
         report: &Report,
-        policy: &RetryPolicy,
+        default: &RetryPolicy,
         event: &Event,
         clock: &SystemClock,
+        duration: Duration,
     ) -> Next {
         if self.routes.is_none() && report.is_success() {
             return Next::End(self.event_outcome(report));
         }
-        let last = policy.is_last(self.attempt);
-        let mut requested = None;
+        let attempt = self.attempt;
         let routes = self.routes.get_or_insert_default();
-        let mut waiting = std::mem::take(&mut routes.waiting);
-        // If a layer didn't call the router, the waiting routes didn't run and are still waiting.
-        waiting.retain(|route| report.is_routerless() && report.get(route).is_none());
+        let earlier = std::mem::take(&mut routes.waiting);
+        let mut retries = Retries::default();
         for each in report.routes() {
+            let known = earlier.iter().find(|known| *known.route == *each.route());
+            let number = known.map_or(attempt, Waiting::next_attempt);
             let outcome = each.outcome();
-            if last || !outcome.is_retryable() {
+            let policy = RouteOptions::policy(each.options().map(|options| &**options), default);
+            if policy.is_last(number) || !outcome.is_retryable() {
                 routes.finish(each, report);
                 continue;
             }
-            let own_request = match outcome {
+            let requested = match outcome {
                 Outcome::Failed(error) => error.delay(),
                 _ => None,
             };
-            let age_at_retry = || {
-                let delay = policy.delay(self.attempt, event.id(), own_request);
-                event.age(clock.now()).saturating_add(delay)
-            };
-            if let Some(reason) = each
-                .options()
-                .and_then(|options| options.skips(age_at_retry))
-            {
-                let result = RouteResult::skipped_after(each.name(), &reason, outcome);
-                routes.results.push(result);
+            if let Some(options) = each.options() {
+                let delay = policy.delay(number, event.id(), requested);
+                let age_at_retry = || event.age(clock.now()).saturating_add(delay);
+                if let Some(reason) = options.skips(age_at_retry) {
+                    let result = RouteResult::skipped_after(each.name(), &reason, outcome);
+                    routes.results.push(result);
+                    continue;
+                }
+            }
+            retries.add(each.name(), each.options().cloned(), number, requested);
+        }
+        for waiting in earlier {
+            if report.get(&waiting.route).is_some() {
                 continue;
             }
-            waiting.push(each.name());
-            requested = requested.max(own_request);
+            if !waiting.delay.is_zero() {
+                let delay = waiting.delay.saturating_sub(duration);
+                routes.waiting.push(Waiting { delay, ..waiting });
+                continue;
+            }
+            if !report.is_routerless() {
+                // The route no longer matches the event.
+                continue;
+            }
+            // A layer didn't call the router, so the route didn't run. The attempt still counts.
+            let number = waiting.next_attempt();
+            let policy = RouteOptions::policy(waiting.options.as_deref(), default);
+            if policy.is_last(number) {
+                // The route has no outcome. It fails with the outcome that kept the router from running.
+                let outcome = report.failures().next().map(|each| each.outcome().clone());
+                let outcome = outcome.unwrap_or(Outcome::Dropped);
+                let failed = RouteResult::failed(waiting.route, &outcome);
+                routes.results.push(failed);
+            } else {
+                retries.add(waiting.route, waiting.options, number, None);
+            }
         }
-        if last {
-            // The routes that are still waiting didn't run and have no outcome. They fail with the
-            // outcome that kept the router from running.
-            let outcome = report.failures().next().map(|each| each.outcome().clone());
-            let outcome = outcome.unwrap_or(Outcome::Dropped);
-            let failed = waiting
-                .drain(..)
-                .map(|route| RouteResult::failed(route, &outcome));
-            routes.results.extend(failed);
-        }
-        routes.waiting = waiting;
-        if routes.waiting.is_empty() {
+        routes.waiting.extend(retries.waiting(default, event.id()));
+        let Some(delay) = routes.waiting.iter().map(|waiting| waiting.delay).min() else {
             return Next::End(self.event_outcome(report));
+        };
+        for waiting in &mut routes.waiting {
+            waiting.delay -= delay;
         }
-        let delay = policy.delay(self.attempt, event.id(), requested);
         self.attempt = self.attempt.saturating_add(1);
         Next::Retry(delay)
     }
@@ -164,9 +219,17 @@ impl Progress {
     /// Adds the report of the last attempt, regardless of the retry policy.
     pub(crate) fn fail(&mut self, report: &Report) -> EventOutcome {
         let routes = self.routes.get_or_insert_default();
-        routes.waiting.clear();
+        let waiting = std::mem::take(&mut routes.waiting);
         for each in report.routes() {
             routes.finish(each, report);
+        }
+        // The routes that weren't due didn't run.
+        for waiting in waiting
+            .into_iter()
+            .filter(|waiting| !waiting.delay.is_zero())
+        {
+            let failed = RouteResult::failed(waiting.route, &Outcome::Dropped);
+            routes.results.push(failed);
         }
         self.event_outcome(report)
     }
@@ -184,7 +247,8 @@ impl Progress {
     /// Ends the event and drops the routes that are waiting for the next attempt.
     pub(crate) fn abandon(&mut self) -> Report {
         let routes = self.routes.get_or_insert_default();
-        let report = Report::dropped(std::mem::take(&mut routes.waiting).into_iter());
+        let waiting = std::mem::take(&mut routes.waiting).into_iter();
+        let report = Report::dropped(waiting.map(|waiting| waiting.route));
         self.fail(&report);
         // The attempt that `advance` counted never started.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
@@ -199,7 +263,29 @@ impl Progress {
     /// Returns whether routes of a router wait for the next attempt.
     pub(crate) fn is_routed(&self) -> bool {
         let mut waiting = self.routes.iter().flat_map(|routes| &routes.waiting);
-        waiting.any(|route| **route != *SERVICE)
+        waiting.any(|waiting| *waiting.route != *SERVICE)
+    }
+
+    /// Returns the routes that aren't due in the next attempt.
+    fn not_due(&self) -> impl Iterator<Item = &Arc<str>> {
+        let waiting = self.routes.iter().flat_map(|routes| &routes.waiting);
+        let not_due = waiting.filter(|waiting| !waiting.delay.is_zero());
+        not_due.map(|waiting| &waiting.route)
+    }
+
+    /// Returns how long after the event's next attempt the next attempt of a route is due, or `None` if the route isn't retried.
+    pub(crate) fn delay_of(&self, route: &str) -> Option<Duration> {
+        let mut waiting = self.routes.iter().flat_map(|routes| &routes.waiting);
+        let waiting = waiting.find(|waiting| *waiting.route == *route)?;
+        Some(waiting.delay)
+    }
+
+    /// Returns the waiting routes, if one of them has other delays or other attempts than the event.
+    pub(crate) fn uneven(&self) -> Option<&[Waiting]> {
+        let waiting = &self.routes.as_ref()?.waiting;
+        let is_uneven =
+            |each: &Waiting| !each.delay.is_zero() || each.next_attempt() != self.attempt;
+        waiting.iter().any(is_uneven).then_some(waiting)
     }
 
     /// Returns the results of the finished routes.
@@ -223,6 +309,62 @@ impl Progress {
         } else {
             EventOutcome::Handled
         }
+    }
+}
+
+impl Waiting {
+    /// Returns the number of the route's next attempt.
+    fn next_attempt(&self) -> NonZeroU32 {
+        NonZeroU32::MIN.saturating_add(self.attempts)
+    }
+}
+
+/// The routes that failed in an attempt and will be retried.
+#[derive(Default)]
+struct Retries {
+    routes: Vec<(Waiting, Option<Duration>)>,
+    /// The number of the last attempt of the routes without options, and the longest delay that they requested. These routes
+    /// are retried together.
+    together: Option<(NonZeroU32, Option<Duration>)>,
+}
+
+impl Retries {
+    /// Adds a route whose attempt with this number failed and that requested a delay.
+    fn add(
+        &mut self,
+        route: Arc<str>,
+        options: Option<Arc<RouteOptions>>,
+        number: NonZeroU32,
+        requested: Option<Duration>,
+    ) {
+        if options.is_none() {
+            let (last, longest) = self.together.unwrap_or((number, None));
+            self.together = Some((last.max(number), longest.max(requested)));
+        }
+        let waiting = Waiting {
+            route,
+            attempts: number.get(),
+            delay: Duration::ZERO,
+            options,
+        };
+        self.routes.push((waiting, requested));
+    }
+
+    /// Returns the routes with their delays.
+    fn waiting(self, default: &RetryPolicy, id: &str) -> impl Iterator<Item = Waiting> {
+        let together = self.together;
+        let together = together.map(|(number, requested)| default.delay(number, id, requested));
+        self.routes.into_iter().map(move |(waiting, requested)| {
+            let delay = match (&waiting.options, together) {
+                (None, Some(delay)) => delay,
+                (options, _) => {
+                    let policy = RouteOptions::policy(options.as_deref(), default);
+                    let number = NonZeroU32::new(waiting.attempts).unwrap_or(NonZeroU32::MIN);
+                    policy.delay(number, id, requested)
+                }
+            };
+            Waiting { delay, ..waiting }
+        })
     }
 }
 

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attempt, DeadLetter, Hooks, OrderBy, RetryPolicy};
+use super::{Attempt, DeadLetter, Hooks, OrderBy};
 use crate::event::Event;
+use crate::outcome::RetryPolicy;
 use crate::telemetry::AdoptTraceparent;
 
 /// The settings of delivery: how an inbox or a worker runs the handlers of accepted events.
@@ -73,7 +74,8 @@ impl DeliverySettings {
         self
     }
 
-    /// Sets when failed routes are retried. The default is [`RetryPolicy::new`].
+    /// Sets when failed routes are retried. The default is [`RetryPolicy::new`]. [`EventRouter::retry`](crate::EventRouter::retry)
+    /// and [`EventRouter::max_attempts`](crate::EventRouter::max_attempts) override the policy for one route.
     ///
     /// An event that is waiting for a retry counts against the limits of the inbox, not against the concurrency
     /// limit.

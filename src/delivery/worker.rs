@@ -158,7 +158,7 @@ impl<S: JobSource> JobGuard<S> {
                 report: report.clone(),
                 duration,
             };
-            let next = executor.finish_attempt(&mut job, &self.attempt_state, report);
+            let next = executor.finish_attempt(&mut job, &self.attempt_state, report, duration);
             Arc::clone(&self.source).attempt_ended(job, next, attempt);
         };
         span.instrument(attempt).await;

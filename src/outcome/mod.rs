@@ -9,6 +9,7 @@ mod into_outcome;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod outcome;
 mod report;
+mod retry_policy;
 mod route_options;
 mod skip_reason;
 
@@ -18,5 +19,6 @@ pub use self::into_outcome::{HandlerResult, IntoOutcome};
 pub use self::outcome::Outcome;
 pub use self::report::Report;
 pub(crate) use self::report::{RouteReport, SERVICE};
+pub use self::retry_policy::RetryPolicy;
 pub(crate) use self::route_options::RouteOptions;
 pub use self::skip_reason::SkipReason;

@@ -134,8 +134,8 @@ impl RouteReport {
     }
 
     /// Returns the route's options, if it has any.
-    pub(crate) fn options(&self) -> Option<&RouteOptions> {
-        self.options.as_deref()
+    pub(crate) fn options(&self) -> Option<&Arc<RouteOptions>> {
+        self.options.as_ref()
     }
 
     /// Returns the route's name.

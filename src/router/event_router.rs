@@ -13,7 +13,7 @@ use super::route::{Matcher, Route};
 use super::routes::Routes;
 use crate::error::Error;
 use crate::event::{Event, EventType, Payload};
-use crate::outcome::{IntoOutcome, Report, RouteOptions};
+use crate::outcome::{IntoOutcome, Report, RetryPolicy, RouteOptions};
 use crate::telemetry::{self, Metrics};
 
 /// Runs the handlers that are registered for an event's type.
@@ -250,6 +250,71 @@ impl EventRouter {
     #[track_caller]
     pub fn fresh_within(self, age: Duration) -> Self {
         self.set_option("fresh_within", |options| options.fresh_within = Some(age))
+    }
+
+    /// Sets the number of attempts of the last added route. 0 counts as 1.
+    ///
+    /// The delays follow the route's [`retry`](EventRouter::retry) policy, or the policy of the inbox. By default, the
+    /// policy sets the number of attempts.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use botisimo_webhooks::{Event, EventRouter};
+    /// # async fn post(_: Event) {}
+    /// # async fn store(_: Event) {}
+    /// let router = EventRouter::new()
+    ///     // A chat message that may have been posted isn't posted again.
+    ///     .on("poll.created", post).named("post").max_attempts(1)
+    ///     .on_any(store);
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn max_attempts(self, attempts: u32) -> Self {
+        self.set_option("max_attempts", |options| {
+            options.max_attempts = Some(attempts);
+        })
+    }
+
+    /// Sets when failures of the last added route are retried. By default, the policy of
+    /// [`DeliverySettings::retry`](crate::DeliverySettings::retry) applies.
+    ///
+    /// Each route with options has its own delays and its own number of attempts. An attempt at an event runs the routes
+    /// that are due. If another route of the event is retried earlier, the route doesn't run early. A route that has used up
+    /// its attempts has failed, and the other routes are still retried. Once every route has ended, the event becomes a dead
+    /// letter.
+    ///
+    /// [`Event::attempt`] counts the attempts at the event, so it may be above the route's number of attempts. On JetStream, each
+    /// route counts its own attempts.
+    ///
+    /// A delay counts from the end of the attempt. Time that the event waits for a worker is added, so a route may run later,
+    /// but never earlier. During a [`drain`](crate::Handle::drain), a memory inbox makes the remaining attempts without delay.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use botisimo_webhooks::{Event, EventRouter, RetryPolicy};
+    ///
+    /// # async fn call_api(_: Event) {}
+    /// # async fn store(_: Event) {}
+    /// let many = RetryPolicy::new().max_attempts(40).max_delay(Duration::from_secs(3600));
+    /// let router = EventRouter::new()
+    ///     .on("account.updated", call_api).named("crm").retry(many)
+    ///     .on("account.updated", store);
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        self.set_option("retry", |options| options.retry = Some(policy))
     }
 
     #[track_caller]

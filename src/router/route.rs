@@ -1,9 +1,10 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
 use super::pattern::Pattern;
-use crate::outcome::RouteOptions;
+use crate::outcome::{RetryPolicy, RouteOptions};
 
 /// A route of an [`EventRouter`](crate::EventRouter): its name, and the events that it matches.
 #[derive(Clone, Debug)]
@@ -46,6 +47,11 @@ impl Route {
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    /// Returns the retry policy of the route. `default` is the policy of the inbox.
+    pub(crate) fn policy<'a>(&'a self, default: &'a RetryPolicy) -> Cow<'a, RetryPolicy> {
+        RouteOptions::policy(self.options.as_deref(), default)
     }
 
     /// Returns the options of the route, to change them.

@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::{DeliveryResult, MockRequest};
 use crate::delivery::Attempt;
 #[cfg(feature = "tokio")]
-use crate::delivery::{DeliverySettings, RetryPolicy};
+use crate::delivery::DeliverySettings;
 #[cfg(feature = "tokio")]
 use crate::error::BoxError;
 use crate::event::Event;
@@ -20,6 +20,7 @@ use crate::inbox::MemoryInbox;
 use crate::inbox::{Handle, Inbox};
 #[cfg(feature = "tokio")]
 use crate::outcome::Report;
+use crate::outcome::RetryPolicy;
 use crate::service::Endpoint;
 
 /// Delivers mock requests to a router or to a whole service, and returns their results.

@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::{Harness, MockRequest};
 use botisimo_webhooks::{
-    DeliverySettings, Endpoint, Event, EventRouter, HandlerError, HandlerResult, MemoryInbox,
-    RetryPolicy, WebhookLayer,
+    DeliverySettings, Endpoint, Event, EventRouter, HandlerError, HandlerResult, Inbox,
+    MemoryInbox, RetryPolicy, WebhookLayer,
 };
 
 use crate::support::subscriber::{Captured, capture};
+use crate::support::until;
 
 /// Returns settings with two attempts and no delay.
 fn two_attempts() -> DeliverySettings {
@@ -126,6 +127,40 @@ async fn an_events_life_has_one_line_for_each_step_at_a_fixed_level() {
         ],
     ];
     assert_eq!(steps, expected.concat(), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_failed_attempt_names_the_policy_and_the_delay_of_its_route() {
+    let (log, _guard) = capture("warn");
+    let hour = Duration::from_secs(3600);
+    let policy = RetryPolicy::new().initial_delay(Duration::ZERO);
+    let policy = policy.max_delay(hour);
+    let router = EventRouter::new()
+        .on("account.updated", |_: Event| async {
+            Err::<(), _>(HandlerError::retry_after(Duration::from_secs(60), "busy"))
+        })
+        .named("soon")
+        .on("account.updated", move |_: Event| async move {
+            Err::<(), _>(HandlerError::retry_after(hour, "down"))
+        })
+        .named("late")
+        .max_attempts(9);
+    let inbox = inbox(DeliverySettings::new().retry(policy), router);
+    inbox.accept(good("m-1").to_event()).await.unwrap();
+    let handle = inbox.handle();
+    until(|| handle.stats().retrying == 1).await;
+    let lines = log.lines();
+    let [soon, late] = &lines[lines.len() - 2..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        soon.contains("route=\"soon\" outcome=\"failed\" max_attempts=5 retry_in=60.0s"),
+        "{soon}"
+    );
+    assert!(
+        late.contains("route=\"late\" outcome=\"failed\" max_attempts=9 retry_in=3600.0s"),
+        "{late}"
+    );
 }
 
 #[tokio::test]

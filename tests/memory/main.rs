@@ -32,6 +32,8 @@ mod other_runtime;
 #[cfg(feature = "tokio")]
 mod replays;
 #[cfg(feature = "tokio")]
+mod route_policies;
+#[cfg(feature = "tokio")]
 mod shutdown;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod spans;

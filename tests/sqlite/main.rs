@@ -21,6 +21,7 @@ mod other_connections;
 mod paused_time;
 mod recovery;
 mod replays;
+mod route_policies;
 #[path = "../support/mod.rs"]
 mod support;
 mod traceparent;

@@ -16,6 +16,8 @@ pub(crate) mod process;
 pub(crate) mod receiver;
 #[cfg(feature = "tokio")]
 pub(crate) mod replay_model;
+#[cfg(feature = "tokio")]
+pub(crate) mod route_policies;
 pub(crate) mod runtime;
 #[cfg(all(unix, feature = "signal", feature = "sqlite"))]
 pub(crate) mod server;

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Health, HealthLimits, HealthProblem, HealthProblemKind};
 use crate::delivery::JobExecutor;
+use crate::outcome::RetryPolicy;
 
 /// A part that can have problems: an inbox, a receiver or a worker.
 pub(crate) trait HealthSource: Send + Sync + 'static {
@@ -57,7 +58,7 @@ impl Findings {
     /// Adds a problem if the oldest event in flight is too old.
     pub(crate) fn oldest_event(&mut self, age: Duration, executor: &JobExecutor) {
         let limit = self.limits.max_event_age.unwrap_or_else(|| {
-            let retries = executor.settings.retry.total_delay();
+            let retries = executor.longest(RetryPolicy::total_delay);
             DEFAULT_AGE.saturating_add(retries)
         });
         if age >= limit {

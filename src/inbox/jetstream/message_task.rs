@@ -163,13 +163,23 @@ impl MessageTask {
                 return self.ack(Exit::Acked).await;
             }
         }
-        let most = worker.executor.settings.retry.attempts();
+        let most = self.max_attempts();
         if self.attempt.get() > most.saturating_add(CRASHES) {
             let times = self.attempt.get() - 1;
             let cause = format!("it was delivered {times} times and never finished");
             return self.dead_letter(&[], Some(cause)).await;
         }
         self.attempt(event).await
+    }
+
+    /// Returns the maximum number of attempts of the consumer's routes.
+    fn max_attempts(&self) -> u32 {
+        let default = &self.worker.executor.settings.retry;
+        let is_shared = matches!(self.route.selection, RouteSelection::Rest(_));
+        let routes = self.worker.router.routes();
+        let routes = routes.filter(|route| is_shared || *route.name() == *self.route.name);
+        let attempts = routes.map(|route| route.policy(default).attempts());
+        attempts.max().unwrap_or_else(|| default.attempts())
     }
 
     /// Returns the event's sequence and its time of publication, in nanoseconds since the Unix epoch.
@@ -208,7 +218,7 @@ impl MessageTask {
                 let report = executor.attempt(event, &attempt_state).await;
                 let lasted = executor.now().saturating_duration_since(began);
                 self.log_attempt(lasted, &report);
-                executor.finish_attempt(&mut job, &attempt_state, report)
+                executor.finish_attempt(&mut job, &attempt_state, report, lasted)
             })
             .await;
         let results = job.progress.results();

@@ -9,10 +9,11 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use super::{MemoryInbox, MemoryInboxBuilder};
-use crate::delivery::{DeliverySettings, RetryPolicy, Stats};
+use crate::delivery::{DeliverySettings, Stats};
 use crate::event::Event;
 use crate::inbox::{AcceptError, Accepted, Handle, Inbox};
 use crate::outcome::HandlerError;
+use crate::outcome::RetryPolicy;
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 

@@ -5,7 +5,7 @@ use super::schedule::Schedule;
 use super::shared_inbox::DROPPED_DELAY;
 use super::store::Store;
 use super::volume::Volume;
-use crate::delivery::{DeliverySettings, Job};
+use crate::delivery::{Job, JobExecutor};
 use crate::runtime::{Clock, millis};
 
 /// The number of heads per read.
@@ -41,11 +41,12 @@ impl Loader {
     /// Returns the loader of a database that was just opened. If dead letters block no keys, unblocks all keys.
     pub(super) fn new(
         database: &mut Database,
-        delivery: &DeliverySettings,
+        executor: &JobExecutor,
         max_crashes: u32,
     ) -> rusqlite::Result<Self> {
         let totals = database.store.totals;
-        let max_delay = millis(delivery.retry.longest_delay().max(DROPPED_DELAY));
+        let delivery = &executor.settings;
+        let max_delay = millis(executor.longest_retry_delay().max(DROPPED_DELAY));
         let mut schedule = Schedule::new(totals.next_id.saturating_sub(1), max_delay);
         if delivery.block_key_on_dead_letter {
             let blocked = database.store.blocked_keys()?;

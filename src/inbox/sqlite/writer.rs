@@ -70,15 +70,15 @@ impl Writer {
         let wanted = || inbox.strong_count() > 0;
         let lock = FileLock::acquire(&path, settings.lock_timeout, wanted)?;
         let shared = alive()?;
-        let (delivery, state) = (&shared.executor.settings, Arc::clone(&shared.state));
+        let (executor, state) = (&shared.executor, Arc::clone(&shared.state));
         let failing = |error| error::failing(&settings.path, error);
         let mut database = Database::open(path, settings.max_wal_bytes, &state.clock, lock)?;
         let totals = database.store.totals;
         let limits = DeadLetterLimits {
             volume: settings.max_dead_letters,
-            block_key: delivery.block_key_on_dead_letter,
+            block_key: executor.settings.block_key_on_dead_letter,
         };
-        let loader = Loader::new(&mut database, delivery, settings.max_crashes).map_err(failing)?;
+        let loader = Loader::new(&mut database, executor, settings.max_crashes).map_err(failing)?;
         let mut writer = Self {
             batch_writer: BatchWriter::new(limits, settings.max_handled, settings.remembers()),
             settings,

@@ -222,3 +222,40 @@ pub(crate) async fn a_stale_event_is_skipped_and_reaches_other_routes(factory: &
     let letters = opened.dead_letters.as_ref().expect("it has dead letters");
     assert_eq!(letters.list(None, 9).await.unwrap().len(), 0);
 }
+
+/// A route with `max_attempts` or `retry` has its own number of attempts. Its failure doesn't end the retries of other routes.
+pub(crate) async fn each_route_has_its_own_number_of_attempts(factory: &impl InboxFactory) {
+    let runs = Runs::default();
+    let failing = |route: &'static str| {
+        let runs = runs.clone();
+        move |event: Event| {
+            runs.add(route, &event);
+            std::future::ready(Err::<(), _>("no"))
+        }
+    };
+    let retry = RetryPolicy::new().max_attempts(4);
+    let router = EventRouter::new()
+        .on("a", failing("once"))
+        .named("once")
+        .max_attempts(1)
+        .on("a", failing("four"))
+        .named("four")
+        .retry(retry.initial_delay(Duration::ZERO))
+        .on("a", failing("default"))
+        .named("default");
+    let opened = factory.open(router, attempts(2)).await;
+    opened.accept(event("a", "1")).await;
+    let done = || runs.count("four") >= 4 && runs.count("default") >= 2;
+    opened.until("the routes have run", done).await;
+    (opened.wait_idle)().await;
+    assert_eq!(runs.attempts("once"), [1]);
+    assert_eq!(runs.attempts("default"), [1, 2]);
+    assert_eq!(runs.attempts("four"), [1, 2, 3, 4]);
+    let letters = opened.dead_letters.as_ref().expect("it has dead letters");
+    let letters = letters.list(None, 9).await.expect("letters can be listed");
+    let failed = letters.iter().flat_map(|letter| letter.routes());
+    let mut failed: Vec<_> = failed.map(|each| (each.route(), each.reason())).collect();
+    failed.sort_unstable();
+    let expected = ["default", "four", "once"].map(|route| (route, Some("failed: no")));
+    assert_eq!(failed, expected);
+}

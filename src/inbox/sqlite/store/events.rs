@@ -63,7 +63,7 @@ impl Store {
         attempt: &AttemptRecord,
     ) -> Result<()> {
         let sql = concat!(
-            "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, routes_waiting = ?5, running = 0, crashes = 0, history = ",
+            "UPDATE events SET attempt = ?2, due_at = ?3, routes = ?4, routes_waiting = ?5, waiting = ?7, running = 0, crashes = 0, history = ",
             appended!("?6"),
             " WHERE id = ?1"
         );
@@ -73,7 +73,8 @@ impl Store {
             signed(due_at),
             row::finished_routes(progress),
             progress.is_routed(),
-            row::attempt(attempt)
+            row::attempt(attempt),
+            row::waiting_routes(progress)
         ];
         self.run(sql, params).map(drop)
     }
@@ -91,7 +92,7 @@ impl Store {
     }
 
     pub(crate) fn event(&self, id: u64) -> Result<Option<StoredEvent>> {
-        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route FROM events WHERE id = ?1";
+        let sql = "SELECT id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route, waiting FROM events WHERE id = ?1";
         self.row(sql, [signed(id)], StoredEvent::read)
     }
 

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::delivery::{
     AttemptRecord, DeadLetter, EventState, Job, OrderKey, Progress, RouteResult, StoredRecord,
+    Waiting,
 };
 use crate::event::{Event, Traceparent};
-use crate::runtime::to_millis;
+use crate::runtime::{millis, to_millis};
 use crate::telemetry::ParentSpan;
 
 /// The columns of an event that decide when it runs, and the size of its body.
@@ -37,6 +38,8 @@ pub(crate) struct StoredEvent {
     traceparent: Option<Traceparent>,
     /// The only route that runs, if a replay named one.
     only: Option<Arc<str>>,
+    /// The routes that wait for a retry, if they have other delays or other attempts than the event.
+    waiting: Vec<Waiting>,
 }
 
 impl Head {
@@ -52,7 +55,8 @@ impl Head {
 }
 
 impl StoredEvent {
-    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route`.
+    /// Reads `id, received_at, order_key, attempt, routes, crashes, routes_waiting, body, traceparent, only_route,
+    /// waiting`.
     pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let routes = row.get_ref(4)?.as_bytes_or_null()?;
         Ok(Self {
@@ -66,6 +70,7 @@ impl StoredEvent {
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
             traceparent: traceparent(row, 8)?,
             only: shared(row, 9)?,
+            waiting: waiting(row.get_ref(10)?.as_bytes_or_null()?),
         })
     }
 
@@ -87,6 +92,7 @@ impl StoredEvent {
                     event,
                     parent_span: ParentSpan::none(),
                     progress: Progress::restored(self.attempt, self.ends, self.routes_waiting)
+                        .with_waiting(self.waiting)
                         .limited_to(self.only),
                     key: self.key,
                 });
@@ -190,6 +196,31 @@ fn routes_value(ends: &[RouteResult]) -> Value {
         Some(reason) => json!({ "route": end.route(), "failed": reason }),
     };
     Value::Array(ends.iter().map(route).collect())
+}
+
+/// Writes the waiting routes of an event as JSON, if they have other delays or other attempts than the event.
+pub(super) fn waiting_routes(progress: &Progress) -> Option<String> {
+    let route = |waiting: &Waiting| {
+        // Rounded up, so that no route runs early.
+        let ms = millis(waiting.delay.saturating_add(Duration::from_nanos(999_999)));
+        json!({ "route": &*waiting.route, "attempts": waiting.attempts, "ms": ms })
+    };
+    let waiting = progress.uneven()?.iter().map(route);
+    Some(Value::Array(waiting.collect()).to_string())
+}
+
+/// Reads the waiting routes. If the JSON has an unexpected form, all of the event's routes run in the next attempt.
+fn waiting(routes: Option<&[u8]>) -> Vec<Waiting> {
+    let Some(Ok(Value::Array(routes))) = routes.map(serde_json::from_slice) else {
+        return Vec::new();
+    };
+    let waiting = |route: &Value| {
+        let name = Arc::from(route.get("route")?.as_str()?);
+        let attempts = u32::try_from(route.get("attempts")?.as_u64()?).ok()?;
+        let delay = Duration::from_millis(route.get("ms")?.as_u64()?);
+        Some(Waiting::stored(name, attempts, delay))
+    };
+    routes.iter().filter_map(waiting).collect()
 }
 
 /// Writes an attempt as JSON.

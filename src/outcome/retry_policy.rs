@@ -100,13 +100,13 @@ impl RetryPolicy {
     }
 
     /// Returns whether `attempt` is the last one.
-    pub(super) fn is_last(&self, attempt: NonZeroU32) -> bool {
+    pub(crate) fn is_last(&self, attempt: NonZeroU32) -> bool {
         attempt >= self.max_attempts
     }
 
     /// Returns the delay after `attempt` at the event with this id. `requested` is the longest delay that the event's
     /// handlers requested.
-    pub(super) fn delay(
+    pub(crate) fn delay(
         &self,
         attempt: NonZeroU32,
         id: &str,
