@@ -18,7 +18,7 @@ const SECRET_VARIABLE: &str = "BOTISIMO_SECRET";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
-    /// Environment variable that contains the secret [default: BOTISIMO_SECRET, if it is set]
+    /// Environment variable that contains the secret [default: BOTISIMO_SECRET, if it is set, or the parameter of the URL]
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
     /// File that contains the secret
@@ -38,7 +38,7 @@ pub(crate) struct ConnectionArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct TransportArgs {
-    /// Header to send. Without a value, removes a default header
+    /// Header to send, may be repeated. Without a value, removes a default header
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<Header>,
     /// Time for the connection, the request and the whole answer
@@ -89,13 +89,12 @@ impl TransportArgs {
     /// Applies the headers of the arguments to the default headers.
     pub(crate) fn apply_headers(&self, headers: &mut HeaderMap) {
         for header in &self.headers {
-            match &header.value {
-                Some(value) => {
-                    headers.insert(header.name.clone(), value.clone());
-                }
-                None => {
-                    headers.remove(&header.name);
-                }
+            headers.remove(&header.name);
+        }
+        // A name may occur several times, as in curl.
+        for header in &self.headers {
+            if let Some(value) = &header.value {
+                headers.append(header.name.clone(), value.clone());
             }
         }
     }
@@ -117,16 +116,32 @@ impl ConnectionArgs {
 
     /// Returns the endpoint at `url`, with the secret.
     pub(crate) fn endpoint(&self, url: &Url) -> Result<Endpoint, Failure> {
-        self.endpoint_with_secret(url, self.secret()?)
+        if let Some(secret) = self.secret()? {
+            return self.endpoint_with_secret(url, Some(secret));
+        }
+        let secret = match self.secret_header {
+            Some(_) => None,
+            None => parameter(&url.0, &self.secret_parameter),
+        };
+        let mut endpoint = self.build(url, url.0.clone(), None)?;
+        endpoint.secret = secret;
+        Ok(endpoint)
     }
 
-    /// Returns the endpoint at `url`, with this secret instead of the configured one.
+    /// Returns the endpoint at `url`, with this secret instead of the configured one and of one in the URL.
     pub(crate) fn endpoint_with_secret(
         &self,
         url: &Url,
         secret: Option<String>,
     ) -> Result<Endpoint, Failure> {
-        let mut uri = url.0.clone();
+        let uri = match self.secret_header {
+            Some(_) => url.0.clone(),
+            None => without_parameter(&url.0, &self.secret_parameter)?,
+        };
+        self.build(url, uri, secret)
+    }
+
+    fn build(&self, url: &Url, mut uri: Uri, secret: Option<String>) -> Result<Endpoint, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(
             http::header::CONTENT_TYPE,
@@ -215,6 +230,16 @@ impl FromStr for Url {
         let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
         match uri.host() {
             None | Some("") => Err("the URL has no host".to_owned()),
+            Some(_)
+                if uri
+                    .authority()
+                    .is_some_and(|authority| authority.as_str().contains('@')) =>
+            {
+                Err(
+                    "a user in the URL isn't supported: pass -H 'authorization: Basic …'"
+                        .to_owned(),
+                )
+            }
             Some(_) => Ok(Self(uri)),
         }
     }
@@ -237,14 +262,41 @@ pub(crate) fn shown(uri: &Uri) -> String {
     // A user and a password stand before the host.
     let authority = authority.rsplit('@').next().unwrap_or_default();
     let mut shown = format!("{scheme}://{authority}{}", uri.path());
-    for (index, parameter) in uri.query().unwrap_or_default().split('&').enumerate() {
-        if let Some((name, _)) = parameter.split_once('=') {
-            shown.push(if index == 0 { '?' } else { '&' });
-            shown.push_str(name);
-            shown.push_str("=…");
-        }
+    let parameters = uri.query().unwrap_or_default().split('&');
+    let names = parameters.filter_map(|parameter| Some(parameter.split_once('=')?.0));
+    for (index, name) in names.enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        shown.push_str(name);
+        shown.push_str("=…");
     }
     shown
+}
+
+/// Returns the value of a parameter of the query.
+fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    let mut parameters = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let found = parameters.find(|(found, value)| found == name && !value.is_empty());
+    found.map(|(_, value)| value.into_owned())
+}
+
+/// Removes a parameter from the query, and keeps the bytes of all others.
+fn without_parameter(uri: &Uri, name: &str) -> Result<Uri, Failure> {
+    let Some(query) = uri.query().filter(|_| parameter(uri, name).is_some()) else {
+        return Ok(uri.clone());
+    };
+    let is_other =
+        |pair: &&str| form_urlencoded::parse(pair.as_bytes()).all(|(found, _)| found != name);
+    let others: Vec<_> = query.split('&').filter(is_other).collect();
+    let path = match others.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), others.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    let path = path.parse();
+    parts.path_and_query =
+        Some(path.map_err(|error| Failure::usage(format_args!("the URL isn't valid: {error}")))?);
+    Uri::from_parts(parts)
+        .map_err(|error| Failure::usage(format_args!("the URL isn't valid: {error}")))
 }
 
 fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Failure> {
@@ -257,4 +309,37 @@ fn with_parameter(uri: &Uri, name: &str, value: &str) -> Result<Uri, Failure> {
         .map_err(|error| {
             Failure::usage(format_args!("the URL with the secret isn't valid: {error}"))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_a_value_of_its_query() {
+        for (url, expected) in [
+            ("http://h/p", "http://h/p"),
+            ("http://h:1/p?token=a&x=b", "http://h:1/p?token=…&x=…"),
+            ("http://h/p?secret", "http://h/p"),
+            ("http://h/p?secret&x=b", "http://h/p?x=…"),
+        ] {
+            let url: Url = url.parse().expect("a URL");
+            assert_eq!(url.shown(), expected);
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_removed_and_the_others_keep_their_bytes() {
+        for (url, expected) in [
+            ("http://h/p", "http://h/p"),
+            ("http://h/p?token=a", "http://h/p"),
+            ("http://h/p?a=%2f&token=x&b", "http://h/p?a=%2f&b"),
+            ("http://h/p?tok%65n=a&token=b&x=1", "http://h/p?x=1"),
+            ("http://h/p?token", "http://h/p?token"),
+        ] {
+            let uri = url.parse().expect("a URL");
+            let removed = without_parameter(&uri, "token").expect("a URL");
+            assert_eq!(removed.to_string(), expected);
+        }
+    }
 }

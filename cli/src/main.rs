@@ -7,6 +7,7 @@ mod failure;
 mod http;
 mod latency;
 mod output;
+mod pace;
 mod recording;
 mod results;
 mod samples;
@@ -30,7 +31,7 @@ Exit codes:
 #[derive(Parser)]
 #[command(name = "botisimo", version, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
-    /// Print JSON, one object per line.
+    /// Print JSON, one object per line
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]

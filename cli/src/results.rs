@@ -9,6 +9,9 @@ use crate::http::{Answer, SendError};
 use crate::latency::Latencies;
 use crate::output::{Output, duration, table};
 
+/// The maximum number of rows of answers. Some endpoints answer each event with another text.
+const MAX_TEXTS: usize = 20;
+
 #[derive(Default)]
 pub(crate) struct Results {
     /// The number of answers by status and text.
@@ -24,7 +27,10 @@ impl Results {
             Ok(answer) => {
                 let latencies = self.latencies.get_or_insert_with(Latencies::new);
                 latencies.record(answer.took);
-                let key = (answer.status.as_u16(), answer.text());
+                let mut key = (answer.status.as_u16(), answer.text());
+                if self.answers.len() >= MAX_TEXTS && !self.answers.contains_key(&key) {
+                    key.1 = "(other texts)".to_owned();
+                }
                 *self.answers.entry(key).or_default() += 1;
             }
             Err(error) => *self.errors.entry(error.to_string()).or_default() += 1,
@@ -87,5 +93,30 @@ impl Results {
             "errors": errors.collect::<Vec<_>>(),
             "latency": self.latencies.as_ref().map(Latencies::json),
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn many_different_texts_share_a_row() {
+        let mut results = Results::default();
+        for number in 0..100 {
+            results.add(&Ok(Answer {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: format!("event {number}").into(),
+                took: Duration::from_millis(1),
+                closes: false,
+            }));
+        }
+        assert_eq!(results.answered(), 100);
+        assert_eq!(results.answers.len(), MAX_TEXTS + 1);
+        let others = &results.answers[&(200, "(other texts)".to_owned())];
+        assert_eq!(*others, 100 - MAX_TEXTS as u64);
     }
 }

@@ -416,6 +416,38 @@ fn an_endpoint_that_fails_under_load_fails_and_503_with_retry_after_passes() {
 }
 
 #[test]
+fn an_endpoint_that_announces_the_end_of_each_connection_passes() {
+    let app = async |request: Request| ([(header::CONNECTION, "close")], handle(request).await);
+    let server = Wrong::start(Router::new().route("/hook", any(app)));
+    let checked = check(
+        &server.url,
+        &[
+            "--only",
+            "keep-alive,load",
+            "--load",
+            "20",
+            "--concurrency",
+            "2",
+        ],
+    );
+    assert_eq!(checked.code(), 0, "{checked:?}");
+    assert_eq!(results(&checked)["load"]["result"], "passed");
+    assert_eq!(results(&checked)["keep-alive"]["result"], "skipped");
+}
+
+#[test]
+fn a_secret_in_the_url_is_the_secret() {
+    let example = Example::start("quickstart", &[("BOTISIMO_SECRET", "s3cret")]);
+    let url = format!("{}?token=s3cret", example.url());
+    let checked = check(&url, &["--only", "secret,secret-echo"]);
+    assert_eq!(checked.code(), 0, "{checked:?}");
+    for case in ["secret", "secret-echo"] {
+        assert_eq!(results(&checked)[case]["result"], "passed", "{checked:?}");
+    }
+    assert!(!format!("{checked:?}").contains("s3cret"), "{checked:?}");
+}
+
+#[test]
 fn a_port_without_a_server_fails_to_connect() {
     let checked = check("http://127.0.0.1:1/hook", &[]);
     assert_eq!(checked.code(), 1);
@@ -530,6 +562,11 @@ fn https_with_a_trusted_certificate_passes_and_http2_must_be_offered() {
 fn the_list_names_every_case_and_an_unknown_id_is_an_error() {
     let list = botisimo(&["--json", "check", "--list"]);
     assert!(list.json().len() >= 35, "{list:?}");
+    let text = botisimo(&["check", "--list"]).stdout;
+    for case in list.json() {
+        let why = case["why"].as_str().expect("a string");
+        assert!(text.contains(why), "{why}: {text}");
+    }
     let wrong = botisimo(&["check", "http://127.0.0.1:1/", "--only", "duplicates"]);
     assert_eq!(wrong.code(), 2);
     assert!(wrong.stderr.contains("check --list"), "{wrong:?}");

@@ -476,3 +476,62 @@ fn the_transcript_of_the_guide_is_true() {
     );
     transcript("rehearse.md", "outage", &text);
 }
+
+#[test]
+fn a_host_without_an_address_is_explained() {
+    let ran = botisimo(&["rehearse", "burst", "--to", "http://nowhere.invalid/"]);
+    assert_eq!(ran.code(), 3, "{ran:?}");
+    assert!(
+        ran.stderr.contains("nowhere.invalid:80 has no address"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_restart_after_the_last_delivery_is_a_warning() {
+    let server = Server::answering(StatusCode::OK);
+    let args = [
+        "rehearse",
+        "burst",
+        "--to",
+        &server.url,
+        "--restart-at",
+        "300d",
+    ];
+    let ran = botisimo(&args);
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains("a restart was skipped"), "{ran:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_a_restart() {
+    let server = Server::answering(StatusCode::OK);
+    let args = [
+        "rehearse",
+        "outage",
+        "--to",
+        &server.url,
+        "--restart-at",
+        "6h",
+        "--restart-within",
+        "1h",
+    ];
+    let mut child = command(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let is_restart = |line: std::io::Result<String>| line.expect("a line").contains("Restart the");
+    assert!(lines.any(is_restart), "the rehearsal asks for a restart");
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.expect("kill runs").success());
+    until("the command has ended", || {
+        child.try_wait().expect("a child").is_some()
+    });
+    let status = child.wait().expect("a child");
+    assert_eq!(status.code(), Some(3), "{status:?}");
+}

@@ -149,13 +149,15 @@ fn a_raw_body_keeps_its_bytes_and_headers_can_be_set_and_removed() {
         "-H",
         "x-one: 1",
         "-H",
+        "x-one: 2",
+        "-H",
         "content-type:",
     ];
     assert_eq!(botisimo_with_input(&args, b"{ broken").code(), 0);
     let request = requests.recv().expect("a request");
     assert!(request.starts_with("put /hook http/1.1\r\n"), "{request}");
     assert!(
-        request.contains("x-one: 1\r\n") && !request.contains("content-type"),
+        request.contains("x-one: 1\r\nx-one: 2\r\n") && !request.contains("content-type"),
         "{request}"
     );
     assert!(request.ends_with("\r\n\r\n{ broken"), "{request}");
@@ -399,11 +401,15 @@ fn an_endpoint_that_does_not_answer_is_explained() {
 
 #[test]
 fn wrong_arguments_say_what_to_do() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["send"], "<EVENT_TYPE>"),
         (
             &["send", "a.b", "--to", "localhost:3000"],
             "http://localhost:3000",
+        ),
+        (
+            &["send", "a.b", "--to", "http://ada:pass@localhost/"],
+            "authorization: Basic",
         ),
         (
             &["send", "a.b", "--data", "{"],
@@ -463,6 +469,11 @@ fn the_types_are_listed_and_filtered() {
         none.stderr.contains("did you mean poll.created?"),
         "{none:?}"
     );
+    let prefix = botisimo(&["types", "poll"]);
+    assert!(
+        prefix.stderr.contains("did you mean 'poll.*'?"),
+        "{prefix:?}"
+    );
 }
 
 #[test]
@@ -516,4 +527,25 @@ fn every_command_has_an_example_a_page_and_completions() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_server_that_does_not_speak_http2_is_explained() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}/", listener.local_addr().expect("it listens"));
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client connects");
+        // The beginning of HTTP/2, which every client sends first.
+        stream.read_exact(&mut [0; 24]).expect("24 bytes");
+        let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+        // The client closes the connection first.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let sent = botisimo(&["send", "a.b", "--to", &url, "--http2"]);
+    assert_eq!(sent.code(), 3, "{sent:?}");
+    assert!(
+        sent.stderr.contains("does the server speak HTTP/2?"),
+        "{sent:?}"
+    );
 }

@@ -1,5 +1,5 @@
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, str};
 
 use botisimo_webhooks::testing::MockRequest;
@@ -11,6 +11,7 @@ use crate::envelope::random_id;
 use crate::failure::{Failure, Success};
 use crate::http::Request;
 use crate::output::Output;
+use crate::pace::after;
 use crate::recording::{Recording, files};
 use crate::results::Results;
 
@@ -72,24 +73,29 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     let progress = output.progress(deliveries.len() as u64, "deliveries");
     let (mut results, mut differing) = (Results::default(), 0);
     let start = Instant::now();
-    for delivery in &deliveries {
-        if let Speed::Factor(factor) = args.speed {
-            let offset = delivery
-                .received_at
-                .duration_since(first)
-                .unwrap_or_default();
-            let due = Duration::try_from_secs_f64(offset.as_secs_f64() / factor).unwrap_or(offset);
-            tokio::time::sleep_until((start + due).into()).await;
+    let sending = async {
+        for delivery in &deliveries {
+            if let Speed::Factor(factor) = args.speed {
+                let offset = delivery
+                    .received_at
+                    .duration_since(first)
+                    .unwrap_or_default();
+                tokio::time::sleep_until(after(start, offset.as_secs_f64() / factor)).await;
+            }
+            let body = body(delivery, args, &mut random);
+            let answer = client.send(request(delivery, &endpoint, body)).await;
+            differing += u64::from(
+                answer
+                    .as_ref()
+                    .is_ok_and(|answer| answer.status != delivery.status),
+            );
+            results.add(&answer);
+            progress.inc(1);
         }
-        let body = body(delivery, args, &mut random);
-        let answer = client.send(request(delivery, &endpoint, body)).await;
-        differing += u64::from(
-            answer
-                .as_ref()
-                .is_ok_and(|answer| answer.status != delivery.status),
-        );
-        results.add(&answer);
-        progress.inc(1);
+    };
+    tokio::select! {
+        () = sending => {}
+        _ = tokio::signal::ctrl_c() => output.warning("stopped before all deliveries were sent"),
     }
     progress.finish_and_clear();
     if results.answered() == 0 {
@@ -103,7 +109,8 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
             "\n{differing} answers have another status than the recorded answer"
         ));
     }
-    Ok(Success::when(results.all_accepted()))
+    let all_sent = results.sent() == deliveries.len() as u64;
+    Ok(Success::when(results.all_accepted() && all_sent))
 }
 
 fn deliveries(path: &std::path::Path) -> Result<Vec<RecordedDelivery>, Failure> {

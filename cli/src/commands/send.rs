@@ -2,7 +2,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{fs, io};
 
 use botisimo_webhooks::EventType;
@@ -16,6 +16,7 @@ use crate::envelope::{Envelope, now, random_id};
 use crate::failure::{Failure, Success};
 use crate::http::{Client, Request};
 use crate::output::{BAD, FAINT, GOOD, Output, STRONG, duration, styled};
+use crate::pace::after;
 use crate::results::Results;
 use crate::samples::{sample, similar};
 
@@ -292,7 +293,7 @@ pub(crate) fn hint(status: StatusCode, endpoint: &Endpoint) -> Option<&'static s
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(
             "The endpoint refused the secret: check its value, --secret-parameter and --secret-header.",
         ),
-        StatusCode::NOT_FOUND => Some("Nothing answers at this path: check --to."),
+        StatusCode::NOT_FOUND => Some("Nothing answers at this path: check the path of the URL."),
         status if status.is_redirection() => Some(
             "The sender doesn't follow redirects: register the URL that the endpoint redirects to.",
         ),
@@ -318,8 +319,7 @@ async fn send_many(
                 break;
             }
             if let Some(rate) = args.rate {
-                let due = Duration::from_secs_f64(number as f64 / rate);
-                tokio::time::sleep_until((start + due).into()).await;
+                tokio::time::sleep_until(after(start, number as f64 / rate)).await;
             }
             let result = client
                 .send(request(endpoint, &args.method, events.next()))

@@ -39,7 +39,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<Success, Failure> {
     if let Some(pattern) = &args.pattern
         && count == 0
     {
-        let hint = similar(pattern).map(|name| format!(": did you mean {name}?"));
+        let is_prefix = EventType::ALL.iter().any(|known| {
+            let rest = known.as_str().strip_prefix(pattern.as_str());
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        });
+        let hint = match is_prefix {
+            true => Some(format!(": did you mean '{pattern}.*'?")),
+            false => similar(pattern).map(|name| format!(": did you mean {name}?")),
+        };
         return Err(Failure::usage(format_args!(
             "no documented event type matches {}{}",
             pattern,

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -30,6 +30,7 @@ pub(crate) struct ClientSettings {
 pub(crate) struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
+    http2: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// The time from the start of the request to the end of the answer.
     pub(crate) took: Duration,
+    /// Whether the server announces that it closes the connection.
+    pub(crate) closes: bool,
 }
 
 impl Answer {
@@ -58,6 +61,7 @@ impl Answer {
         start: Instant,
     ) -> Result<Self, SendError> {
         let (parts, body) = response.into_parts();
+        let connection = parts.headers.get(http::header::CONNECTION).cloned();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = match body {
             Ok(body) => body.to_bytes(),
@@ -71,6 +75,7 @@ impl Answer {
             headers: parts.headers,
             body,
             took: start.elapsed(),
+            closes: closes(parts.version, connection.as_ref()),
         })
     }
 
@@ -104,6 +109,7 @@ impl Client {
         Self {
             inner,
             timeout: settings.timeout,
+            http2: settings.http2,
         }
     }
 
@@ -150,7 +156,10 @@ impl Client {
         *message.uri_mut() = request.uri;
         *message.headers_mut() = request.headers;
         let response = self.inner.request(message).await;
-        response.map_err(|error| SendError::explain(&error, host))
+        response.map_err(|error| match SendError::explain(&error, host) {
+            error if self.http2 => error.with_http2_hint(),
+            error => error,
+        })
     }
 
     fn timed_out(&self, what: &str) -> SendError {
@@ -160,6 +169,16 @@ impl Client {
             format_args!("{what} within {limit}"),
         )
     }
+}
+
+/// Returns whether a connection ends after an answer with this version and this header `connection`.
+fn closes(version: Version, connection: Option<&HeaderValue>) -> bool {
+    let has = |option: &str| {
+        let value = connection.and_then(|value| value.to_str().ok());
+        let mut options = value.unwrap_or_default().split(',');
+        options.any(|each| each.trim().eq_ignore_ascii_case(option))
+    };
+    has("close") || (version == Version::HTTP_10 && !has("keep-alive"))
 }
 
 /// Returns the host and the port of a URL.

@@ -171,17 +171,23 @@ impl Drop for Connection {
     }
 }
 
-async fn stream(site: &Site, host: &str, http2: bool) -> Result<Box<dyn Stream>, SendError> {
-    let explain = |error: std::io::Error| SendError::explain(&error, host);
-    let tcp = TcpStream::connect(unbracketed(host, &site.uri)).await;
-    let tcp = tcp.map_err(|error| match error.raw_os_error() {
-        Some(_) => explain(error),
+/// Opens a connection without TLS and HTTP.
+pub(crate) async fn connect(uri: &Uri) -> Result<TcpStream, SendError> {
+    let host = host(uri);
+    let tcp = TcpStream::connect(unbracketed(&host, uri)).await;
+    tcp.map_err(|error| match error.raw_os_error() {
+        Some(_) => SendError::explain(&error, &host),
         // An error that isn't the system's comes from the resolver.
         None => SendError::new(
             SendErrorKind::Resolve,
             format_args!("the name {host} has no address"),
         ),
-    })?;
+    })
+}
+
+async fn stream(site: &Site, host: &str, http2: bool) -> Result<Box<dyn Stream>, SendError> {
+    let explain = |error: std::io::Error| SendError::explain(&error, host);
+    let tcp = connect(&site.uri).await?;
     let _ = tcp.set_nodelay(true);
     if site.uri.scheme() != Some(&Scheme::HTTPS) {
         return Ok(Box::new(tcp));

@@ -36,6 +36,14 @@ impl SendError {
         self.kind
     }
 
+    /// Adds a hint to an error of a connection that only uses HTTP/2.
+    pub(super) fn with_http2_hint(mut self) -> Self {
+        if matches!(self.kind, SendErrorKind::Closed | SendErrorKind::Protocol) {
+            self.message.push_str("; does the server speak HTTP/2?");
+        }
+        self
+    }
+
     /// Explains an error of the connector or of the connection to `host`.
     pub(crate) fn explain(error: &(dyn Error + 'static), host: &str) -> Self {
         let mut texts = Vec::new();
@@ -58,12 +66,16 @@ impl SendError {
             source = error.source();
         }
         let text = texts.join(": ");
-        match text.contains("dns error") {
-            true => Self::new(
+        match text {
+            text if text.contains("dns error") => Self::new(
                 SendErrorKind::Resolve,
                 format_args!("the name {host} has no address"),
             ),
-            false => Self::new(SendErrorKind::Connect, text),
+            text if text.contains("http2 error") => Self::new(
+                SendErrorKind::Protocol,
+                format_args!("the HTTP/2 connection failed: {text}"),
+            ),
+            text => Self::new(SendErrorKind::Connect, text),
         }
     }
 }

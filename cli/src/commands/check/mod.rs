@@ -150,11 +150,15 @@ fn checker(args: &Args, url: &Url) -> Result<Checker, Failure> {
 fn list(output: &Output) {
     let rows: Vec<_> = CASES
         .iter()
-        .map(|case| {
-            vec![
-                case.id.to_owned(),
-                case.level.name().to_owned(),
-                case.title.to_owned(),
+        .flat_map(|case| {
+            let why = styled(FAINT, case.why);
+            [
+                vec![
+                    case.id.to_owned(),
+                    case.level.name().to_owned(),
+                    case.title.to_owned(),
+                ],
+                vec![String::new(), String::new(), why],
             ]
         })
         .collect();

@@ -148,14 +148,17 @@ fn recorder(args: &Args, folder: &std::path::Path) -> Result<Recorder, Failure> 
         .as_deref()
         .map(|rules| Scrubber::load(rules, key.as_deref()));
     let scrubber = scrubber.transpose()?;
-    let secret = args.connection.secret()?;
-    if let (Some(scrubber), Some(secret)) = (&scrubber, &secret) {
-        scrubber.forbid(secret);
-    }
     let forward = match &args.forward {
         Some(url) => Some((args.connection.client()?, args.connection.endpoint(url)?)),
         None => None,
     };
+    let in_url = forward
+        .as_ref()
+        .and_then(|(_, endpoint)| endpoint.secret.clone());
+    let secret = args.connection.secret()?.or(in_url);
+    if let (Some(scrubber), Some(secret)) = (&scrubber, &secret) {
+        scrubber.forbid(secret);
+    }
     Ok(Recorder {
         folder: Arc::new(Folder::open(folder)?),
         scrubber,

@@ -97,6 +97,9 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     };
     let mut rehearsal = Rehearsal::new(&scenario, &events, &target, random);
     play(&mut rehearsal, args, &endpoint, output).await?;
+    if rehearsal.remaining_restarts() > 0 {
+        output.warning("a restart was skipped, because no delivery was due after it: choose an earlier --restart-at");
+    }
     let summary = Summary::new(&rehearsal);
     summary.print(output);
     Ok(Success::when(summary.is_good()))
@@ -104,13 +107,8 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
 
 /// Fails if nothing listens at the start, because then the URL is probably wrong.
 async fn reachable(endpoint: &Endpoint) -> Result<(), Failure> {
-    let address = crate::http::host(&endpoint.uri);
-    match tokio::net::TcpStream::connect(&address).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::unavailable(crate::http::SendError::explain(
-            &error, &address,
-        ))),
-    }
+    let connected = crate::http::connect(&endpoint.uri).await;
+    connected.map(drop).map_err(Failure::unavailable)
 }
 
 async fn play(
@@ -120,6 +118,9 @@ async fn play(
     output: &Output,
 ) -> Result<(), Failure> {
     let progress = output.progress(rehearsal.remaining() as u64, "deliveries");
+    let stopped = || Failure::unavailable("stopped before the end of the scenario");
+    // One listener for the whole rehearsal, so that it also hears Ctrl-C between the steps.
+    let mut ctrl_c = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let watch = match rehearsal.is_restart_next() {
             true => Some(Watch::start(&endpoint.uri).await),
@@ -127,9 +128,9 @@ async fn play(
         };
         let lines = tokio::select! {
             lines = rehearsal.step() => lines,
-            _ = tokio::signal::ctrl_c() => {
+            _ = &mut ctrl_c => {
                 progress.finish_and_clear();
-                return Err(Failure::unavailable("stopped before the end of the scenario"));
+                return Err(stopped());
             }
         };
         let Some(lines) = lines else { break };
@@ -139,7 +140,10 @@ async fn play(
             }
         });
         if let Some(watch) = watch {
-            watch.wait(*args.restart_within).await?;
+            tokio::select! {
+                restarted = watch.wait(*args.restart_within) => restarted?,
+                _ = &mut ctrl_c => return Err(stopped()),
+            }
         }
         let done = lines
             .iter()

@@ -139,6 +139,11 @@ impl<'a> Rehearsal<'a> {
         self.due.len()
     }
 
+    /// Returns the number of restarts that are still ahead.
+    pub(super) fn remaining_restarts(&self) -> usize {
+        self.restarts.len()
+    }
+
     /// Returns whether the next step is a restart.
     pub(super) fn is_restart_next(&self) -> bool {
         let next = self.due.peek().map(|Reverse(due)| due.at);

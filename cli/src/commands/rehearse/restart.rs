@@ -5,20 +5,27 @@ use std::time::Duration;
 use http::Uri;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::failure::Failure;
 use crate::http::host;
 
 const POLL: Duration = Duration::from_millis(5);
 
+/// A connection that stays open for this time shows that the server lives. A process that ends may still accept connections,
+/// and closes them at once.
+const STAYS_OPEN: Duration = Duration::from_millis(100);
+
 async fn listens(address: &str) -> bool {
-    let Ok(stream) = TcpStream::connect(address).await else {
+    let Ok(mut stream) = TcpStream::connect(address).await else {
         return false;
     };
     // Without a listener, a connection to an ephemeral port of this machine can reach itself.
     match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(local), Ok(peer)) => local != peer,
+        (Ok(local), Ok(peer)) if local != peer => {
+            let mut byte = [0];
+            timeout(STAYS_OPEN, stream.read(&mut byte)).await.is_err()
+        }
         _ => false,
     }
 }

@@ -21,6 +21,9 @@ pub(super) const BUILT_IN: [(&str, &str); 5] = [
 /// The maximum number of events of a scenario.
 const MAX_EVENTS: u64 = 100_000;
 
+/// The maximum of every time. Sums of longer times could be too large.
+const MAX_TIME: Duration = Duration::from_secs(3650 * 86400);
+
 /// A duration such as `1d 2h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(pub(super) Duration);
@@ -29,11 +32,17 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let time = humantime::parse_duration(&text);
-        time.map(Self).map_err(|error| {
+        let time = time.map_err(|error| {
             serde::de::Error::custom(format!(
                 "{text:?} is not a duration such as \"1d 2h\": {error}"
             ))
-        })
+        })?;
+        match time > MAX_TIME {
+            true => Err(serde::de::Error::custom(format!(
+                "{text:?} is longer than 3650 days"
+            ))),
+            false => Ok(Self(time)),
+        }
     }
 }
 
@@ -301,6 +310,10 @@ mod tests {
             (
                 format!("description = \"x\"\nlasts = \"long\"\n{event}"),
                 "is not a duration such as",
+            ),
+            (
+                format!("{head}[[events]]\ntype = \"a.b\"\nat = [\"1000y\"]\n"),
+                "longer than 3650 days",
             ),
             (head.to_owned(), "missing field `events`"),
             (

@@ -49,8 +49,8 @@ async fn one(checker: &Checker, kept: &mut Option<crate::http::Connection>) -> G
     };
     let request = checker.request(checker.event().to_bytes());
     let got = checker.send_on(&mut connection, request).await;
-    // A server closes a connection after some errors.
-    if is_success(&got) {
+    // A server closes a connection after some errors, or after each answer.
+    if is_success(&got) && got.as_ref().is_ok_and(|answer| !answer.closes) {
         *kept = Some(connection);
     }
     got
