@@ -142,6 +142,13 @@ impl ConnectionArgs {
     }
 
     fn build(&self, url: &Url, mut uri: Uri, secret: Option<String>) -> Result<Endpoint, Failure> {
+        // The parser of the arguments would repeat the password in its error.
+        let authority = uri.authority().map(|authority| authority.as_str());
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            return Err(Failure::usage(
+                "a user in the URL isn't supported: pass -H 'authorization: Basic …'",
+            ));
+        }
         let mut headers = HeaderMap::new();
         headers.insert(
             http::header::CONTENT_TYPE,
@@ -230,16 +237,6 @@ impl FromStr for Url {
         let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
         match uri.host() {
             None | Some("") => Err("the URL has no host".to_owned()),
-            Some(_)
-                if uri
-                    .authority()
-                    .is_some_and(|authority| authority.as_str().contains('@')) =>
-            {
-                Err(
-                    "a user in the URL isn't supported: pass -H 'authorization: Basic …'"
-                        .to_owned(),
-                )
-            }
             Some(_) => Ok(Self(uri)),
         }
     }

@@ -437,6 +437,7 @@ fn wrong_arguments_say_what_to_do() {
         let ran = botisimo(args);
         assert_eq!(ran.code(), 2, "{ran:?}");
         assert!(ran.stderr.contains(expected), "{expected}: {ran:?}");
+        assert!(!ran.stderr.contains("ada:pass"), "{ran:?}");
     }
 }
 
