@@ -62,7 +62,7 @@
 //! | a first service | [`WebhookLayer`], [`Endpoint`] | [`guide::getting_started`] |
 //! | handlers, patterns, errors | [`EventRouter`], [`Pattern`], [`IntoOutcome`], [`HandlerError`] | [`guide::handlers`] |
 //! | events and their types | [`Event`], [`EventType`], [`Platform`] | [`guide::handlers`] |
-//! | stale events, retries of one route | [`EventRouter::fresh_within`], [`EventRouter::retry`] | [`guide::route_options`] |
+//! | stale events, timeout and retries of one route | [`EventRouter::fresh_within`], [`EventRouter::timeout`], [`EventRouter::retry`] | [`guide::route_options`] |
 //! | answers and secrets | [`RejectionReason`], [`SharedSecret`], [`Verify`] | [`guide::getting_started`] |
 //! | limits | [`MemoryInboxBuilder`], [`SqliteInboxBuilder`] | [`guide::inboxes`] |
 //! | concurrency, timeouts, order, hooks | [`DeliverySettings`] | [`guide::inboxes`] |

@@ -69,6 +69,7 @@ impl DeliverySettings {
 
     /// Sets how long all routes of an event may run in one attempt. The default is 30 s. Routes that are still
     /// running at the timeout are dropped and count as [timed out](crate::Outcome::TimedOut).
+    /// [`EventRouter::timeout`](crate::EventRouter::timeout) overrides the timeout for one route.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = timeout;
         self

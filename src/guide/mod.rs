@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [Getting started](getting_started) | How do I receive the first event? Where does the layer go? |
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
-//! | [Route options](route_options) | How does a route skip events that are too old? How is one route retried by its own policy? |
+//! | [Route options](route_options) | How does a route skip events that are too old? How does one route get its own timeout and its own retries? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Events](events) | Did an event arrive, how did each attempt end, and how do I run one route again? |
 //! | [Inspector](inspector) | How do I look at events and replay them in a browser? Which users may do so? |

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
@@ -96,9 +96,9 @@ impl AttemptState {
         self.attempt.get()
     }
 
-    /// Returns the system time, for the options of routes.
-    pub(crate) fn now(&self) -> SystemTime {
-        self.clock.now()
+    /// Returns the clock of the routes' options.
+    pub(crate) fn clock(&self) -> &SystemClock {
+        &self.clock
     }
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
@@ -168,7 +168,7 @@ impl AttemptState {
         Some(recorded.deadline.wait())
     }
 
-    /// Signals the attempt's timeout. The routers drop the handlers that are still running.
+    /// Signals the attempt's timeout. The routers drop the handlers that are still running and have no timeout of their own.
     pub(crate) fn expire(&self) {
         let deadline = {
             let mut recorded = self.recorded();
@@ -176,6 +176,14 @@ impl AttemptState {
             recorded.deadline.take()
         };
         deadline.wake();
+    }
+
+    /// Returns the longest timeout of the running routes that have their own timeout.
+    pub(crate) fn longest_own_timeout(&self) -> Option<Duration> {
+        let recorded = self.recorded();
+        let running = recorded.routes.iter().filter(|run| run.outcome.is_none());
+        let timeouts = running.filter_map(|run| run.options.as_ref()?.timeout);
+        timeouts.max()
     }
 
     /// Returns the outcomes of a finished router run.

@@ -17,7 +17,8 @@ pub enum Outcome {
     Panicked(Arc<str>),
     /// The payload doesn't match the handler's type.
     Mismatched(Error),
-    /// The handler was dropped because it was still running after `attempt_timeout`.
+    /// The handler was dropped because it was still running after `attempt_timeout` or the
+    /// [timeout](crate::EventRouter::timeout) of its route.
     TimedOut,
     /// The runtime or a layer around the router dropped the handler before it returned.
     Dropped,

@@ -8,6 +8,8 @@ use super::{RetryPolicy, SkipReason};
 pub(crate) struct RouteOptions {
     /// The maximum age of an event when an attempt starts.
     pub(crate) fresh_within: Option<Duration>,
+    /// Replaces the attempt's timeout for this route.
+    pub(crate) timeout: Option<Duration>,
     /// Overrides the number of attempts of the policy.
     pub(crate) max_attempts: Option<u32>,
     /// Replaces the policy of the inbox.

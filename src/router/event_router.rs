@@ -317,6 +317,37 @@ impl EventRouter {
         self.set_option("retry", |options| options.retry = Some(policy))
     }
 
+    /// Sets how long the handler of the last added route may run in one attempt. By default,
+    /// [`attempt_timeout`](crate::DeliverySettings::attempt_timeout) applies.
+    ///
+    /// The timeout may be shorter or longer than `attempt_timeout`. If the handler is still running at the timeout, it is
+    /// dropped, and the route's outcome is [timed out](crate::Outcome::TimedOut). Other routes aren't affected, but an attempt
+    /// ends only when all its routes have ended, and the event occupies its worker until then.
+    ///
+    /// A router that is called without an inbox has no timers, so the timeout doesn't apply.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use botisimo_webhooks::{Event, EventRouter};
+    ///
+    /// # async fn encode(_: Event) {}
+    /// # async fn store(_: Event) {}
+    /// let router = EventRouter::new()
+    ///     .on("video.created", encode).named("encode").timeout(Duration::from_secs(600))
+    ///     .on("video.created", store).timeout(Duration::from_secs(2));
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set_option("timeout", |options| options.timeout = Some(timeout))
+    }
+
     #[track_caller]
     fn set_option(mut self, option: &str, set: impl FnOnce(&mut RouteOptions)) -> Self {
         let was_set = Arc::make_mut(&mut self.routes).set_last_option(set);

@@ -2,12 +2,13 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::run_timeout::RunTimeout;
 use crate::catch_panic::{CatchPanic, PanicMessage};
 use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
@@ -27,6 +28,8 @@ pub struct RouterFuture {
     runs: Runs,
     /// Signals the timeout of the attempt. Created when a handler first returns `Pending`.
     deadline: Option<oneshot::Receiver<()>>,
+    /// Whether the attempt has timed out.
+    expired: bool,
 }
 
 /// The handlers that are still running.
@@ -41,6 +44,8 @@ pub(super) struct Run {
     index: usize,
     span: RouteSpan,
     future: CatchPanic<BoxFuture<Outcome>>,
+    /// Absent if the attempt's timeout applies.
+    timeout: Option<Box<RunTimeout>>,
 }
 
 impl RouterFuture {
@@ -50,6 +55,7 @@ impl RouterFuture {
             run,
             runs,
             deadline: None,
+            expired: false,
         }
     }
 
@@ -89,21 +95,23 @@ impl RouterFuture {
         Pin::new(deadline).poll(cx).is_ready()
     }
 
-    /// Drops the handlers that are still running.
+    /// Drops the handlers that are still running and have no timeout of their own.
     fn time_out(&mut self) {
-        match std::mem::replace(&mut self.runs, Runs::None) {
-            Runs::None => {}
-            Runs::One(run) => self.cancel(run),
-            Runs::Many(runs) => runs.into_iter().for_each(|run| self.cancel(run)),
-        }
+        self.runs = match std::mem::replace(&mut self.runs, Runs::None) {
+            Runs::None => Runs::None,
+            Runs::One(run) => Runs::start(self.keep(run).into_iter()),
+            Runs::Many(runs) => Runs::start(runs.into_iter().filter_map(|run| self.keep(run))),
+        };
     }
 
-    fn cancel(&self, mut run: Run) {
-        let outcome = match run.cancel() {
-            Ok(()) => Outcome::TimedOut,
-            Err(panic) => Outcome::Panicked(panic),
-        };
+    /// Returns a run with its own timeout. Cancels any other run.
+    fn keep(&self, mut run: Run) -> Option<Run> {
+        if run.timeout.is_some() {
+            return Some(run);
+        }
+        let outcome = run.time_out();
         self.attempt_state.record(self.run, run.index, outcome);
+        None
     }
 }
 
@@ -111,10 +119,11 @@ impl Future for RouterFuture {
     type Output = Result<Report, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.poll_runs(cx).is_pending() {
-            if !self.is_expired(cx) {
+        while self.poll_runs(cx).is_pending() {
+            if self.expired || !self.is_expired(cx) {
                 return Poll::Pending;
             }
+            self.expired = true;
             self.time_out();
         }
         Poll::Ready(Ok(self.attempt_state.report(self.run)))
@@ -133,11 +142,25 @@ impl Runs {
 }
 
 impl Run {
-    pub(super) fn new(index: usize, span: RouteSpan, future: BoxFuture<Outcome>) -> Self {
+    pub(super) fn new(
+        index: usize,
+        span: RouteSpan,
+        future: BoxFuture<Outcome>,
+        timeout: Option<Box<RunTimeout>>,
+    ) -> Self {
         Self {
             index,
             span,
             future: CatchPanic::new(future),
+            timeout,
+        }
+    }
+
+    /// Drops the handler's future because of a timeout, and returns the outcome.
+    fn time_out(&mut self) -> Outcome {
+        match self.cancel() {
+            Ok(()) => Outcome::TimedOut,
+            Err(panic) => Outcome::Panicked(panic),
         }
     }
 
@@ -153,7 +176,15 @@ impl Future for Run {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let run = &mut *self;
         let end = run.span.in_scope(|| Pin::new(&mut run.future).poll(cx));
-        end.map(|end| (self.index, end.unwrap_or_else(Outcome::Panicked)))
+        let outcome = match (end, &mut run.timeout) {
+            (Poll::Ready(end), _) => end.unwrap_or_else(Outcome::Panicked),
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(timeout)) => match ready!(timeout.poll(cx)) {
+                Ok(()) => run.time_out(),
+                Err(panic) => Outcome::Panicked(panic),
+            },
+        };
+        Poll::Ready((run.index, outcome))
     }
 }
 

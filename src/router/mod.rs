@@ -11,6 +11,7 @@ mod handler;
 mod pattern;
 mod route;
 mod routes;
+mod run_timeout;
 mod suggest;
 mod table;
 

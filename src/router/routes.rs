@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::future::{RouterFuture, Run, Runs};
 use super::handler::Handler;
 use super::route::{Matcher, Route};
+use super::run_timeout::RunTimeout;
 use super::table::{Found, Index, Table};
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
@@ -188,11 +189,19 @@ impl Registered {
         (&self.route.name, self.route.options.as_ref())
     }
 
+    /// Returns the route's own timeout, if it has one.
+    #[inline]
+    fn timeout(&self, attempt_state: &AttemptState) -> Option<Box<RunTimeout>> {
+        let timeout = self.route.options.as_ref()?.timeout?;
+        let clock = attempt_state.clock().clone();
+        Some(Box::new(RunTimeout::new(timeout, clock)))
+    }
+
     /// Returns why the route doesn't run in this attempt, if an option decides so.
     #[inline]
     fn skips(&self, event: &Event, attempt_state: &AttemptState) -> Option<SkipReason> {
         let options = self.route.options.as_ref()?;
-        options.skips(|| event.age(attempt_state.now()))
+        options.skips(|| event.age(attempt_state.clock().now()))
     }
 }
 
@@ -214,7 +223,7 @@ fn start<'a>(
                 .map_err(Outcome::Panicked),
         };
         started
-            .map(|future| Run::new(index, span, future))
+            .map(|future| Run::new(index, span, future, each.timeout(&attempt_state)))
             .map_err(|outcome| attempt_state.record(run, index, outcome))
             .ok()
     });

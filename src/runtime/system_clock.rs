@@ -1,11 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::Runtime;
+use super::{BoxFuture, Runtime};
 use crate::catch_panic::catch_panic;
 
-/// Reads the system time of a runtime, or of the standard library if there is no runtime.
+/// The system time and the timers of a runtime. Without a runtime, the system time of the standard library and no timers.
 #[derive(Clone, Default)]
 pub(crate) struct SystemClock {
     runtime: Option<Arc<dyn Runtime>>,
@@ -23,6 +23,18 @@ impl SystemClock {
         let time = self.runtime.as_ref();
         let time = time.and_then(|runtime| catch_panic(|| runtime.system_time()).ok());
         time.unwrap_or_else(SystemTime::now)
+    }
+}
+
+impl SystemClock {
+    /// Returns a timer, or `None` without a runtime.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the runtime panics.
+    pub(crate) fn sleep(&self, duration: Duration) -> Option<BoxFuture<()>> {
+        let runtime = self.runtime.as_ref()?;
+        Some(runtime.sleep(duration))
     }
 }
 

@@ -34,6 +34,8 @@ mod replays;
 #[cfg(feature = "tokio")]
 mod route_policies;
 #[cfg(feature = "tokio")]
+mod route_timeout;
+#[cfg(feature = "tokio")]
 mod shutdown;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod spans;

@@ -259,3 +259,36 @@ pub(crate) async fn each_route_has_its_own_number_of_attempts(factory: &impl Inb
     let expected = ["default", "four", "once"].map(|route| (route, Some("failed: no")));
     assert_eq!(failed, expected);
 }
+
+/// A route that reaches its own timeout fails. A route with a timeout above the attempt's timeout may run longer.
+pub(crate) async fn a_route_that_reaches_its_own_timeout_fails_alone(factory: &impl InboxFactory) {
+    let runs = Runs::default();
+    let long = runs.clone();
+    let attempt_timeout = Duration::from_millis(50);
+    let router = EventRouter::new()
+        .on("a", |_: Event| std::future::pending::<()>())
+        .named("short")
+        .timeout(Duration::from_millis(20))
+        .on("a", |_: Event| std::future::pending::<()>())
+        .named("default")
+        .on("a", move |event: Event| async move {
+            tokio::time::sleep(attempt_timeout * 4).await;
+            long.add("long", &event);
+        })
+        .named("long")
+        .timeout(Duration::from_secs(600));
+    let delivery = attempts(1).attempt_timeout(attempt_timeout);
+    let opened = factory.open(router, delivery).await;
+    opened.accept(event("a", "1")).await;
+    let done = || runs.count("long") >= 1;
+    opened.until("the long route has run", done).await;
+    (opened.wait_idle)().await;
+    let letters = opened.dead_letters.as_ref().expect("it has dead letters");
+    let letters = letters.list(None, 9).await.expect("letters can be listed");
+    let results = letters.iter().flat_map(|letter| letter.routes());
+    let failed = results.filter(|result| result.is_failure());
+    let mut failed: Vec<_> = failed.map(|each| (each.route(), each.reason())).collect();
+    failed.sort_unstable();
+    let expected = ["default", "short"].map(|route| (route, Some("timed out")));
+    assert_eq!(failed, expected);
+}

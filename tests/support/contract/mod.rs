@@ -16,9 +16,9 @@ pub(crate) use self::acceptance::{
 };
 pub(crate) use self::delivery::{
     a_dead_letter_can_be_replayed_and_deleted, a_handler_affects_only_its_own_route,
-    a_permanent_failure_is_not_retried, a_stale_event_is_skipped_and_reaches_other_routes,
-    attempts_end_after_the_maximum, each_route_has_its_own_number_of_attempts,
-    only_routes_that_failed_run_again,
+    a_permanent_failure_is_not_retried, a_route_that_reaches_its_own_timeout_fails_alone,
+    a_stale_event_is_skipped_and_reaches_other_routes, attempts_end_after_the_maximum,
+    each_route_has_its_own_number_of_attempts, only_routes_that_failed_run_again,
 };
 pub(crate) use self::events::{
     a_replay_of_one_route_runs_no_other_route, events_are_listed_newest_first_in_their_states,
@@ -45,6 +45,7 @@ macro_rules! contract_tests {
             a_handler_affects_only_its_own_route
             a_stale_event_is_skipped_and_reaches_other_routes
             each_route_has_its_own_number_of_attempts
+            a_route_that_reaches_its_own_timeout_fails_alone
             a_dead_letter_can_be_replayed_and_deleted
             events_are_listed_newest_first_in_their_states
             a_replay_of_one_route_runs_no_other_route
