@@ -178,7 +178,8 @@ impl Inner {
             );
         };
         let now = catch_panic(|| self.source.runtime.system_time());
-        let query = Query::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let mut query = Query::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        query.restore_routes(|| self.source.route_names());
         let visit = Visit {
             inner: self,
             viewer,
@@ -196,7 +197,10 @@ impl Inner {
                 response
             }
             Method::POST => match self.form(&parts, body).await {
-                Ok(form) => visit.act(&parts, &form).await,
+                Ok(mut form) => {
+                    form.restore_routes(|| self.source.route_names());
+                    visit.act(&parts, &form).await
+                }
                 Err(response) => response,
             },
             _ => {

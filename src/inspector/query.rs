@@ -1,8 +1,10 @@
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use form_urlencoded::Serializer;
 
 use super::moment;
+use super::text::visible;
 use crate::delivery::EventState;
 use crate::inbox::EventFilter;
 use crate::router::Pattern;
@@ -17,6 +19,31 @@ impl Query {
     pub(super) fn parse(query: &[u8]) -> Self {
         Self {
             pairs: form_urlencoded::parse(query).into_owned().collect(),
+        }
+    }
+
+    /// Replaces the names of routes by the routes' own names, if a page has shown them with escapes.
+    pub(super) fn restore_routes(&mut self, names: impl FnOnce() -> Vec<Arc<str>>) {
+        let shown = |member: &str, value: &str| {
+            let shown = match member {
+                "route" => Some(value),
+                "routes" => value.strip_prefix("only:"),
+                _ => None,
+            };
+            shown
+                .filter(|shown| shown.contains("\\u{"))
+                .map(str::to_owned)
+        };
+        let mut pairs = self.pairs.iter_mut();
+        let escaped = pairs.find_map(|(member, value)| Some((shown(member, value)?, value)));
+        let Some((shown, value)) = escaped else {
+            return;
+        };
+        let names = names();
+        let is_name = names.iter().any(|name| **name == *shown);
+        let named = names.iter().find(|name| visible(name) == shown);
+        if let Some(name) = named.filter(|_| !is_name) {
+            *value = value.replace(&shown, name);
         }
     }
 

@@ -67,6 +67,17 @@ impl Source {
         self.monitored.executor().is_some()
     }
 
+    /// Returns the names of the router's routes, or of the routes that have run if the router is hidden.
+    pub(super) fn route_names(&self) -> Vec<Arc<str>> {
+        match &self.router {
+            Some(router) => router
+                .routes()
+                .map(|route| Arc::from(route.name()))
+                .collect(),
+            None => self.routes.names(),
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         evaluate(&*self.monitored)
     }

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use botisimo_webhooks::{EventFilter, EventState, Replay};
+use botisimo_webhooks::{
+    Event, EventFilter, EventRouter, EventState, Inbox, Inspector, MemoryInbox, Replay,
+};
 use http::{HeaderValue, StatusCode};
 
 use crate::site::{Site, fields, open_access, post};
@@ -272,4 +274,38 @@ async fn each_action_is_audited() {
         "{}",
         audits[0]
     );
+}
+
+/// A form contains the name of a route as the page shows it. In an earlier version, no route had the name in the form.
+#[tokio::test(start_paused = true)]
+async fn a_route_with_an_invisible_character_is_filtered_and_replayed() {
+    let name = "\u{2764}\u{fe0f} likes";
+    let router = EventRouter::new()
+        .on_any(|_: Event| async {})
+        .named(name)
+        .on("other", |_: Event| async {});
+    let inbox = MemoryInbox::builder().build(router);
+    let inspector = Inspector::new(&inbox.handle(), open_access());
+    let site = Site {
+        inbox,
+        inspector,
+        is_fixed: Arc::default(),
+    };
+    site.accept("account.updated", "1").await;
+    let page = site.get("?page=event&event=1").await;
+    let options = page.attributes("select[name=routes] option", "value");
+    let only = options.iter().find(|option| option.contains("likes"));
+    let mut form = form_urlencoded::Serializer::new("do=replay-event&event=1".to_owned());
+    form.append_pair("routes", only.unwrap());
+    let answer = site.post(&form.finish()).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert!(answer.header("location").contains("count=1"));
+
+    let page = site.get("?page=events").await;
+    let options = page.attributes("select[name=route] option", "value");
+    let only = options.iter().find(|option| option.contains("likes"));
+    let mut query = form_urlencoded::Serializer::new("?page=events".to_owned());
+    query.append_pair("route", only.unwrap());
+    let page = site.get(&query.finish()).await;
+    assert_eq!(page.texts("tbody tr").len(), 1);
 }

@@ -1,5 +1,4 @@
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use maud::{Markup, html};
 
@@ -87,7 +86,7 @@ fn filter(context: &Context<'_>, listed: &Listed, page: &str) -> Markup {
             label { "Event type"
                 input name="type" value=(visible(&conditions.event_type)) placeholder="account.*";
             }
-            label { "Route" (select("route", &conditions.route, route_names(context).iter().map(|name| &**name))) }
+            label { "Route" (select("route", &conditions.route, context.source.route_names().iter().map(|name| &**name))) }
             @if !listed.is_dead {
                 label { "Outcome" (select("outcome", &conditions.outcome, OUTCOMES.into_iter())) }
             }
@@ -116,17 +115,6 @@ fn select<'a>(field: &str, value: &str, names: impl Iterator<Item = &'a str>) ->
                 option value=(visible(name)) selected[name == value] { (visible(name)) }
             }
         }
-    }
-}
-
-/// The names of the router's routes, or of the routes that have run if the router is hidden.
-pub(super) fn route_names(context: &Context<'_>) -> Vec<Arc<str>> {
-    match &context.source.router {
-        Some(router) => router
-            .routes()
-            .map(|route| Arc::from(route.name()))
-            .collect(),
-        None => context.source.routes.names(),
     }
 }
 
@@ -257,7 +245,7 @@ pub(super) fn replay_routes(context: &Context<'_>) -> Markup {
             select name="routes" {
                 option value="remaining" { "routes that haven't handled the event" }
                 option value="all" { "all routes" }
-                @for name in route_names(context) {
+                @for name in context.source.route_names() {
                     option value={ "only:" (visible(&name)) } { "only " (visible(&name)) }
                 }
             }

@@ -1,7 +1,6 @@
 use maud::{Markup, html};
 
 use super::Context;
-use super::events::route_names;
 use super::layout::{layout, live};
 use crate::inbox::HealthProblemKind;
 use crate::inspector::moment;
@@ -35,7 +34,7 @@ fn table(context: &Context<'_>) -> Markup {
                 }
             }
             tbody {
-                @for name in route_names(context) {
+                @for name in context.source.route_names() {
                     @let runs = context.source.routes.get(&name);
                     @let events = Conditions { route: name.to_string(), ..Conditions::default() };
                     tr {
