@@ -192,7 +192,9 @@ pub use crate::inbox::{
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use crate::inbox::{SqliteInbox, SqliteInboxBuilder};
+pub use crate::inbox::{
+    SqliteFile, SqliteFileCheck, SqliteFileStats, SqliteInbox, SqliteInboxBuilder,
+};
 #[cfg(feature = "inspector")]
 #[cfg_attr(docsrs, doc(cfg(feature = "inspector")))]
 pub use crate::inspector::{Access, Inspector, InspectorAction, InspectorBody, Permission};

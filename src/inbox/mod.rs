@@ -44,4 +44,6 @@ pub(crate) use self::monitor::{Activity, Monitor, Monitored, evaluate};
 pub(crate) use self::shutdown::Drain;
 pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]
-pub use self::sqlite::{SqliteInbox, SqliteInboxBuilder};
+pub use self::sqlite::{
+    SqliteFile, SqliteFileCheck, SqliteFileStats, SqliteInbox, SqliteInboxBuilder,
+};

@@ -9,6 +9,8 @@ mod contract;
 mod dead_letters;
 mod events;
 #[cfg(unix)]
+mod file;
+#[cfg(unix)]
 mod files;
 mod fresh_within;
 mod health;

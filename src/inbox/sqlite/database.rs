@@ -34,12 +34,13 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the locked file, and counts the crashes of earlier processes.
+    /// Opens the locked file, and runs `prepare` in the first transaction.
     pub(super) fn open(
         path: PathBuf,
         max_wal_bytes: u64,
         clock: &Arc<Clock>,
         lock: FileLock,
+        prepare: impl FnOnce(&mut Store) -> rusqlite::Result<()>,
     ) -> Result<Self, Error> {
         path::check_new(&path)?;
         let has_wal = beside(&path, "-wal").exists();
@@ -58,7 +59,7 @@ impl Database {
         let now = clock.read(store.totals.clock);
         let opened = store.transaction(now, |store| {
             store.set_open_path(Some(&path))?;
-            store.count_crashes()
+            prepare(store)
         });
         opened.map_err(failing)?;
         // Moves the path from the log into the database file, so that a copy of this file alone shows that its log is
@@ -75,6 +76,11 @@ impl Database {
             recount: false,
             _lock: lock,
         })
+    }
+
+    /// Records that the file was closed, so a copy of the database file alone is complete.
+    pub(super) fn close(&mut self) {
+        self.try_transaction(|store| store.set_open_path(None));
     }
 
     /// Runs `change` in a transaction. A successful transaction shows that a fault has passed.

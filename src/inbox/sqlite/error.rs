@@ -67,6 +67,47 @@ pub(super) fn not_opened(path: &Path, error: rusqlite::Error) -> Error {
     caused(path, &text, error)
 }
 
+/// Returns the error of a database that can't be read.
+pub(super) fn not_read(path: &Path, error: rusqlite::Error) -> Error {
+    use ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+
+    let text = match error.sqlite_error_code() {
+        Some(CannotOpen | PermissionDenied | ReadOnly) => {
+            "the inbox can't be read: check the permissions of the file and its folder".to_owned()
+        }
+        _ => format!("the inbox can't be read: {}", Fault::of(&error).0),
+    };
+    caused(path, &text, error)
+}
+
+/// Returns the error of a file that stays unchanged, because it is only open for reading.
+pub(super) fn read_only(path: &Path) -> Error {
+    let path = path.display();
+    inbox(format!(
+        "the inbox {path} is open for reading only: see `SqliteFile::lock`"
+    ))
+}
+
+/// Returns the error of a file whose schema is older than the newest schema.
+pub(super) fn old_schema(path: &Path, version: usize, newest: usize) -> Error {
+    let path = path.display();
+    inbox(format!(
+        "an older version of this crate wrote the inbox {path} (schema version {version}, the newest is {newest}): \
+         start the service with this version once, which migrates the file"
+    ))
+}
+
+/// Returns the error of a backup. `what` describes the failed step.
+pub(super) fn backup(to: &Path, what: &str) -> Error {
+    let to = to.display();
+    inbox(format!("the backup {to} can't be made: {what}"))
+}
+
+/// Returns the error of a backup, with its cause.
+pub(super) fn backup_failed(to: &Path, error: impl Into<BoxError>) -> Error {
+    caused(to, "the backup can't be made", error)
+}
+
 /// Returns the error of a file, with its cause.
 pub(super) fn caused(path: &Path, what: &str, source: impl Into<BoxError>) -> Error {
     inbox_caused(format!("{what}: {}", path.display()), source)
@@ -78,9 +119,29 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
     inbox(format!("the inbox {path} can't be opened: {why}"))
 }
 
-pub(super) fn locked(path: &Path) -> Error {
-    let why = "is locked by another process, or opened twice in this one: see `lock_timeout`";
-    let text = format!("the inbox {} {why}", path.display());
+/// Returns the error of a file that an inbox has locked. `owner` is the inbox's process, if known.
+pub(super) fn locked(path: &Path, owner: Option<u32>) -> Error {
+    let by = match owner {
+        Some(process) if process == std::process::id() => "opened twice in this process".to_owned(),
+        Some(process) => format!("locked by process {process}"),
+        None => "locked by another process, or opened twice in this one".to_owned(),
+    };
+    let text = format!("the inbox {} is {by}: see `lock_timeout`", path.display());
+    Error::new(ErrorKind::Locked, text)
+}
+
+/// Returns the error of a file that can't be changed, because a process runs its events.
+pub(super) fn owned(path: &Path, owner: Option<u32>) -> Error {
+    let by = match owner {
+        Some(process) if process == std::process::id() => {
+            "this process: use `Handle::events`".to_owned()
+        }
+        Some(process) => {
+            format!("process {process}: use its inspector, or stop the process first")
+        }
+        None => "another process: use its inspector, or stop the process first".to_owned(),
+    };
+    let text = format!("the inbox {} is owned by {by}", path.display());
     Error::new(ErrorKind::Locked, text)
 }
 

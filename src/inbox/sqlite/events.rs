@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::query_failed;
+use super::matching::{ended_ids, read_matching};
 use super::shared_inbox::SharedInbox;
-use super::store::{Cursor, Select};
+use super::store::Cursor;
 use super::writer::{STEP, Writer};
-use crate::delivery::{EventRecord, EventState, Replay};
+use crate::delivery::{EventRecord, Replay};
 use crate::error::Error;
 use crate::inbox::{EventFilter, EventStore};
 use crate::runtime::{BoxFuture, millis};
@@ -152,25 +153,9 @@ impl Writer {
         limit: usize,
         until: u64,
     ) -> Result<(Vec<EventRecord>, Option<u64>), Error> {
-        let selects = |states: &[EventState]| states.iter().any(|state| filter.may_match(*state));
-        let select = Select {
-            in_flight: selects(&[
-                EventState::Waiting,
-                EventState::Running,
-                EventState::Retrying,
-            ]),
-            dead: selects(&[EventState::Dead]),
-            handled: selects(&[EventState::Handled, EventState::Unhandled]),
-        };
-        let mut records = Vec::new();
         let (now, is_running) = (self.state.clock.now(), self.running());
         let store = &self.database.store;
-        let read = store.log(select, cursor, limit, now, is_running, |logged| {
-            if logged.kept_since <= until && filter.matches(&logged.record) {
-                records.push(logged.record);
-            }
-        });
-        Ok((records, read.map_err(query_failed)?))
+        read_matching(store, filter, cursor, limit, until, (now, is_running))
     }
 
     fn find(&self, id: u64) -> Result<Option<EventRecord>, Error> {
@@ -186,15 +171,9 @@ impl Writer {
 
     /// Deletes ended events, and returns the number of deleted events.
     fn delete_records(&mut self, records: &[EventRecord]) -> Result<u64, Error> {
-        let ids = |is_dead: bool| {
-            let chosen = records
-                .iter()
-                .filter(|record| !record.state().is_in_flight());
-            let chosen = chosen.filter(|record| (record.state() == EventState::Dead) == is_dead);
-            chosen.map(EventRecord::id).collect::<Vec<_>>()
-        };
-        let dead = self.delete(&ids(true)).map_err(query_failed)?;
-        let handled = self.delete_handled(&ids(false)).map_err(query_failed)?;
+        let (dead, handled) = ended_ids(records);
+        let dead = self.delete(&dead).map_err(query_failed)?;
+        let handled = self.delete_handled(&handled).map_err(query_failed)?;
         Ok((dead + handled) as u64)
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::database_lock::DatabaseLock;
 use super::error::{caused, locked};
 use super::file_identity::{file_id, id_at};
+use super::lock_owner::{owner, write_owner};
 use super::path::beside;
 use crate::error::Error;
 
@@ -19,7 +20,14 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) struct FileLock {
     /// Released first. `None` except on Linux: on other platforms, a lock on the whole file would also lock out SQLite.
     _database: Option<DatabaseLock>,
-    _beside: File,
+    beside: File,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Removes the process id.
+        let _ = self.beside.set_len(0);
+    }
 }
 
 impl FileLock {
@@ -37,7 +45,7 @@ impl FileLock {
             match lock {
                 Some(lock) => return Ok(lock),
                 None if since.elapsed() < timeout && wanted() => thread::sleep(POLL),
-                None => return Err(locked(path)),
+                None => return Err(locked(path, owner(path))),
             }
         }
     }
@@ -58,9 +66,10 @@ impl FileLock {
                 return Ok(None);
             }
         }
+        write_owner(&beside);
         Ok(Some(Self {
             _database: database,
-            _beside: beside,
+            beside,
         }))
     }
 }

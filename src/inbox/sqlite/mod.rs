@@ -12,6 +12,8 @@
 //! inbox accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]:
 //! [`batch`] writes the commands of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only
 //! [`store`] knows SQL.
+//!
+//! [`sqlite_file`] reads a file while a process owns it, and changes a file that no process owns.
 
 mod admissions;
 mod batch;
@@ -22,15 +24,20 @@ mod database_lock;
 mod dead_letters;
 mod error;
 mod events;
+mod file_events;
 mod file_identity;
 mod file_lock;
+mod file_report;
 mod health;
 mod loader;
+mod lock_owner;
+mod matching;
 mod monitored;
 mod path;
 mod schedule;
 mod settings;
 mod shared_inbox;
+mod sqlite_file;
 mod sqlite_inbox;
 mod state;
 mod store;
@@ -39,4 +46,6 @@ mod window;
 mod writer;
 
 pub use self::builder::SqliteInboxBuilder;
+pub use self::file_report::{SqliteFileCheck, SqliteFileStats};
+pub use self::sqlite_file::SqliteFile;
 pub use self::sqlite_inbox::SqliteInbox;

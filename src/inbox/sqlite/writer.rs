@@ -72,7 +72,9 @@ impl Writer {
         let shared = alive()?;
         let (executor, state) = (&shared.executor, Arc::clone(&shared.state));
         let failing = |error| error::failing(&settings.path, error);
-        let mut database = Database::open(path, settings.max_wal_bytes, &state.clock, lock)?;
+        let count_crashes = |store: &mut Store| store.count_crashes().map(drop);
+        let (max_wal_bytes, clock) = (settings.max_wal_bytes, &state.clock);
+        let mut database = Database::open(path, max_wal_bytes, clock, lock, count_crashes)?;
         let totals = database.store.totals;
         let limits = DeadLetterLimits {
             volume: settings.max_dead_letters,
@@ -114,8 +116,7 @@ impl Writer {
             self.turn(batch);
         }
         self.unload();
-        self.database
-            .try_transaction(|store| store.set_open_path(None));
+        self.database.close();
     }
 
     fn timeout(&mut self) -> Duration {

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use rusqlite::{OptionalExtension, Result, params};
@@ -109,6 +110,14 @@ impl Store {
             Ok((row::number(row, 0)?, row::time(row::number(row, 1)?)))
         });
         oldest.optional()
+    }
+
+    /// Returns the ids of the events with the running mark.
+    pub(crate) fn marked_running(&self) -> Result<HashSet<u64>> {
+        let ids = self.rows("SELECT id FROM events WHERE running = 1", [], |row| {
+            row::number(row, 0)
+        })?;
+        Ok(ids.into_iter().collect())
     }
 
     /// Clears the running mark of all events, because the process is shutting down.

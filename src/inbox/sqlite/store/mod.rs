@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row};
 
+mod backup;
 mod dead_letters;
 mod events;
 mod handled;
 mod log;
 mod message_ids;
+mod read_only;
+mod report;
 mod row;
 mod schema;
 mod wal;
@@ -18,11 +21,13 @@ use super::volume::Volume;
 use crate::delivery::OrderKey;
 use crate::runtime::ClockReading;
 
+pub(super) use self::backup::back_up;
 pub(super) use self::dead_letters::DeadLetterLimits;
 pub(super) use self::handled::Kept;
 pub(super) use self::log::{Cursor, Select};
+pub(super) use self::read_only::{Reader, read};
 pub(super) use self::row::Head;
-pub(super) use self::schema::open;
+pub(super) use self::schema::{NEWEST, open};
 
 /// The inbox's database. Every change runs in a [`transaction`](Store::transaction), which also writes the totals.
 #[derive(Debug)]

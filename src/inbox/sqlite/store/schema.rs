@@ -19,6 +19,9 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("schema_4.sql"),
 ];
 
+/// The newest version of the schema.
+pub(crate) const NEWEST: usize = MIGRATIONS.len();
+
 /// How long a transaction waits while another process writes to the file. The writer also waits, so this timeout is
 /// well below the receiver's `response_timeout`.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,7 +31,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_CHECKED_BYTES: i64 = 16 << 20;
 
 /// Why a file doesn't open.
-enum Refusal {
+pub(super) enum Refusal {
     Failed(rusqlite::Error),
     Unusable(String),
 }
@@ -66,13 +69,7 @@ fn try_open(path: &Path) -> Result<Connection, Refusal> {
     if connection.is_readonly(MAIN_DB)? {
         return Err("there is no permission to write the file".into());
     }
-    let version = version(&connection)?.ok_or("it is a database of another program")?;
-    let newest = MIGRATIONS.len();
-    if version > newest {
-        return Err(Refusal::Unusable(format!(
-            "a newer version of this crate wrote it (schema version {version}, this one knows up to {newest})"
-        )));
-    }
+    let version = known_version(&connection)?;
     connection.set_db_config(keep(), false)?;
     if get::<String>(&connection, "PRAGMA journal_mode = WAL")? != "wal" {
         return Err("its file system doesn't support a write-ahead log: use a local disk".into());
@@ -88,6 +85,17 @@ fn try_open(path: &Path) -> Result<Connection, Refusal> {
         return Err("it is corrupt: `PRAGMA quick_check` shows the damage".into());
     }
     Ok(connection)
+}
+
+/// Returns the schema version of a database that this version of the crate knows, or 0 if the file is empty.
+pub(super) fn known_version(connection: &Connection) -> Result<usize, Refusal> {
+    let version = version(connection)?.ok_or("it is a database of another program")?;
+    if version > NEWEST {
+        return Err(Refusal::Unusable(format!(
+            "a newer version of this crate wrote it (schema version {version}, this one knows up to {NEWEST})"
+        )));
+    }
+    Ok(version)
 }
 
 /// Returns the schema version of a database of this crate, or 0 if the file is empty. Returns `None` for a foreign
@@ -112,6 +120,6 @@ fn migrate(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn get<T: FromSql>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
+pub(super) fn get<T: FromSql>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
     connection.query_row(sql, [], |row| row.get(0))
 }
