@@ -25,6 +25,7 @@ pub mod benchmarks {}
 #[doc = include_str!("command_line/check.md")]
 #[doc = include_str!("command_line/rehearse.md")]
 #[doc = include_str!("command_line/record.md")]
+#[doc = include_str!("command_line/inbox.md")]
 #[doc = include_str!("command_line/watch.md")]
 pub mod command_line {}
 #[doc = include_str!("dead_letters.md")]

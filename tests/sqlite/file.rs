@@ -426,11 +426,11 @@ async fn a_replay_of_one_route_runs_only_this_route() {
         let (x, y) = (log.clone(), log.clone());
         EventRouter::new()
             .on("a", move |_: botisimo_webhooks::Event| async move {
-                x.write("x")
+                x.write("x");
             })
             .named("x")
             .on("a", move |_: botisimo_webhooks::Event| async move {
-                y.write("y")
+                y.write("y");
             })
             .named("y")
     };

@@ -1,5 +1,7 @@
 mod check;
 mod completions;
+#[cfg(feature = "sqlite")]
+mod inbox;
 mod man;
 mod record;
 mod rehearse;
@@ -23,6 +25,8 @@ pub(crate) enum Command {
     Rehearse(Box<rehearse::Args>),
     Record(Box<record::Args>),
     Replay(Box<replay::Args>),
+    #[cfg(feature = "sqlite")]
+    Inbox(Box<inbox::Args>),
     Watch(Box<watch::Args>),
     Completions(completions::Args),
     Man(man::Args),
@@ -41,6 +45,8 @@ pub(crate) fn run(
         Command::Rehearse(args) => on_runtime(rehearse::run(&args, output)),
         Command::Record(args) => on_runtime(record::run(&args, output)),
         Command::Replay(args) => on_runtime(replay::run(&args, output)),
+        #[cfg(feature = "sqlite")]
+        Command::Inbox(args) => on_runtime(inbox::run(&args, output)),
         Command::Watch(args) => on_runtime(watch::run(&args, output)),
         Command::Completions(args) => completions::run(&args, definition),
         Command::Man(args) => man::run(args, definition),

@@ -162,6 +162,11 @@ impl Example {
             .clone()
     }
 
+    /// Returns the id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the process, as a crash would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -27,7 +27,7 @@ pub(super) use self::handled::Kept;
 pub(super) use self::log::{Cursor, Select};
 pub(super) use self::read_only::{Reader, read};
 pub(super) use self::row::Head;
-pub(super) use self::schema::{NEWEST, open};
+pub(super) use self::schema::open;
 
 /// The inbox's database. Every change runs in a [`transaction`](Store::transaction), which also writes the totals.
 #[derive(Debug)]
