@@ -5,7 +5,8 @@ use botisimo_webhooks::{EventFilter, EventRecord, EventState, SqliteFile};
 use super::failure;
 use super::filter::{FilterArgs, State};
 use crate::failure::{Failure, Success};
-use crate::output::{BAD, FAINT, GOOD, Output, WARNING, plain, styled, table};
+use crate::output::{BAD, FAINT, GOOD, Output, WARNING, styled, table};
+use crate::text::visible;
 
 /// The longest reason in a table, in characters.
 const MAX_REASON: usize = 60;
@@ -102,10 +103,10 @@ pub(super) fn records_table(records: &[EventRecord]) -> String {
             state(record.state()),
             record.attempts().to_string(),
             event_type(record),
-            plain(record.message_id()),
+            visible(record.message_id()).into_owned(),
         ];
         let mut row: Vec<_> = cells.into_iter().collect();
-        row.push(styled(FAINT, shortened(&plain(&reason(record)))));
+        row.push(styled(FAINT, shortened(&visible(&reason(record)))));
         row
     });
     let header = [
@@ -132,7 +133,7 @@ pub(super) fn state(state: EventState) -> String {
 
 pub(super) fn event_type(record: &EventRecord) -> String {
     match record.event() {
-        Ok(event) => plain(event.event_type().as_str()),
+        Ok(event) => visible(event.event_type().as_str()).into_owned(),
         Err(_) => "(not an event)".to_owned(),
     }
 }

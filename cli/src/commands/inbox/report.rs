@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::failure;
 use super::list::time;
 use crate::failure::{Failure, Success};
-use crate::output::{BAD, GOOD, Output, STRONG, WARNING, plain, styled, table};
+use crate::output::{BAD, GOOD, Output, STRONG, WARNING, styled, table};
+use crate::text::visible;
 
 pub(super) async fn stats(file: &SqliteFile, output: &Output) -> Result<Success, Failure> {
     let stats = file.stats().await.map_err(|error| failure(&error))?;
@@ -34,7 +35,10 @@ pub(super) async fn check(file: &SqliteFile, output: &Output) -> Result<Success,
     print_damage(&check, output);
     let mut rows = Vec::new();
     for (name, bytes) in &check.table_bytes {
-        rows.push(vec![plain(name), BinaryBytes(*bytes).to_string()]);
+        rows.push(vec![
+            visible(name).into_owned(),
+            BinaryBytes(*bytes).to_string(),
+        ]);
     }
     output.line(format_args!("\n{}", table(&["table", "size"], &rows)));
     output.line("");
@@ -56,7 +60,7 @@ pub(super) async fn check(file: &SqliteFile, output: &Output) -> Result<Success,
 }
 
 fn print_file(file: &SqliteFile, stats: &SqliteFileStats, output: &Output) {
-    output.line(styled(STRONG, plain(&file.path().display().to_string())));
+    output.line(styled(STRONG, visible(&file.path().display().to_string())));
     let mut size = format!("size {}", BinaryBytes(stats.file_bytes));
     if stats.free_bytes > 0 {
         size = format!("{size}, {} of it free", BinaryBytes(stats.free_bytes));
@@ -113,7 +117,7 @@ fn print_damage(check: &SqliteFileCheck, output: &Output) {
     output.line(styled(BAD, "the database is damaged"));
     for damage in &check.damage {
         for line in damage.lines() {
-            output.line(format_args!("  {}", plain(line)));
+            output.line(format_args!("  {}", visible(line)));
         }
     }
     output.line("restore a backup, or try `.recover` of sqlite3 on a copy");

@@ -4,7 +4,8 @@ use serde_json::Value;
 use super::failure;
 use super::list::{event_type, state, time};
 use crate::failure::{Failure, Success};
-use crate::output::{FAINT, Output, STRONG, duration, plain, styled, table};
+use crate::output::{FAINT, Output, STRONG, duration, styled, table};
+use crate::text::visible;
 
 /// Shows one event with its attempts and its body
 #[derive(clap::Args)]
@@ -38,7 +39,7 @@ fn text(record: &EventRecord) -> String {
     let mut lines = vec![format!(
         "{} {}",
         styled(STRONG, event_type(record)),
-        styled(FAINT, plain(record.message_id()))
+        styled(FAINT, visible(record.message_id()))
     )];
     let attempts = match record.attempts() {
         1 => "1 attempt".to_owned(),
@@ -56,10 +57,13 @@ fn text(record: &EventRecord) -> String {
         facts.push(vec!["ended".to_owned(), time(ended_at)]);
     }
     if let Some(cause) = record.cause() {
-        facts.push(vec!["cause".to_owned(), plain(cause)]);
+        facts.push(vec!["cause".to_owned(), visible(cause).into_owned()]);
     }
     if let Err(error) = record.event() {
-        facts.push(vec!["not an event".to_owned(), plain(&error.to_string())]);
+        facts.push(vec![
+            "not an event".to_owned(),
+            visible(&error.to_string()).into_owned(),
+        ]);
     }
     lines.push(table(&[], &facts));
     if !record.routes().is_empty() {
@@ -82,7 +86,10 @@ fn text(record: &EventRecord) -> String {
 fn results(results: &[RouteResult]) -> String {
     let row = |result: &RouteResult| {
         let outcome = result.reason().unwrap_or_else(|| result.outcome());
-        vec![format!("   {}", plain(result.route())), plain(outcome)]
+        vec![
+            format!("   {}", visible(result.route())),
+            visible(outcome).into_owned(),
+        ]
     };
     table(&[], &results.iter().map(row).collect::<Vec<_>>())
 }
@@ -92,6 +99,6 @@ fn body(body: &str) -> String {
     let json: Option<Value> = serde_json::from_str(body).ok();
     let pretty = json.and_then(|json| serde_json::to_string_pretty(&json).ok());
     let text = pretty.unwrap_or_else(|| body.to_owned());
-    let lines: Vec<_> = text.lines().map(plain).collect();
+    let lines: Vec<_> = text.lines().map(visible).collect();
     lines.join("\n")
 }
