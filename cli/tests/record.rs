@@ -553,7 +553,7 @@ fn wrong_recordings_and_wrong_arguments_say_what_to_do() {
         ),
         (
             r#"{"version":1,"method":"POST","path":"/","headers":[]}"#,
-            "its body was not recorded",
+            "missing field `answer`",
         ),
     ] {
         fs::write(folder.path().join("a.json"), text).expect("written");
@@ -621,4 +621,147 @@ fn the_transcript_of_the_guide_is_true() {
     let replayed = ran(&mut command(&["replay", to, "--to", &example.url()]));
     let lines: Vec<_> = replayed.stdout.lines().take(4).collect();
     assert!(lines[0].starts_with("1 requests to"), "{replayed:?}");
+}
+
+/// Starts an endpoint that repeats the headers, the path and the body of each request in a text.
+fn repeating_endpoint() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}/hook", listener.local_addr().expect("it listens"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client connects");
+            let mut request = vec![0; 64 << 10];
+            let length = stream.read(&mut request).expect("a request");
+            let text = String::from_utf8_lossy(&request[..length]).into_owned();
+            let head = format!(
+                "HTTP/1.1 400 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                text.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(text.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn secrets_that_an_answer_repeats_and_a_secret_in_other_bytes_are_not_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "s3cret-of-mine").expect("written");
+    let forward = repeating_endpoint();
+    let args = [
+        "--forward",
+        &forward,
+        "--count",
+        "2",
+        "--secret-file",
+        secret.to_str().expect("UTF-8"),
+    ];
+    let recorder = Recorder::start(&args);
+    let url = format!("{}?token-without-value", recorder.url);
+    send(
+        &url,
+        &[
+            "account.updated",
+            "-H",
+            "authorization: Bearer abcdef123",
+            "-H",
+            "cookie: sid=cookie-value",
+        ],
+    );
+    botisimo_raw(&url, b"\xff s3cret-of-mine");
+    let (_, _, folder) = recorder.end();
+    let paths = files(&folder.path().join("deliveries"));
+    let all = paths
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("UTF-8"))
+        .collect::<String>();
+    let hex = "s3cret-of-mine"
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    for planted in [
+        "abcdef123",
+        "cookie-value",
+        "token-without-value",
+        "s3cret-of-mine",
+        &hex,
+    ] {
+        assert!(!all.contains(planted), "{planted}: {all}");
+    }
+    let replayed = botisimo(&[
+        "replay",
+        folder.path().join("deliveries").to_str().expect("UTF-8"),
+        "--to",
+        &forward,
+    ]);
+    assert!(
+        replayed
+            .stderr
+            .contains("is skipped: the body contains the secret"),
+        "{replayed:?}"
+    );
+    assert!(replayed.stdout.starts_with("1 requests"), "{replayed:?}");
+}
+
+#[test]
+fn names_in_the_path_and_in_answers_that_are_no_json_are_not_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = folder.path().join("rules.toml");
+    fs::write(
+        &rules,
+        "[[rules]]\nkind = \"name\"\nheaders = [\"x-streamer\"]\n",
+    )
+    .expect("written");
+    let forward = repeating_endpoint();
+    let recorder = Recorder::start(&[
+        "--forward",
+        &forward,
+        "--count",
+        "1",
+        "--scrub",
+        rules.to_str().expect("UTF-8"),
+    ]);
+    let url = format!("{}/Marie%20Curie", recorder.url);
+    send(
+        &url,
+        &[
+            "account.updated",
+            "--data",
+            r#"{"note":"unknown to the rules"}"#,
+            "-H",
+            "x-streamer: Marie Curie",
+        ],
+    );
+    let (_, _, folder) = recorder.end();
+    let recording = read(&files(&folder.path().join("deliveries"))[0]);
+    assert!(!recording.to_string().contains("Marie"), "{recording}");
+    let answer = recording["answer"]["body"].as_str().expect("a text");
+    assert!(answer.starts_with("(not stored"), "{answer}");
+}
+
+#[test]
+fn a_delivery_is_stored_even_if_the_client_leaves_before_the_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let forward = format!("http://{}/hook", listener.local_addr().expect("it listens"));
+    let recorder = Recorder::start(&["--forward", &forward, "--count", "1"]);
+    let left = botisimo(&[
+        "send",
+        "account.updated",
+        "--to",
+        &recorder.url,
+        "--timeout",
+        "300ms",
+    ]);
+    assert_eq!(left.code(), 3, "{left:?}");
+    let (mut stream, _) = listener.accept().expect("the delivery is forwarded");
+    stream
+        .write_all(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n")
+        .expect("written");
+    drop(stream);
+    let (lines, _, folder) = recorder.end();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let recording = read(&files(&folder.path().join("deliveries"))[0]);
+    assert_eq!(recording["answer"]["status"], 204);
 }

@@ -35,7 +35,7 @@ pub struct Stats {
     pub accepted: u64,
     /// Unfinished events that a durable inbox found when it was opened.
     pub recovered: u64,
-    /// Dead letters that were replayed.
+    /// Events that were replayed.
     pub replayed: u64,
     /// Events that every matching route handled or skipped.
     pub handled: u64,

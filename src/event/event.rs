@@ -114,7 +114,7 @@ impl<T> Event<T> {
 
     /// Returns the time of the event, according to the sender.
     ///
-    /// Returns `None` if the platform's [`SystemTime`] can't represent it.
+    /// Returns `None` if [`SystemTime`] can't represent this time on the operating system.
     #[must_use]
     pub fn timestamp(&self) -> Option<SystemTime> {
         let millis = self.envelope.timestamp;

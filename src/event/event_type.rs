@@ -187,7 +187,7 @@ impl EventType {
         Platform::split(self.as_str()).map(|(_, platform)| platform)
     }
 
-    /// Returns the event type without its platform. If it has no platform, returns a clone.
+    /// Returns the event type without its platform. If the event type has no platform, returns a clone.
     #[must_use]
     pub fn without_platform(&self) -> Self {
         match Platform::split(self.as_str()) {

@@ -1,4 +1,4 @@
-//! Finds a name in a list by a hash table, which is built at compile time.
+//! Finds a name in a list with a hash table that is built at compile time.
 
 /// The number of slots. A client can't add names, so each search ends after a few slots.
 const SLOTS: usize = 256;

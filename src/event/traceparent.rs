@@ -23,7 +23,7 @@ impl Traceparent {
         let digits = |part: &str, count| part.len() == count && part.as_bytes().iter().all(hex);
         let named =
             |part: &str, count| digits(part, count) && part.bytes().any(|byte| byte != b'0');
-        // The most frequent invalid value is too long or too short.
+        // Most invalid values are too long or too short, so the length is checked first.
         let bytes: &[u8; LEN] = value.as_bytes().try_into().ok()?;
         let mut parts = value.split('-');
         let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);

@@ -56,7 +56,7 @@ struct Member {
 }
 
 impl MockBody {
-    /// Returns the body as members if they make the same bytes.
+    /// Returns the body as members, if these members serialize to the same bytes.
     fn of(body: Bytes) -> Self {
         let members: Result<Members, _> = serde_json::from_slice(&body);
         if let Ok(Members(members)) = members

@@ -44,7 +44,7 @@
 //! # }
 //! ```
 //!
-//! The name of a route is its pattern, with `[.*]` for a prefix, unless [`named`] sets another.
+//! The name of a route is its pattern, with `[.*]` for a prefix, unless [`named`] sets another name.
 //!
 //! # Your whole service
 //!

@@ -34,7 +34,7 @@ async fn log_of(path: &str, requests: impl IntoIterator<Item = MockRequest>) -> 
 }
 
 #[tokio::test]
-async fn each_form_is_warned_of_once_with_both_paths_and_the_cure() {
+async fn each_form_causes_one_warning_with_both_paths_and_the_cure() {
     for (own, other, difference, cure) in [
         (
             "/webhooks/botisimo",

@@ -13,7 +13,7 @@ const NAME: &str = "BOTISIMO_SECRET";
 
 /// Prints the error, or whether the secret accepts each query of `CHILD_QUERIES`.
 #[test]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 fn child() {
     let Ok(queries) = env::var("CHILD_QUERIES") else {
         return;

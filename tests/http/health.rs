@@ -177,7 +177,7 @@ async fn silence_is_reported_if_a_limit_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_accepted_event_ends_a_row_of_rejections() {
+async fn an_accepted_event_ends_a_series_of_rejections() {
     let webhooks =
         WebhookLayer::new(PATH, idle()).verify(SharedSecret::in_query("token", "s3cret"));
     let (handle, endpoint) = (webhooks.handle(), webhooks.endpoint());
@@ -200,7 +200,7 @@ async fn an_accepted_event_ends_a_row_of_rejections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_strangers_never_make_the_process_unready_and_are_forgotten_after_a_day() {
+async fn rejected_requests_never_make_the_process_unready_and_are_forgotten_after_a_day() {
     let webhooks =
         WebhookLayer::new(PATH, idle()).verify(SharedSecret::in_query("token", "s3cret"));
     let (handle, endpoint) = (webhooks.handle(), webhooks.endpoint());

@@ -29,8 +29,8 @@ async fn status(secret: SharedSecret, request: MockRequest) -> u16 {
 async fn only_the_right_secret_in_the_query_is_accepted() {
     let secret = || SharedSecret::in_query("token", "s3 cret&=%/é");
     for (query, expected) in [
-        // Browsers and `encodeURIComponent` encode a secret differently. Users encode only a part of a secret, or
-        // nothing.
+        // Browsers and `encodeURIComponent` encode a secret differently. Users may encode only part of a secret,
+        // or none of it.
         ("?token=s3+cret%26%3D%25%2F%C3%A9", 200),
         ("?token=s3%20cret%26%3d%25/%c3%a9", 200),
         ("?%74oken=s3%20cret%26%3D%25%2F%C3%A9", 200),

@@ -41,7 +41,7 @@ const ROLE: &str = "JETSTREAM_ROLE";
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 async fn role() {
     let Ok(role) = env::var(ROLE) else {
         return;

@@ -346,7 +346,7 @@ fn without_a_tokio_runtime_or_its_driver_signals_are_an_error_and_no_server_star
 
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
-async fn the_log_says_why_a_shutdown_takes_its_time() {
+async fn the_log_says_why_a_shutdown_takes_long() {
     let (log, _guard) = crate::support::subscriber::capture("info");
     let Held {
         inbox,

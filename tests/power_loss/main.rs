@@ -23,7 +23,7 @@ use support::process::own_binary;
 use support::server::{Server, ServerFolder, Starting, body, texts, until};
 
 #[test]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 fn server() {
     support::server::serve();
 }

@@ -46,7 +46,7 @@ fn room() -> u64 {
 }
 
 #[test]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 fn server() {
     if env::var_os("CROWD_SERVER").is_none() {
         return;

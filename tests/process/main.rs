@@ -20,7 +20,7 @@ mod soak;
 mod support;
 
 #[test]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 fn server() {
     support::server::serve();
 }

@@ -204,7 +204,7 @@ fn counts(stats: &Stats) -> [(&'static str, u64); 8] {
 }
 
 #[test]
-#[ignore = "the process that other tests start"]
+#[ignore = "other tests run this test in a child process"]
 fn server() {
     let Some(file) = env::var_os("SOAK_INBOX") else {
         return;

@@ -55,6 +55,11 @@ fn speed(text: &str) -> Result<Speed, String> {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct RecordingHead {
+    version: u32,
+}
+
 /// A recording, and its request.
 struct RecordedDelivery {
     request: MockRequest,
@@ -66,7 +71,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     let endpoint = args.connection.endpoint(&args.to)?;
     let client = args.connection.client()?;
     // All files are read first, so that nothing is sent if one of them is broken.
-    let deliveries = deliveries(&args.path)?;
+    let deliveries = deliveries(&args.path, output)?;
     let first = deliveries.iter().map(|delivery| delivery.received_at).min();
     let first = first.unwrap_or(UNIX_EPOCH);
     let mut random = fastrand::Rng::new();
@@ -113,7 +118,7 @@ pub(super) async fn run(args: &Args, output: &Output) -> Result<Success, Failure
     Ok(Success::when(results.all_accepted() && all_sent))
 }
 
-fn deliveries(path: &std::path::Path) -> Result<Vec<RecordedDelivery>, Failure> {
+fn deliveries(path: &std::path::Path, output: &Output) -> Result<Vec<RecordedDelivery>, Failure> {
     let paths = match path.is_file() {
         true => vec![path.to_owned()],
         false => files(path)?,
@@ -124,10 +129,40 @@ fn deliveries(path: &std::path::Path) -> Result<Vec<RecordedDelivery>, Failure> 
             path.display()
         )));
     }
-    paths.into_iter().map(|path| delivery(&path)).collect()
+    let mut deliveries = Vec::new();
+    for path in paths {
+        let recording = recording(&path)?;
+        match &recording.body_omitted {
+            Some(reason) => output.warning(format_args!("{} is skipped: {reason}", path.display())),
+            None => deliveries.push(delivery(&path, &recording)?),
+        }
+    }
+    match deliveries.is_empty() {
+        true => Err(Failure::usage("no recording has a body")),
+        false => Ok(deliveries),
+    }
 }
 
-fn delivery(path: &std::path::Path) -> Result<RecordedDelivery, Failure> {
+fn recording(path: &std::path::Path) -> Result<Recording, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        Failure::usage(format_args!(
+            "{} is not a recording: {error}",
+            path.display()
+        ))
+    };
+    let text = fs::read(path)
+        .map_err(|error| Failure::usage(format_args!("can't read {}: {error}", path.display())))?;
+    let head: RecordingHead = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
+    if head.version != Recording::VERSION {
+        let version = head.version;
+        return Err(wrong(&format_args!(
+            "version {version} of the format is not supported: update this command"
+        )));
+    }
+    serde_json::from_slice(&text).map_err(|error| wrong(&error))
+}
+
+fn delivery(path: &std::path::Path, recording: &Recording) -> Result<RecordedDelivery, Failure> {
     let request = MockRequest::from_recording(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => Failure::usage(error),
         _ => Failure::usage(format_args!("can't read {}: {error}", path.display())),
@@ -138,8 +173,6 @@ fn delivery(path: &std::path::Path) -> Result<RecordedDelivery, Failure> {
             path.display()
         ))
     };
-    let text = fs::read(path).map_err(|error| wrong(&error))?;
-    let recording: Recording = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
     Ok(RecordedDelivery {
         request,
         received_at: recording

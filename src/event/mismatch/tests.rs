@@ -628,7 +628,7 @@ fn every_value_that_fits_passes_through_the_wrappers() {
 }
 
 #[test]
-fn nothing_of_a_hostile_payload_is_reported() {
+fn no_part_of_a_hostile_payload_is_reported() {
     /// Values of every shape that contain a secret.
     const SECRETS: &[&str] = &[
         r#""s3cr3t""#,

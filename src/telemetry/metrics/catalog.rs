@@ -35,7 +35,7 @@ metrics! {
     RESPONSE = Histogram "response_duration_seconds", Some(Unit::Seconds), "Time from a request's head to its answer";
     RECEIVED = Counter "received_total", Some(Unit::Count), "Events that the inbox accepted, recognized as copies or refused";
     RECOVERED = Counter "recovered_total", Some(Unit::Count), "Unfinished events that a durable inbox found when it was opened";
-    REPLAYED = Counter "replayed_total", Some(Unit::Count), "Dead letters that were replayed";
+    REPLAYED = Counter "replayed_total", Some(Unit::Count), "Events that were replayed";
     EVENTS = Counter "events_total", Some(Unit::Count), "Accepted events that ended";
     ATTEMPTS = Counter "attempts_total", Some(Unit::Count), "Runs of a route";
     SKIPPED = Counter "skipped_total", Some(Unit::Count), "Routes that skipped an event";

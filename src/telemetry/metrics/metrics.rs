@@ -181,7 +181,7 @@ impl Metrics {
         self.record(|_, recorder| recorder::count(recorder, &keys::RETRIES, 1));
     }
 
-    /// Counts a dead letter that was replayed.
+    /// Counts an event that was replayed.
     #[inline]
     pub(crate) fn replayed(&self) {
         #[cfg(feature = "metrics")]

@@ -65,7 +65,7 @@ impl<'a> PendingCounts<'a> {
         }
     }
 
-    /// Counts dead letters that were replayed.
+    /// Counts events that were replayed.
     #[inline]
     pub(crate) fn replayed(&mut self, letters: u64) {
         #[cfg(feature = "metrics")]

@@ -95,7 +95,7 @@ pub(crate) async fn copies_are_accepted_once(factory: &impl InboxFactory) {
     assert_eq!(opened.inbox.handle().stats().duplicates, 6);
 }
 
-/// Exactly one of several concurrent copies is accepted as new. For the others, the inbox returns `Duplicate`,
+/// Exactly one of several concurrent copies is accepted as new. For the other copies, the inbox returns `Duplicate`,
 /// or `unavailable` while the first copy is being stored.
 pub(crate) async fn of_concurrent_copies_one_is_accepted(factory: &impl InboxFactory) {
     let runs = Runs::default();

@@ -52,7 +52,7 @@ impl<I: Inbox> Opened<I> {
         }
     }
 
-    /// Sets how to wait until the inbox is idle. Needed for an inbox whose events a worker handles.
+    /// Sets how to wait until the inbox is idle. An inbox whose events a worker handles needs this function.
     pub(crate) fn wait_idle<F>(mut self, wait_idle: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -61,13 +61,13 @@ impl<I: Inbox> Opened<I> {
         self
     }
 
-    /// Sets where the dead letters are. Needed for an inbox whose worker keeps the dead letters.
+    /// Sets the dead letters to observe. An inbox whose worker keeps the dead letters needs this function.
     pub(crate) fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
         self.dead_letters = Some(dead_letters);
         self
     }
 
-    /// Sets the log of the worker that handles the inbox's events. Needed because only this log has the attempts.
+    /// Sets the log of the worker that handles the inbox's events. Only this log has the attempts.
     pub(crate) fn events(mut self, events: EventLog) -> Self {
         self.events = events;
         self

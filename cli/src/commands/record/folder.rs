@@ -31,11 +31,20 @@ impl Folder {
         })
     }
 
-    /// Writes a recording, and returns the name of its file.
+    /// Returns the number of a delivery that arrives now.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Writes the recording of the delivery with this number, and returns the name of its file.
     ///
     /// The file appears under its name only when it is complete and on disk.
-    pub(super) fn store(&self, recording: &Recording, event_type: &str) -> io::Result<String> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn store(
+        &self,
+        number: u64,
+        recording: &Recording,
+        event_type: &str,
+    ) -> io::Result<String> {
         let name = format!("{number:06}-{}.json", safe(event_type));
         let partial = self.path.join(format!(".{number:06}.partial"));
         let mut json = serde_json::to_vec_pretty(recording)?;

@@ -82,7 +82,9 @@ impl Known {
 /// Returns the text, and its form in URLs, because answers and headers can contain it.
 fn variants(text: &str) -> HashSet<String> {
     let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
-    HashSet::from([text.to_owned(), encoded])
+    // A path has `%20` for a space, and browsers encode fewer characters than forms do.
+    let in_path = encoded.replace('+', "%20");
+    HashSet::from([text.to_owned(), text.replace(' ', "%20"), encoded, in_path])
 }
 
 #[cfg(test)]

@@ -213,7 +213,7 @@ async fn serve(
         let (recorder, recorded) = (Arc::clone(&recorder), recorded.clone());
         let service = service_fn(move |request: http::Request<Incoming>| {
             let (recorder, recorded) = (Arc::clone(&recorder), recorded.clone());
-            async move { Ok::<_, Infallible>(answer(&recorder, &recorded, request).await) }
+            async move { Ok::<_, Infallible>(answer(recorder, recorded, request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection.into_owned());
@@ -226,8 +226,8 @@ async fn serve(
 }
 
 async fn answer(
-    recorder: &Recorder,
-    recorded: &mpsc::Sender<Recorded>,
+    recorder: Arc<Recorder>,
+    recorded: mpsc::Sender<Recorded>,
     request: http::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
@@ -247,11 +247,19 @@ async fn answer(
             return response;
         }
     };
-    let mut result = recorder.record(parts, body).await;
-    let response = std::mem::take(&mut result.response);
-    // The receiver only ends after the server.
-    let _ = recorded.send(result).await;
-    response
+    // A task of its own stores the delivery even if the client disconnects before the answer.
+    let recording = tokio::spawn(async move {
+        let mut result = recorder.record(parts, body).await;
+        let response = std::mem::take(&mut result.response);
+        // The receiver only ends after the server.
+        let _ = recorded.send(result).await;
+        response
+    });
+    recording.await.unwrap_or_else(|_| {
+        let mut response = Response::new(Full::new(Bytes::from_static(b"the recorder failed\n")));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
 }
 
 fn report(recorded: &Recorded, output: &Output) {

@@ -63,6 +63,7 @@ impl Recorder {
     /// Forwards a delivery, stores it, and returns the answer.
     pub(super) async fn record(&self, parts: Parts, body: Bytes) -> Recorded {
         let (received_at, start) = (SystemTime::now(), Instant::now());
+        let number = self.folder.number();
         let (response, error) = self.answer(&parts, &body).await;
         let (status, headers, answer_body) = response;
         let took_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -70,6 +71,8 @@ impl Recorder {
         let received = self.received_secrets(&parts);
         let mut recording = self.recording(&parts, &body, received_at);
         recording.headers = self.stored_headers(&parts.headers, &received);
+        // The body and the headers come first, so that their names are also found in the path.
+        recording.path = hide(self.stored_text(parts.uri.path()), &received);
         recording.answer = RecordedAnswer {
             status: status.as_u16(),
             headers: self.stored_headers(&headers, &received),
@@ -80,7 +83,8 @@ impl Recorder {
         let event = head(recording.body.as_deref().unwrap_or_default());
         let (folder, name) = (Arc::clone(&self.folder), event.0.clone());
         let omitted = recording.body_omitted.clone();
-        let stored = tokio::task::spawn_blocking(move || folder.store(&recording, &name)).await;
+        let stored =
+            tokio::task::spawn_blocking(move || folder.store(number, &recording, &name)).await;
         let file = stored.unwrap_or_else(|error| Err(io::Error::other(error)));
         let mut response = Response::new(Full::new(answer_body));
         *response.status_mut() = status;
@@ -142,13 +146,13 @@ impl Recorder {
         }
     }
 
-    /// Returns the recording of a request, without its headers and an answer.
+    /// Returns the recording of a request, without its path, its headers and an answer.
     fn recording(&self, parts: &Parts, body: &Bytes, received_at: SystemTime) -> Recording {
         let mut recording = Recording {
             version: Recording::VERSION,
             received_at: humantime::format_rfc3339_millis(received_at).to_string(),
             method: parts.method.to_string(),
-            path: parts.uri.path().to_owned(),
+            path: String::new(),
             headers: Vec::new(),
             body: None,
             body_hex: None,
@@ -156,6 +160,9 @@ impl Recorder {
             answer: RecordedAnswer::default(),
         };
         match &self.scrubber {
+            None if self.contains_secret(body) && std::str::from_utf8(body).is_err() => {
+                recording.body_omitted = Some("the body contains the secret".to_owned());
+            }
             None => match std::str::from_utf8(body) {
                 Ok(text) => recording.body = Some(self.without_secret(text)),
                 Err(_) => {
@@ -174,8 +181,6 @@ impl Recorder {
                 }
             },
         }
-        // The body comes first, so that its names are also found in the path.
-        recording.path = self.stored_text(&recording.path);
         recording
     }
 
@@ -183,17 +188,26 @@ impl Recorder {
         SECRET_HEADERS.iter().chain(&self.secret_header)
     }
 
-    /// Returns the values of the query and of the secret header, also in the form that URLs have.
+    /// Returns the values of the query and of the secret headers, also in the form that URLs have.
     fn received_secrets(&self, parts: &Parts) -> Vec<String> {
         let query = parts.uri.query().unwrap_or_default();
-        let raw = query.split('&').filter_map(|pair| pair.split_once('='));
-        let raw = raw.map(|(_, value)| value.to_owned());
+        let raw = query.split('&');
+        let raw = raw.map(|pair| {
+            pair.split_once('=')
+                .map_or(pair, |(_, value)| value)
+                .to_owned()
+        });
         let decoded = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
-        let header = self.secret_header.as_ref();
-        let header = header.and_then(|name| parts.headers.get(name)?.to_str().ok());
+        let values = self
+            .secret_headers()
+            .flat_map(|name| parts.headers.get_all(name));
+        // A cookie and a scheme such as `Bearer` consist of several parts.
+        let headers = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split([' ', ';', '=']).chain([value]));
         let mut secrets: Vec<_> = raw
             .chain(decoded)
-            .chain(header.map(str::to_owned))
+            .chain(headers.map(str::to_owned))
             .flat_map(|secret| [encoded(&secret), secret])
             .filter(|secret| secret.len() >= MIN_QUERY_SECRET)
             .collect();
@@ -227,6 +241,9 @@ impl Recorder {
             scrubber.json(&mut value);
             return value.to_string();
         }
+        if self.scrubber.is_some() && !body.is_empty() {
+            return "(not stored: the answer isn't JSON, so the rules can't be applied)".to_owned();
+        }
         self.stored_text(&String::from_utf8_lossy(body))
     }
 
@@ -235,6 +252,13 @@ impl Recorder {
             Some(scrubber) => scrubber.text(text),
             None => self.without_secret(text),
         }
+    }
+
+    fn contains_secret(&self, bytes: &[u8]) -> bool {
+        self.secret.as_ref().is_some_and(|secret| {
+            let secret = secret.as_bytes();
+            bytes.windows(secret.len()).any(|window| window == secret)
+        })
     }
 
     fn without_secret(&self, text: &str) -> String {

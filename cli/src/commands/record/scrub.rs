@@ -83,7 +83,13 @@ impl Scrubber {
                 hasher.write(key.as_bytes());
                 hasher.finish128().as_bytes()
             }
-            None => fastrand::u128(..).to_le_bytes(),
+            None => {
+                let mut key = [0; 16];
+                getrandom::fill(&mut key).map_err(|error| {
+                    Failure::unavailable(format_args!("the system has no random numbers: {error}"))
+                })?;
+                key
+            }
         };
         Self::parse(&text, key).map_err(|error| {
             Failure::usage(format_args!("the rules {rules} aren't valid: {error}"))
