@@ -553,7 +553,7 @@ fn wrong_recordings_and_wrong_arguments_say_what_to_do() {
         ),
         (
             r#"{"version":1,"method":"POST","path":"/","headers":[]}"#,
-            "missing field `answer`",
+            "missing field `received_at`",
         ),
     ] {
         fs::write(folder.path().join("a.json"), text).expect("written");
