@@ -79,14 +79,14 @@ struct FilterArgs {
     /// Route that ran
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-    /// handled, failed, panicked, mismatched, timed out or dropped
+    /// handled, failed, panicked, mismatched, timed out, dropped or skipped
     #[arg(long)]
     outcome: Option<String>,
     /// Text in the reason of a failed route
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Message id
-    #[arg(long, value_name = "ID")]
+    /// Message id of the sender
+    #[arg(long = "message-id", value_name = "ID")]
     id: Option<String>,
     /// Received after this time: `1h`, `7d` or `2026-11-27T12:20` (UTC)
     #[arg(long, value_name = "TIME")]
