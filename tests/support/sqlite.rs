@@ -86,6 +86,12 @@ impl InboxFile {
             .unwrap();
         gate.add_permits(Semaphore::MAX_PERMITS / 2);
         drop(self.closed().await);
+        // A log that belongs to the replaced file would corrupt the copy.
+        for suffix in ["-wal", "-shm"] {
+            let mut file = self.path().as_os_str().to_owned();
+            file.push(suffix);
+            let _ = std::fs::remove_file(file);
+        }
         std::fs::rename(copy, self.path()).unwrap();
         Connection::open(self.path()).unwrap()
     }
