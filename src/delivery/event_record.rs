@@ -237,7 +237,7 @@ impl EventRecord {
         self.ended_at.unwrap_or(self.received_at)
     }
 
-    /// Returns the bytes of the body, and of the reasons in the history that `routes` doesn't contain.
+    /// Returns the number of bytes in the body, and in the reasons in the history that `routes` doesn't contain.
     pub(crate) fn size(&self) -> usize {
         self.body().len() + AttemptRecord::text(&self.history, &self.routes)
     }

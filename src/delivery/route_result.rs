@@ -84,7 +84,7 @@ impl RouteResult {
         }
     }
 
-    /// Returns the bytes of the reason.
+    /// Returns the number of bytes in the reason.
     pub(super) fn text(&self) -> usize {
         self.reason.as_ref().map_or(0, |reason| reason.len())
     }

@@ -3,7 +3,7 @@ use http::{HeaderMap, HeaderName};
 /// The name of the header, from <https://www.w3.org/TR/trace-context/>.
 static HEADER: HeaderName = HeaderName::from_static("traceparent");
 
-/// The bytes of a `traceparent`: `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
+/// The number of bytes in a `traceparent`, for example `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
 const LEN: usize = 55;
 
 /// A valid `traceparent` of the W3C Trace Context: the version, the trace, the parent span and the flags.

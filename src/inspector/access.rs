@@ -129,9 +129,9 @@ impl Access {
     /// The closure returns the client's address, or `None` if the address is unknown.
     ///
     /// Every client of a proxy on this machine has the proxy's address. So the inspector also refuses requests with a header that
-    /// proxies add, requests in HTTP/1.0, and requests to a host that is neither a loopback address nor `localhost`, unless
-    /// [`allow_host`](Access::allow_host) names the host. A proxy that hides all these signs can't be detected: behind a proxy, use
-    /// another rule.
+    /// proxies add, and requests over HTTP/1.0. The inspector also refuses requests to a host that is neither a loopback address
+    /// nor `localhost`, unless [`allow_host`](Access::allow_host) names the host. A proxy that hides all these signs can't be
+    /// detected: behind a proxy, use another rule.
     ///
     /// # Examples
     ///

@@ -195,7 +195,7 @@ impl Feed {
         true
     }
 
-    /// Wakes the watchers, and drops the watchers that don't read or have been connected for long.
+    /// Wakes the watchers, and drops the watchers that don't read or have been connected for too long.
     fn wake(&self, pings: bool) {
         let mut wakers = Vec::new();
         self.state().watchers.retain(|_, watching| {

@@ -221,7 +221,7 @@ async fn a_letter_blocks_no_key_in_a_process_without_block_key_on_dead_letter() 
     until(|| log.len() == 1).await;
     let handle = inbox.handle();
     assert!(handle.dead_letters().unwrap().replay(1).await.unwrap());
-    // This event has another key. Once it has run, the blocked event would have run too.
+    // This event has another key. If the replayed event didn't wait for its key, it would have run by the time this event runs.
     inbox.accept(event("4")).await.unwrap();
     until(|| log.len() >= 2).await;
     assert_eq!((log.len(), handle.stats().running), (2, 2));

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use super::explain::{SendError, SendErrorKind};
 use crate::text::visible;
 
-/// The maximum bytes of an answer that the client keeps.
+/// The maximum size of an answer that the client keeps, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
 #[derive(Clone, Debug)]

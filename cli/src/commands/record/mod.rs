@@ -28,7 +28,7 @@ use folder::Folder;
 use recorder::{Recorded, Recorder};
 use scrub::Scrubber;
 
-/// The maximum bytes of a body.
+/// The maximum size of a body, in bytes.
 const MAX_BODY: usize = 16 << 20;
 
 /// The time for requests in flight after Ctrl-C.

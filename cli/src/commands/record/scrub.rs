@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(value[&name], 1);
         assert_eq!(
             value["by"][0], "ADA.L",
-            "case matters, because another case is another text"
+            "case matters, because a text in another case is a different text"
         );
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Seed of all random choices. The same seed makes the same events and delays
     #[arg(long, default_value = "1")]
     seed: u64,
-    /// Beginning of all message ids [default: a new one for each run, so that no event is a duplicate of an earlier run]
+    /// Beginning of all message ids [default: a new one for each run, so that no event is a duplicate of an event in an earlier run]
     #[arg(long, value_name = "PREFIX")]
     id_prefix: Option<String>,
     /// Time of the scenario's start, as RFC 3339. By default, the timestamps show each event's virtual age

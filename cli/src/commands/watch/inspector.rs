@@ -15,7 +15,7 @@ use super::filter::Filter;
 use crate::failure::Failure;
 use crate::http::{Client, Request};
 
-/// The maximum bytes of a list or of an event with its body.
+/// The maximum size of a list or of an event with its body, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// The time for the whole answer after its head.

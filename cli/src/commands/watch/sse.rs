@@ -1,6 +1,6 @@
 //! Server-sent events, with a limit of their size.
 
-/// The maximum bytes of a message. The feed's longest message has 50 events with 25 attempts each.
+/// The maximum size of a message, in bytes. The feed's longest message has 50 events with 25 attempts each.
 const MAX_MESSAGE: usize = 64 << 20;
 
 #[derive(Debug, PartialEq, Eq)]

@@ -76,7 +76,7 @@ pub(super) struct App {
     selected: Option<u64>,
     /// The number of rows above the screen.
     pub(super) offset: usize,
-    /// The number of rows on the screen, at the last drawing.
+    /// The number of rows on the screen when it was last drawn.
     pub(super) height: usize,
     pub(super) detail: Option<Detail>,
     pub(super) prompt: Option<Prompt>,

@@ -8,7 +8,7 @@ use super::super::event::{Attempt, Event, RouteResult, Text};
 use super::super::inspector::{Details, RequestError};
 use crate::output::duration;
 
-/// The maximum bytes of a body on the screen.
+/// The maximum size of a body on the screen, in bytes.
 const MAX_BODY: usize = 256 << 10;
 
 /// The open event.
@@ -17,7 +17,7 @@ pub(super) struct Detail {
     pub(super) content: Content,
     /// The number of lines above the screen.
     pub(super) offset: usize,
-    /// The number of lines on the screen, at the last drawing.
+    /// The number of lines on the screen when it was last drawn.
     pub(super) height: usize,
 }
 
