@@ -337,6 +337,10 @@ impl Model {
             let place = |id: &u64| (!events[id].blocks(self.rules), *id);
             queue.make_contiguous().sort_by_key(place);
         }
+        // The new order may put an event first whose replay runs no route.
+        for key in state.keys.keys().copied().collect::<Vec<_>>() {
+            state.end_empty(key);
+        }
         Self {
             state: Arc::new(Mutex::new(state)),
             ..Self::new(self.rules)
