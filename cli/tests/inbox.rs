@@ -351,6 +351,25 @@ fn a_file_that_isnt_an_inbox_stays_unchanged() {
 }
 
 /// Each step is a transaction, so an interruption leaves every event in one place.
+/// Kills `botisimo inbox` after some milliseconds, and asserts that the file is intact. Returns whether the command succeeded, and
+/// the check of the file.
+fn killed(path: &Path, args: &[&str], millis: u64) -> (bool, Value) {
+    let file = path.to_str().expect("UTF-8");
+    let mut child = command(&[&["inbox", file], args].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // The moment of the kill is arbitrary on purpose.
+    std::thread::sleep(std::time::Duration::from_millis(millis));
+    let _ = child.kill();
+    let status = child.wait().expect("it ends");
+    let check = json(path, &["check"]);
+    assert_eq!(check["intact"], true, "{check}");
+    assert_eq!(check["counts_match"], true, "{check}");
+    (status.success(), check)
+}
+
 #[test]
 fn a_replay_or_prune_that_is_killed_loses_nothing() {
     const EVENTS: u64 = 1500;
@@ -362,19 +381,8 @@ fn a_replay_or_prune_that_is_killed_loses_nothing() {
     let folder = service.kill();
     let (mut replayed, mut interrupted) = (0, 0);
     for delay in 0..40_u64 {
-        let mut child = command(&["inbox", path.to_str().expect("UTF-8"), "replay", "--all"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        // The moment of the kill is arbitrary on purpose.
-        std::thread::sleep(std::time::Duration::from_millis(delay * 3));
-        let _ = child.kill();
-        let status = child.wait().expect("it ends");
-        interrupted += u64::from(!status.success());
-        let check = json(&path, &["check"]);
-        assert_eq!(check["intact"], true, "{check}");
-        assert_eq!(check["counts_match"], true, "{check}");
+        let (is_complete, check) = killed(&path, &["replay", "--all"], delay * 3);
+        interrupted += u64::from(!is_complete);
         let count = |name: &str| check[name].as_u64().expect("a number");
         assert_eq!(count("in_flight") + count("dead_letters"), EVENTS);
         assert!(count("in_flight") >= replayed);
@@ -389,18 +397,7 @@ fn a_replay_or_prune_that_is_killed_loses_nothing() {
     let folder = service.kill();
     let mut left = EVENTS;
     for delay in 0..20_u64 {
-        let path = path.to_str().expect("UTF-8");
-        let mut child = command(&["inbox", path, "prune", "--older-than", "0s"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        std::thread::sleep(std::time::Duration::from_millis(delay * 3));
-        let _ = child.kill();
-        child.wait().expect("it ends");
-        let check = json(path.as_ref(), &["check"]);
-        assert_eq!(check["intact"], true, "{check}");
-        assert_eq!(check["counts_match"], true, "{check}");
+        let (_, check) = killed(&path, &["prune", "--older-than", "0s"], delay * 3);
         let dead = check["dead_letters"].as_u64().expect("a number");
         assert!(dead <= left);
         left = dead;

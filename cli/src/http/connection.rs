@@ -174,7 +174,7 @@ impl Drop for Connection {
 /// Opens a connection without TLS and HTTP.
 pub(crate) async fn connect(uri: &Uri) -> Result<TcpStream, SendError> {
     let host = host(uri);
-    let tcp = TcpStream::connect(unbracketed(&host, uri)).await;
+    let tcp = TcpStream::connect(&host).await;
     tcp.map_err(|error| match error.raw_os_error() {
         Some(_) => SendError::explain(&error, &host),
         // An error that isn't the system's comes from the resolver.
@@ -216,13 +216,6 @@ async fn stream(site: &Site, host: &str, http2: bool) -> Result<Box<dyn Stream>,
         ));
     }
     Ok(Box::new(tls))
-}
-
-/// Returns the host and the port in the form that the resolver expects.
-fn unbracketed(host: &str, uri: &Uri) -> (String, u16) {
-    let port = host.rsplit(':').next().and_then(|port| port.parse().ok());
-    let name = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    (name.to_owned(), port.unwrap_or(80))
 }
 
 /// Moves the host from the URL to a header, as HTTP/1.1 requires.
