@@ -19,6 +19,8 @@ mod monitor;
 mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod stored_json;
 
 pub use self::accept_error::{AcceptError, AcceptErrorKind};
 pub use self::accepted::Accepted;

@@ -6,6 +6,7 @@ use crate::delivery::{
     AttemptRecord, DeadLetter, EventRecord, EventState, OrderKey, Progress, Replay,
 };
 use crate::inbox::sqlite::volume::Volume;
+use crate::inbox::stored_json;
 use crate::runtime::to_millis;
 
 /// The limits of the stored dead letters, and whether dead letters block their ordering keys.
@@ -92,12 +93,12 @@ impl Store {
             signed(to_millis(letter.dead_lettered_at())),
             signed(self.totals.clock.now),
             letter.attempts(),
-            row::routes(letter.routes()),
+            stored_json::routes(letter.routes()),
             letter.cause(),
             key.map(|key| &key[..]),
             blocks_key,
             letter.body(),
-            attempt.map(row::attempt)
+            attempt.map(stored_json::attempt)
         ];
         self.run(sql, params)?;
         let size = letter.body().len() as u64;
@@ -151,7 +152,7 @@ impl Store {
         due_at: u64,
     ) -> Result<Option<Requeued>> {
         let is_dead = record.state() == EventState::Dead;
-        let results = row::finished_routes(&Progress::replay(record.routes(), routes));
+        let results = stored_json::finished_routes(&Progress::replay(record.routes(), routes));
         let only = match routes {
             Replay::Only(route) => Some(route),
             Replay::Remaining | Replay::All => None,

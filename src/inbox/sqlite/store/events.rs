@@ -7,6 +7,7 @@ use super::Store;
 use super::row::{self, Head, StoredEvent, appended, signed};
 use crate::delivery::{AttemptRecord, OrderKey, Progress};
 use crate::event::Event;
+use crate::inbox::stored_json;
 use crate::runtime::to_millis;
 
 /// The table `events`.
@@ -72,10 +73,10 @@ impl Store {
             signed(id),
             progress.attempts(),
             signed(due_at),
-            row::finished_routes(progress),
+            stored_json::finished_routes(progress),
             progress.is_routed(),
-            row::attempt(attempt),
-            row::waiting_routes(progress)
+            stored_json::attempt(attempt),
+            stored_json::waiting_routes(progress)
         ];
         self.run(sql, params).map(drop)
     }
@@ -107,7 +108,10 @@ impl Store {
         let sql = "SELECT id, received_at FROM events ORDER BY id LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let oldest = statement.query_row([], |row| {
-            Ok((row::number(row, 0)?, row::time(row::number(row, 1)?)))
+            Ok((
+                row::number(row, 0)?,
+                stored_json::time(row::number(row, 1)?),
+            ))
         });
         oldest.optional()
     }

@@ -3,10 +3,11 @@ use std::time::SystemTime;
 use rusqlite::{Result, params};
 
 use super::Store;
-use super::row::{self, appended, number, signed};
+use super::row::{appended, number, signed};
 use crate::delivery::{AttemptRecord, EventOutcome, RouteResult};
 use crate::event::Event;
 use crate::inbox::sqlite::volume::Volume;
+use crate::inbox::stored_json;
 use crate::runtime::to_millis;
 
 /// A handled or unhandled event that the inbox keeps.
@@ -36,8 +37,8 @@ impl Store {
             signed(self.totals.clock.now),
             outcome == EventOutcome::Unhandled,
             kept.attempts,
-            row::routes(&kept.routes),
-            row::attempt(&kept.attempt),
+            stored_json::routes(&kept.routes),
+            stored_json::attempt(&kept.attempt),
             kept.event.id(),
         ];
         if let Some(size) = self.row(sql, params, |row| number(row, 0))? {

@@ -1,8 +1,9 @@
 use rusqlite::{Result, Row};
 
 use super::Store;
-use super::row::{self, number, signed, small, text, time};
-use crate::delivery::{AttemptRecord, EventRecord, EventState, RouteResult, StoredRecord};
+use super::row::{self, number, signed, small, text};
+use crate::delivery::{EventRecord, EventState, StoredRecord};
+use crate::inbox::stored_json::{self, time};
 
 /// The tables that a query reads.
 #[derive(Clone, Copy, Debug)]
@@ -122,8 +123,9 @@ fn logged(row: &Row<'_>, now: u64, is_running: impl Fn(u64) -> bool) -> Result<L
         _ => EventState::Unhandled,
     };
     let stored = row.get_ref(6)?.as_bytes_or_null()?;
-    let stored = stored.map_or_else(Vec::new, row::ends);
-    let history = row::history(row, 11)?;
+    let stored = stored.map_or_else(Vec::new, stored_json::ends);
+    let history = row.get_ref(11)?.as_bytes_or_null()?;
+    let history = history.map_or_else(Vec::new, stored_json::history);
     let is_in_flight = state.is_in_flight();
     let record = EventRecord::stored(StoredRecord {
         id,
@@ -139,7 +141,7 @@ fn logged(row: &Row<'_>, now: u64, is_running: impl Fn(u64) -> bool) -> Result<L
             false => attempt,
         },
         routes: match is_in_flight {
-            true => with_latest(stored, &history),
+            true => stored_json::with_latest(stored, &history),
             false => stored,
         },
         history,
@@ -149,14 +151,4 @@ fn logged(row: &Row<'_>, now: u64, is_running: impl Fn(u64) -> bool) -> Result<L
         record,
         kept_since: number(row, 4)?,
     })
-}
-
-/// Returns the results of the finished routes, and the last results of the routes that will be retried.
-fn with_latest(mut finished: Vec<RouteResult>, history: &[AttemptRecord]) -> Vec<RouteResult> {
-    for result in AttemptRecord::latest(history) {
-        if finished.iter().all(|each| each.route() != result.route()) {
-            finished.push(result);
-        }
-    }
-    finished
 }

@@ -3,9 +3,10 @@ use std::time::SystemTime;
 use rusqlite::{Result, Row};
 
 use super::Reader;
-use super::row::{number, signed, text, time};
+use super::row::{number, signed, text};
 use super::schema::{NEWEST, get};
 use crate::inbox::sqlite::file_report::{SqliteFileCheck, SqliteFileStats};
+use crate::inbox::stored_json::time;
 use crate::runtime::ClockReading;
 
 /// The first version of the schema with the table `handled`.

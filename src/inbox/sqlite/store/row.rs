@@ -1,17 +1,15 @@
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rusqlite::{Result, Row};
-use serde_json::{Value, json};
 
 use crate::delivery::{
-    AttemptRecord, DeadLetter, EventState, Job, OrderKey, Progress, RouteResult, StoredRecord,
-    Waiting,
+    DeadLetter, EventState, Job, OrderKey, Progress, RouteResult, StoredRecord, Waiting,
 };
 use crate::event::{Event, Traceparent};
-use crate::runtime::{millis, to_millis};
+use crate::inbox::stored_json::{self, time};
 use crate::telemetry::ParentSpan;
 
 /// The columns of an event that decide when it runs, and the size of its body.
@@ -64,13 +62,13 @@ impl StoredEvent {
             received_at: number(row, 1)?,
             key: key(row, 2)?,
             attempt: NonZeroU32::new(small(row, 3)?).unwrap_or(NonZeroU32::MIN),
-            ends: routes.map_or_else(Vec::new, ends),
+            ends: routes.map_or_else(Vec::new, stored_json::ends),
             crashes: small(row, 5)?,
             routes_waiting: row.get(6)?,
             body: row.get_ref(7)?.as_bytes()?.to_vec(),
             traceparent: traceparent(row, 8)?,
             only: shared(row, 9)?,
-            waiting: waiting(row.get_ref(10)?.as_bytes_or_null()?),
+            waiting: stored_json::waiting(row.get_ref(10)?.as_bytes_or_null()?),
         })
     }
 
@@ -169,110 +167,4 @@ fn unsigned(stored: i64) -> u64 {
 /// Returns a number as SQLite stores it.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Returns a stored time, or the epoch if the platform can't represent that time.
-pub(super) fn time(millis: u64) -> SystemTime {
-    let since = Duration::from_millis(millis);
-    let time = SystemTime::UNIX_EPOCH.checked_add(since);
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// Writes the finished routes of an event as JSON, if there are any.
-pub(super) fn finished_routes(progress: &Progress) -> Option<String> {
-    let ends = progress.results();
-    (!ends.is_empty()).then(|| routes(ends))
-}
-
-/// Writes finished routes as JSON.
-pub(super) fn routes(ends: &[RouteResult]) -> String {
-    routes_value(ends).to_string()
-}
-
-fn routes_value(ends: &[RouteResult]) -> Value {
-    let route = |end: &RouteResult| match end.reason() {
-        None => json!({ "route": end.route() }),
-        Some(reason) if end.is_skipped() => json!({ "route": end.route(), "skipped": reason }),
-        Some(reason) => json!({ "route": end.route(), "failed": reason }),
-    };
-    Value::Array(ends.iter().map(route).collect())
-}
-
-/// Writes the waiting routes of an event as JSON, if they have other delays or other attempts than the event.
-pub(super) fn waiting_routes(progress: &Progress) -> Option<String> {
-    let route = |waiting: &Waiting| {
-        // Rounded up, so that no route runs early.
-        let ms = millis(waiting.delay.saturating_add(Duration::from_nanos(999_999)));
-        json!({ "route": &*waiting.route, "attempts": waiting.attempts, "ms": ms })
-    };
-    let waiting = progress.uneven()?.iter().map(route);
-    Some(Value::Array(waiting.collect()).to_string())
-}
-
-/// Reads the waiting routes. If the JSON has an unexpected form, all of the event's routes run in the next attempt.
-fn waiting(routes: Option<&[u8]>) -> Vec<Waiting> {
-    let Some(Ok(Value::Array(routes))) = routes.map(serde_json::from_slice) else {
-        return Vec::new();
-    };
-    let waiting = |route: &Value| {
-        let name = Arc::from(route.get("route")?.as_str()?);
-        let attempts = u32::try_from(route.get("attempts")?.as_u64()?).ok()?;
-        let delay = Duration::from_millis(route.get("ms")?.as_u64()?);
-        Some(Waiting::stored(name, attempts, delay))
-    };
-    routes.iter().filter_map(waiting).collect()
-}
-
-/// Writes an attempt as JSON.
-pub(super) fn attempt(attempt: &AttemptRecord) -> String {
-    let micros = attempt.duration().as_micros() as f64;
-    let value = json!({
-        "attempt": attempt.number(),
-        "started_at": to_millis(attempt.started_at()),
-        "ms": micros / 1000.0,
-        "routes": routes_value(attempt.routes()),
-    });
-    value.to_string()
-}
-
-/// Reads the finished attempts of an event. Attempts in an unexpected form are left out.
-pub(super) fn history(row: &Row<'_>, column: usize) -> Result<Vec<AttemptRecord>> {
-    let Some(text) = row.get_ref(column)?.as_bytes_or_null()? else {
-        return Ok(Vec::new());
-    };
-    let Ok(Value::Array(attempts)) = serde_json::from_slice(text) else {
-        return Ok(Vec::new());
-    };
-    let attempt = |attempt: &Value| {
-        let number = u32::try_from(attempt.get("attempt")?.as_u64()?).ok()?;
-        let started_at = time(attempt.get("started_at")?.as_u64()?);
-        let ms = attempt.get("ms")?.as_f64()?;
-        let duration = Duration::try_from_secs_f64(ms / 1000.0).ok()?;
-        let routes = results(attempt.get("routes")?.as_array()?);
-        Some(AttemptRecord::stored(number, started_at, duration, routes))
-    };
-    Ok(attempts.iter().filter_map(attempt).collect())
-}
-
-/// Reads the finished routes. If the JSON has an unexpected form, no route counts as finished. At worst, a route runs
-/// again.
-pub(super) fn ends(routes: &[u8]) -> Vec<RouteResult> {
-    match serde_json::from_slice(routes) {
-        Ok(Value::Array(routes)) => results(&routes),
-        _ => Vec::new(),
-    }
-}
-
-fn results(routes: &[Value]) -> Vec<RouteResult> {
-    let end = |route: &Value| {
-        Some(RouteResult {
-            route: Arc::from(route.get("route")?.as_str()?),
-            reason: route
-                .get("failed")
-                .or_else(|| route.get("skipped"))
-                .and_then(Value::as_str)
-                .map(Arc::from),
-        })
-    };
-    routes.iter().filter_map(end).collect()
 }
