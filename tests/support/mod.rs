@@ -11,6 +11,8 @@ pub(crate) mod nats;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 pub(crate) mod open_telemetry;
 pub(crate) mod panics;
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) mod postgres;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod receiver;
