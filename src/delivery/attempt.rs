@@ -40,15 +40,17 @@ impl Attempt {
     pub fn event_outcome(&self) -> Option<EventOutcome> {
         match self.next {
             Next::End(outcome) => Some(outcome),
-            Next::Retry(_) => None,
+            Next::Retry(_) | Next::Wait(_) => None,
         }
     }
 
-    /// Returns the delay before the next attempt, or `None` if this attempt was the last one.
+    /// Returns the delay before the next attempt. Returns `None` if this attempt was the last one, or if the next attempt waits only
+    /// for the [`concurrency`](crate::EventRouter::concurrency) or the key of a route.
     #[must_use]
     pub fn retry_in(&self) -> Option<Duration> {
         match self.next {
             Next::Retry(delay) => Some(delay),
+            Next::Wait(wait) => wait.retry,
             Next::End(_) => None,
         }
     }
@@ -63,6 +65,7 @@ impl fmt::Display for Attempt {
         match self.next {
             Next::End(outcome) => write!(f, "{outcome}")?,
             Next::Retry(delay) => write!(f, "will be retried in {delay:.1?}")?,
+            Next::Wait(_) => f.write_str("waits for the limits of a route")?,
         }
         write!(f, ": {}", self.report)
     }

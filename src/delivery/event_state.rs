@@ -6,7 +6,8 @@ use super::EventOutcome;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventState {
-    /// The event waits for a worker, or for another event of its ordering key.
+    /// The event waits for a worker, for another event of its ordering key, or for the
+    /// [`concurrency`](crate::EventRouter::concurrency) or the key of a route.
     Waiting,
     /// An attempt is running.
     Running,

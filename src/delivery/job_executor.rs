@@ -5,13 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::unmatched::{LIMIT, Unmatched};
 use super::{
     Attempt, DeadLetter, DeliverySettings, ErasedService, EventOutcome, Job, Next, Progress,
-    Replay, RouteFailures, RouteResult, run_attempt,
+    Replay, RouteFailures, RouteResult, Wait, run_attempt,
 };
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::outcome::{
-    AttemptEnd, AttemptState, Outcome, Report, RetryPolicy, RouteOptions, SERVICE, SkipReason,
+    AttemptEnd, AttemptState, LimitedAttempt, Outcome, Report, RetryPolicy, RouteLimits,
+    RouteOptions, SERVICE, SkipReason,
 };
 use crate::router::{EventRouter, Route};
 use crate::runtime::{Runtime, SystemClock};
@@ -35,6 +36,8 @@ pub(crate) struct JobExecutor {
     pub(crate) route_failures: RouteFailures,
     /// Whether a route may have options, which need a clock.
     has_options: bool,
+    /// Absent if no route has limits.
+    limits: Option<Arc<RouteLimits>>,
     /// The number of routes that skipped an event.
     skipped: AtomicU64,
 }
@@ -51,6 +54,7 @@ impl JobExecutor {
         };
         // Layers may hide a router with options.
         let has_options = service.router().is_none_or(EventRouter::has_options);
+        let has_limits = service.router().is_none_or(EventRouter::has_limits);
         Self {
             service,
             runtime,
@@ -59,6 +63,7 @@ impl JobExecutor {
             unmatched: Unmatched::default(),
             route_failures: RouteFailures::default(),
             has_options,
+            limits: has_limits.then(Arc::default),
             skipped: AtomicU64::new(0),
         }
     }
@@ -74,6 +79,22 @@ impl JobExecutor {
             true => SystemClock::of(&self.runtime),
             false => SystemClock::default(),
         }
+    }
+
+    /// Returns the limits of the routes, if a route may have limits.
+    pub(crate) fn limits(&self) -> Option<&Arc<RouteLimits>> {
+        self.limits.as_ref()
+    }
+
+    /// Returns the state of the next attempt at a job.
+    pub(crate) fn attempt_state(&self, job: &mut Job) -> Arc<AttemptState> {
+        let state = job.progress.attempt_state(self.clock());
+        let Some(limits) = &self.limits else {
+            return Arc::new(state);
+        };
+        let tickets = job.progress.take_tickets();
+        let limited = LimitedAttempt::new(Arc::clone(limits), job.number, tickets);
+        Arc::new(state.with_limits(limited))
     }
 
     /// Returns the longest value over the retry policies of the inbox and of the routes.
@@ -118,7 +139,8 @@ impl JobExecutor {
 
     /// Makes one attempt at an event.
     pub(crate) async fn attempt(&self, event: Event, attempt_state: &Arc<AttemptState>) -> Report {
-        if attempt_state.stopwatch().is_on() && attempt_state.attempt() == 1 {
+        let is_first = attempt_state.attempt() == 1;
+        if attempt_state.stopwatch().is_on() && is_first && !attempt_state.has_waited() {
             let now = || self.runtime.system_time();
             self.metrics.first_attempt(event.received_at(), now);
         }
@@ -136,11 +158,13 @@ impl JobExecutor {
         duration: Duration,
     ) -> Next {
         let policy = &self.settings.retry;
-        let clock = self.clock();
-        let next = job
-            .progress
-            .advance(&report, policy, &job.event, &clock, duration);
-        self.notify(job, attempt_state, report, next);
+        let (clock, postponed) = (self.clock(), attempt_state.take_postponed());
+        let (progress, event) = (&mut job.progress, &job.event);
+        progress.add_used_keys(attempt_state.take_used());
+        let next = progress.advance(&report, postponed, policy, event, &clock, duration);
+        if !matches!(next, Next::Wait(Wait { has_run: false, .. })) {
+            self.notify(job, attempt_state, report, next);
+        }
         next
     }
 
@@ -152,7 +176,8 @@ impl JobExecutor {
     ) -> (EventOutcome, Report) {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         let span = self.attempt_span(job);
-        let outcome = job.progress.fail(&report);
+        let postponed = attempt_state.take_postponed();
+        let outcome = job.progress.fail(&report, postponed);
         span.in_scope(|| {
             self.notify(job, attempt_state, report.clone(), Next::End(outcome));
         });
@@ -161,7 +186,7 @@ impl JobExecutor {
 
     /// Ends an event as dead because the runtime dropped the task that delayed its next attempt.
     pub(crate) fn abandon(&self, job: &mut Job) {
-        let attempt_state = job.progress.attempt_state(SystemClock::default());
+        let attempt_state = Arc::new(job.progress.attempt_state(SystemClock::default()));
         let span = self.attempt_span(job);
         let report = job.progress.abandon();
         span.in_scope(|| self.notify(job, &attempt_state, report, Next::End(EventOutcome::Dead)));
@@ -231,6 +256,12 @@ impl JobExecutor {
     }
 
     fn log(&self, attempt: &Attempt, progress: &Progress) {
+        // If a route waits for its limits, the delays of the other routes count from now.
+        let next_in = match attempt.event_outcome() {
+            Some(_) => None,
+            None if progress.is_waiting_for_limits() => Some(Duration::ZERO),
+            None => attempt.retry_in(),
+        };
         let (event, report) = (attempt.event(), attempt.report());
         for route in report.routes() {
             let outcome = route.outcome();
@@ -253,8 +284,7 @@ impl JobExecutor {
                     outcome: outcome.as_str(),
                     error: self.failure_text(outcome),
                     max_attempts: policy.attempts(),
-                    retry_in: attempt
-                        .retry_in()
+                    retry_in: next_in
                         .zip(progress.delay_of(route.route()))
                         .map(|(next, delay)| next.saturating_add(delay)),
                 });

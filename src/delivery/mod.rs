@@ -44,7 +44,7 @@ pub(crate) use self::job::{Job, OrderKey};
 pub(crate) use self::job_executor::JobExecutor;
 pub(crate) use self::keyed_queue::KeyedQueue;
 pub(crate) use self::order_by::OrderBy;
-pub(crate) use self::progress::{Next, Progress, Waiting};
+pub(crate) use self::progress::{Next, Progress, Wait, Waiting};
 pub use self::replay::Replay;
 pub(crate) use self::route_failures::RouteFailures;
 pub use self::route_result::RouteResult;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{EventOutcome, Replay, RouteResult};
 use crate::event::Event;
 use crate::outcome::{
-    AttemptState, Outcome, Report, RetryPolicy, RouteOptions, RouteReport, SERVICE, SkipReason,
+    AttemptState, Outcome, Postponed, Report, RetryPolicy, RouteOptions, RouteReport, SERVICE,
+    SkipReason, Ticket, UsedKey,
 };
 use crate::runtime::SystemClock;
 
@@ -13,24 +14,30 @@ use crate::runtime::SystemClock;
 ///
 /// Only the names of finished routes are kept. A retry runs the routes that match the event at that time, except the
 /// finished routes. If a route was renamed since the last attempt, the route may run twice, but no route is skipped.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     attempt: NonZeroU32,
     /// Absent until a route finishes or fails, so an event that is waiting for its first attempt needs no allocation.
     routes: Option<Box<RouteProgress>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct RouteProgress {
     /// The results of the finished routes.
     results: Vec<RouteResult>,
-    /// The routes that failed and will be retried.
+    /// The routes that will run: they failed, or they wait for their limits.
     waiting: Vec<Waiting>,
+    /// The tickets of the routes that wait for their limits.
+    tickets: Vec<(Arc<str>, Ticket)>,
+    /// How long the event has waited for limits since its last attempt that counts.
+    waited: Duration,
+    /// The keys that the last attempt used. A durable inbox stores them with the attempt's result.
+    used_keys: Vec<UsedKey>,
     /// The only route that may run, if a replay names one.
     only: Option<Arc<str>>,
 }
 
-/// A route that failed and will be retried.
+/// A route that failed and will be retried, or that waits for its limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) route: Arc<str>,
@@ -62,8 +69,19 @@ const OTHERS: &str = "the remaining routes";
 pub(crate) enum Next {
     /// Another attempt follows after this delay.
     Retry(Duration),
+    /// A route waits for its limits. Another attempt follows when a limit lets the route run.
+    Wait(Wait),
     /// The event has ended.
     End(EventOutcome),
+}
+
+/// How an event waits for the limits of a route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// Whether a route ran in the attempt. Otherwise, the attempt doesn't count.
+    pub(crate) has_run: bool,
+    /// The delay after which another route of the event is due, if one is retried.
+    pub(crate) retry: Option<Duration>,
 }
 
 impl Progress {
@@ -89,7 +107,7 @@ impl Progress {
                 Box::new(RouteProgress {
                     results,
                     waiting,
-                    only: None,
+                    ..RouteProgress::default()
                 })
             }),
         }
@@ -127,7 +145,7 @@ impl Progress {
     }
 
     /// Returns the state of the next attempt.
-    pub(crate) fn attempt_state(&self, clock: SystemClock) -> Arc<AttemptState> {
+    pub(crate) fn attempt_state(&self, clock: SystemClock) -> AttemptState {
         let finished = self
             .results()
             .iter()
@@ -136,19 +154,21 @@ impl Progress {
             .cloned();
         let only = self.routes.as_ref().and_then(|routes| routes.only.clone());
         let state = AttemptState::new(self.attempt, finished.collect());
-        Arc::new(state.limited_to(only).with_clock(clock))
+        state.limited_to(only).with_clock(clock)
     }
 
-    /// Adds the report of an attempt at the event, and returns the next step. `default` is the policy of routes without a policy.
+    /// Adds the report of an attempt at the event, and returns the next step. `postponed` contains the routes that wait for their
+    /// limits. `default` is the policy of routes without a policy.
     pub(crate) fn advance(
         &mut self,
         report: &Report,
+        postponed: Vec<Postponed>,
         default: &RetryPolicy,
         event: &Event,
         clock: &SystemClock,
         duration: Duration,
     ) -> Next {
-        if self.routes.is_none() && report.is_success() {
+        if self.routes.is_none() && postponed.is_empty() && report.is_success() {
             return Next::End(self.event_outcome(report));
         }
         let attempt = self.attempt;
@@ -179,8 +199,19 @@ impl Progress {
             }
             retries.add(each.name(), each.options().cloned(), number, requested);
         }
+        let has_run = !report.routes().is_empty() || postponed.is_empty();
+        for each in postponed {
+            let known = earlier.iter().find(|known| known.route == each.route);
+            routes.waiting.push(Waiting {
+                route: Arc::clone(&each.route),
+                attempts: known.map_or(attempt.get() - 1, |known| known.attempts),
+                delay: Duration::ZERO,
+                options: Some(each.options),
+            });
+            routes.tickets.push((each.route, each.ticket));
+        }
         for waiting in earlier {
-            if report.get(&waiting.route).is_some() {
+            if report.get(&waiting.route).is_some() || routes.has_ticket(&waiting.route) {
                 continue;
             }
             if !waiting.delay.is_zero() {
@@ -206,6 +237,14 @@ impl Progress {
             }
         }
         routes.waiting.extend(retries.waiting(default, event.id()));
+        if !routes.tickets.is_empty() {
+            let retry = routes.retrying().map(|waiting| waiting.delay).min();
+            if has_run {
+                self.attempt = self.attempt.saturating_add(1);
+                routes.waited = Duration::ZERO;
+            }
+            return Next::Wait(Wait { has_run, retry });
+        }
         let Some(delay) = routes.waiting.iter().map(|waiting| waiting.delay).min() else {
             return Next::End(self.event_outcome(report));
         };
@@ -217,9 +256,14 @@ impl Progress {
     }
 
     /// Adds the report of the last attempt, regardless of the retry policy.
-    pub(crate) fn fail(&mut self, report: &Report) -> EventOutcome {
+    pub(crate) fn fail(&mut self, report: &Report, postponed: Vec<Postponed>) -> EventOutcome {
         let routes = self.routes.get_or_insert_default();
         let waiting = std::mem::take(&mut routes.waiting);
+        routes.tickets.clear();
+        for each in postponed {
+            let failed = RouteResult::failed(each.route, &Outcome::Dropped);
+            routes.results.push(failed);
+        }
         for each in report.routes() {
             routes.finish(each, report);
         }
@@ -249,10 +293,68 @@ impl Progress {
         let routes = self.routes.get_or_insert_default();
         let waiting = std::mem::take(&mut routes.waiting).into_iter();
         let report = Report::dropped(waiting.map(|waiting| waiting.route));
-        self.fail(&report);
+        self.fail(&report, Vec::new());
         // The attempt that `advance` counted never started.
         self.attempt = NonZeroU32::new(self.attempt.get() - 1).unwrap_or(NonZeroU32::MIN);
         report
+    }
+
+    /// Takes the tickets of the routes that wait for their limits.
+    pub(crate) fn take_tickets(&mut self) -> Vec<(Arc<str>, Ticket)> {
+        let tickets = self.routes.as_mut().map(|routes| &mut routes.tickets);
+        tickets.map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Returns whether a route waits for its limits.
+    pub(crate) fn is_waiting_for_limits(&self) -> bool {
+        let routes = self.routes.as_ref();
+        routes.is_some_and(|routes| !routes.tickets.is_empty())
+    }
+
+    /// Returns whether the limits of a route let it run now.
+    pub(crate) fn is_called(&self) -> bool {
+        let mut tickets = self.routes.iter().flat_map(|routes| &routes.tickets);
+        tickets.any(|(_, ticket)| ticket.is_called())
+    }
+
+    /// Continues an event that has waited for the limits of a route. Subtracts the time from the delays of the routes that are
+    /// retried.
+    pub(crate) fn elapse(&mut self, waited: Duration) {
+        let Some(routes) = &mut self.routes else {
+            return;
+        };
+        routes.waited = routes.waited.saturating_add(waited);
+        for waiting in &mut routes.waiting {
+            waiting.delay = waiting.delay.saturating_sub(waited);
+        }
+    }
+
+    /// Returns the tickets to an event that an inbox has loaded again.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_tickets(mut self, tickets: Vec<(Arc<str>, Ticket)>) -> Self {
+        self.routes.get_or_insert_default().tickets = tickets;
+        self
+    }
+
+    /// Returns how long the event has waited for limits since its last attempt that counts.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn waited(&self) -> Duration {
+        let routes = self.routes.as_ref();
+        routes.map_or(Duration::ZERO, |routes| routes.waited)
+    }
+
+    /// Adds the keys that an attempt used.
+    pub(crate) fn add_used_keys(&mut self, used: Vec<UsedKey>) {
+        if !used.is_empty() {
+            self.routes.get_or_insert_default().used_keys.extend(used);
+        }
+    }
+
+    /// Takes the keys that the last attempt used.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn take_used_keys(&mut self) -> Vec<UsedKey> {
+        let used = self.routes.as_mut().map(|routes| &mut routes.used_keys);
+        used.map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns the number of the next attempt, or of the last attempt if none follows.
@@ -369,6 +471,16 @@ impl Retries {
 }
 
 impl RouteProgress {
+    fn has_ticket(&self, route: &str) -> bool {
+        self.tickets.iter().any(|(waiting, _)| **waiting == *route)
+    }
+
+    /// Returns the routes that failed and will be retried.
+    fn retrying(&self) -> impl Iterator<Item = &Waiting> {
+        let waiting = self.waiting.iter();
+        waiting.filter(|waiting| !self.has_ticket(&waiting.route))
+    }
+
     /// Adds the result of a route that won't run again.
     fn finish(&mut self, route: &RouteReport, report: &Report) {
         let result = match route.outcome() {

@@ -60,8 +60,9 @@ impl DeliverySettings {
     /// Sets how many events run at once. The default is 64. Most handlers wait for a database or an API, and few
     /// databases and APIs serve more than 64 requests at once. 0 counts as 1.
     ///
-    /// A `JetStreamWorker` runs this many events of each route at once. Its default is 16, and its `route_concurrency`
-    /// overrides the number for one route.
+    /// [`EventRouter::concurrency`](crate::EventRouter::concurrency) also limits the runs of one route.
+    ///
+    /// A `JetStreamWorker` runs this many events of each route at once. Its default is 16.
     pub fn concurrency(mut self, events: usize) -> Self {
         self.concurrency = Some(events.max(1));
         self

@@ -45,7 +45,7 @@ pub struct Stats {
     pub dead: u64,
     /// Events that an inbox published for workers in other processes. The workers count the outcomes. See `JetStreamInbox`.
     pub published: u64,
-    /// Events that are waiting for a worker.
+    /// Events that are waiting for a worker or for the limits of a route.
     pub waiting: u64,
     /// Events whose attempt is running.
     pub running: u64,

@@ -132,9 +132,9 @@ struct JobGuard<S: JobSource> {
 }
 
 impl<S: JobSource> JobGuard<S> {
-    fn new(source: Arc<S>, job: Box<Job>) -> Self {
+    fn new(source: Arc<S>, mut job: Box<Job>) -> Self {
         Self {
-            attempt_state: job.progress.attempt_state(source.executor().clock()),
+            attempt_state: source.executor().attempt_state(&mut job),
             started: source.executor().now(),
             source,
             job: Some(job),

@@ -22,7 +22,7 @@ use super::health::{
 };
 use crate::catch_panic::{CatchPanic, catch_panic};
 use crate::delivery::{Hooks, JobExecutor, Stats};
-use crate::runtime::{BoxFuture, Runtime};
+use crate::runtime::{BoxFuture, Runtime, to_millis};
 use crate::telemetry::{self, Metrics, Sample};
 
 /// The time between two evaluations.
@@ -324,6 +324,7 @@ thread_local! {
 fn tick(source: &dyn Monitored) -> bool {
     let monitor = source.monitor();
     monitor.signal.is_roused();
+    forget_keys(source);
     let health = evaluate(source);
     let now = monitor.runtime.now();
     let changes = monitor.state().report(&health, now);
@@ -346,6 +347,19 @@ fn tick(source: &dyn Monitored) -> bool {
     let is_active = is_active(source);
     sample(source, &health);
     is_active
+}
+
+/// Forgets the keys of routes that no unfinished event can share.
+fn forget_keys(source: &dyn Monitored) {
+    let limits = source.executor().and_then(JobExecutor::limits);
+    let Some(limits) = limits else { return };
+    let (activity, now) = (source.activity(), source.monitor().runtime.system_time());
+    let oldest = match activity.oldest {
+        Some(age) => now.checked_sub(age).unwrap_or(now),
+        None if activity.stats.in_flight() == 0 => now,
+        None => return,
+    };
+    limits.expire(to_millis(oldest));
 }
 
 /// Sets the gauges.

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::{Outcome, Report, RouteOptions, RouteReport};
-use crate::runtime::SystemClock;
+use super::{
+    LimitedAttempt, Outcome, Permission, Postponed, Report, RouteOptions, RouteReport, RunKey,
+    RunPermit, UsedKey,
+};
+use crate::runtime::{SystemClock, to_millis};
 use crate::sync::{Mutex, MutexGuard};
 use crate::telemetry::Stopwatch;
 use crate::waiters::Waiters;
@@ -26,6 +29,8 @@ pub(crate) struct AttemptState {
     stopwatch: Stopwatch,
     /// The clock of the routes' options.
     clock: SystemClock,
+    /// Absent if no route of the inbox has limits.
+    limited: Option<Box<Mutex<LimitedAttempt>>>,
     /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
 }
@@ -67,6 +72,7 @@ impl AttemptState {
             only: None,
             stopwatch: Stopwatch::start(),
             clock: SystemClock::default(),
+            limited: None,
             recorded: Mutex::default(),
         }
     }
@@ -86,6 +92,12 @@ impl AttemptState {
         Self { clock, ..self }
     }
 
+    /// Sets what the routes with limits need.
+    pub(crate) fn with_limits(self, limited: LimitedAttempt) -> Self {
+        let limited = Some(Box::new(Mutex::new(limited)));
+        Self { limited, ..self }
+    }
+
     /// Returns the state of a first attempt, for a router that is called without an inbox.
     pub(crate) fn first() -> Self {
         Self::new(NonZeroU32::MIN, Vec::new())
@@ -103,6 +115,52 @@ impl AttemptState {
 
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         self.stopwatch
+    }
+
+    fn limited(&self) -> Option<MutexGuard<'_, LimitedAttempt>> {
+        let limited = self.limited.as_ref()?;
+        Some(limited.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the number of the event in its inbox, if the limits of routes apply to the attempt.
+    pub(crate) fn limited_event(&self) -> Option<u64> {
+        self.limited().map(|limited| limited.event())
+    }
+
+    /// Returns whether a route has waited for its limits before this attempt.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.limited().is_some_and(|limited| limited.has_waited())
+    }
+
+    /// Decides whether a route with limits runs now. Returns `None` if no limits apply to the attempt.
+    pub(crate) fn decide(
+        &self,
+        route: &Arc<str>,
+        options: &Arc<RouteOptions>,
+        key: Option<RunKey>,
+    ) -> Option<Permission> {
+        let mut limited = self.limited()?;
+        Some(limited.decide(route, options, key))
+    }
+
+    /// Records that a route with limits has handled the event.
+    pub(crate) fn succeed(&self, permit: &mut RunPermit) {
+        let now = to_millis(self.clock.now());
+        if let Some(mut limited) = self.limited() {
+            limited.succeed(permit, now);
+        }
+    }
+
+    /// Takes the routes that wait for their limits, and that no later call of the router has run.
+    pub(crate) fn take_postponed(&self) -> Vec<Postponed> {
+        let limited = self.limited();
+        limited.map_or_else(Vec::new, |mut limited| limited.take_postponed())
+    }
+
+    /// Takes the keys that the attempt used.
+    pub(crate) fn take_used(&self) -> Vec<UsedKey> {
+        let limited = self.limited();
+        limited.map_or_else(Vec::new, |mut limited| limited.take_used())
     }
 
     fn recorded(&self) -> MutexGuard<'_, Recorded> {

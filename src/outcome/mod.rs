@@ -6,6 +6,7 @@
 mod attempt_state;
 mod handler_error;
 mod into_outcome;
+mod limits;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod outcome;
 mod report;
@@ -16,6 +17,9 @@ mod skip_reason;
 pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, RouterRun};
 pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
+pub(crate) use self::limits::{
+    LimitedAttempt, Permission, Postponed, RouteLimits, RunKey, RunPermit, Ticket, UsedKey,
+};
 pub use self::outcome::Outcome;
 pub use self::report::Report;
 pub(crate) use self::report::{RouteReport, SERVICE};

@@ -10,6 +10,8 @@ pub(crate) struct RouteOptions {
     pub(crate) fresh_within: Option<Duration>,
     /// Replaces the attempt's timeout for this route.
     pub(crate) timeout: Option<Duration>,
+    /// The maximum number of the route's handlers that run at once.
+    pub(crate) concurrency: Option<usize>,
     /// Overrides the number of attempts of the policy.
     pub(crate) max_attempts: Option<u32>,
     /// Replaces the policy of the inbox.

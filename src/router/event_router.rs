@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use super::future::RouterFuture;
 use super::handler::{Handler, Typed};
+use super::once_per::OncePer;
 use super::pattern::Pattern;
 use super::route::{Matcher, Route};
 use super::routes::Routes;
@@ -203,10 +204,7 @@ impl EventRouter {
     #[track_caller]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         let renamed = Arc::make_mut(&mut self.routes).rename_last(name.into());
-        assert!(
-            renamed,
-            "`named` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
-        );
+        assert_route(renamed, "named");
         self
     }
 
@@ -348,14 +346,113 @@ impl EventRouter {
         self.set_option("timeout", |options| options.timeout = Some(timeout))
     }
 
+    /// Limits how many handlers of the last added route run at once in this inbox. 0 counts as 1.
+    ///
+    /// If the limit is reached, further events wait for this route in the order of their attempts. A waiting event occupies
+    /// no worker, so the event's other routes and other events aren't delayed. The wait counts neither as an attempt nor as
+    /// part of a timeout, but a waiting event counts against the limits of the inbox.
+    ///
+    /// The limit of the inbox, [`DeliverySettings::concurrency`](crate::DeliverySettings::concurrency), counts events and
+    /// applies too. By default, only the limit of the inbox applies. On JetStream, the limit replaces the worker's
+    /// concurrency for this route, and each worker has its own limit.
+    ///
+    /// A router that is called without an inbox doesn't apply the limit.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use botisimo_webhooks::{Event, EventRouter};
+    ///
+    /// # async fn call_api(_: Event) {}
+    /// # async fn store(_: Event) {}
+    /// let router = EventRouter::new()
+    ///     // The API allows two requests at once.
+    ///     .on("account.updated", call_api).named("crm").concurrency(2)
+    ///     .on("account.updated", store);
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn concurrency(self, handlers: usize) -> Self {
+        self.set_option("concurrency", |options| {
+            options.concurrency = Some(handlers.max(1));
+        })
+    }
+
+    /// Runs the last added route once for all events with the same key that the inbox accepts within `window`.
+    ///
+    /// Once the route has handled an event, it skips the other events with the event's key: their
+    /// [`received_at`](Event::received_at) differs from the handled event's by at most `window`, before or after it, in
+    /// milliseconds. A skipped route ends as [`Outcome::Skipped`](crate::Outcome::Skipped) with the reason
+    /// [`Duplicate`](crate::SkipReason::Duplicate). The type of the event doesn't matter, so events of different types may
+    /// share a key. Other routes of the event aren't affected.
+    ///
+    /// Only a handled event uses up the key. While the handler runs for one event, the other events with the key wait,
+    /// without occupying a worker. If the handler fails, the next of these events runs.
+    ///
+    /// If `key` returns `None`, the route runs for the event. If `key` panics or returns more than 255 bytes, the log has a
+    /// warning, and the route runs for the event too.
+    ///
+    /// A `MemoryInbox` remembers the keys in memory. A `SqliteInbox` stores a key in the transaction that stores the route's
+    /// result, so the key survives a crash. If a process crashes after the handler has finished and before this transaction, the
+    /// event runs again. A `JetStreamWorker` doesn't support this option, and opening it fails.
+    ///
+    /// A route remembers at most 100,000 keys. A key is forgotten once `window` has passed and no unfinished event can share
+    /// it. If an operator replays an event after that, the route may run for it. Replaying the handled event itself runs the
+    /// route again.
+    ///
+    /// A router that is called without an inbox doesn't apply the option.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the router has no route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use botisimo_webhooks::{Event, EventRouter};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Stream { account: String, stream: String }
+    ///
+    /// async fn announce(_: Event) { /* post to the chat */ }
+    ///
+    /// let router = EventRouter::new()
+    ///     // Matches `connection.stream.started` and `connection.stream.started.twitch`.
+    ///     .on_prefix("connection.stream.started", announce)
+    ///     .named("announce")
+    ///     .once_per(Duration::from_secs(24 * 60 * 60), |event| {
+    ///         let Stream { account, stream } = event.decode().ok()?;
+    ///         Some(format!("{account} {stream}"))
+    ///     });
+    /// # let _ = router;
+    /// ```
+    #[track_caller]
+    pub fn once_per<K: AsRef<[u8]>>(
+        mut self,
+        window: Duration,
+        key: impl Fn(&Event) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        let once_per = OncePer::new(window, key);
+        let was_set = Arc::make_mut(&mut self.routes).set_last_once_per(once_per);
+        assert_route(was_set, "once_per");
+        self
+    }
+
     #[track_caller]
     fn set_option(mut self, option: &str, set: impl FnOnce(&mut RouteOptions)) -> Self {
         let was_set = Arc::make_mut(&mut self.routes).set_last_option(set);
-        assert!(
-            was_set,
-            "`{option}` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
-        );
+        assert_route(was_set, option);
         self
+    }
+
+    /// Returns whether a route may have to wait before it runs.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.routes.have_limits
     }
 
     /// Returns whether a route has options.
@@ -482,4 +579,13 @@ fn or_panic<T>(result: Result<T, Error>) -> T {
         Ok(value) => value,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Panics if a method that changes the last route was called before the first route.
+#[track_caller]
+fn assert_route(exists: bool, method: &str) {
+    assert!(
+        exists,
+        "`{method}` needs a route: call it after `on`, `on_prefix`, `on_any` or `fallback`"
+    );
 }

@@ -8,7 +8,7 @@ use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::run_timeout::RunTimeout;
+use super::run_options::RunOptions;
 use crate::catch_panic::{CatchPanic, PanicMessage};
 use crate::outcome::{AttemptState, Outcome, Report, RouterRun};
 use crate::runtime::BoxFuture;
@@ -44,8 +44,8 @@ pub(super) struct Run {
     index: usize,
     span: RouteSpan,
     future: CatchPanic<BoxFuture<Outcome>>,
-    /// Absent if the attempt's timeout applies.
-    timeout: Option<Box<RunTimeout>>,
+    /// Absent if no option of the route affects a run.
+    options: Option<Box<RunOptions>>,
 }
 
 impl RouterFuture {
@@ -106,7 +106,11 @@ impl RouterFuture {
 
     /// Returns a run with its own timeout. Cancels any other run.
     fn keep(&self, mut run: Run) -> Option<Run> {
-        if run.timeout.is_some() {
+        if run
+            .options
+            .as_ref()
+            .is_some_and(|options| options.has_timeout())
+        {
             return Some(run);
         }
         let outcome = run.time_out();
@@ -146,13 +150,13 @@ impl Run {
         index: usize,
         span: RouteSpan,
         future: BoxFuture<Outcome>,
-        timeout: Option<Box<RunTimeout>>,
+        options: Option<Box<RunOptions>>,
     ) -> Self {
         Self {
             index,
             span,
             future: CatchPanic::new(future),
-            timeout,
+            options,
         }
     }
 
@@ -176,10 +180,17 @@ impl Future for Run {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let run = &mut *self;
         let end = run.span.in_scope(|| Pin::new(&mut run.future).poll(cx));
-        let outcome = match (end, &mut run.timeout) {
-            (Poll::Ready(end), _) => end.unwrap_or_else(Outcome::Panicked),
+        let outcome = match (end, &mut run.options) {
+            (Poll::Ready(end), None) => end.unwrap_or_else(Outcome::Panicked),
+            (Poll::Ready(end), Some(options)) => {
+                let outcome = end.unwrap_or_else(Outcome::Panicked);
+                if outcome.is_handled() {
+                    options.succeed();
+                }
+                outcome
+            }
             (Poll::Pending, None) => return Poll::Pending,
-            (Poll::Pending, Some(timeout)) => match ready!(timeout.poll(cx)) {
+            (Poll::Pending, Some(options)) => match ready!(options.poll_timeout(cx)) {
                 Ok(()) => run.time_out(),
                 Err(panic) => Outcome::Panicked(panic),
             },

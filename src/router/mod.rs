@@ -8,9 +8,11 @@
 mod event_router;
 mod future;
 mod handler;
+mod once_per;
 mod pattern;
 mod route;
 mod routes;
+mod run_options;
 mod run_timeout;
 mod suggest;
 mod table;

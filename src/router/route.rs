@@ -3,6 +3,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::once_per::OncePer;
 use super::pattern::Pattern;
 use crate::outcome::{RetryPolicy, RouteOptions};
 
@@ -13,6 +14,7 @@ pub struct Route {
     pub(super) matcher: Matcher,
     /// Absent if the route has no options, so that its attempts cost nothing more.
     pub(super) options: Option<Arc<RouteOptions>>,
+    pub(super) once_per: Option<Arc<OncePer>>,
     /// The line of the registration.
     pub(super) location: &'static Location<'static>,
 }
@@ -34,6 +36,7 @@ impl Route {
             name: Arc::from(matcher.to_string()),
             matcher,
             options: None,
+            once_per: None,
             location: Location::caller(),
         }
     }
@@ -52,6 +55,24 @@ impl Route {
     /// Returns the retry policy of the route. `default` is the policy of the inbox.
     pub(crate) fn policy<'a>(&'a self, default: &'a RetryPolicy) -> Cow<'a, RetryPolicy> {
         RouteOptions::policy(self.options.as_deref(), default)
+    }
+
+    /// Returns whether the route may have to wait before it runs.
+    pub(crate) fn has_limits(&self) -> bool {
+        let options = self.options.as_ref();
+        self.once_per.is_some() || options.is_some_and(|options| options.concurrency.is_some())
+    }
+
+    /// Returns whether the route runs once per key.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn is_once_per_key(&self) -> bool {
+        self.once_per.is_some()
+    }
+
+    /// Returns how many handlers of the route may run at once, if the route has a limit.
+    #[cfg(feature = "jetstream")]
+    pub(crate) fn concurrency(&self) -> Option<usize> {
+        self.options.as_ref()?.concurrency
     }
 
     /// Returns the options of the route, to change them.

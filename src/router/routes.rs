@@ -3,13 +3,15 @@ use std::sync::Arc;
 
 use super::future::{RouterFuture, Run, Runs};
 use super::handler::Handler;
+use super::once_per::OncePer;
 use super::route::{Matcher, Route};
+use super::run_options::RunOptions;
 use super::run_timeout::RunTimeout;
 use super::table::{Found, Index, Table};
 use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventType};
-use crate::outcome::{AttemptState, Outcome, RouteOptions, SkipReason};
+use crate::outcome::{AttemptState, Outcome, Permission, RouteOptions, RunPermit, SkipReason};
 use crate::telemetry::RouteSpan;
 
 /// The routes of a router, and the table that finds them.
@@ -21,6 +23,8 @@ pub(super) struct Routes {
     names: HashMap<Arc<str>, usize>,
     /// The number of routes that repeat the name of an earlier route.
     clashes: usize,
+    /// Whether a route may have to wait before it runs.
+    pub(super) have_limits: bool,
     table: Table,
     fallback: Option<Index>,
 }
@@ -47,6 +51,7 @@ impl Routes {
             Matcher::Fallback => self.set_fallback(&route, index)?,
         }
         self.add_name(Arc::clone(&route.name));
+        self.have_limits |= route.has_limits();
         self.routes.push(Registered { route, handler });
         Ok(())
     }
@@ -83,8 +88,24 @@ impl Routes {
 
     /// Changes the options of the last route, or returns `false` if there is none.
     pub(super) fn set_last_option(&mut self, set: impl FnOnce(&mut RouteOptions)) -> bool {
-        let last = self.routes.last_mut();
-        last.map(|last| set(last.route.options_mut())).is_some()
+        let Some(last) = self.routes.last_mut() else {
+            return false;
+        };
+        set(last.route.options_mut());
+        self.have_limits |= last.route.has_limits();
+        true
+    }
+
+    /// Sets the key by which the last route runs once, or returns `false` if there is none.
+    pub(super) fn set_last_once_per(&mut self, once_per: OncePer) -> bool {
+        let Some(last) = self.routes.last_mut() else {
+            return false;
+        };
+        last.route.once_per = Some(Arc::new(once_per));
+        // The route also needs a clock, as every route with options does.
+        last.route.options_mut();
+        self.have_limits = true;
+        true
     }
 
     /// Returns whether a route has options.
@@ -173,28 +194,51 @@ impl Routes {
         };
         let matched = found.matched || self.fallback.is_some();
         let selected = self.selected(found);
-        if attempt_state.is_selective() {
-            let wanted: Vec<_> = selected
-                .filter(|each| attempt_state.wants(&each.route.name))
-                .collect();
-            start(attempt_state, wanted.into_iter(), matched, event)
+        if self.have_limits || attempt_state.is_selective() {
+            let wanted = selected.filter(|each| attempt_state.wants(&each.route.name));
+            let decided =
+                wanted.filter_map(|each| Some((each, each.decide(event, &attempt_state)?)));
+            let (routes, decisions): (Vec<_>, Vec<_>) = decided.unzip();
+            start(
+                attempt_state,
+                routes.into_iter(),
+                decisions.into_iter(),
+                matched,
+                event,
+            )
         } else {
-            start(attempt_state, selected, matched, event)
+            let state = Arc::clone(&attempt_state);
+            let decisions = selected.clone().map(|each| each.skips(event, &state));
+            let decisions = decisions.map(|skip| skip.map_or(Ok(None), Err));
+            start(attempt_state, selected, decisions, matched, event)
         }
     }
 }
+
+/// Whether a route runs, and the permit of a route with limits.
+type RunDecision = Result<Option<RunPermit>, SkipReason>;
 
 impl Registered {
     fn name_and_options(&self) -> (&Arc<str>, Option<&Arc<RouteOptions>>) {
         (&self.route.name, self.route.options.as_ref())
     }
 
-    /// Returns the route's own timeout, if it has one.
+    /// Returns what the options add to a run, if anything.
     #[inline]
-    fn timeout(&self, attempt_state: &AttemptState) -> Option<Box<RunTimeout>> {
-        let timeout = self.route.options.as_ref()?.timeout?;
-        let clock = attempt_state.clock().clone();
-        Some(Box::new(RunTimeout::new(timeout, clock)))
+    fn run_options(
+        &self,
+        permit: Option<RunPermit>,
+        attempt_state: &Arc<AttemptState>,
+    ) -> Option<Box<RunOptions>> {
+        let options = self.route.options.as_ref()?;
+        let clock = || attempt_state.clock().clone();
+        let timeout = options.timeout;
+        let timeout = timeout.map(|timeout| RunTimeout::new(timeout, clock()));
+        if timeout.is_none() && permit.is_none() {
+            return None;
+        }
+        let attempt_state = Arc::clone(attempt_state);
+        Some(Box::new(RunOptions::new(timeout, permit, attempt_state)))
     }
 
     /// Returns why the route doesn't run in this attempt, if an option decides so.
@@ -203,27 +247,56 @@ impl Registered {
         let options = self.route.options.as_ref()?;
         options.skips(|| event.age(attempt_state.clock().now()))
     }
+
+    /// Decides whether the route runs. Returns `None` if the route waits for its limits.
+    fn decide(&self, event: &Event, attempt_state: &AttemptState) -> Option<RunDecision> {
+        if let Some(reason) = self.skips(event, attempt_state) {
+            return Some(Err(reason));
+        }
+        let route = &self.route;
+        let (Some(number), Some(options), true, false) = (
+            attempt_state.limited_event(),
+            route.options.as_ref(),
+            route.has_limits(),
+            attempt_state.is_expired(),
+        ) else {
+            return Some(Ok(None));
+        };
+        let once_per = route.once_per.as_ref();
+        let key = once_per.and_then(|once_per| once_per.key(&route.name, event, number));
+        match attempt_state.decide(&route.name, options, key)? {
+            Permission::Run(permit) => Some(Ok(Some(permit))),
+            Permission::Skip(reason) => Some(Err(reason)),
+            Permission::Postpone => None,
+        }
+    }
 }
 
 fn start<'a>(
     attempt_state: Arc<AttemptState>,
     routes: impl Iterator<Item = &'a Registered> + Clone,
+    decisions: impl Iterator<Item = RunDecision>,
     matched: bool,
     event: &Event,
 ) -> RouterFuture {
     let run = attempt_state.start(routes.clone().map(Registered::name_and_options), matched);
     let expired = attempt_state.is_expired();
-    let runs = routes.enumerate().filter_map(|(index, each)| {
+    let runs = routes.zip(decisions).enumerate();
+    let runs = runs.filter_map(|(index, (each, decision))| {
         let span = RouteSpan::open(&each.route.name);
-        let started = match each.skips(event, &attempt_state) {
+        let started = match decision {
             _ if expired => Err(Outcome::TimedOut),
-            Some(reason) => Err(Outcome::Skipped(reason)),
-            None => span
+            Err(reason) => Err(Outcome::Skipped(reason)),
+            Ok(permit) => span
                 .in_scope(|| catch_panic(|| each.handler.run(event.clone())))
+                .map(|future| (future, permit))
                 .map_err(Outcome::Panicked),
         };
         started
-            .map(|future| Run::new(index, span, future, each.timeout(&attempt_state)))
+            .map(|(future, permit)| {
+                let options = each.run_options(permit, &attempt_state);
+                Run::new(index, span, future, options)
+            })
             .map_err(|outcome| attempt_state.record(run, index, outcome))
             .ok()
     });

@@ -52,7 +52,9 @@ pub(crate) use self::metrics::{
 pub(crate) use self::receiver::{
     PathMiss, path_missed, receiver_started, secret_missing, verify_missing, webhook_rejected,
 };
-pub(crate) use self::router::{router_without_routes, undocumented_pattern};
+pub(crate) use self::router::{
+    route_key_too_long, route_keys_forgotten_early, router_without_routes, undocumented_pattern,
+};
 pub(crate) use self::shutdown::{
     server_not_closed, shutdown_finished, shutdown_interrupted, shutdown_started,
 };

@@ -556,12 +556,9 @@ async fn a_route_that_stalls_affects_no_other_route() {
             started.add("slow", &event);
             waiting.acquire().await.unwrap().forget();
         })
-        .named("slow");
-    let worker = worker(&context)
-        .route_concurrency("slow", 2)
-        .start(router)
-        .await
-        .unwrap();
+        .named("slow")
+        .concurrency(2);
+    let worker = worker(&context).start(router).await.unwrap();
     for id in 0..20 {
         send(&inbox, "a", &id.to_string()).await;
     }
@@ -860,6 +857,21 @@ async fn a_worker_with_an_ordering_key_doesnt_start() {
 }
 
 #[tokio::test]
+async fn a_worker_with_a_route_that_runs_once_per_key_doesnt_start() {
+    let (_server, context, _inbox) = set_up("").await;
+    let router = EventRouter::new()
+        .on("a", |_: Event| async {})
+        .named("announce")
+        .once_per(Duration::from_secs(60), |event| Some(event.id().to_owned()));
+    let error = worker(&context).start(router).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Inbox);
+    let text = error.to_string();
+    let expected =
+        "doesn't support `once_per`, which the route \"announce\" has: remove the option";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[tokio::test]
 async fn names_and_settings_without_a_route_are_errors() {
     let server = Server::start().await;
     let context = server.context().await;
@@ -873,7 +885,7 @@ async fn names_and_settings_without_a_route_are_errors() {
         );
     }
     let error = worker(&context)
-        .route_concurrency("b", 1)
+        .route_max_ack_pending("b", 1)
         .start(router.clone())
         .await
         .unwrap_err();

@@ -24,6 +24,8 @@ mod inbox;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod log_lines;
 mod log_table;
+#[cfg(feature = "tokio")]
+mod once_per;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 mod open_telemetry;
 #[cfg(feature = "tokio")]
@@ -31,6 +33,8 @@ mod ordering_key;
 mod other_runtime;
 #[cfg(feature = "tokio")]
 mod replays;
+#[cfg(feature = "tokio")]
+mod route_concurrency;
 #[cfg(feature = "tokio")]
 mod route_policies;
 #[cfg(feature = "tokio")]

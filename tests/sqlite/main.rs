@@ -15,6 +15,7 @@ mod files;
 mod fresh_within;
 mod health;
 mod hostile_code;
+mod once_per;
 #[cfg(feature = "tracing")]
 mod open_telemetry;
 mod opening;
@@ -23,6 +24,7 @@ mod other_connections;
 mod paused_time;
 mod recovery;
 mod replays;
+mod route_concurrency;
 mod route_policies;
 #[path = "../support/mod.rs"]
 mod support;

@@ -178,7 +178,7 @@ async fn a_file_of_the_first_schema_is_migrated_with_its_events() {
     let stats = wait_idle(&inbox.handle()).await;
     assert_eq!((stats.recovered, stats.handled, stats.bytes), (1, 2, 0));
     assert_eq!(log.len(), 2);
-    assert_eq!(place.count("PRAGMA user_version"), 4);
+    assert_eq!(place.count("PRAGMA user_version"), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@ pub(crate) mod freshness;
 pub(crate) mod malformed;
 #[cfg(feature = "jetstream")]
 pub(crate) mod nats;
+#[cfg(feature = "tokio")]
+pub(crate) mod once_per;
 #[cfg(all(feature = "tokio", feature = "tracing"))]
 pub(crate) mod open_telemetry;
 pub(crate) mod panics;
@@ -18,6 +20,8 @@ pub(crate) mod process;
 pub(crate) mod receiver;
 #[cfg(feature = "tokio")]
 pub(crate) mod replay_model;
+#[cfg(feature = "tokio")]
+pub(crate) mod route_concurrency;
 #[cfg(feature = "tokio")]
 pub(crate) mod route_policies;
 pub(crate) mod runtime;

@@ -189,3 +189,49 @@ impl Runtime for ManualClock {
         SystemTime::UNIX_EPOCH + Duration::from_secs(shown) + time.since
     }
 }
+
+/// The runtime of a process that a test ends. Its clock is a [`ManualClock`], which outlives the process.
+#[derive(Clone)]
+pub(crate) struct Process {
+    clock: ManualClock,
+    /// The tasks, or `None` if the process has ended.
+    tasks: Arc<Mutex<Option<Vec<tokio::task::AbortHandle>>>>,
+}
+
+impl Process {
+    pub(crate) fn new(clock: &ManualClock) -> Self {
+        Self {
+            clock: clock.clone(),
+            tasks: Arc::new(Mutex::new(Some(Vec::new()))),
+        }
+    }
+
+    /// Drops all tasks, as a runtime does when its process ends.
+    pub(crate) fn end(&self) {
+        let tasks = self.tasks.lock().unwrap().take();
+        for task in tasks.into_iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+impl Runtime for Process {
+    fn spawn(&self, task: BoxFuture<()>) {
+        if let Some(tasks) = &mut *self.tasks.lock().unwrap() {
+            tasks.retain(|task| !task.is_finished());
+            tasks.push(self.clock.tasks.spawn(task).abort_handle());
+        }
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        self.clock.sleep(duration)
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn system_time(&self) -> SystemTime {
+        self.clock.system_time()
+    }
+}

@@ -227,6 +227,8 @@ impl MessageTask {
                 self.worker.executor.metrics.retried();
                 Err(delay)
             }
+            // Opening a worker refuses routes that would wait for a key, and the consumer's permits limit the runs.
+            Next::Wait(_) => Err(Backoff::FAILED.first),
             Next::End(_) if results.iter().any(RouteResult::is_failure) => {
                 self.dead_letter(results, None).await
             }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::subjects::{Subjects, encoded};
 use super::worker_options::WorkerOptions;
 use crate::outcome::AttemptState;
-use crate::router::EventRouter;
+use crate::router::{EventRouter, Route};
 
 /// The prefix of a consumer's name if its route has a long name. A hash follows the prefix. No encoded name has this prefix.
 const HASHED: &str = "=h";
@@ -58,7 +58,8 @@ pub(super) fn routes(
 ) -> Vec<Arc<RouteConsumer>> {
     let new = |name: Arc<str>, consumer, filter, selection| {
         let max_ack_pending = options.route_max_ack_pending.get(&*name).copied();
-        let permits = options.route_concurrency.get(&*name).copied();
+        let mut limits = router.routes().filter(|route| route.name() == &*name);
+        let permits = limits.find_map(Route::concurrency);
         let permits = permits.unwrap_or(concurrency).min(Semaphore::MAX_PERMITS);
         Arc::new(RouteConsumer {
             max_ack_pending: max_ack_pending.unwrap_or(options.max_ack_pending).into(),

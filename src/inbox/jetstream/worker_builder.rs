@@ -51,19 +51,14 @@ impl JetStreamWorkerBuilder {
 
     /// Sets how the worker runs the handlers. The default is [`DeliverySettings::new`]. A second call replaces the first.
     ///
-    /// The worker runs [`concurrency`](DeliverySettings::concurrency) events of each route at once, by default 16. The worker
-    /// pulls no more events than it can run. Further events wait in the stream, for any worker.
+    /// The worker runs [`concurrency`](DeliverySettings::concurrency) events of each route at once, by default 16.
+    /// [`EventRouter::concurrency`] overrides the number for one route. The worker pulls no more events than it can run. Further
+    /// events wait in the stream, for any worker.
     ///
-    /// Ordering keys aren't supported: [`start`](Self::start) returns an error if the settings have one.
+    /// Ordering keys and [`EventRouter::once_per`] aren't supported: [`start`](Self::start) returns an error if the settings or the
+    /// router have one.
     pub fn delivery(mut self, settings: DeliverySettings) -> Self {
         self.delivery = settings;
-        self
-    }
-
-    /// Sets [`concurrency`](DeliverySettings::concurrency) for the route of this name. 0 counts as 1.
-    pub fn route_concurrency(mut self, route: impl Into<String>, events: usize) -> Self {
-        let concurrency = &mut self.options.route_concurrency;
-        concurrency.insert(route.into(), events.max(1));
         self
     }
 

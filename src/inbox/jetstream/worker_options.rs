@@ -17,7 +17,6 @@ pub(super) struct WorkerOptions {
     pub(super) new_routes: StartAt,
     pub(super) max_ack_pending: u32,
     pub(super) route_max_ack_pending: HashMap<String, u32>,
-    pub(super) route_concurrency: HashMap<String, usize>,
 }
 
 impl WorkerOptions {
@@ -30,12 +29,11 @@ impl WorkerOptions {
             new_routes: StartAt::Now,
             max_ack_pending: 10_000,
             route_max_ack_pending: HashMap::new(),
-            route_concurrency: HashMap::new(),
         }
     }
 
-    /// Returns an error if a consumer's name could clash with another group's, if there is an ordering key, or if a setting names
-    /// an unknown route.
+    /// Returns an error if a consumer's name could clash with another group's, if the worker doesn't support an option, or if a
+    /// setting names an unknown route.
     pub(super) fn check(
         &self,
         router: &EventRouter,
@@ -51,10 +49,14 @@ impl WorkerOptions {
             let text = "a JetStream worker doesn't support an ordering key: remove `ordering_key`, or use `SqliteInbox`";
             return Err(Error::new(ErrorKind::Inbox, text));
         }
-        let mut names = self
-            .route_concurrency
-            .keys()
-            .chain(self.route_max_ack_pending.keys());
+        if let Some(route) = router.routes().find(|route| route.is_once_per_key()) {
+            let text = format!(
+                "a JetStream worker doesn't support `once_per`, which the route {:?} has: remove the option, or use `SqliteInbox`",
+                route.name()
+            );
+            return Err(Error::new(ErrorKind::Inbox, text));
+        }
+        let mut names = self.route_max_ack_pending.keys();
         let unknown = names.find(|name| !router.routes().any(|route| route.name() == **name));
         match unknown {
             None => Ok(()),

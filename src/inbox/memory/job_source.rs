@@ -43,6 +43,12 @@ impl JobSource for MemoryInner {
                 let attempt = attempt.record(number, self.executor.time_of_day());
                 self.retry(job, delay, attempt);
             }
+            Next::Wait(wait) => {
+                let number = job.progress.attempts() - 1;
+                let record = || attempt.record(number, self.executor.time_of_day());
+                let attempt = wait.has_run.then(record);
+                self.park(job, wait.retry, attempt);
+            }
         }
     }
 

@@ -105,6 +105,24 @@ impl Log {
         self.text = self.text - before + AttemptRecord::text(&attempted.history, &[]);
     }
 
+    /// Notes that an event waits for the limits of a route. `attempt` is absent if no route ran.
+    pub(super) fn park(&mut self, number: u64, attempt: Option<AttemptRecord>, is_retrying: bool) {
+        if let Some(attempt) = attempt {
+            self.retry(number, attempt);
+        } else if self.take_running(number).is_none()
+            && let Some(attempted) = self.attempted.get_mut(&number)
+        {
+            // The attempt doesn't count.
+            attempted.attempts -= 1;
+        }
+        if let Some(attempted) = self.attempted.get_mut(&number) {
+            attempted.state = match is_retrying {
+                true => EventState::Retrying,
+                false => EventState::Waiting,
+            };
+        }
+    }
+
     /// Notes that an event waits for a worker again.
     pub(super) fn requeue(&mut self, number: u64) {
         if let Some(attempted) = self.attempted.get_mut(&number) {

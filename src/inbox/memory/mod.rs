@@ -26,6 +26,8 @@ mod limits;
 mod log;
 mod memory_inbox;
 mod monitored;
+mod park;
+mod parked;
 mod queue;
 mod retry;
 

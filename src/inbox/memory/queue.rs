@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_channel::oneshot;
 
@@ -8,6 +8,7 @@ use super::dead_letter_queue::DeadLetterQueue;
 use super::entry::Entry;
 use super::limits::MemoryLimits;
 use super::log::Log;
+use super::parked::Parked;
 use crate::delivery::{
     Admission, AttemptRecord, AttemptResult, DeadLetter, DeliverySettings, EventOutcome,
     EventRecord, Fingerprint, Job, KeyedQueue, OrderKey, Progress, Replay, SeenIds, Stats,
@@ -24,6 +25,7 @@ pub(super) struct Queue {
     pub(super) worker_pool: WorkerPool,
     /// The number of jobs that are waiting for their next attempt.
     retrying: usize,
+    parked: Parked,
     /// Bytes of the bodies of all jobs in flight.
     bytes: usize,
     pub(super) ages: Ages,
@@ -54,6 +56,7 @@ impl Queue {
             jobs: KeyedQueue::default(),
             worker_pool: WorkerPool::new(delivery.inbox_concurrency()),
             retrying: 0,
+            parked: Parked::default(),
             bytes: 0,
             ages: Ages::default(),
             fullness: Fullness::default(),
@@ -263,6 +266,41 @@ impl Queue {
         self.jobs.push_first(job);
     }
 
+    /// Keeps a job whose route waits for its limits. If another route is retried after `retry`, returns a receiver that resolves
+    /// when a drain begins.
+    pub(super) fn park(
+        &mut self,
+        mut job: Box<Job>,
+        now: Instant,
+        retry: Option<Duration>,
+        attempt: Option<AttemptRecord>,
+    ) -> Option<oneshot::Receiver<()>> {
+        self.worker_pool.done();
+        self.stats.retried += u64::from(retry.is_some() && attempt.is_some());
+        self.log.park(job.number, attempt, retry.is_some());
+        let is_draining = self.draining_since.is_some();
+        if is_draining {
+            job.progress.elapse(Duration::MAX);
+        }
+        // The limits may have called the job before it got here.
+        if job.progress.is_called() || (is_draining && retry.is_some()) {
+            self.log.requeue(job.number);
+            self.jobs.push_first(job);
+            return None;
+        }
+        self.parked.push(job, now, retry.is_some());
+        retry.map(|_| self.drain.wait())
+    }
+
+    /// Returns a parked job to the queue.
+    pub(super) fn unpark(&mut self, number: u64, now: Instant) {
+        let is_draining = self.draining_since.is_some();
+        if let Some(job) = self.parked.take(number, now, is_draining) {
+            self.log.requeue(number);
+            self.jobs.push_first(job);
+        }
+    }
+
     /// Turns an ended event into a job. Returns false if the inbox keeps no ended event with this id.
     pub(super) fn replay(
         &mut self,
@@ -343,7 +381,7 @@ impl Queue {
 
     /// Returns each event that the inbox keeps once.
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let waiting = self.jobs.iter();
+        let waiting = self.jobs.iter().chain(self.parked.iter());
         let waiting = waiting.filter(|job| !self.log.was_attempted(job.number));
         let started = self.log.started().map(Entry::Started);
         let ended = self.log.ended().map(Entry::Ended);
@@ -390,14 +428,16 @@ impl Queue {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.jobs.waiting() + self.worker_pool.busy() + self.retrying
+        let waiting = self.jobs.waiting() + self.parked.waiting();
+        let retrying = self.retrying + self.parked.retrying();
+        waiting + self.worker_pool.busy() + retrying
     }
 
     pub(super) fn stats(&self) -> Stats {
         Stats {
-            waiting: self.jobs.waiting() as u64,
+            waiting: (self.jobs.waiting() + self.parked.waiting()) as u64,
             running: self.worker_pool.busy() as u64,
-            retrying: self.retrying as u64,
+            retrying: (self.retrying + self.parked.retrying()) as u64,
             bytes: self.bytes as u64,
             dead_letters: self.dead_letters.len() as u64,
             dead_letters_dropped: self.dead_letters.dropped(),

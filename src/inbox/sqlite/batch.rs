@@ -16,6 +16,7 @@ pub(super) struct Batch {
     pub(super) copies: Vec<CopyPending>,
     pub(super) completes: Vec<Complete>,
     pub(super) queries: Vec<Query>,
+    pub(super) unparked: Vec<u64>,
 }
 
 impl Batch {
@@ -25,6 +26,7 @@ impl Batch {
             Command::CopyPending(copy) => self.copies.push(copy),
             Command::Complete(complete) => self.completes.push(complete),
             Command::Query(query) => self.queries.push(query),
+            Command::Unpark(number) => self.unparked.push(number),
             Command::Wake => {}
         }
     }
@@ -158,12 +160,14 @@ fn write_results(
     let mut ended = Vec::with_capacity(completes.len());
     for complete in completes {
         let (number, size) = (complete.number, complete.size);
+        store.add_once_keys(&complete.used_keys)?;
         match &complete.step {
             Step::Retry {
                 progress,
                 due_at,
                 attempt,
             } => store.reschedule(number, progress, *due_at, attempt)?,
+            Step::Wait => drop(store.clear_running_mark(number)?),
             Step::End(outcome, _, kept) => {
                 if let Some(kept) = kept {
                     store.keep(number, *outcome, kept)?;

@@ -1,13 +1,15 @@
 use futures_channel::oneshot;
 
+use super::park::Park;
 use super::store::Kept;
 use super::writer::Writer;
 use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{
     AttemptRecord, AttemptResult, DeadLetter, EventOutcome, Fingerprint, Job, Next, OrderKey,
-    Progress, RouteResult,
+    Progress, RouteResult, Wait,
 };
 use crate::inbox::{AcceptError, Accepted};
+use crate::outcome::UsedKey;
 use crate::runtime::{Clock, millis};
 use crate::telemetry::CountedType;
 
@@ -21,6 +23,8 @@ pub(super) enum Command {
     CopyPending(CopyPending),
     Complete(Complete),
     Query(Query),
+    /// The limits of a route may let the event with this number run.
+    Unpark(u64),
     /// Checks for work, because an attempt is due or the inbox is draining.
     Wake,
 }
@@ -70,6 +74,10 @@ pub(super) struct Complete {
     /// The size of the stored body in bytes.
     pub(super) size: u64,
     pub(super) step: Step,
+    /// Present if the event waits for the limits of a route.
+    pub(super) park: Option<Park>,
+    /// The keys that the attempt used.
+    pub(super) used_keys: Vec<UsedKey>,
 }
 
 /// The next step of an event.
@@ -80,6 +88,8 @@ pub(super) enum Step {
         due_at: u64,
         attempt: AttemptRecord,
     },
+    /// No route ran, because the routes wait for their limits.
+    Wait,
     /// Every route has handled the event, or none matches.
     End(EventOutcome, CountedType, Option<Box<Kept>>),
     /// The event becomes a dead letter. If an attempt ended the event, the record describes this attempt.
@@ -89,7 +99,7 @@ pub(super) enum Step {
 impl Complete {
     /// Returns the result of an attempt that ends now. `keeps_handled` is true if the inbox keeps handled events.
     pub(super) fn attempt(
-        job: Job,
+        mut job: Job,
         next: Next,
         (attempt_number, attempt): (u32, &AttemptResult),
         keeps_handled: bool,
@@ -100,7 +110,19 @@ impl Complete {
             let record = attempt.record(attempt_number, clock.system_time());
             record.within(MAX_ATTEMPT_TEXT)
         };
+        let used_keys = job.progress.take_used_keys();
+        let park = match next {
+            Next::Wait(wait) => Some(Park::new(&mut job.progress, wait, clock)),
+            Next::Retry(_) | Next::End(_) => None,
+        };
         let step = match next {
+            Next::Wait(Wait { has_run: false, .. }) => Step::Wait,
+            // The next process asks the limits again at once.
+            Next::Wait(_) => Step::Retry {
+                attempt: record(),
+                progress: job.progress,
+                due_at: clock.now(),
+            },
             Next::Retry(delay) => Step::Retry {
                 attempt: record(),
                 progress: job.progress,
@@ -134,6 +156,8 @@ impl Complete {
             key: job.key,
             size,
             step,
+            park,
+            used_keys,
         }
     }
 }

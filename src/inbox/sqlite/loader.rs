@@ -87,6 +87,7 @@ impl Loader {
                 self.schedule.next.push_front(id);
                 break;
             }
+            let park = self.schedule.take_park(id);
             match database.store.event(id) {
                 Ok(Some(stored)) => {
                     let (crashed, size) = (stored.crashes > 0, stored.body.len() as u64);
@@ -94,12 +95,19 @@ impl Loader {
                     match stored.into_job(self.max_crashes, clock.system_time()) {
                         // The event waits for another poison candidate.
                         Ok(_) if crashed && !self.schedule.try_poison_candidate(id) => continue,
-                        Ok(job) => loaded.jobs.push(job),
+                        Ok(mut job) => {
+                            if let Some(park) = park {
+                                job.progress = park.resume(job.progress, clock.now());
+                            }
+                            loaded.jobs.push(job);
+                        }
                         Err(letter) => loaded.ended.push(Complete {
                             number: id,
                             key,
                             size,
                             step: Step::DeadLetter(letter, None),
+                            park: None,
+                            used_keys: Vec::new(),
                         }),
                     }
                     free.remove(size);

@@ -33,6 +33,7 @@ mod loader;
 mod lock_owner;
 mod matching;
 mod monitored;
+mod park;
 mod path;
 mod schedule;
 mod settings;

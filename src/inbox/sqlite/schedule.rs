@@ -1,6 +1,7 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeSet, VecDeque};
 
+use super::park::Park;
 use super::store::Head;
 use crate::delivery::OrderKey;
 
@@ -25,6 +26,10 @@ pub(super) struct Schedule {
     retrying: BTreeSet<(u64, u64)>,
     /// The poison candidates: events that may have crashed an earlier process. Only the first one may run.
     poison_candidates: VecDeque<u64>,
+    /// Events that wait for the limits of a route.
+    parked: HashMap<u64, Park>,
+    /// Events in `next` that have waited for the limits of a route.
+    unparked: HashMap<u64, Park>,
 }
 
 impl Schedule {
@@ -129,6 +134,38 @@ impl Schedule {
         self.retrying.insert((due_at, id));
     }
 
+    /// Keeps an event that waits for the limits of a route.
+    pub(super) fn park(&mut self, id: u64, park: Park) {
+        self.end_poison_candidate(id);
+        // The limits may have called the event before it got here.
+        if park.is_called() {
+            return self.requeue_parked(id, park);
+        }
+        self.retrying.extend(park.due_at.map(|due| (due, id)));
+        self.parked.insert(id, park);
+    }
+
+    /// Lets a parked event run. Ignores an event that isn't parked.
+    pub(super) fn unpark(&mut self, id: u64) {
+        let Some(park) = self.parked.remove(&id) else {
+            return;
+        };
+        if let Some(due) = park.due_at {
+            self.retrying.remove(&(due, id));
+        }
+        self.requeue_parked(id, park);
+    }
+
+    fn requeue_parked(&mut self, id: u64, park: Park) {
+        self.next.push_back(id);
+        self.unparked.insert(id, park);
+    }
+
+    /// Takes the tickets of an event that has waited for the limits of a route.
+    pub(super) fn take_park(&mut self, id: u64) -> Option<Park> {
+        self.unparked.remove(&id)
+    }
+
     /// Lets the events run that wait for this event: the next event of its key, and the next poison candidate. The key is
     /// `None` if the event keeps its key busy.
     pub(super) fn end(&mut self, id: u64, key: Option<&OrderKey>) {
@@ -151,7 +188,10 @@ impl Schedule {
             && due <= now
         {
             self.retrying.pop_first();
-            self.next.push_back(id);
+            match self.parked.remove(&id) {
+                Some(park) => self.requeue_parked(id, park),
+                None => self.next.push_back(id),
+            }
             woken = true;
         }
         woken

@@ -138,6 +138,20 @@ impl SharedInbox {
         let _ = self.commands.send(Command::Complete(complete));
     }
 
+    /// Sets how the limits of routes wake events.
+    fn wake_waiting_events(self: &Arc<Self>) {
+        if let Some(limits) = self.executor.limits() {
+            limits.wake_with(|| {
+                let inbox = Arc::downgrade(self);
+                move |number| {
+                    if let Some(inbox) = inbox.upgrade() {
+                        let _ = inbox.commands.send(Command::Unpark(number));
+                    }
+                }
+            });
+        }
+    }
+
     /// Runs a query on the writer's thread, and returns its result.
     pub(super) fn query<T: Send + 'static>(
         &self,
@@ -208,8 +222,16 @@ impl JobSource for SharedInbox {
     }
 
     fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
-        // If a retry follows, `Progress` has already counted it.
-        let number = job.progress.attempts() - u32::from(matches!(next, Next::Retry(_)));
+        // If another attempt follows, `Progress` has already counted it.
+        let is_counted = match next {
+            Next::Retry(_) => true,
+            Next::Wait(wait) => {
+                self.wake_waiting_events();
+                wait.has_run
+            }
+            Next::End(_) => false,
+        };
+        let number = job.progress.attempts() - u32::from(is_counted);
         self.complete(*job, next, &attempt, number);
     }
 

@@ -51,6 +51,7 @@ use crate::runtime::Runtime;
 /// | `pending` | a readable view of `events` | `id`, `message_id`, `event_type`, `received`, `attempt`, `due`, `routes` |
 /// | `dead_letters` | a dead letter | `id`, `message_id`, `event_type`, `received_at`, `dead_lettered_at`, `kept_since`, `attempts`, `routes` (with the reasons), `cause`, `order_key`, `blocks_key`, `body`, `traceparent` |
 /// | `message_ids` | an id that identifies copies | `id`, `accepted_at`, `message_id` |
+/// | `once_keys` | a key for which a route with [`once_per`](crate::EventRouter::once_per) handled an event | `route`, `event_id`, `key`, `window`, `accepted_at`, `used_at`, `expires_at`, `message_id` |
 /// | `totals` | the sums, and the state of the inbox's clock | see the schema |
 ///
 /// Times are in milliseconds since the Unix epoch. A long read keeps the write-ahead log from being emptied. If the log

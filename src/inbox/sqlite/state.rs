@@ -290,7 +290,7 @@ impl State {
     /// `missing` is the number of ended events whose rows another process had deleted. The recount counts these events.
     pub(super) fn written(
         &mut self,
-        complete: &Complete,
+        complete: &mut Complete,
         schedule: &mut Schedule,
         dead_letters_block: bool,
         missing: &mut u64,
@@ -300,9 +300,22 @@ impl State {
         let (number, mut key) = (complete.number, complete.key.as_ref());
         let (outcome, label) = match &complete.step {
             Step::Retry { due_at, .. } => {
-                self.stats.retried += 1;
-                counts.retried();
-                return schedule.retry(number, *due_at);
+                let due_at = *due_at;
+                let park = complete.park.take();
+                if park.as_ref().is_none_or(|park| park.due_at.is_some()) {
+                    self.stats.retried += 1;
+                    counts.retried();
+                }
+                return match park {
+                    Some(park) => schedule.park(number, park),
+                    None => schedule.retry(number, due_at),
+                };
+            }
+            Step::Wait => {
+                let park = complete.park.take();
+                return park
+                    .into_iter()
+                    .for_each(|park| schedule.park(number, park));
             }
             Step::End(outcome, counted_type, _) => {
                 (*outcome, counts.metrics.counted_label(counted_type))

@@ -21,7 +21,7 @@ use crate::catch_panic::{catch_panic, discard};
 use crate::delivery::{EventRecord, Replay, SeenIds, spawn_workers};
 use crate::error::Error;
 use crate::inbox::{AcceptError, AcceptErrorKind, Monitor, Monitored};
-use crate::runtime::millis;
+use crate::runtime::{millis, to_millis};
 use crate::telemetry::PendingCounts;
 
 /// The maximum number of commands per turn.
@@ -81,6 +81,10 @@ impl Writer {
             block_key: executor.settings.block_key_on_dead_letter,
         };
         let loader = Loader::new(&mut database, executor, settings.max_crashes).map_err(failing)?;
+        if let Some(limits) = executor.limits() {
+            let restored = database.store.once_keys(|key| limits.restore(key));
+            restored.map_err(failing)?;
+        }
         let mut writer = Self {
             batch_writer: BatchWriter::new(limits, settings.max_handled, settings.remembers()),
             settings,
@@ -131,7 +135,11 @@ impl Writer {
 
     fn turn(&mut self, mut batch: Batch) {
         let (idle, queries) = (batch.is_idle(), take(&mut batch.queries));
+        let unparked = take(&mut batch.unparked);
         let (draining, ready) = self.write(batch);
+        if !unparked.is_empty() {
+            self.update(|_, schedule, _| unparked.into_iter().for_each(|id| schedule.unpark(id)));
+        }
         if draining {
             self.unload();
         }
@@ -168,7 +176,7 @@ impl Writer {
         let storable = available && is_free;
         let accepts = if storable { &batch.accepts[..] } else { &[] };
         self.batch_writer.unwritten.extend(batch.completes);
-        let (stored, written) = self.batch_writer.write(&mut self.database, accepts);
+        let (stored, mut written) = self.batch_writer.write(&mut self.database, accepts);
         if stored && !accepts.is_empty() {
             self.state.metrics.batch("sqlite", accepts.len());
         }
@@ -187,7 +195,7 @@ impl Writer {
             health_changed = !state.health.is_same(&health);
             state.health = health;
             state.admissions.unavailable = !available;
-            for complete in &written {
+            for complete in &mut written {
                 state.written(complete, schedule, block_key, &mut missing, counts);
             }
             let accepts = batch.accepts.into_iter();
@@ -266,7 +274,7 @@ impl Writer {
     fn report_dead_letters(&mut self, written: &[Complete]) {
         let letters = written.iter().filter_map(|complete| match &complete.step {
             Step::DeadLetter(letter, _) => Some(letter),
-            Step::Retry { .. } | Step::End(..) => None,
+            Step::Retry { .. } | Step::Wait | Step::End(..) => None,
         });
         let mut letters = letters.peekable();
         if letters.peek().is_some()
@@ -328,6 +336,10 @@ impl Writer {
             Ok(deleted) => self.more |= deleted == STEP,
             Err(error) => self.database.failed(error),
         }
+        match self.delete_once_keys() {
+            Ok(deleted) => self.more |= deleted == STEP,
+            Err(error) => self.database.failed(error),
+        }
         if self.database.store.totals.handled.events > 0 {
             let keep = millis(self.settings.keep_handled);
             let before = self.state.clock.now().saturating_sub(keep);
@@ -336,6 +348,19 @@ impl Writer {
                 Err(error) => self.database.failed(error),
             }
         }
+    }
+
+    /// Deletes keys of routes that no unfinished event can share. Returns the number of deleted keys.
+    fn delete_once_keys(&mut self) -> rusqlite::Result<usize> {
+        let store = &self.database.store;
+        let oldest = store.oldest()?.map(|(_, received_at)| received_at);
+        let now = self.state.clock.system_time();
+        let horizon = to_millis(oldest.map_or(now, |oldest| oldest.min(now)));
+        if !store.has_expired_once_keys(horizon)? {
+            return Ok(0);
+        }
+        let delete = |store: &mut Store| store.delete_once_keys(horizon, STEP);
+        self.database.transaction(delete)
     }
 
     fn set_timer(&mut self) {

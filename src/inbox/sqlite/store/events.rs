@@ -103,6 +103,12 @@ impl Store {
         self.run("UPDATE events SET running = 1 WHERE id = ?1", [signed(id)])
     }
 
+    /// Clears the running mark of an event that waits for the limits of a route.
+    pub(crate) fn clear_running_mark(&mut self, id: u64) -> Result<usize> {
+        let sql = "UPDATE events SET running = 0 WHERE id = ?1 AND running = 1";
+        self.run(sql, [signed(id)])
+    }
+
     /// Returns the id of the oldest event, and when the event was received.
     pub(crate) fn oldest(&self) -> Result<Option<(u64, SystemTime)>> {
         let sql = "SELECT id, received_at FROM events ORDER BY id LIMIT 1";

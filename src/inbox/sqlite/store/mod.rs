@@ -10,6 +10,7 @@ mod events;
 mod handled;
 mod log;
 mod message_ids;
+mod once_keys;
 mod read_only;
 mod report;
 mod row;

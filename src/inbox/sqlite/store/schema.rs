@@ -12,11 +12,12 @@ use crate::inbox::sqlite::error::{not_opened, unusable};
 const APPLICATION_ID: i32 = 0x6277_686B;
 
 /// The migrations. Each migration updates the schema to the next version. Released migrations never change.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// The newest version of the schema.
