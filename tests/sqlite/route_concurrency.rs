@@ -63,8 +63,12 @@ async fn events_that_wait_for_a_route_leave_room_in_memory_for_other_events() {
         inbox.accept(event(id.to_string())).await.unwrap();
     }
     until(|| fast.available_permits() == 50).await;
-    let stats = inbox.handle().stats();
-    assert_eq!((stats.running, stats.waiting, stats.retrying), (1, 49, 0));
+    let handle = inbox.handle();
+    let counts = || {
+        let stats = handle.stats();
+        (stats.running, stats.waiting, stats.retrying)
+    };
+    until(|| counts() == (1, 49, 0)).await;
     open.add_permits(50);
     let stats = wait_idle(&inbox.handle()).await;
     assert_eq!((stats.handled, fast.available_permits()), (50, 50));
