@@ -118,6 +118,7 @@
 //! | `tracing` | logs, and spans of attempts and routes in the request's span | yes |
 //! | `metrics` | metrics through the facade crate `metrics`: see [`guide::metrics`] | no |
 //! | `sqlite` | [`SqliteInbox`], which stores events on disk; compiles SQLite, so it needs a C compiler | no |
+//! | `postgres` | [`PostgresInbox`], which stores events in PostgreSQL for any number of processes; enables `tokio` | no |
 //! | `jetstream` | [`JetStreamInbox`] and [`JetStreamWorker`], over NATS JetStream; enables `tokio` | no |
 //! | `testing` | mock requests and a test harness for handlers | no |
 //!
@@ -128,6 +129,7 @@
     not(all(
         feature = "inspector",
         feature = "jetstream",
+        feature = "postgres",
         feature = "signal",
         feature = "sqlite",
         feature = "testing",
@@ -141,6 +143,7 @@
         feature = "inspector",
         feature = "jetstream",
         feature = "metrics",
+        feature = "postgres",
         feature = "sqlite"
     )),
     allow(dead_code, unused_imports)
@@ -190,6 +193,9 @@ pub use crate::inbox::{
     JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
     StreamSettings, WorkerStats,
 };
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use crate::inbox::{PostgresInbox, PostgresInboxBuilder};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{

@@ -16,11 +16,15 @@ mod into_inbox;
 mod jetstream;
 mod memory;
 mod monitor;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod stored_json;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod volume;
 
 pub use self::accept_error::{AcceptError, AcceptErrorKind};
 pub use self::accepted::Accepted;
@@ -43,6 +47,8 @@ pub use self::jetstream::{
 };
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
 pub(crate) use self::monitor::{Activity, Monitor, Monitored, evaluate};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresInbox, PostgresInboxBuilder};
 pub(crate) use self::shutdown::Drain;
 pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]

@@ -64,13 +64,13 @@ impl Route {
     }
 
     /// Returns whether the route runs once per key.
-    #[cfg(feature = "jetstream")]
+    #[cfg(any(feature = "jetstream", feature = "postgres"))]
     pub(crate) fn is_once_per_key(&self) -> bool {
         self.once_per.is_some()
     }
 
     /// Returns how many handlers of the route may run at once, if the route has a limit.
-    #[cfg(feature = "jetstream")]
+    #[cfg(any(feature = "jetstream", feature = "postgres"))]
     pub(crate) fn concurrency(&self) -> Option<usize> {
         self.options.as_ref()?.concurrency
     }

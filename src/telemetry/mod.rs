@@ -26,6 +26,8 @@ mod inspector;
 mod jetstream;
 mod metrics;
 mod one_line;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod receiver;
 mod router;
 mod shutdown;
@@ -49,6 +51,8 @@ pub(crate) use self::jetstream::{
 pub(crate) use self::metrics::{
     Counted, CountedType, InFlight, Metrics, PendingCounts, Sample, Stopwatch,
 };
+#[cfg(feature = "postgres")]
+pub(crate) use self::postgres::{events_released, lease_lost};
 pub(crate) use self::receiver::{
     PathMiss, path_missed, receiver_started, secret_missing, verify_missing, webhook_rejected,
 };

@@ -42,7 +42,6 @@ mod sqlite_file;
 mod sqlite_inbox;
 mod state;
 mod store;
-mod volume;
 mod window;
 mod writer;
 
@@ -50,3 +49,4 @@ pub use self::builder::SqliteInboxBuilder;
 pub use self::file_report::{SqliteFileCheck, SqliteFileStats};
 pub use self::sqlite_file::SqliteFile;
 pub use self::sqlite_inbox::SqliteInbox;
+use super::volume;
