@@ -459,6 +459,48 @@ fn a_wrong_scenario_says_where() {
     assert_eq!(nothing.code(), 3, "{nothing:?}");
 }
 
+/// Returns the announcements that the example `going_live` has printed, once it has handled every event.
+fn announcements(scenarios: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inbox = folder.path().join("inbox.db");
+    let inbox = inbox.to_str().expect("a path in UTF-8");
+    let example = Example::start("going_live", &[("INBOX", inbox)]);
+    for scenario in scenarios {
+        let (_, summary) = summary(&[scenario, "--to", &example.url()]);
+        assert_eq!(count(&summary, "lost"), 0, "{scenario}: {summary}");
+    }
+    let is_idle = || {
+        let counts = botisimo(&["--json", "inbox", inbox, "stats"])
+            .json()
+            .remove(0);
+        count(&counts, "in_flight") == 0
+    };
+    until("the example is idle", is_idle);
+    let lines = example.lines().into_iter();
+    lines.filter(|line| line.starts_with("announce ")).collect()
+}
+
+#[test]
+fn a_flapping_connection_is_announced_once_per_stream() {
+    let expected = ["announce ada Unstable", "announce ada Stable again"];
+    assert_eq!(announcements(&["flapping"]), expected);
+}
+
+#[test]
+fn a_stream_that_starts_during_an_outage_is_not_announced_late() {
+    // The second stream starts during the outage of two hours.
+    let expected = ["announce ada Stream 1", "announce ada Stream 3"];
+    assert_eq!(announcements(&["outage"]), expected);
+}
+
+#[test]
+fn duplicates_of_a_start_are_announced_once_per_stream() {
+    let expected: Vec<_> = (1..=6)
+        .map(|n| format!("announce ada Stream {n}"))
+        .collect();
+    assert_eq!(announcements(&["duplicates"]), expected);
+}
+
 #[test]
 fn the_transcript_of_the_guide_is_true() {
     let example = Example::start("quickstart", &[]);

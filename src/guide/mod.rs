@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [Getting started](getting_started) | How do I receive the first event? Where does the layer go? |
 //! | [Handlers and patterns](handlers) | Which events does a route match? How do handlers share state and report errors? |
-//! | [Route options](route_options) | How does a route skip events that are too old? How does one route get its own timeout and its own retries? |
+//! | [Route options](route_options) | How does a route skip events that are too old, or run once for several events? How does one route get its own timeout, concurrency and retries? |
+//! | [Cookbook](cookbook) | How do I announce a stream once and in time, count every purchase once, or show the latest state? |
 //! | [Inboxes and guarantees](inboxes) | Which events survive a crash? What are the limits? |
 //! | [Events](events) | Did an event arrive, how did each attempt end, and how do I run one route again? |
 //! | [Inspector](inspector) | How do I look at events and replay them in a browser? Which users may do so? |
@@ -28,6 +29,9 @@ pub mod benchmarks {}
 #[doc = include_str!("command_line/inbox.md")]
 #[doc = include_str!("command_line/watch.md")]
 pub mod command_line {}
+// The page's code needs a SQLite client.
+#[cfg_attr(any(not(doctest), feature = "sqlite"), doc = include_str!("cookbook.md"))]
+pub mod cookbook {}
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
 #[doc = include_str!("deployment.md")]
