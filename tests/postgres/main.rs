@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
 mod contract;
+#[cfg(all(target_os = "linux", feature = "signal"))]
+mod crash;
+#[cfg(all(target_os = "linux", feature = "signal"))]
+mod deployment;
 #[cfg(target_os = "linux")]
 mod server;
 #[path = "../support/mod.rs"]
@@ -16,4 +20,11 @@ pub(crate) fn pool(url: &str, size: usize) -> Pool {
     let config: Config = url.parse().unwrap();
     let manager = Manager::new(config, NoTls);
     Pool::builder(manager).max_size(size).build().unwrap()
+}
+
+#[test]
+#[ignore = "other tests run this test in a child process"]
+#[cfg(all(target_os = "linux", feature = "signal"))]
+fn server() {
+    deployment::run();
 }

@@ -2,17 +2,15 @@
 //! stops, and its folder is deleted, when its handle is dropped or when the test process ends for any reason.
 
 use std::ffi::OsStr;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::io::Write;
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
-
-use tempfile::TempDir;
+use std::{env, fs, thread};
 
 /// The limit of every wait for a server.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);

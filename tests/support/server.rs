@@ -1,5 +1,5 @@
-//! A webhook server over an inbox on disk, in a process that runs the test binary again. Also contains its
-//! client.
+//! A webhook server over an inbox in a file or in PostgreSQL, in a process that runs the test binary again. Also
+//! contains its client.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,8 +19,8 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use botisimo_webhooks::{
-    BoxFuture, DeliverySettings, Event, EventRouter, Handle, HandlerError, RetryPolicy, Runtime,
-    SqliteInbox, TokioRuntime, WebhookLayer,
+    BoxFuture, DeliverySettings, Error, Event, EventRouter, Handle, HandlerError, Inbox,
+    RetryPolicy, Runtime, SqliteInbox, TokioRuntime, WebhookLayer,
 };
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
@@ -52,9 +52,13 @@ struct Keyed {
 
 /// Serves if this process was started as a server. The test `server` of each binary calls this function.
 pub(crate) fn serve() {
-    let Some(inbox) = env::var_os("SERVER_INBOX") else {
-        return;
-    };
+    if let Some(inbox) = env::var_os("SERVER_INBOX") {
+        run(run_on_file(PathBuf::from(inbox)));
+    }
+}
+
+/// Runs a server until its parent process ends.
+pub(crate) fn run(server: impl Future<Output = ()>) {
     end_with_parent();
     let logs = tracing_subscriber::fmt().with_writer(io::stderr);
     logs.with_ansi(false).init();
@@ -63,10 +67,12 @@ pub(crate) fn serve() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(run(PathBuf::from(inbox)));
+    runtime.block_on(server);
 }
 
-async fn run(inbox: PathBuf) {
+/// Returns a router whose handler does what the event's data says, and writes each end of an attempt to the journal.
+/// Events whose data asks for it hold their attempt until the semaphore has permits.
+pub(crate) fn router() -> (EventRouter, Arc<Semaphore>) {
     let journal = env::var_os("SERVER_JOURNAL").unwrap();
     let journal = OpenOptions::new().create(true).append(true).open(journal);
     let (journal, gate) = (Arc::new(journal.unwrap()), Arc::new(Semaphore::new(0)));
@@ -88,23 +94,35 @@ async fn run(inbox: PathBuf) {
         }
         Ok(())
     });
-    let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
+    (router, gate)
+}
+
+/// Returns how the servers run handlers.
+pub(crate) fn delivery() -> DeliverySettings {
+    DeliverySettings::new()
+        .concurrency(8)
+        .retry(RetryPolicy::new().initial_delay(Duration::from_millis(20)))
+        .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
+}
+
+async fn run_on_file(inbox: PathBuf) {
+    let (router, gate) = router();
     let runtime = OffsetClock {
         tokio: TokioRuntime::with_handle(tokio::runtime::Handle::current()),
         ahead: env::var("SERVER_CLOCK").map_or(0, |ahead| ahead.parse().unwrap()),
     };
     let opened = SqliteInbox::builder(&inbox)
-        .delivery(
-            DeliverySettings::new()
-                .concurrency(8)
-                .retry(retry)
-                .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key),
-        )
+        .delivery(delivery())
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
         .keep_handled(Duration::from_secs(24 * 60 * 60))
         .open_with(runtime, router)
         .await;
+    serve_inbox(opened, gate).await;
+}
+
+/// Serves until the process ends, or reports why the inbox didn't open.
+pub(crate) async fn serve_inbox(opened: Result<impl Inbox, Error>, gate: Arc<Semaphore>) {
     let inbox = match opened {
         Ok(inbox) => inbox,
         Err(error) => {
@@ -224,6 +242,7 @@ fn counts(handle: &Handle) -> String {
         ("handled", stats.handled),
         ("unhandled", stats.unhandled),
         ("dead", stats.dead),
+        ("published", stats.published),
         ("waiting", stats.waiting),
         ("running", stats.running),
         ("retrying", stats.retrying),
@@ -283,8 +302,7 @@ impl ServerFolder {
     }
 
     pub(crate) fn journal(&self) -> Vec<Line> {
-        let journal = fs::read_to_string(self.folder().join("journal")).unwrap_or_default();
-        journal.lines().map(Line::read).collect()
+        Line::read_all(&self.folder().join("journal"))
     }
 
     /// Returns the ids of the events that are on disk. Reads copies of the files, because opening the files
@@ -317,24 +335,8 @@ impl ServerFolder {
         command
             .env("SERVER_INBOX", self.name.as_ref().unwrap_or(&self.inbox))
             .env("SERVER_CLOCK", self.ahead.to_string())
-            .env("SERVER_JOURNAL", self.folder().join("journal"))
-            // Uses a pipe, because a file may become too large.
-            .stderr(Stdio::piped());
-        let (tell, told) = mpsc::channel();
-        let mut process = Process::start(command, "server", move |line| {
-            if let Some(addr) = line.strip_prefix("listening ") {
-                let _ = tell.send(Ok(addr.parse().unwrap()));
-            } else if let Some(error) = line.strip_prefix("failed ") {
-                let _ = tell.send(Err(error.to_owned()));
-            }
-        });
-        let (logged, log) = (process.child.stderr.take().unwrap(), Arc::clone(&self.log));
-        thread::spawn(move || {
-            for line in BufReader::new(logged).lines().map_while(Result::ok) {
-                log.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
-        Starting { process, told }
+            .env("SERVER_JOURNAL", self.folder().join("journal"));
+        Starting::new(command, &self.log)
     }
 
     pub(crate) fn serving(&self) -> Server {
@@ -358,6 +360,12 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// Reads a journal. A journal that doesn't exist has no lines.
+    pub(crate) fn read_all(journal: &Path) -> Vec<Self> {
+        let journal = fs::read_to_string(journal).unwrap_or_default();
+        journal.lines().map(Self::read).collect()
+    }
+
     fn read(line: &str) -> Self {
         let mut words = line.split(' ');
         let mut word = || words.next().unwrap();
@@ -377,6 +385,27 @@ pub(crate) struct Starting {
 }
 
 impl Starting {
+    /// Starts a server, and appends its log to a string.
+    pub(crate) fn new(mut command: Command, log: &Arc<Mutex<String>>) -> Self {
+        // Uses a pipe, because a file may become too large.
+        command.stderr(Stdio::piped());
+        let (tell, told) = mpsc::channel();
+        let mut process = Process::start(command, "server", move |line| {
+            if let Some(addr) = line.strip_prefix("listening ") {
+                let _ = tell.send(Ok(addr.parse().unwrap()));
+            } else if let Some(error) = line.strip_prefix("failed ") {
+                let _ = tell.send(Err(error.to_owned()));
+            }
+        });
+        let (logged, log) = (process.child.stderr.take().unwrap(), Arc::clone(log));
+        thread::spawn(move || {
+            for line in BufReader::new(logged).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Self { process, told }
+    }
+
     pub(crate) fn kill(mut self) {
         self.process.kill();
     }
@@ -420,6 +449,13 @@ impl Server {
 
     pub(crate) fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: &str) {
+        let (signal, pid) = (format!("-{signal}"), self.pid().to_string());
+        let sent = Command::new("kill").args([signal, pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Stops the server, and waits until its process ends.
@@ -471,7 +507,7 @@ impl Stats {
         };
         let sum = |names: &[&str]| names.iter().map(|name| stats.of(name)).sum::<u64>();
         let came = sum(&["accepted", "recovered", "replayed"]);
-        let ended = sum(&["handled", "unhandled", "dead"]);
+        let ended = sum(&["handled", "unhandled", "dead", "published"]);
         let in_flight = sum(&["waiting", "running", "retrying"]);
         assert_eq!(came, ended + in_flight, "law 2: {text}");
         stats

@@ -26,7 +26,8 @@ impl Monitored for SharedInbox {
     }
 
     fn activity(&self) -> Activity {
-        Activity::new(self.state.lock().stats(), self.oldest_age())
+        let stats = self.state.lock().stats();
+        Activity::new(stats, self.oldest_age())
     }
 
     fn executor(&self) -> Option<&JobExecutor> {
