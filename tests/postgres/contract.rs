@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use botisimo_webhooks::{DeliverySettings, EventRouter, PostgresInbox};
 
-use crate::pool;
+use crate::kit::pool;
 use crate::support::contract::{InboxFactory, Opened};
 use crate::support::postgres::database;
 

@@ -14,7 +14,7 @@ use botisimo_webhooks::PostgresInbox;
 use fastrand::Rng;
 use tempfile::TempDir;
 
-use crate::pool;
+use crate::kit::pool;
 use crate::support::postgres::{PostgresServer, until};
 use crate::support::process::own_binary;
 use crate::support::server::{self, Client, Line, Starting, body};

@@ -2,25 +2,20 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // a failed `unwrap` fails the test
 
+mod accept;
 mod contract;
 #[cfg(all(target_os = "linux", feature = "signal"))]
 mod crash;
 #[cfg(all(target_os = "linux", feature = "signal"))]
 mod deployment;
+mod kit;
+mod opening;
+mod ordering_key;
 #[cfg(target_os = "linux")]
 mod server;
+mod sharing;
 #[path = "../support/mod.rs"]
 mod support;
-
-use deadpool_postgres::{Manager, Pool};
-use tokio_postgres::{Config, NoTls};
-
-/// Returns a pool with at most `size` connections.
-pub(crate) fn pool(url: &str, size: usize) -> Pool {
-    let config: Config = url.parse().unwrap();
-    let manager = Manager::new(config, NoTls);
-    Pool::builder(manager).max_size(size).build().unwrap()
-}
 
 #[test]
 #[ignore = "other tests run this test in a child process"]

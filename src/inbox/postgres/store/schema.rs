@@ -78,8 +78,18 @@ async fn run_scripts(client: &mut Object, store: &Store, schema: &str) -> Result
     }
     if at < SCRIPTS.len() {
         let mut script = String::new();
-        if at == 0 {
-            script += &format!("CREATE SCHEMA IF NOT EXISTS {};\n", store.schema);
+        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
+        let rows = transaction
+            .query_typed(sql, &[(&schema, Type::TEXT)])
+            .await
+            .map_err(failed)?;
+        let exists: bool = rows
+            .first()
+            .map_or(Ok(false), |row| row.try_get(0))
+            .map_err(failed)?;
+        // Even `IF NOT EXISTS` needs the right to create schemas.
+        if !exists {
+            script += &format!("CREATE SCHEMA {};\n", store.schema);
         }
         for missing in &SCRIPTS[at..] {
             script += &store.sql(missing);
