@@ -1,10 +1,12 @@
 use std::mem::take;
 
 use super::command::{Accept, Command, Complete, CopyPending, Query, Step};
+use super::command_queue::Pace;
 use super::database::Database;
 use super::error::is_corrupt;
 use super::store::{DeadLetterLimits, Store};
 use super::volume::Volume;
+use crate::catch_panic::discard;
 
 /// The minimum number of message ids that one transaction forgets, if there are enough.
 const MIN_FORGET: usize = 256;
@@ -17,6 +19,8 @@ pub(super) struct Batch {
     pub(super) completes: Vec<Complete>,
     pub(super) queries: Vec<Query>,
     pub(super) unparked: Vec<u64>,
+    /// Whether a command mustn't wait for others.
+    is_urgent: bool,
 }
 
 impl Batch {
@@ -24,11 +28,42 @@ impl Batch {
         match command {
             Command::Accept(accept) => self.accepts.push(accept),
             Command::CopyPending(copy) => self.copies.push(copy),
-            Command::Complete(complete) => self.completes.push(complete),
-            Command::Query(query) => self.queries.push(query),
-            Command::Unpark(number) => self.unparked.push(number),
-            Command::Wake => {}
+            Command::Complete(complete) => {
+                self.is_urgent |= !complete.may_wait();
+                self.completes.push(complete);
+            }
+            Command::Query(query) => {
+                self.is_urgent = true;
+                self.queries.push(query);
+            }
+            Command::Unpark(number) => {
+                self.is_urgent = true;
+                self.unparked.push(number);
+            }
+            Command::Wake => self.is_urgent = true,
         }
+    }
+
+    /// Returns the number of requests that wait for an answer.
+    pub(super) fn requests(&self) -> usize {
+        self.accepts.len() + self.copies.len()
+    }
+
+    /// Returns whether the batch needs no more commands.
+    pub(super) fn is_due(&self, pace: Pace) -> bool {
+        self.is_urgent || self.requests() >= pace.requests || self.completes.len() > pace.ends
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests() == 0 && self.completes.is_empty() && !self.is_urgent
+    }
+
+    /// Drops the commands. A command may hold a span, and dropping the span may panic.
+    pub(super) fn discard(self) {
+        discard(self.accepts);
+        discard(self.copies);
+        discard(self.completes);
+        discard(self.queries);
     }
 
     /// Returns whether the turn has no event to write.

@@ -1,17 +1,18 @@
 use std::path::Path;
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use futures_channel::oneshot;
 use tower_service::Service;
 
+use super::command_queue::command_queue;
 use super::settings::Settings;
 use super::shared_inbox::SharedInbox;
 use super::state::SharedState;
 use super::writer::Writer;
 use super::{SqliteInbox, error};
-use crate::catch_panic::{catch_panic, discard};
+use crate::catch_panic::catch_panic;
 use crate::delivery::{DeliverySettings, ErasedService, JobExecutor};
 use crate::error::{BoxError, Error};
 use crate::event::Event;
@@ -202,7 +203,7 @@ impl SqliteInboxBuilder {
             + 'static,
     {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let (commands, received) = mpsc::channel();
+        let (commands, received) = command_queue();
         let mut settings = self.settings;
         settings.path = std::path::absolute(&settings.path)
             .map_err(|error| error::caused(&settings.path, "the path can't be resolved", error))?;
@@ -230,8 +231,6 @@ impl SqliteInboxBuilder {
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
-            // A command may hold a span, and dropping the span may panic.
-            discard(received.try_iter());
         };
         thread::Builder::new()
             .name("botisimo-inbox".to_owned())

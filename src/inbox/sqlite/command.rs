@@ -97,6 +97,11 @@ pub(super) enum Step {
 }
 
 impl Complete {
+    /// Returns whether nothing waits for this result. If so, the result may share the commit of a later request.
+    pub(super) fn may_wait(&self) -> bool {
+        self.key.is_none() && self.used_keys.is_empty() && matches!(self.step, Step::End(..))
+    }
+
     /// Returns the result of an attempt that ends now. `keeps_handled` is true if the inbox keeps handled events.
     pub(super) fn attempt(
         mut job: Job,

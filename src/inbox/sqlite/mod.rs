@@ -10,8 +10,8 @@
 //!
 //! The clones of an inbox share [`shared_inbox`]. A lock guards the [`state`]: [`admissions`] decides which events the
 //! inbox accepts, and [`window`] holds the events in memory. The thread of the [`writer`] owns the [`database`]:
-//! [`batch`] writes the commands of a turn, and [`loader`] loads events in the order of the [`schedule`]. Only
-//! [`store`] knows SQL.
+//! [`command_queue`] gathers the commands of a turn, [`batch`] writes them, and [`outbox`] sends the answers. [`loader`] loads
+//! events in the order of the [`schedule`]. Only [`store`] knows SQL.
 //!
 //! [`sqlite_file`] reads a file while a process owns it, and changes a file that no process owns.
 
@@ -19,6 +19,7 @@ mod admissions;
 mod batch;
 mod builder;
 mod command;
+mod command_queue;
 mod database;
 mod database_lock;
 mod dead_letters;
@@ -33,6 +34,7 @@ mod loader;
 mod lock_owner;
 mod matching;
 mod monitored;
+mod outbox;
 mod park;
 mod path;
 mod schedule;

@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use super::command::{Accept, Answer, Command, Complete, CopyPending};
+use super::command_queue::CommandSender;
 use super::error;
 use super::state::SharedState;
 use super::volume::Volume;
@@ -38,7 +38,7 @@ pub(super) struct SharedInbox {
     pub(super) path: PathBuf,
     pub(super) max_events: Volume,
     pub(super) keeps_handled: bool,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: CommandSender,
     pub(super) state: Arc<SharedState>,
     pub(super) executor: JobExecutor,
     pub(super) monitor: Monitor,
@@ -304,6 +304,8 @@ impl InboxControl for SharedInbox {
             if let Some(idle) = idle {
                 // If the runtime dropped workers, events may be left without a worker.
                 spawn_workers(&self);
+                // The ends that wait for other commands are written now.
+                let _ = self.commands.send(Command::Wake);
                 let _ = idle.await;
             }
         })

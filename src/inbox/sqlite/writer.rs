@@ -1,16 +1,17 @@
 use std::mem::take;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use super::batch::{Batch, BatchWriter};
-use super::command::{Command, Complete, Reply, Step};
+use super::command::{Complete, Reply, Step};
+use super::command_queue::{CommandReceiver, Pace};
 use super::database::Database;
 use super::error::{self, not_replayed, query_failed};
 use super::file_lock::FileLock;
 use super::loader::Loader;
+use super::outbox::Outbox;
 use super::path;
 use super::schedule::Schedule;
 use super::settings::Settings;
@@ -23,9 +24,6 @@ use crate::error::Error;
 use crate::inbox::{AcceptError, AcceptErrorKind, Monitor, Monitored};
 use crate::runtime::{millis, to_millis};
 use crate::telemetry::PendingCounts;
-
-/// The maximum number of commands per turn.
-const MAX_COMMANDS: usize = 16_384;
 
 /// The maximum number of rows that a turn prunes or a query reads, so events don't wait long.
 pub(super) const STEP: usize = 256;
@@ -46,6 +44,9 @@ pub(super) struct Writer {
     pub(super) database: Database,
     loader: Loader,
     batch_writer: BatchWriter,
+    outbox: Outbox,
+    /// The number of requests that the last turn answered.
+    answered: usize,
     /// The due time for which a timer wakes the writer, and a channel that is closed once the timer has woken the writer or
     /// the runtime has shut down.
     timer: Option<(u64, oneshot::Sender<()>)>,
@@ -53,6 +54,8 @@ pub(super) struct Writer {
     ids_restored: bool,
     /// Whether the next turn begins without waiting for a command.
     more: bool,
+    /// Whether the inbox is draining.
+    draining: bool,
     /// Whether the events that haven't started were unloaded, because the process is shutting down.
     unloaded: bool,
 }
@@ -92,9 +95,12 @@ impl Writer {
             inbox: Weak::clone(inbox),
             database,
             loader,
+            outbox: Outbox::new(Weak::clone(inbox)),
+            answered: 0,
             timer: None,
             ids_restored: false,
             more: false,
+            draining: false,
             unloaded: false,
         };
         writer.update(|state, _, counts| state.recover(totals.events.events, counts));
@@ -107,20 +113,38 @@ impl Writer {
     }
 
     /// Runs until the inbox and all its handles are dropped.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+    pub(super) fn run(mut self, commands: &CommandReceiver) {
         loop {
-            let mut batch = Batch::default();
-            match commands.recv_timeout(self.timeout()) {
-                Ok(command) => batch.push(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            let (timeout, pace) = (self.timeout(), self.pace(commands));
+            let answers_due = self.outbox.check();
+            let wait = answers_due.map_or(timeout, |due| due.min(timeout));
+            let Some(batch) = commands.receive(wait, pace) else {
+                break;
+            };
+            // After the shorter wait, the writer has only answers to send.
+            if wait == timeout || !batch.is_empty() {
+                self.turn(batch);
             }
-            let others = commands.try_iter().take(MAX_COMMANDS);
-            others.for_each(|command| batch.push(command));
-            self.turn(batch);
         }
         self.unload();
         self.database.close();
+    }
+
+    /// Returns the commands for which the next turn waits. After an answer, a busy client sends its next request.
+    fn pace(&self, commands: &CommandReceiver) -> Pace {
+        let nothing_waits = !self.draining
+            && self.batch_writer.unwritten.is_empty()
+            && !self.loader.schedule.has_work();
+        // If too many ends wait, the window starts no event.
+        let max_ends = self.settings.max_in_memory.events / 4;
+        Pace {
+            requests: (self.answered + commands.requests()).max(1),
+            ends: if nothing_waits {
+                usize::try_from(max_ends).unwrap_or(usize::MAX)
+            } else {
+                0
+            },
+        }
     }
 
     fn timeout(&mut self) -> Duration {
@@ -136,7 +160,9 @@ impl Writer {
     fn turn(&mut self, mut batch: Batch) {
         let (idle, queries) = (batch.is_idle(), take(&mut batch.queries));
         let unparked = take(&mut batch.unparked);
+        self.answered = batch.requests();
         let (draining, ready) = self.write(batch);
+        self.draining = draining;
         if !unparked.is_empty() {
             self.update(|_, schedule, _| unparked.into_iter().for_each(|id| schedule.unpark(id)));
         }
@@ -213,8 +239,8 @@ impl Writer {
         }
         self.batch_writer.forgettable = forgettable;
         // The task that gets the reply spawns a worker.
-        let attended = replies.into_iter().map(Reply::send);
-        let attended = attended.filter(|attended| *attended).count();
+        let attended = replies.iter().filter(|reply| reply.runs).count();
+        self.outbox.send(replies);
         (draining, ready > attended)
     }
 

@@ -1,0 +1,155 @@
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::command::Command;
+
+/// The maximum time that a request waits for other requests, so that one commit stores the events of all.
+const GATHER_TIME: Duration = Duration::from_micros(300);
+
+/// The maximum time that the end of an event waits for a request, so that both share a commit. No answer depends on the end.
+const END_TIME: Duration = Duration::from_millis(2);
+
+/// Returns both ends of a new queue.
+pub(super) fn command_queue() -> (CommandSender, CommandReceiver) {
+    let shared = Arc::new(Shared::default());
+    let sender = CommandSender {
+        shared: Arc::clone(&shared),
+    };
+    (sender, CommandReceiver { shared })
+}
+
+/// The end of the queue for the inbox. If the sender is dropped, the writer ends.
+pub(super) struct CommandSender {
+    shared: Arc<Shared>,
+}
+
+/// The end of the queue for the writer.
+pub(super) struct CommandReceiver {
+    shared: Arc<Shared>,
+}
+
+/// The commands for which the writer waits before it begins a turn.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// The number of requests that are expected within [`GATHER_TIME`].
+    pub(super) requests: usize,
+    /// The number of ends that may wait for [`END_TIME`].
+    pub(super) ends: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    batch: Batch,
+    /// The commands that wake the writer, if the writer is waiting.
+    wakes: Option<Wakes>,
+    is_closed: bool,
+    writer_ended: bool,
+}
+
+/// The commands that wake the writer.
+#[derive(Clone, Copy)]
+enum Wakes {
+    Any,
+    Due(Pace),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CommandSender {
+    /// Sends a command. Wakes the writer only if the writer needs no more commands for its next turn.
+    ///
+    /// # Errors
+    ///
+    /// Returns the command if the writer's thread has ended.
+    pub(super) fn send(&self, command: Command) -> Result<(), Command> {
+        let mut queue = self.shared.lock();
+        if queue.writer_ended {
+            return Err(command);
+        }
+        queue.batch.push(command);
+        let wakes = match queue.wakes {
+            Some(Wakes::Due(pace)) => queue.batch.is_due(pace),
+            Some(Wakes::Any) => true,
+            None => false,
+        };
+        if wakes {
+            queue.wakes = None;
+            drop(queue);
+            self.shared.arrived.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CommandSender {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.arrived.notify_one();
+    }
+}
+
+impl CommandReceiver {
+    /// Waits for commands and takes all of them. The batch is empty if no command arrives within `timeout`. If `timeout` is zero,
+    /// takes the commands that are already in the queue. Returns `None` once the sender is dropped and the queue is empty.
+    pub(super) fn receive(&self, timeout: Duration, mut pace: Pace) -> Option<Batch> {
+        let mut queue = self.shared.lock();
+        let mut since = Instant::now();
+        while !timeout.is_zero() && !queue.batch.is_due(pace) {
+            if queue.is_closed {
+                break;
+            }
+            let waited = since.elapsed();
+            let (wakes, limit) = if pace.requests > 1 && waited < GATHER_TIME {
+                (Wakes::Due(pace), GATHER_TIME)
+            } else if queue.batch.requests() > 0 {
+                break;
+            } else if !queue.batch.completes.is_empty() {
+                // The other clients send nothing now, so the next request waits for no other.
+                pace.requests = 1;
+                (Wakes::Due(pace), END_TIME)
+            } else {
+                pace.requests = 1;
+                (Wakes::Any, timeout)
+            };
+            let Some(rest) = limit.checked_sub(waited) else {
+                break;
+            };
+            queue.wakes = Some(wakes);
+            let waited = self.shared.arrived.wait_timeout(queue, rest);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.wakes = None;
+            if matches!(wakes, Wakes::Any) && !queue.batch.is_empty() {
+                since = Instant::now();
+            }
+        }
+        let batch = std::mem::take(&mut queue.batch);
+        (!queue.is_closed || !batch.is_empty()).then_some(batch)
+    }
+
+    /// Returns the number of requests in the queue.
+    pub(super) fn requests(&self) -> usize {
+        self.shared.lock().batch.requests()
+    }
+}
+
+impl Drop for CommandReceiver {
+    fn drop(&mut self) {
+        let batch = {
+            let mut queue = self.shared.lock();
+            queue.writer_ended = true;
+            std::mem::take(&mut queue.batch)
+        };
+        batch.discard();
+    }
+}
