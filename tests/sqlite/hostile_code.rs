@@ -9,6 +9,7 @@ use std::time::Duration;
 use botisimo_webhooks::{
     Accepted, BoxFuture, Event, EventRouter, Handle, HandlerError, Inbox, SqliteInbox, TokioRuntime,
 };
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{self, Layer, SubscriberExt};
@@ -86,7 +87,7 @@ async fn an_event_is_accepted_even_if_the_inbox_is_dropped_meanwhile() {
         .map(|i| inbox.accept(event(i.to_string())))
         .collect();
     drop(inbox);
-    for answer in futures_util::future::join_all(accepting).await {
+    for answer in join_all(accepting).await {
         assert_eq!(answer, Ok(Accepted::New));
     }
     let inbox = place.inbox().open(logging(&log)).await.unwrap();
@@ -356,4 +357,26 @@ fn accepting_and_running_may_use_different_runtimes() {
         Ok(Accepted::New)
     );
     assert_eq!(inbox.handle().stats().in_flight(), 1);
+}
+
+/// A task of the inbox's runtime answers many events at once.
+#[test]
+fn concurrent_events_are_answered_if_the_runtime_of_the_inbox_stalls_or_stops() {
+    let (place, log) = (InboxFile::new(), Log::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let opening = place.inbox().open(logging(&log));
+    let inbox = runtime.block_on(opening).unwrap();
+    let accept_many = |prefix: &str| {
+        let accepts = (0..64).map(|i| inbox.accept(event(format!("{prefix}-{i}"))));
+        smol::block_on(join_all(accepts))
+    };
+    // This runtime runs tasks only while the test blocks on it.
+    assert_eq!(accept_many("stalled"), vec![Ok(Accepted::New); 64]);
+    drop(runtime);
+    assert_eq!(accept_many("stopped"), vec![Ok(Accepted::New); 64]);
+    assert_eq!(inbox.handle().stats().in_flight(), 128);
+    balanced(&inbox.handle().stats());
 }

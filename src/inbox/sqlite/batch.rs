@@ -3,7 +3,7 @@ use std::mem::take;
 use super::command::{Accept, Command, Complete, CopyPending, Query, Step};
 use super::command_queue::Pace;
 use super::database::Database;
-use super::error::is_corrupt;
+use super::error::{is_busy, is_corrupt};
 use super::store::{DeadLetterLimits, Store};
 use super::volume::Volume;
 use crate::catch_panic::discard;
@@ -99,7 +99,7 @@ impl BatchWriter {
     }
 
     /// Writes events and the unwritten results. If the transaction fails, writes only the results, because they may still
-    /// fit on the disk. Returns whether the events are on disk, and the results that are on disk.
+    /// fit on the disk. While another process writes, the next turn writes the results. Returns whether the events are on disk, and the results that are on disk.
     pub(super) fn write(
         &mut self,
         database: &mut Database,
@@ -108,7 +108,13 @@ impl BatchWriter {
         if !accepts.is_empty() {
             match self.commit(database, accepts) {
                 Ok(()) => return (true, take(&mut self.unwritten)),
-                Err(error) => database.failed(error),
+                Err(error) => {
+                    let busy = is_busy(&error);
+                    database.failed(error);
+                    if busy {
+                        return (false, Vec::new());
+                    }
+                }
             }
         }
         if self.unwritten.is_empty() {

@@ -72,10 +72,10 @@ impl CommandSender {
     /// # Errors
     ///
     /// Returns the command if the writer's thread has ended.
-    pub(super) fn send(&self, command: Command) -> Result<(), Command> {
+    pub(super) fn send(&self, command: Command) -> Result<(), Box<Command>> {
         let mut queue = self.shared.lock();
         if queue.writer_ended {
-            return Err(command);
+            return Err(Box::new(command));
         }
         queue.batch.push(command);
         let wakes = match queue.wakes {
