@@ -3,7 +3,12 @@ use serde::Deserialize;
 
 use crate::envelope;
 
-/// Decodes a body, and compares the result and the event's methods with the rules.
+/// Returns whether a body is a valid envelope.
+pub fn is_envelope(body: &[u8]) -> bool {
+    envelope::read(body).is_ok()
+}
+
+/// Decodes a body, and compares the result with serde_json's result, and the event's methods with the rules.
 pub fn check(body: &[u8]) {
     let event = match (envelope::read(body), Event::from_bytes(body)) {
         (Ok(model), Ok(event)) => {

@@ -3,8 +3,9 @@
 
 pub mod body;
 pub mod decoding;
-pub mod envelope;
 pub mod inbox;
-pub mod json;
 pub mod pattern;
 pub mod runtime;
+
+#[path = "../../tests/support/envelope.rs"]
+mod envelope;

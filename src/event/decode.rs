@@ -1,12 +1,8 @@
 //! Reads the members of an envelope in one pass over the body, without building a tree of values.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::json;
 use crate::error::{Error, ErrorKind};
 
 /// The maximum length of a `messageId` or an `eventType`, in bytes.
@@ -24,25 +20,14 @@ pub(super) struct Members<'a> {
 ///
 /// # Errors
 ///
-/// Returns an error if the body isn't an envelope. Each rule has a static message, because
-/// serde_json's messages quote the payload.
+/// Returns an error if the body isn't an envelope. Each rule has a static message, so that no message quotes the payload.
 pub(super) fn decode(body: &str) -> Result<Members<'_>, Error> {
     // RFC 8259, 8.1: a parser may ignore the mark.
-    let json = body.strip_prefix('\u{feff}').unwrap_or(body);
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let found = deserializer
-        .deserialize_map(Envelope)
-        .and_then(|found| deserializer.end().map(|()| found));
-    match found {
-        Ok(found) => found.check(),
-        // The body is JSON, but a scalar or an array.
-        Err(_)
-            if !json.trim_ascii_start().starts_with('{')
-                && serde_json::from_str::<IgnoredAny>(json).is_ok() =>
-        {
-            Err(fault("the body is not a JSON object"))
-        }
-        Err(_) => Err(fault("the body is not JSON")),
+    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+    match Found::read(body) {
+        Some(found) => found.check(),
+        None if is_other_json(body.as_bytes()) => Err(fault("the body is not a JSON object")),
+        None => Err(fault("the body is not JSON")),
     }
 }
 
@@ -51,35 +36,92 @@ pub(super) fn fault(text: &'static str) -> Error {
     Error::new(ErrorKind::Envelope, text)
 }
 
+/// Returns whether a body is JSON, but a scalar or an array.
+fn is_other_json(body: &[u8]) -> bool {
+    let after = match json::next(body) {
+        None | Some((b'{', _)) => None,
+        Some(_) => json::value(body),
+    };
+    after.is_some_and(json::is_space)
+}
+
 /// The members of an envelope before validation.
 #[derive(Default)]
 struct Found<'a> {
-    message_id: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    event_type: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
-    data: Option<&'a RawValue>,
+    message_id: Option<Part<'a>>,
+    id: Option<Part<'a>>,
+    event_type: Option<Part<'a>>,
+    timestamp: Option<Part<'a>>,
+    data: Option<Part<'a>>,
     /// The error message for the first duplicate member.
     twice: Option<&'static str>,
 }
 
 impl<'a> Found<'a> {
+    /// Reads a JSON object. Returns `None` if the body isn't a JSON object.
+    fn read(body: &'a str) -> Option<Self> {
+        let mut found = Self::default();
+        let mut rest = json::skip(b'{', body.as_bytes())?;
+        if let Some(after) = json::skip(b'}', rest) {
+            return json::is_space(after).then_some(found);
+        }
+        loop {
+            let name = json::skip(b'"', rest)?;
+            let end = json::string(name)?;
+            let name = &body[body.len() - name.len()..body.len() - end.after.len() - 1];
+            rest = json::space(json::skip(b':', end.after)?);
+            let (value, after) = Part::value(body, rest)?;
+            // Only a Unicode escape can be a letter or a surrogate. Names with other escapes are ignored members.
+            if !end.escaped {
+                found.set(name, value);
+            } else if name.contains('u') {
+                found.set(&json::unescape(name)?, value);
+            }
+            match json::next(after)? {
+                (b',', after) => rest = after,
+                (b'}', after) => return json::is_space(after).then_some(found),
+                _ => return None,
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Part<'a>) {
+        let (member, twice) = match name {
+            "messageId" => (&mut self.message_id, "`messageId` is given twice"),
+            "id" => (&mut self.id, "`id` is given twice"),
+            "eventType" => (&mut self.event_type, "`eventType` is given twice"),
+            "timestamp" => (&mut self.timestamp, "`timestamp` is given twice"),
+            "data" => (&mut self.data, "`data` is given twice"),
+            _ => return,
+        };
+        if member.replace(value).is_some() {
+            // `check` returns this error only if the whole body is JSON.
+            self.twice.get_or_insert(twice);
+        }
+    }
+
     fn check(self) -> Result<Members<'a>, Error> {
         if let Some(text) = self.twice {
             return Err(fault(text));
         }
         let id = match (self.message_id, self.id) {
-            (Some(value), _) => text(value).ok_or("`messageId` is not a string of 1 to 255 bytes"),
-            (None, Some(value)) => text(value).ok_or("`id` is not a string of 1 to 255 bytes"),
+            (Some(value), _) => value
+                .short_text()
+                .ok_or("`messageId` is not a string of 1 to 255 bytes"),
+            (None, Some(value)) => value
+                .short_text()
+                .ok_or("`id` is not a string of 1 to 255 bytes"),
             (None, None) => Err("`messageId` is missing"),
         };
         let event_type = match self.event_type {
-            Some(value) => text(value).ok_or("`eventType` is not a string of 1 to 255 bytes"),
+            Some(value) => value
+                .short_text()
+                .ok_or("`eventType` is not a string of 1 to 255 bytes"),
             None => Err("`eventType` is missing"),
         };
         let timestamp = match self.timestamp {
             Some(value) => value
-                .get()
+                .json
                 .parse()
                 .map_err(|_| "`timestamp` is not an integer of milliseconds"),
             None => Err("`timestamp` is missing"),
@@ -88,87 +130,43 @@ impl<'a> Found<'a> {
             id: id.map_err(fault)?,
             event_type: event_type.map_err(fault)?,
             timestamp: timestamp.map_err(fault)?,
-            data: self.data.map(RawValue::get),
+            data: self.data.map(|value| value.json),
         })
     }
 }
 
-/// Decodes a string of 1 to 255 bytes.
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    let written = value.get();
-    let quoted = written.strip_prefix('"')?.strip_suffix('"')?;
-    let text = if quoted.contains('\\') {
-        let Text(text) = serde_json::from_str(written).ok()?;
-        text
-    } else {
-        // A JSON string without escapes equals its text.
-        Cow::Borrowed(quoted)
-    };
-    (1..=MAX_TEXT).contains(&text.len()).then_some(text)
+/// A name or a value of the body.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    json: &'a str,
+    /// Whether this is a string with escapes.
+    escaped: bool,
 }
 
-/// Visits the top-level object.
-struct Envelope;
-
-impl<'de> Visitor<'de> for Envelope {
-    type Value = Found<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+impl<'a> Part<'a> {
+    /// Reads a value. `rest` is the end of `body`. Returns the value and the bytes after the value.
+    fn value(body: &'a str, rest: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (after, escaped) = match rest {
+            [b'"', rest @ ..] => json::string(rest).map(|end| (end.after, end.escaped))?,
+            _ => (json::value(rest)?, false),
+        };
+        let json = &body[body.len() - rest.len()..body.len() - after.len()];
+        Some((Self { json, escaped }, after))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
-        let mut found = Found::default();
-        while let Some(Text(name)) = map.next_key()? {
-            let (member, twice) = match &*name {
-                "messageId" => (&mut found.message_id, "`messageId` is given twice"),
-                "id" => (&mut found.id, "`id` is given twice"),
-                "eventType" => (&mut found.event_type, "`eventType` is given twice"),
-                "timestamp" => (&mut found.timestamp, "`timestamp` is given twice"),
-                "data" => (&mut found.data, "`data` is given twice"),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            if member.replace(map.next_value()?).is_some() {
-                // `check` returns this error only if the whole body is JSON.
-                found.twice.get_or_insert(twice);
-            }
+    /// Returns the text of a string. Returns `None` if this is another value, or if a surrogate is unpaired.
+    fn text(self) -> Option<Cow<'a, str>> {
+        let text = self.json.strip_prefix('"')?.strip_suffix('"')?;
+        if self.escaped {
+            json::unescape(text).map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(text))
         }
-        Ok(found)
-    }
-}
-
-/// A string that is borrowed unless it has escapes. serde's own `Cow` is always owned.
-pub(super) struct Text<'a>(Cow<'a, str>);
-
-impl Text<'_> {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
     }
 
-    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
+    /// Returns the text of a string of 1 to 255 bytes.
+    fn short_text(self) -> Option<Cow<'a, str>> {
+        self.text()
+            .filter(|text| (1..=MAX_TEXT).contains(&text.len()))
     }
 }

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::names;
@@ -293,7 +294,20 @@ impl Serialize for EventType {
 
 impl<'de> Deserialize<'de> for EventType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use super::decode::Text;
-        Text::deserialize(deserializer).map(|name| Self::from(name.as_str()))
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = EventType;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<EventType, E> {
+                Ok(EventType::from(name))
+            }
+        }
+
+        deserializer.deserialize_str(Name)
     }
 }

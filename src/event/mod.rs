@@ -6,6 +6,7 @@ mod envelope;
 #[allow(clippy::module_inception)] // each type has its own file
 mod event;
 mod event_type;
+mod json;
 mod mismatch;
 mod names;
 mod payload;

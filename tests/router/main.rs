@@ -6,6 +6,7 @@ mod decoding;
 mod handler_forms;
 #[cfg(feature = "tokio")]
 mod handler_mistakes;
+mod json;
 #[cfg(feature = "tokio")]
 mod matching;
 #[path = "../support/mod.rs"]

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "tokio")]
 pub(crate) mod contract;
+pub(crate) mod envelope;
 #[cfg(feature = "tokio")]
 pub(crate) mod freshness;
 pub(crate) mod malformed;
