@@ -59,7 +59,7 @@ impl Writer {
                 Ok(())
             }
             Err(failure) if !failure.may_be_committed && !accepts.is_empty() => {
-                // The results may still be written, if an event or a full disk caused the failure.
+                // If an event or a full disk caused the failure, the server may still accept the results.
                 self.unwritten.extend(finished);
                 self.write_each(inbox, accepts, copies, failure).await
             }
@@ -93,7 +93,7 @@ impl Writer {
             .await
     }
 
-    /// Writes the results, and then each event on its own if values caused the failure. Otherwise, refuses the events.
+    /// Writes the results. If values caused the failure, then writes each event in its own statement. Otherwise, refuses the events.
     pub(super) async fn write_each(
         &mut self,
         inbox: &Arc<SharedInbox>,

@@ -87,7 +87,7 @@ impl PostgresInboxBuilder {
         self
     }
 
-    /// Sets the maximum number of events that this process leases, and has in memory. The default is 1,024. Other events wait in the
+    /// Sets the maximum number of events that this process leases and holds in memory. The default is 1,024. Other events wait in the
     /// database. Set a higher number than `concurrency`.
     pub fn max_events_in_memory(mut self, events: usize) -> Self {
         self.settings.max_in_memory.events = events.max(1) as u64;
@@ -124,7 +124,7 @@ impl PostgresInboxBuilder {
     }
 
     /// Keeps each handled or unhandled event for this time after it has ended, so that [`Handle::events`](crate::Handle::events)
-    /// lists and replays it. The default is 0: the inbox deletes an event once all routes have handled it.
+    /// can list and replay it. The default is 0: the inbox deletes an event once all routes have handled it.
     ///
     /// The events are in the table `handled`, with their bodies and attempts. Once a minute, the inbox deletes old events in small steps.
     pub fn keep_handled(mut self, time: Duration) -> Self {
@@ -139,7 +139,7 @@ impl PostgresInboxBuilder {
         self
     }
 
-    /// Sets how many processes may end while they have leased an event, before the event becomes a dead letter. The default is 3. A value
+    /// Sets how many processes may end while they lease an event, before the event becomes a dead letter. The default is 3. A value
     /// of 0 counts as 1.
     ///
     /// The inbox doesn't count the end of the process that accepted the event. A retry resets the count.
@@ -148,10 +148,10 @@ impl PostgresInboxBuilder {
         self
     }
 
-    /// Sets how long the events of a process that has died or lost its connection stay reserved for it. The default is 6 s. Values below
-    /// 1 s count as 1 s.
+    /// Sets how long a process that dies or loses its connection keeps its leased events. The default is 6 s. Values below 1 s count as
+    /// 1 s.
     ///
-    /// The process extends its lease every second. If the lease ends, other processes run its events. Use the same lease in all processes
+    /// The process extends its lease every second. If the lease ends, other processes run the events. Use the same lease in all processes
     /// that share the schema.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.max(Duration::from_secs(1));
@@ -162,9 +162,14 @@ impl PostgresInboxBuilder {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if there is no tokio runtime, if the pool's `max_size` is less than 3, if the
-    /// server can't be reached or refuses the role, if the role may not create the schema, if the database doesn't have the encoding
-    /// UTF8, if a newer version of this crate made the schema, or if the schema's name isn't valid.
+    /// Returns [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) in these cases:
+    ///
+    /// - There is no tokio runtime.
+    /// - The pool's `max_size` is less than 3.
+    /// - The server can't be reached, or refuses the role.
+    /// - The role may not create the schema, or the schema's name isn't valid.
+    /// - The encoding of the database isn't UTF8.
+    /// - A newer version of this crate created the schema.
     ///
     /// Returns the same kind if a route has [`once_per`](EventRouter::once_per) or [`concurrency`](EventRouter::concurrency), because this
     /// inbox doesn't support these options.

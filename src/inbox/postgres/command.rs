@@ -120,7 +120,7 @@ impl Complete {
         };
         let after = |delay| now.checked_add(delay).unwrap_or(now + FAR);
         let step = match next {
-            // Opening an inbox refuses routes that would wait, unless layers hide the router.
+            // `open` refuses routes with limits, unless layers hide the router.
             Next::Wait(wait) => Step::Retry {
                 attempt: record(),
                 job,

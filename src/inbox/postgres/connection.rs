@@ -15,8 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the inbox waits for the answer to a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A parameter with its type. With the types, a statement needs one round trip, and no prepared statement, which a connection through
-/// pgbouncer would lose.
+/// A parameter with its type. With the types, a statement needs one round trip and no prepared statement. Through pgbouncer, a connection
+/// would lose its prepared statements.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// A connection that a task of the inbox keeps until a statement fails.
@@ -35,7 +35,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the connection is broken or wasn't made yet.
+    /// Returns whether the connection is broken or doesn't exist yet.
     pub(super) fn is_closed(&self) -> bool {
         self.client.as_ref().is_none_or(|client| client.is_closed())
     }

@@ -101,7 +101,7 @@ fn fault(code: &SqlState) -> &'static str {
         "3F000" | "42883" | "42P01" => {
             "the schema of the inbox is missing: restore it, or restart the process to create it"
         }
-        "57P01" | "57P02" | "57P03" => "the PostgreSQL server restarts",
+        "57P01" | "57P02" | "57P03" => "the PostgreSQL server is restarting",
         code if code.starts_with("08") => "the connection to the PostgreSQL server is broken",
         _ => "the PostgreSQL server fails",
     }

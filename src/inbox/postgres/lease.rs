@@ -53,7 +53,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Works until the inbox is dropped.
+    /// Runs until the inbox is dropped.
     pub(super) async fn run(mut self) {
         loop {
             let Some(inbox) = self.inbox.upgrade() else {
@@ -119,7 +119,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Registers a new worker, because other workers have the events of the last one.
+    /// Registers a new worker, because other workers have the events of the previous worker.
     async fn replace_worker(&mut self, inbox: &Arc<SharedInbox>) -> Result<(), Failure> {
         let worker = new_worker_id();
         let sent_at = self.runtime.now();

@@ -23,7 +23,7 @@ impl Writer {
         }
     }
 
-    /// Finds the events that the worker has leased without knowing it, because an answer was lost.
+    /// Finds the leased events that this process doesn't know, because an answer was lost.
     pub(super) async fn adopt(&mut self, inbox: &Arc<SharedInbox>) -> Result<(), Failure> {
         let worker = self.worker.load(Ordering::Relaxed);
         let known = inbox.state.lock().held_ids();

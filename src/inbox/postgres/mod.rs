@@ -7,10 +7,11 @@
 //!                              workers of `delivery`          LeaseKeeper ─ heartbeat ─▶ PostgreSQL
 //! ```
 //!
-//! The clones of an inbox share [`shared_inbox`]. A lock guards the [`state`], which has the events that this process has leased. The
-//! task of the [`writer`] stores events ([`accepting`]), records results ([`recording`]) and claims events ([`leasing`]), one statement after
-//! another. The task of [`lease`] extends the
-//! lease of this process's worker, and releases the events of workers that died. Only [`store`] knows SQL.
+//! The clones of an inbox share [`shared_inbox`]. A lock guards the [`state`], which has the events that this process has leased.
+//!
+//! The task of the [`writer`] stores events ([`accepting`]), records results ([`recording`]) and claims events ([`leasing`]), one statement
+//! after another. The task of [`lease`] extends the lease of this process's worker, and releases the events of workers that died. Only
+//! [`store`] contains SQL.
 
 mod accepting;
 mod builder;

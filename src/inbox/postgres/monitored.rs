@@ -43,7 +43,7 @@ impl Monitored for SharedInbox {
         stats.sample(self.oldest_age().unwrap_or_default())
     }
 
-    /// Reads when the oldest event in the database was received.
+    /// Reads the time at which the oldest event in the database was received.
     fn refresh(self: Arc<Self>) -> Option<BoxFuture<()>> {
         Some(Box::pin(async move {
             let mut connection = self.connection();

@@ -12,7 +12,7 @@ use super::writer::Writer;
 use crate::catch_panic::discard;
 use crate::delivery::EventOutcome;
 
-/// The time until the writer again records the result of an event that a handler's open transaction has locked.
+/// How long the writer waits before it tries again to record a result, if a handler's open transaction has locked the event.
 const LOCKED: Duration = Duration::from_millis(250);
 
 /// Records the results of attempts.
@@ -117,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Counts results that are recorded. A result that the server didn't record either belongs to another worker, or is tried again.
+    /// Counts results that are recorded. If the server didn't record a result, another worker has the event, or the writer tries again.
     pub(super) async fn written(
         &mut self,
         inbox: &Arc<SharedInbox>,
@@ -173,7 +173,7 @@ impl Writer {
     }
 }
 
-/// Counts retries that the worker released, because it has too many.
+/// Counts retries that the worker released, because it has too many retries.
 fn released(inbox: &SharedInbox, completes: Vec<Complete>) {
     inbox.state.update(|state, counts| {
         for complete in &completes {

@@ -46,7 +46,7 @@ impl Settings {
         !self.keep_handled.is_zero()
     }
 
-    /// Returns the time between two extensions of the lease. Two of them may fail before the lease ends.
+    /// Returns the time between two extensions of the lease. Two extensions may fail before the lease ends.
     pub(super) fn heartbeat_period(&self) -> Duration {
         (self.lease / 4).min(Duration::from_secs(1))
     }

@@ -131,7 +131,7 @@ impl SharedInbox {
         drop(self.commands.send(Command::Wake));
     }
 
-    /// Returns a connection for a query, beside the connections that the tasks of the inbox keep.
+    /// Returns a connection for a query, separate from the connections that the tasks of the inbox keep.
     pub(super) fn connection(&self) -> Connection {
         Connection::new(self.pool.clone(), Arc::clone(&self.executor.runtime))
     }

@@ -47,8 +47,9 @@ pub(super) struct State {
     unwritten: usize,
     limit: Volume,
     max_in_memory: Volume,
-    /// The numbers of rows at the last measurement, and how many events this process has added since then, less the ended events.
+    /// The numbers of rows at the last measurement.
     pub(super) measured: Measured,
+    /// The events and bytes that this process has added since the last measurement, less the ended events.
     growth: (i64, i64),
     /// The events that wait for their commit.
     pub(super) pending: Volume,
@@ -183,7 +184,7 @@ impl State {
         self.worker_pool.busy() + self.unwritten
     }
 
-    /// Counts results that are recorded, or that never will be.
+    /// Counts results that are recorded, or that the writer has discarded.
     pub(super) fn written(&mut self, results: usize) {
         self.unwritten = self.unwritten.saturating_sub(results);
     }
@@ -312,7 +313,7 @@ impl State {
             && self.held_bytes < self.max_in_memory.bytes
     }
 
-    /// Returns whether this process has few enough events to keep one that waits for a retry.
+    /// Returns whether this process may keep another event that waits for its retry.
     pub(super) fn keeps_retries(&self) -> bool {
         (self.retrying.len() as u64) < self.max_in_memory.events / 2
     }

@@ -29,7 +29,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The task that writes to the database: accepted events, the results of attempts, and claims.
 ///
-/// The task runs one statement after another. So it knows each event that its statements lease, except after an answer that was lost.
+/// The task runs one statement after another. So it knows each event that its statements lease, unless an answer was lost.
 pub(super) struct Writer {
     pub(super) inbox: Weak<SharedInbox>,
     pub(super) commands: UnboundedReceiver<Command>,
@@ -40,7 +40,7 @@ pub(super) struct Writer {
     pub(super) worker: Arc<AtomicI64>,
     /// The events to store.
     pub(super) accepts: Vec<Accept>,
-    /// Copies of events whose answers were lost. An adopted event answers its copy as new.
+    /// Copies of events whose answers were lost. If the worker adopts the event, the writer answers the copy as new.
     pub(super) resent: Vec<Accept>,
     /// Results that aren't recorded yet.
     pub(super) unwritten: Vec<Complete>,
