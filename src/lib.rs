@@ -187,15 +187,15 @@ pub use crate::inbox::{
     Health, HealthLimits, HealthProblem, HealthProblemKind, Inbox, IntoInbox, MemoryInbox,
     MemoryInboxBuilder, Shutdown,
 };
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use crate::inbox::{Completion, PostgresInbox, PostgresInboxBuilder};
 #[cfg(feature = "jetstream")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jetstream")))]
 pub use crate::inbox::{
     JetStreamInbox, JetStreamInboxBuilder, JetStreamWorker, JetStreamWorkerBuilder, StartAt,
     StreamSettings, WorkerStats,
 };
-#[cfg(feature = "postgres")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use crate::inbox::{PostgresInbox, PostgresInboxBuilder};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use crate::inbox::{

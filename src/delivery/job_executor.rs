@@ -87,14 +87,14 @@ impl JobExecutor {
     }
 
     /// Returns the state of the next attempt at a job.
-    pub(crate) fn attempt_state(&self, job: &mut Job) -> Arc<AttemptState> {
+    pub(crate) fn attempt_state(&self, job: &mut Job) -> AttemptState {
         let state = job.progress.attempt_state(self.clock());
         let Some(limits) = &self.limits else {
-            return Arc::new(state);
+            return state;
         };
         let tickets = job.progress.take_tickets();
         let limited = LimitedAttempt::new(Arc::clone(limits), job.number, tickets);
-        Arc::new(state.with_limits(limited))
+        state.with_limits(limited)
     }
 
     /// Returns the longest value over the retry policies of the inbox and of the routes.

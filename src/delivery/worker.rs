@@ -37,6 +37,13 @@ pub(crate) trait JobSource: Send + Sync + 'static {
     /// waits for a worker that is about to end.
     fn next(&self) -> Option<Box<Job>>;
 
+    /// Returns the lease of a job's event, if the inbox leases events.
+    #[cfg(feature = "postgres")]
+    fn lease(&self, job: &Job) -> Option<crate::outcome::Lease> {
+        let _ = job;
+        None
+    }
+
     /// See [`WorkerPool::batch_len`](super::WorkerPool::batch_len).
     fn batch_len(&self) -> usize;
 
@@ -133,8 +140,11 @@ struct JobGuard<S: JobSource> {
 
 impl<S: JobSource> JobGuard<S> {
     fn new(source: Arc<S>, mut job: Box<Job>) -> Self {
+        let attempt_state = source.executor().attempt_state(&mut job);
+        #[cfg(feature = "postgres")]
+        let attempt_state = attempt_state.with_lease(source.lease(&job));
         Self {
-            attempt_state: source.executor().attempt_state(&mut job),
+            attempt_state: Arc::new(attempt_state),
             started: source.executor().now(),
             source,
             job: Some(job),

@@ -45,6 +45,9 @@ pub struct Event<T = Raw> {
     envelope: Arc<Envelope>,
     /// `None` outside an attempt.
     attempt_state: Option<Arc<AttemptState>>,
+    /// The name of the route, in a handler of an attempt with a lease.
+    #[cfg(feature = "postgres")]
+    route: Option<Arc<str>>,
     payload: T,
 }
 
@@ -71,6 +74,8 @@ impl Event {
         Ok(Self {
             envelope,
             attempt_state: None,
+            #[cfg(feature = "postgres")]
+            route: None,
             payload: Raw(()),
         })
     }
@@ -83,9 +88,22 @@ impl Event {
         }
     }
 
-    /// Returns the state of the attempt.
-    pub(crate) fn attempt_state(&self) -> Option<&Arc<AttemptState>> {
-        self.attempt_state.as_ref()
+    /// Returns a clone for the handler of a route.
+    #[inline]
+    pub(crate) fn for_route(&self, route: &Arc<str>) -> Self {
+        let event = self.clone();
+        #[cfg(feature = "postgres")]
+        if self
+            .attempt_state()
+            .is_some_and(|state| state.lease().is_some())
+        {
+            return Self {
+                route: Some(Arc::clone(route)),
+                ..event
+            };
+        }
+        let _ = route;
+        event
     }
 
     /// Returns this event with its data decoded.
@@ -94,12 +112,25 @@ impl Event {
         Ok(Event {
             envelope: self.envelope,
             attempt_state: self.attempt_state,
+            #[cfg(feature = "postgres")]
+            route: self.route,
             payload,
         })
     }
 }
 
 impl<T> Event<T> {
+    /// Returns the state of the attempt.
+    pub(crate) fn attempt_state(&self) -> Option<&Arc<AttemptState>> {
+        self.attempt_state.as_ref()
+    }
+
+    /// Returns the name of the route, in a handler of an attempt with a lease.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn route(&self) -> Option<&Arc<str>> {
+        self.route.as_ref()
+    }
+
     /// Returns the event's `messageId`. If the envelope has no `messageId`, returns its `id`.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -224,6 +255,8 @@ impl<T: Clone> Clone for Event<T> {
         Self {
             envelope,
             attempt_state,
+            #[cfg(feature = "postgres")]
+            route: self.route.clone(),
             payload: self.payload.clone(),
         }
     }

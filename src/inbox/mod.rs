@@ -48,7 +48,7 @@ pub use self::jetstream::{
 pub use self::memory::{MemoryInbox, MemoryInboxBuilder};
 pub(crate) use self::monitor::{Activity, Monitor, Monitored, evaluate};
 #[cfg(feature = "postgres")]
-pub use self::postgres::{PostgresInbox, PostgresInboxBuilder};
+pub use self::postgres::{Completion, PostgresInbox, PostgresInboxBuilder};
 pub(crate) use self::shutdown::Drain;
 pub use self::shutdown::Shutdown;
 #[cfg(feature = "sqlite")]

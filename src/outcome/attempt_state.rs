@@ -31,6 +31,9 @@ pub(crate) struct AttemptState {
     clock: SystemClock,
     /// Absent if no route of the inbox has limits.
     limited: Option<Box<Mutex<LimitedAttempt>>>,
+    /// Absent if the inbox leases no events.
+    #[cfg(feature = "postgres")]
+    lease: Option<super::Lease>,
     /// A lock suffices: each route writes once, and no task waits while it holds the lock.
     recorded: Mutex<Recorded>,
 }
@@ -73,6 +76,8 @@ impl AttemptState {
             stopwatch: Stopwatch::start(),
             clock: SystemClock::default(),
             limited: None,
+            #[cfg(feature = "postgres")]
+            lease: None,
             recorded: Mutex::default(),
         }
     }
@@ -96,6 +101,18 @@ impl AttemptState {
     pub(crate) fn with_limits(self, limited: LimitedAttempt) -> Self {
         let limited = Some(Box::new(Mutex::new(limited)));
         Self { limited, ..self }
+    }
+
+    /// Sets the lease of the event.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with_lease(self, lease: Option<super::Lease>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Returns the lease of the event, if the inbox leases events.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn lease(&self) -> Option<&super::Lease> {
+        self.lease.as_ref()
     }
 
     /// Returns the state of a first attempt, for a router that is called without an inbox.

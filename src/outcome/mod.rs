@@ -6,6 +6,8 @@
 mod attempt_state;
 mod handler_error;
 mod into_outcome;
+#[cfg(feature = "postgres")]
+mod lease;
 mod limits;
 #[allow(clippy::module_inception)] // each type has its own file, and this type names the module
 mod outcome;
@@ -17,6 +19,8 @@ mod skip_reason;
 pub(crate) use self::attempt_state::{AttemptEnd, AttemptState, RouterRun};
 pub use self::handler_error::HandlerError;
 pub use self::into_outcome::{HandlerResult, IntoOutcome};
+#[cfg(feature = "postgres")]
+pub(crate) use self::lease::Lease;
 pub(crate) use self::limits::{
     LimitedAttempt, Permission, Postponed, RouteLimits, RunKey, RunPermit, Ticket, UsedKey,
 };

@@ -288,7 +288,7 @@ fn start<'a>(
             _ if expired => Err(Outcome::TimedOut),
             Err(reason) => Err(Outcome::Skipped(reason)),
             Ok(permit) => span
-                .in_scope(|| catch_panic(|| each.handler.run(event.clone())))
+                .in_scope(|| catch_panic(|| each.handler.run(event.for_route(&each.route.name))))
                 .map(|future| (future, permit))
                 .map_err(Outcome::Panicked),
         };

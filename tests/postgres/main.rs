@@ -8,6 +8,7 @@ mod contract;
 mod crash;
 #[cfg(all(target_os = "linux", feature = "signal"))]
 mod deployment;
+mod exactly_once;
 mod kit;
 mod opening;
 mod ordering_key;

@@ -88,6 +88,8 @@ pub(super) enum Step {
         job: Box<Job>,
         due: Instant,
         attempt: AttemptRecord,
+        /// Whether the worker releases the event until then.
+        releases: bool,
     },
     /// Every route has handled the event, or none matches.
     End(EventOutcome, Option<Box<Kept>>),
@@ -103,12 +105,12 @@ pub(super) struct Kept {
 }
 
 impl Complete {
-    /// Returns the result of an attempt that ended at `now`. `keeps_handled` is true if the inbox keeps handled events.
+    /// Returns the result of an attempt that ended at `now`. `may_be_complete` is true if a handler may have called `complete`. `keeps_handled` is true if the inbox keeps handled events.
     pub(super) fn attempt(
         job: Box<Job>,
         next: Next,
         (attempt_number, attempt): (u32, &AttemptResult),
-        worker: i64,
+        (worker, may_be_complete): (i64, bool),
         keeps_handled: bool,
         (clock, now): (&Clock, Instant),
     ) -> Self {
@@ -124,11 +126,15 @@ impl Complete {
             Next::Wait(wait) => Step::Retry {
                 attempt: record(),
                 job,
+                // If the event is claimed again, the routes that have called `complete` don't run.
+                releases: may_be_complete,
                 due: after(wait.retry.unwrap_or(WAIT)),
             },
             Next::Retry(delay) => Step::Retry {
                 attempt: record(),
                 job,
+                // If the event is claimed again, the routes that have called `complete` don't run.
+                releases: may_be_complete,
                 due: after(delay),
             },
             Next::End(EventOutcome::Dead) => {

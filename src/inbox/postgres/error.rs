@@ -98,6 +98,8 @@ fn fault(code: &SqlState) -> &'static str {
         }
         "3D000" => "the database doesn't exist",
         "42501" => "the role lacks a permission: see the docs of `PostgresInbox`",
+        "BW001" => "another worker has taken the event: roll back",
+        "BW002" => "the route has already handled the event: roll back",
         "3F000" | "42883" | "42P01" => {
             "the schema of the inbox is missing: restore it, or restart the process to create it"
         }
@@ -161,6 +163,11 @@ pub(super) fn runtime_missing(error: tokio::runtime::TryCurrentError) -> Error {
         "the inbox needs a tokio runtime: open it in an async function on tokio",
         error,
     )
+}
+
+/// Returns the error of an event that no handler of the inbox runs.
+pub(super) fn not_in_a_handler() -> Error {
+    inbox("the event isn't in a handler of an `EventRouter` over a `PostgresInbox`")
 }
 
 /// Returns the error of a replay that the inbox refuses.

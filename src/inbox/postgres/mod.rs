@@ -16,6 +16,7 @@
 mod accepting;
 mod builder;
 mod command;
+mod completion;
 mod connection;
 mod dead_letters;
 mod error;
@@ -33,5 +34,6 @@ mod store;
 mod writer;
 
 pub use self::builder::PostgresInboxBuilder;
+pub use self::completion::Completion;
 pub use self::postgres_inbox::PostgresInbox;
 use super::volume;

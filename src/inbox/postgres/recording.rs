@@ -62,23 +62,24 @@ impl Writer {
                 .await;
             self.recorded(inbox, dead, written).await?;
         }
-        let retries = self.take_completes(|step| matches!(step, Step::Retry { .. }));
+        let mut retries = self.take_completes(|step| matches!(step, Step::Retry { .. }));
         if !retries.is_empty() {
             let now = self.runtime.now();
             let keeps = lessee.takes && inbox.state.lock().keeps_retries();
-            let delay = |complete: &Complete| match &complete.step {
-                Step::Retry { due, .. } => (due.saturating_duration_since(now), !keeps),
-                _ => (Duration::ZERO, true),
-            };
-            let delays: Vec<_> = retries.iter().map(delay).collect();
+            let delays: Vec<_> = retries
+                .iter_mut()
+                .map(|complete| match &mut complete.step {
+                    Step::Retry { due, releases, .. } => {
+                        *releases |= !keeps;
+                        (due.saturating_duration_since(now), *releases)
+                    }
+                    _ => (Duration::ZERO, true),
+                })
+                .collect();
             let store = &self.store;
             let written = store
                 .retry(&mut self.connection, worker, &retries, &delays)
                 .await;
-            if !keeps && written.is_ok() {
-                released(inbox, retries);
-                return Ok(());
-            }
             self.recorded(inbox, retries, written).await?;
         }
         Ok(())
@@ -173,19 +174,6 @@ impl Writer {
     }
 }
 
-/// Counts retries that the worker released, because it has too many retries.
-fn released(inbox: &SharedInbox, completes: Vec<Complete>) {
-    inbox.state.update(|state, counts| {
-        for complete in &completes {
-            state.written(1);
-            state.stats.retried += 1;
-            counts.retried();
-            state.end(complete.number, Ended::Published, counts);
-        }
-    });
-    discard(completes);
-}
-
 /// Counts recorded results and lost events.
 fn count(inbox: &Arc<SharedInbox>, ended: Vec<Complete>, lost: Vec<Complete>) {
     for complete in &ended {
@@ -193,15 +181,22 @@ fn count(inbox: &Arc<SharedInbox>, ended: Vec<Complete>, lost: Vec<Complete>) {
             inbox.executor.dead_lettered(letter);
         }
     }
-    let unused = inbox.state.update(|state, counts| {
+    let (unused, jobs) = inbox.state.update(|state, counts| {
         state.written(ended.len() + lost.len());
-        let mut unused = Vec::new();
+        let (mut unused, mut jobs) = (Vec::new(), Vec::new());
         for complete in ended {
             let outcome = match complete.step {
-                Step::Retry { job, due, .. } => {
+                Step::Retry {
+                    job, due, releases, ..
+                } => {
                     state.stats.retried += 1;
                     counts.retried();
-                    state.retry(job, due);
+                    if releases {
+                        state.end(complete.number, Ended::Published, counts);
+                        jobs.push(job);
+                    } else {
+                        state.retry(job, due);
+                    }
                     continue;
                 }
                 Step::End(outcome, ..) => outcome,
@@ -217,7 +212,8 @@ fn count(inbox: &Arc<SharedInbox>, ended: Vec<Complete>, lost: Vec<Complete>) {
             state.end(complete.number, Ended::Published, counts);
             unused.push(complete.step);
         }
-        unused
+        (unused, jobs)
     });
     discard(unused);
+    discard(jobs);
 }

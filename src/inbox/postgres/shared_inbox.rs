@@ -21,7 +21,7 @@ use crate::inbox::{
     AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, Drained, EventStore, InboxControl,
     InboxInfo, Monitor, Monitored,
 };
-use crate::outcome::{AttemptEnd, AttemptState, Outcome};
+use crate::outcome::{AttemptEnd, AttemptState, Lease, Outcome};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::Counted;
@@ -114,12 +114,12 @@ impl SharedInbox {
     /// Sends the result of the attempt with this number to the writer.
     fn complete(&self, job: Box<Job>, next: Next, attempt: &AttemptResult, number: u32) {
         let now = self.executor.now();
-        let worker = self.state.lock().finish(job.number);
+        let held = self.state.lock().finish(job.number);
         let complete = Complete::attempt(
             job,
             next,
             (number, attempt),
-            worker,
+            held,
             self.settings.keeps_handled(),
             (&self.state.clock, now),
         );
@@ -161,6 +161,11 @@ impl JobSource for SharedInbox {
         let job = state.may_start(now).then(|| state.start()).flatten();
         state.worker_pool.took(job.is_some());
         job
+    }
+
+    fn lease(&self, job: &Job) -> Option<Lease> {
+        let schema = Arc::clone(&self.store.schema);
+        Some(self.state.lock().lease(job.number, schema))
     }
 
     fn batch_len(&self) -> usize {

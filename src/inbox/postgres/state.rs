@@ -10,6 +10,7 @@ use super::store::Measured;
 use super::volume::Volume;
 use crate::delivery::{EventOutcome, Job, JobExecutor, Stats, WorkerPool, WorkerSlot};
 use crate::inbox::Fullness;
+use crate::outcome::Lease;
 use crate::runtime::Clock;
 use crate::telemetry::{Counted, CountedType, Metrics, PendingCounts};
 use crate::waiters::Waiters;
@@ -83,6 +84,8 @@ struct Held {
     is_running: bool,
     /// Whether the event may crash its process.
     is_candidate: bool,
+    /// The lease of the running attempt.
+    lease: Option<Lease>,
 }
 
 /// How an event leaves the events that this process has leased.
@@ -172,11 +175,26 @@ impl State {
         Some(job)
     }
 
-    /// Counts an event whose attempt has ended, and returns the worker that had leased it.
-    pub(super) fn finish(&mut self, id: u64) -> i64 {
+    /// Counts an event whose attempt has ended. Returns the worker that had leased it, and whether a handler may have called `complete`.
+    pub(super) fn finish(&mut self, id: u64) -> (i64, bool) {
         self.worker_pool.done();
         self.unwritten += 1;
-        self.held.get(&id).map_or(self.worker, |held| held.worker)
+        let held = self.held.get_mut(&id);
+        held.map_or((self.worker, false), |held| {
+            let lease = held.lease.take();
+            (held.worker, lease.is_some_and(|lease| lease.is_used()))
+        })
+    }
+
+    /// Returns the lease of an attempt that begins.
+    pub(super) fn lease(&mut self, id: u64, schema: Arc<str>) -> Lease {
+        let held = self.held.get_mut(&id);
+        let worker = held.as_ref().map_or(self.worker, |held| held.worker);
+        let lease = Lease::new(stored(id), worker, schema);
+        if let Some(held) = held {
+            held.lease = Some(lease.clone());
+        }
+        lease
     }
 
     /// Returns the number of events that are running, or whose result isn't recorded.
@@ -214,6 +232,7 @@ impl State {
             counted_type,
             is_running: false,
             is_candidate,
+            lease: None,
         };
         self.held.insert(id, held);
     }

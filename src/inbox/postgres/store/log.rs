@@ -86,11 +86,12 @@ impl Store {
             Replay::Only(route) => Some(route.as_str()),
             Replay::Remaining | Replay::All => None,
         };
-        let sql = "SELECT botisimo.replay($1, $2, $3)";
-        let params: [Param<'_>; 3] = [
+        let sql = "SELECT botisimo.replay($1, $2, $3, $4)";
+        let params: [Param<'_>; 4] = [
             (&stored(record.id()), Type::INT8),
             (&results, Type::TEXT),
             (&only, Type::TEXT),
+            (&matches!(routes, Replay::All), Type::BOOL),
         ];
         let rows = connection.query(&self.sql(sql), &params).await?;
         rows.first().map_or(Ok(false), |row| get(row, 0))

@@ -8,6 +8,7 @@ mod row;
 mod schema;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::{FromSql, Type};
@@ -30,7 +31,7 @@ use crate::runtime::millis;
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     /// The quoted name of the schema.
-    schema: String,
+    pub(super) schema: Arc<str>,
     /// How long the inbox remembers message ids. 0 if it remembers none.
     duplicate_window: Duration,
 }
@@ -82,7 +83,7 @@ pub(super) struct Measured {
 impl Store {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            schema: format!("\"{}\"", settings.schema),
+            schema: format!("\"{}\"", settings.schema).into(),
             duplicate_window: settings.duplicate_window,
         }
     }

@@ -62,7 +62,7 @@ CREATE INDEX events_owned ON botisimo.events (owner) WHERE owner <> 0;
 
 CREATE INDEX events_keyed ON botisimo.events (order_key, id) WHERE order_key IS NOT NULL;
 
--- The routes of unfinished events whose handlers have called complete.
+-- The routes of unfinished events and of dead letters whose handlers have called complete.
 CREATE TABLE botisimo.finished_routes (
     event_id bigint NOT NULL,
     route text NOT NULL,
@@ -277,7 +277,7 @@ BEGIN
     END IF;
 END $$;
 
--- Moves events to the dead letters. Returns the moved events (kind 0), and the next events of their keys (kind 1), if the letters don't
+-- Moves events to the dead letters. A route that has called complete stays finished, so that a replay doesn't run it. Returns the moved events (kind 0), and the next events of their keys (kind 1), if the letters don't
 -- block their keys.
 CREATE FUNCTION botisimo.dead_letter(
     worker bigint,
@@ -302,8 +302,6 @@ BEGIN
         DELETE FROM botisimo.events AS e WHERE e.id = ANY (ARRAY(
             SELECT x.id FROM botisimo.events AS x WHERE x.id = ANY (ids) AND x.owner + 0 = worker FOR UPDATE SKIP LOCKED
         )) RETURNING e.*
-    ), f AS (
-        DELETE FROM botisimo.finished_routes AS r USING d WHERE r.event_id = d.id
     )
     INSERT INTO botisimo.dead_letters AS l
         (id, received_at, attempts, order_key, blocks_key, message_id, event_type, routes, cause, history, traceparent, body)
@@ -420,14 +418,16 @@ BEGIN
     END IF;
     DELETE FROM botisimo.dead_letters AS d WHERE d.id = ANY (ids);
     GET DIAGNOSTICS deleted = ROW_COUNT;
+    DELETE FROM botisimo.finished_routes AS f WHERE f.event_id = ANY (ids);
     IF order_keys IS NOT NULL THEN
         PERFORM botisimo.unblock(order_keys, 0);
     END IF;
     RETURN deleted;
 END $$;
 
--- Turns an ended event back into an event in flight. Returns whether the event existed.
-CREATE FUNCTION botisimo.replay(event bigint, finished text, only_one text) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Turns an ended event back into an event in flight. Routes that have called complete run again if the replay names them or runs all
+-- routes. Returns whether the event existed.
+CREATE FUNCTION botisimo.replay(event bigint, finished text, only_one text, runs_all boolean) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     ended record;
 BEGIN
@@ -439,6 +439,7 @@ BEGIN
     IF ended.order_key IS NOT NULL THEN
         PERFORM botisimo.lock_keys(ARRAY[ended.order_key]);
     END IF;
+    DELETE FROM botisimo.finished_routes AS f WHERE f.event_id = event AND (runs_all OR f.route = only_one);
     WITH d AS (
         DELETE FROM botisimo.dead_letters AS d WHERE d.id = event
         RETURNING d.id, d.received_at, d.order_key, d.message_id, d.event_type, d.history, d.traceparent, d.body
