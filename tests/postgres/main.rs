@@ -9,6 +9,8 @@ mod crash;
 #[cfg(all(target_os = "linux", feature = "signal"))]
 mod deployment;
 mod exactly_once;
+#[cfg(target_os = "linux")]
+mod faults;
 mod kit;
 mod opening;
 mod ordering_key;
