@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::Fault;
 use crate::common::PATH;
 use crate::machine;
+#[cfg(all(target_os = "linux", feature = "postgres"))]
+use crate::postgres::{Fsync, PostgresServer};
 use crate::process::{Folder, Process};
 
 /// The servers: name, description, and path of the requests.
-const SERVERS: [(&str, &str, &str); 8] = [
+const SERVERS: &[(&str, &str, &str)] = &[
     ("bare", "hyper, reading the body and answering 200", PATH),
     ("memory", "this crate, in memory", PATH),
     ("axum", "handwritten on axum: decode, match, spawn", PATH),
@@ -17,6 +19,14 @@ const SERVERS: [(&str, &str, &str); 8] = [
     (
         "commit",
         "handwritten on axum: one insert and one commit each",
+        PATH,
+    ),
+    #[cfg(all(target_os = "linux", feature = "postgres"))]
+    ("postgres", "this crate, in PostgreSQL", PATH),
+    #[cfg(all(target_os = "linux", feature = "postgres"))]
+    (
+        "insert",
+        "handwritten on axum: one insert into PostgreSQL each",
         PATH,
     ),
     ("home", "GET /, without the layer", "/"),
@@ -39,7 +49,7 @@ pub(crate) fn measure(
             "", "requests/s", "CPU µs each", "ratio"
         );
         let mut first = None;
-        for (name, what, path) in SERVERS {
+        for &(name, what, path) in SERVERS {
             let measured = flood(core, name, path, connections, time)?;
             let base = *first.get_or_insert(measured.per_second);
             println!(
@@ -48,14 +58,17 @@ pub(crate) fn measure(
                 measured.cpu.as_secs_f64() * 1e6,
                 measured.per_second / base,
             );
-            if name == "commit" {
-                // The remaining servers do a different job, so the ratio restarts.
-                first = None;
-            }
+            first = first.filter(|_| !is_last_of_webhooks(name));
         }
         println!();
     }
     Ok(())
+}
+
+/// Returns whether the next server does a different job, so that the ratio restarts.
+fn is_last_of_webhooks(name: &str) -> bool {
+    let next = SERVERS.iter().skip_while(|server| server.0 != name).nth(1);
+    next.is_some_and(|server| server.0 == "home")
 }
 
 struct Measured {
@@ -72,7 +85,19 @@ fn flood(
     time: Duration,
 ) -> Result<Measured, Fault> {
     let folder = Folder::new(name)?;
-    let mut server = Process::start(core, &["server", name, folder.path()])?;
+    #[cfg(all(target_os = "linux", feature = "postgres"))]
+    let database = matches!(name, "postgres" | "insert").then(|| {
+        let folder = std::path::Path::new(folder.path());
+        PostgresServer::start_in(folder, Fsync::On, "")
+    });
+    #[cfg(all(target_os = "linux", feature = "postgres"))]
+    let place = match &database {
+        Some(database) => database.url("postgres"),
+        None => folder.path().to_owned(),
+    };
+    #[cfg(not(all(target_os = "linux", feature = "postgres")))]
+    let place = folder.path().to_owned();
+    let mut server = Process::start(core, &["server", name, &place])?;
     let address = server.line()?;
     let connections = connections.to_string();
     let run = |time: Duration| -> Result<(u64, Duration), Fault> {

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench --bench loopback                         # requests per second, and CPU time of each
 //! cargo bench --bench loopback -- growth               # times of the answers under growing load
+//! cargo bench --bench loopback --features postgres     # also compares the inbox in PostgreSQL
 //! ```
 //!
 //! If the machine has two cores and `taskset`, each server runs on one core and the load runs on the
@@ -17,6 +18,10 @@ mod compare;
 mod growth;
 mod load;
 mod machine;
+#[cfg(all(target_os = "linux", feature = "postgres"))]
+#[allow(dead_code)] // the tests use more of it
+#[path = "../../tests/support/postgres.rs"]
+mod postgres;
 mod process;
 mod servers;
 

@@ -10,6 +10,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+#[cfg(all(target_os = "linux", feature = "postgres"))]
+use botisimo_webhooks::PostgresInbox;
 use botisimo_webhooks::{Event, EventRouter, MemoryInbox, SqliteInbox};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -55,6 +57,13 @@ pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Fault> {
                 serve(listener, hyper(ours(inbox.open(router(&ran)).await?))).await
             }
             "commit" => serve(listener, hyper(commit(&ran, folder)?)).await,
+            #[cfg(all(target_os = "linux", feature = "postgres"))]
+            "postgres" => {
+                let inbox = PostgresInbox::open(pool(folder)?, router(&ran)).await?;
+                serve(listener, hyper(ours(inbox))).await
+            }
+            #[cfg(all(target_os = "linux", feature = "postgres"))]
+            "insert" => serve(listener, hyper(insert(&ran, pool(folder)?).await?)).await,
             "home" => serve(listener, hyper(Home)).await,
             "through" => serve(listener, hyper(ours(EventRouter::new()))).await,
             other => Err(format!("no server {other}").into()),
@@ -131,5 +140,50 @@ fn commit(ran: &Ran, folder: &Path) -> Result<Router, Fault> {
          CREATE TABLE events (id TEXT PRIMARY KEY, type TEXT, data TEXT);",
     )?;
     let shared: Shared = (Arc::new(Mutex::new(database)), ran.clone());
+    Ok(Router::new().route(PATH, post(receive)).with_state(shared))
+}
+
+/// Returns a pool of connections to the database of a URL.
+#[cfg(all(target_os = "linux", feature = "postgres"))]
+fn pool(url: &Path) -> Result<deadpool_postgres::Pool, Fault> {
+    use deadpool_postgres::{Manager, Pool};
+
+    let url = url.to_str().ok_or("the URL is text")?;
+    let manager = Manager::new(url.parse()?, tokio_postgres::NoTls);
+    Ok(Pool::builder(manager).max_size(16).build()?)
+}
+
+/// Returns a handwritten receiver on PostgreSQL that loses no event. The receiver uses a table with a unique id, and one statement,
+/// prepared once a connection, for each event.
+#[cfg(all(target_os = "linux", feature = "postgres"))]
+async fn insert(ran: &Ran, pool: deadpool_postgres::Pool) -> Result<Router, Fault> {
+    type Shared = (deadpool_postgres::Pool, Ran);
+
+    async fn receive(
+        State((pool, ran)): State<Shared>,
+        Json(envelope): Json<Envelope>,
+    ) -> StatusCode {
+        let written = async {
+            let client = pool.get().await?;
+            let sql =
+                "INSERT INTO events (id, type, data) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+            let statement = client.prepare_cached(sql).await?;
+            let data = envelope.data.to_string();
+            let row: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+                [&envelope.message_id, &envelope.event_type, &data];
+            client.execute(&statement, &row).await?;
+            Ok::<_, Fault>(())
+        };
+        if written.await.is_err() {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        if envelope.event_type.starts_with("connection.stream.started") {
+            tokio::spawn(async move { ran.one() });
+        }
+        StatusCode::OK
+    }
+    let table = "CREATE TABLE events (id text PRIMARY KEY, type text, data text)";
+    pool.get().await?.batch_execute(table).await?;
+    let shared: Shared = (pool, ran.clone());
     Ok(Router::new().route(PATH, post(receive)).with_state(shared))
 }
