@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use botisimo_webhooks::PostgresInbox;
+use botisimo_webhooks::{Event, HandlerResult, PostgresInbox, RetryPolicy};
+use deadpool_postgres::Pool;
 use fastrand::Rng;
 use tempfile::TempDir;
 
@@ -32,14 +33,34 @@ async fn receive() {
         env::var("SERVER_LEASE").unwrap(),
     );
     let (router, gate) = server::router();
+    // A handler holds a connection during its transaction, so the handlers have their own pool.
+    let effects = pool(&url, 8);
+    let router = router
+        .on("account.updated", move |event: Event| async move {
+            write_effect(&event, &effects).await
+        })
+        .named("effect");
+    let retry = RetryPolicy::new().initial_delay(Duration::from_millis(20));
     let opened = PostgresInbox::builder(pool(&url, 8))
-        .delivery(server::delivery())
+        // While the server restarts, each attempt fails.
+        .delivery(server::delivery().retry(retry.max_attempts(1000)))
         .lease(Duration::from_millis(lease.parse().unwrap()))
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
         .open(router)
         .await;
     server::serve_inbox(opened, gate).await;
+}
+
+/// Writes an effect of the event, exactly once.
+async fn write_effect(event: &Event, pool: &Pool) -> HandlerResult {
+    let mut client = pool.get().await?;
+    let transaction = client.transaction().await?;
+    let sql = "INSERT INTO effects VALUES ($1)";
+    transaction.execute(sql, &[&event.id()]).await?;
+    event.complete_in(&transaction).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// A database, and the journal and the log of its receivers.
@@ -51,9 +72,11 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    pub(crate) fn new(url: String, lease: Duration) -> Self {
+    /// Creates a deployment in the database `postgres` of a server.
+    pub(crate) fn new(server: &PostgresServer, lease: Duration) -> Self {
+        server.sql("CREATE TABLE effects (event text NOT NULL)");
         Self {
-            url,
+            url: server.url("postgres"),
             lease,
             folder: tempfile::tempdir().unwrap(),
             log: Arc::default(),
@@ -92,6 +115,19 @@ pub(crate) fn wait_idle(server: &PostgresServer) {
     until("every event ends", || {
         server.sql("SELECT count(*) FROM botisimo.events") == "0"
     });
+}
+
+/// Checks that each event that was answered with 200 has exactly one effect.
+pub(crate) fn check_effects(server: &PostgresServer, senders: &[Sender]) {
+    let effects = server.sql("SELECT event, count(*) FROM effects GROUP BY event");
+    let effects: HashMap<_, _> = effects
+        .lines()
+        .filter_map(|row| row.split_once('|'))
+        .collect();
+    for id in senders.iter().flat_map(|sender| &sender.taken) {
+        assert_eq!(effects.get(id.as_str()), Some(&"1"), "effects of {id}");
+    }
+    assert!(effects.values().all(|count| *count == "1"));
 }
 
 /// The addresses of the receivers that run now.
@@ -179,6 +215,7 @@ impl Sender {
                 Err(_) => {
                     self.unanswered += 1;
                     client = None;
+                    thread::sleep(Duration::from_millis(2));
                     // The real sender doesn't retry an event that it got no answer to. A copy must be harmless.
                     if self.rng.bool() {
                         sent = Some((id, data));
