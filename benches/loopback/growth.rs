@@ -6,7 +6,7 @@ use crate::Fault;
 use crate::machine;
 use crate::process::{Folder, Process};
 
-/// The servers: name, and description with the limit.
+/// The name and the description of each server. A description may state what limits the server.
 const SERVERS: [(&str, &str); 3] = [
     ("memory", "in memory; the limit is the processor"),
     (

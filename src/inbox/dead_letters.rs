@@ -115,7 +115,7 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// Fails if the inbox becomes full, is draining, or its store fails. The letters before the
+    /// Fails if the inbox becomes full, if it is draining, or if its store fails. The letters before the
     /// failure have been replayed, and the inbox keeps the others.
     pub async fn replay_matching(&self, pattern: &Pattern) -> Result<u64, Error> {
         Arc::clone(&self.store)

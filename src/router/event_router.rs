@@ -354,7 +354,7 @@ impl EventRouter {
     ///
     /// The limit of the inbox, [`DeliverySettings::concurrency`](crate::DeliverySettings::concurrency), counts events and
     /// applies too. By default, only the limit of the inbox applies. On JetStream, the limit replaces the worker's
-    /// concurrency for this route, and each worker has its own limit.
+    /// concurrency for this route, and each worker has its own limit. If a route has a limit, opening a `PostgresInbox` fails.
     ///
     /// A router that is called without an inbox doesn't apply the limit.
     ///
@@ -398,7 +398,7 @@ impl EventRouter {
     ///
     /// A `MemoryInbox` remembers the keys in memory. A `SqliteInbox` stores a key in the transaction that stores the route's
     /// result, so the key survives a crash. If a process crashes after the handler has finished and before this transaction, the
-    /// event runs again. A `JetStreamWorker` doesn't support this option, and opening it fails.
+    /// event runs again. If a route has this option, opening a `JetStreamWorker` or a `PostgresInbox` fails.
     ///
     /// A route remembers at most 100,000 keys. A key is forgotten once `window` has passed and no unfinished event can share
     /// it. If an operator replays an event after that, the route may run for it. Replaying the handled event itself runs the

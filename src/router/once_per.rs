@@ -8,7 +8,7 @@ use crate::outcome::RunKey;
 use crate::runtime::{millis, to_millis};
 use crate::telemetry;
 
-/// The maximum length of a key, in bytes. The inboxes remember many keys.
+/// The maximum length of a key, in bytes. The limit bounds memory, because an inbox remembers many keys.
 const MAX_KEY: usize = 255;
 
 /// The option [`once_per`](crate::EventRouter::once_per) of a route.

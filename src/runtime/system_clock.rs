@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::{BoxFuture, Runtime};
 use crate::catch_panic::catch_panic;
 
-/// The system time and the timers of a runtime. Without a runtime, the system time of the standard library and no timers.
+/// The system time and the timers of a runtime. Without a runtime, the clock has the system time of the standard library, and
+/// no timers.
 #[derive(Clone, Default)]
 pub(crate) struct SystemClock {
     runtime: Option<Arc<dyn Runtime>>,

@@ -2,7 +2,7 @@ use std::fmt;
 #[cfg(feature = "tracing")]
 use std::sync::Arc;
 
-/// The user's closure that adds the span of an attempt to the trace of a `traceparent`, if the user has set one.
+/// The user's optional closure, which adds the span of an attempt to the trace of a `traceparent`.
 #[derive(Clone, Default)]
 pub(crate) struct AdoptTraceparent {
     #[cfg(feature = "tracing")]

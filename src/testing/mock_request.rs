@@ -224,7 +224,7 @@ impl MockRequest {
 
     /// Sets the path. The default is `/webhooks/botisimo`.
     ///
-    /// The path may have a query, or be a whole URL, for a client that sends the request.
+    /// The path may include a query. If an HTTP client sends the request, the path may be a whole URL.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

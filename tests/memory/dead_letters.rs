@@ -966,7 +966,7 @@ async fn a_wrapping_inbox_exposes_the_letters_of_its_inner_inbox() {
     assert_eq!(inbox.handle().stats().handled, 1);
 }
 
-/// The bug: the debug output of a route's result included its reason.
+/// A regression test: earlier, the debug output of a route's result included the reason.
 #[tokio::test(start_paused = true)]
 async fn no_debug_output_shows_a_body_or_a_reason() {
     let router = EventRouter::new()

@@ -92,7 +92,7 @@ impl Monitored for SharedInbox {
 }
 
 fn answer(writer: &mut Writer) -> Result<(), Error> {
-    // A damaged page is reported when the loader reads it.
+    // If a page is damaged, the loader reports the damage when it reads the page.
     let oldest = writer.database.store.oldest().unwrap_or_default();
     let answered = {
         let probe = &mut writer.state.lock().probe;

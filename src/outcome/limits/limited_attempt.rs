@@ -62,7 +62,7 @@ impl LimitedAttempt {
         options: &Arc<RouteOptions>,
         key: Option<RunKey>,
     ) -> Permission {
-        // A layer that calls the router again repeats the question.
+        // If a layer calls the router again, the route asks again.
         let postponed = self.postponed.iter();
         let asked = postponed
             .map(|postponed| &postponed.route)

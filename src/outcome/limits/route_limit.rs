@@ -99,7 +99,7 @@ impl RouteLimit {
                 waiter,
             })
         };
-        // Dropped before `permit`, which takes the lock when it is dropped.
+        // `state` is dropped before `permit`, because dropping `permit` takes the lock.
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(key) = key {
@@ -164,7 +164,7 @@ impl RouteLimit {
 
 impl RunPermit {
     /// Records that the route has handled the event at `now`. If the event has a key, returns the key, and wakes the events that
-    /// wait for it.
+    /// wait for the key.
     pub(super) fn succeed(&mut self, now: u64) -> Option<UsedKey> {
         let run = self.key.take()?;
         let (forgotten, forgot_early, waiting) = {
@@ -205,12 +205,12 @@ impl Drop for RunPermit {
 }
 
 impl Ticket {
-    /// Returns whether the event waits no longer, and should ask again.
+    /// Returns whether the event no longer waits and should ask again.
     pub(crate) fn is_called(&self) -> bool {
         self.waiter.is_called()
     }
 
-    /// Returns a permit with all that the ticket has got.
+    /// Turns the ticket into a permit. If the event got a permit or the key while it waited, the returned permit has it.
     fn redeem(mut self) -> RunPermit {
         let mut permit = self.limit.permit();
         if self.waiter.end() {

@@ -15,7 +15,7 @@ pub(crate) struct RouteLimits {
 #[derive(Debug, Default)]
 struct Routes {
     limits: HashMap<Arc<str>, Arc<RouteLimit>>,
-    /// The keys that earlier processes used, of routes that haven't run yet.
+    /// The keys that earlier processes used for routes that haven't run in this process yet.
     restored: HashMap<Arc<str>, UsedKeys>,
 }
 
@@ -32,9 +32,10 @@ impl RouteLimits {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets how the inbox wakes a waiting event, unless it is set. `wake` returns the function that wakes an event by its number.
+    /// Sets how the inbox wakes a waiting event. A second call has no effect. `wake` returns the function that wakes an event by its
+    /// number.
     ///
-    /// The woken event asks again. The call may come from any thread, also while a handler is dropped. The inbox ignores a call
+    /// The woken event asks again. The call may come from any thread, even while a handler is dropped. The inbox ignores a call
     /// for an event that isn't waiting.
     pub(crate) fn wake_with<W>(&self, wake: impl FnOnce() -> W)
     where
@@ -65,7 +66,7 @@ impl RouteLimits {
         limit.ask(event, key, ticket)
     }
 
-    /// Adds a key that an earlier process used. Called in the order of use, before the first event runs.
+    /// Adds a key that an earlier process used. The inbox calls this in the order of use, before the first event runs.
     #[cfg(feature = "sqlite")]
     pub(crate) fn restore(&self, key: UsedKey) {
         let mut routes = self.routes();
@@ -74,7 +75,7 @@ impl RouteLimits {
     }
 
     /// Forgets the keys that no unfinished event can share. `horizon` is the time at which the inbox accepted its oldest
-    /// unfinished event, or the current time, in milliseconds since the Unix epoch.
+    /// unfinished event, in milliseconds since the Unix epoch. If every event has ended, `horizon` is the current time.
     pub(crate) fn expire(&self, horizon: u64) {
         let mut routes = self.routes();
         let restored = routes.restored.values_mut();

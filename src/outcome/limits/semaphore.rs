@@ -21,7 +21,7 @@ pub(super) struct Waiter {
 const WAITING: u8 = 0;
 /// The waiter has a permit.
 const GRANTED: u8 = 1;
-/// The waiter has no permit and waits no longer.
+/// The waiter has no permit, and no longer waits.
 const DISMISSED: u8 = 2;
 
 impl Semaphore {
@@ -32,7 +32,7 @@ impl Semaphore {
         }
     }
 
-    /// Takes a permit if one is free. While an event waits, none is free.
+    /// Takes a permit if one is free. While an event waits, no permit is free.
     pub(super) fn try_acquire(&mut self) -> bool {
         let acquired = self.free > 0;
         self.free -= usize::from(acquired);
@@ -48,7 +48,7 @@ impl Semaphore {
         waiter
     }
 
-    /// Returns a permit. If an event waits, the event gets the permit, and this function returns the event.
+    /// Releases a permit. If an event waits, gives it the permit, and returns the event's number.
     pub(super) fn release(&mut self) -> Option<u64> {
         while let Some(waiter) = self.waiters.pop_front() {
             if waiter.change(WAITING, GRANTED) {
@@ -59,7 +59,7 @@ impl Semaphore {
         None
     }
 
-    /// Dismisses all waiters, and returns their events.
+    /// Dismisses all waiters, and returns the numbers of their events.
     pub(super) fn dismiss(self) -> impl Iterator<Item = u64> {
         let waiters = self.waiters.into_iter();
         waiters.filter_map(|waiter| waiter.change(WAITING, DISMISSED).then_some(waiter.event))
@@ -67,7 +67,7 @@ impl Semaphore {
 }
 
 impl Waiter {
-    /// Returns whether the event waits no longer.
+    /// Returns whether the event no longer waits.
     pub(super) fn is_called(&self) -> bool {
         self.state.load(Ordering::Acquire) != WAITING
     }

@@ -24,7 +24,7 @@ pub(crate) struct UsedKey {
     pub(crate) run: RunKey,
     /// When the route handled the event, in milliseconds since the Unix epoch.
     pub(crate) used_at: u64,
-    /// The event whose key the route forgot, because it remembers too many keys.
+    /// The event whose key the route forgot, because the route remembered too many keys.
     pub(crate) forgotten: Option<u64>,
 }
 
@@ -60,7 +60,7 @@ impl UsedKeys {
         sibling.map(|used| Arc::clone(&used.message_id))
     }
 
-    /// Adds a key. If there are more than `max` keys, forgets the oldest, and returns its event.
+    /// Adds a key. If there are more than `max` keys, forgets and returns the oldest key.
     pub(super) fn insert(&mut self, run: RunKey, used_at: u64, max: usize) -> Option<RunKey> {
         let used = self.keys.entry(Arc::clone(&run.key)).or_default();
         // A replayed event uses its key again.

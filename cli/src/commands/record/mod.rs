@@ -251,7 +251,7 @@ async fn answer(
     let recording = tokio::spawn(async move {
         let mut result = recorder.record(parts, body).await;
         let response = std::mem::take(&mut result.response);
-        // The receiver only ends after the server.
+        // `send` doesn't fail, because the receiver outlives all senders.
         let _ = recorded.send(result).await;
         response
     });
