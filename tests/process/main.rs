@@ -12,6 +12,7 @@ mod faults;
 mod files;
 #[cfg(target_os = "linux")]
 mod idle;
+mod once_per;
 #[cfg(target_os = "linux")]
 mod shutdown;
 #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -73,9 +73,7 @@ pub(crate) fn run(server: impl Future<Output = ()>) {
 /// Returns a router whose handler does what the event's data says, and writes each end of an attempt to the journal.
 /// Events whose data asks for it hold their attempt until the semaphore has permits.
 pub(crate) fn router() -> (EventRouter, Arc<Semaphore>) {
-    let journal = env::var_os("SERVER_JOURNAL").unwrap();
-    let journal = OpenOptions::new().create(true).append(true).open(journal);
-    let (journal, gate) = (Arc::new(journal.unwrap()), Arc::new(Semaphore::new(0)));
+    let (journal, gate) = (journal(), Arc::new(Semaphore::new(0)));
     let held = Arc::clone(&gate);
     let router = EventRouter::new().on("account.updated", move |event: Event<Told>| async move {
         let told = event.data();
@@ -97,12 +95,40 @@ pub(crate) fn router() -> (EventRouter, Arc<Semaphore>) {
     (router, gate)
 }
 
+/// Opens the journal of the servers.
+fn journal() -> Arc<File> {
+    let journal = env::var_os("SERVER_JOURNAL").unwrap();
+    let journal = OpenOptions::new().create(true).append(true).open(journal);
+    Arc::new(journal.unwrap())
+}
+
+/// Adds a route that runs once per key.
+fn with_once_per(router: EventRouter) -> EventRouter {
+    let journal = journal();
+    let once = async move |event: Event<Told>| {
+        tokio::time::sleep(Duration::from_millis(event.data().takes)).await;
+        let line = format!("{} {} done\n", event.id(), event.attempt());
+        (&*journal).write_all(line.as_bytes()).unwrap();
+    };
+    router
+        .on_prefix("connection.stream.started", once)
+        .named("once")
+        .once_per(Duration::from_secs(60 * 60), key)
+}
+
 /// Returns how the servers run handlers.
 pub(crate) fn delivery() -> DeliverySettings {
     DeliverySettings::new()
         .concurrency(8)
         .retry(RetryPolicy::new().initial_delay(Duration::from_millis(20)))
-        .ordering_key(|event: &Event| event.decode::<Keyed>().ok()?.key)
+        .ordering_key(|event: &Event| match event.event_type().as_str() {
+            "account.updated" => key(event),
+            _ => None,
+        })
+}
+
+fn key(event: &Event) -> Option<String> {
+    event.decode::<Keyed>().ok()?.key
 }
 
 async fn run_on_file(inbox: PathBuf) {
@@ -116,7 +142,7 @@ async fn run_on_file(inbox: PathBuf) {
         // The test kills the process, so no event is a poison message.
         .max_crashes(u32::MAX)
         .keep_handled(Duration::from_secs(24 * 60 * 60))
-        .open_with(runtime, router)
+        .open_with(runtime, with_once_per(router))
         .await;
     serve_inbox(opened, gate).await;
 }
