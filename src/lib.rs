@@ -76,7 +76,7 @@
 //! | counts, logs, faults | [`Stats`] | [`guide::operating`] |
 //! | health, probes | [`Health`], [`HealthService`], [`HealthLimits`] | [`guide::operating`] |
 //! | metrics | the feature `metrics` | [`guide::metrics`] |
-//! | more than one machine | [`JetStreamInbox`], [`JetStreamWorker`] (feature `jetstream`) | [`guide::scaling`] |
+//! | more than one machine | [`PostgresInbox`] (feature `postgres`), [`JetStreamInbox`], [`JetStreamWorker`] (feature `jetstream`) | [`guide::scaling`] |
 //! | a wrapper around an inbox, another executor | [`Inbox`], [`Runtime`] | [`guide::inboxes`] |
 //!
 //! # Guarantees
@@ -94,8 +94,8 @@
 //! # Limits
 //!
 //! - [`MemoryInbox`] stores events only in the memory of the process. [Drain](Handle::shutdown_on_signal) before the process
-//!   exits. A crash loses every accepted event that hasn't finished. `SqliteInbox` and `JetStreamInbox` lose no events
-//!   in a crash.
+//!   exits. A crash loses every accepted event that hasn't finished. `SqliteInbox`, `PostgresInbox` and
+//!   `JetStreamInbox` lose no events in a crash.
 //! - A handler may see an event more than once: after a failed attempt or a crash, or if a copy arrives after the
 //!   duplicate window. The window is 24 h and 100,000 ids in memory, 7 days and 1,000,000 ids on disk. Use
 //!   [`Event::id`] to make handlers idempotent.

@@ -16,7 +16,7 @@
 //! | [Command line](command_line) | How do I send an event, try an endpoint, record deliveries, and look into an inbox? |
 //! | [Metrics](metrics) | Which metrics are there? How do I scrape them? |
 //! | [Operating](operating) | Which counts do I watch? What happens when a disk or a server fails? |
-//! | [More than one machine](scaling) | How do several receivers and workers share the events? |
+//! | [More than one machine](scaling) | How do several processes share the events, in PostgreSQL or over JetStream? |
 //! | [Benchmarks](benchmarks) | How fast is this crate, and how was it measured? |
 
 #[doc = include_str!("benchmarks.md")]
@@ -57,8 +57,8 @@ pub mod retries {}
 // The page's code needs the test kit.
 #[cfg_attr(any(not(doctest), feature = "testing"), doc = include_str!("route_options.md"))]
 pub mod route_options {}
-// The page's code needs the NATS client.
-#[cfg_attr(any(not(doctest), feature = "jetstream"), doc = include_str!("scaling.md"))]
+// The page's code needs both features.
+#[cfg_attr(any(not(doctest), all(feature = "jetstream", feature = "postgres")), doc = include_str!("scaling.md"))]
 pub mod scaling {}
 #[doc = include_str!("testing.md")]
 pub mod testing {}
