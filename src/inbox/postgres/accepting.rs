@@ -11,7 +11,7 @@ use super::store::{NewEvent, Written};
 use super::writer::Writer;
 use crate::delivery::{Job, Progress};
 use crate::inbox::{AcceptError, AcceptErrorKind, Accepted};
-use crate::telemetry::{Counted, PendingCounts};
+use crate::telemetry::{self, Counted, PendingCounts};
 
 /// Stores accepted events, and answers them.
 impl Writer {
@@ -120,9 +120,7 @@ impl Writer {
                         one.into_iter().map(refuse).collect::<Vec<_>>()
                     });
                     replies.into_iter().for_each(Reply::send);
-                    let now = inbox.state.clock.now();
-                    let mut state = inbox.state.lock();
-                    state.health.failing(&failure.error, now);
+                    telemetry::inbox_failing(&failure.error);
                 }
                 Err(failure) => {
                     self.accepts.extend(one);
