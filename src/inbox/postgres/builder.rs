@@ -63,6 +63,8 @@ impl PostgresInboxBuilder {
 
     /// Only accepts events, and leaves them to other processes. By default, each process also runs events.
     ///
+    /// Other processes look for events every second, and every 50 ms for 2 s after they found one.
+    ///
     /// [`Stats::published`](crate::Stats::published) counts the accepted events. A process that only runs events needs no setting: don't
     /// pass its inbox to a receiver.
     pub fn receive_only(mut self) -> Self {

@@ -133,6 +133,9 @@ impl Writer {
         let claimed = store
             .claim(&mut self.connection, worker, free, candidates)
             .await?;
+        if !claimed.is_empty() {
+            self.claimed_at = Some(self.runtime.now());
+        }
         if claimed.len() < free {
             inbox.state.lock().may_claim = false;
         }

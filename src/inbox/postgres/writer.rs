@@ -24,6 +24,9 @@ const MAX_BATCH: usize = 512;
 /// The shortest and the longest time between two tries while the server fails.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long after a claim the writer polls for further events, and the time between two polls. Otherwise, the heartbeat looks for events.
+const POLL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
+
 /// The longest time without a turn.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -53,6 +56,8 @@ pub(super) struct Writer {
     /// When the next try begins, while the server fails or an event is locked.
     pub(super) next_try: Option<Instant>,
     pub(super) backoff: Duration,
+    /// When the writer last claimed events.
+    pub(super) claimed_at: Option<Instant>,
 }
 
 impl Writer {
@@ -77,6 +82,7 @@ impl Writer {
             unblocked: Vec::new(),
             next_try: None,
             backoff: BACKOFF.0,
+            claimed_at: None,
         }
     }
 
@@ -124,10 +130,22 @@ impl Writer {
         let now = self.runtime.now();
         let next_due = inbox.state.update(|state, _| state.take_due(now));
         spawn_workers(inbox);
-        let next = [next_due, self.next_try].into_iter().flatten().min();
+        let next_poll = self.next_poll(inbox, now);
+        let next = [next_due, self.next_try, next_poll];
+        let next = next.into_iter().flatten().min();
         next.map_or(IDLE_TIMEOUT, |next| {
             next.saturating_duration_since(now).min(IDLE_TIMEOUT)
         })
+    }
+
+    /// Returns when the writer polls for events without an owner, if it claimed some recently.
+    fn next_poll(&self, inbox: &SharedInbox, now: Instant) -> Option<Instant> {
+        let claimed_at = self.claimed_at?;
+        if now.saturating_duration_since(claimed_at) >= POLL.0 {
+            return None;
+        }
+        inbox.state.lock().may_claim = true;
+        now.checked_add(POLL.1)
     }
 
     /// Reports a failure, and refuses the events that the failed statement can't have stored.
