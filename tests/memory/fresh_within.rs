@@ -354,7 +354,7 @@ async fn check(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn no_random_age_failure_or_clock_makes_a_stale_event_run_or_be_lost(steps in steps()) {

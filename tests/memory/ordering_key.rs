@@ -1352,7 +1352,7 @@ async fn against_the_model(rules: Rules, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(160))]
 
     #[test]
     fn order_dead_letters_and_replays_match_the_model(

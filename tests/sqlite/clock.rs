@@ -402,7 +402,7 @@ async fn check(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn random_clock_changes_delete_nothing_early_and_delay_no_attempt(steps in steps()) {

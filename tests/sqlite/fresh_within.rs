@@ -77,7 +77,7 @@ async fn check(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn no_random_age_failure_clock_or_restart_makes_a_stale_event_run_or_be_lost(steps in steps()) {

@@ -7,8 +7,9 @@ use super::command::Command;
 /// The maximum time that a request waits for other requests, so that one commit stores the events of all.
 const GATHER_TIME: Duration = Duration::from_micros(300);
 
-/// The maximum time that the end of an event waits for a request, so that both share a commit. No answer depends on the end.
-const END_TIME: Duration = Duration::from_millis(2);
+/// The maximum time that the end of an event waits for a request, so that both share a commit. No answer depends on the end. A server
+/// that sends hundreds of answers needs a few milliseconds until it reads the next requests.
+const END_TIME: Duration = Duration::from_millis(5);
 
 /// Returns both ends of a new queue.
 pub(super) fn command_queue() -> (CommandSender, CommandReceiver) {
@@ -32,7 +33,7 @@ pub(super) struct CommandReceiver {
 /// The commands for which the writer waits before it begins a turn.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
-    /// The number of requests that are expected within [`GATHER_TIME`].
+    /// The number of requests that are expected within [`GATHER_TIME`], at least 1.
     pub(super) requests: usize,
     /// The number of ends that may wait for [`END_TIME`].
     pub(super) ends: usize,
@@ -101,35 +102,36 @@ impl Drop for CommandSender {
 
 impl CommandReceiver {
     /// Waits for commands and takes all of them. The batch is empty if no command arrives within `timeout`. If `timeout` is zero,
-    /// takes the commands that are already in the queue. Returns `None` once the sender is dropped and the queue is empty.
-    pub(super) fn receive(&self, timeout: Duration, mut pace: Pace) -> Option<Batch> {
+    /// takes the commands that are already in the queue. After an idle time, expects only one request. Returns `None` once the
+    /// sender is dropped and the queue is empty.
+    pub(super) fn receive(&self, timeout: Duration, pace: &mut Pace) -> Option<Batch> {
         let mut queue = self.shared.lock();
-        let mut since = Instant::now();
-        while !timeout.is_zero() && !queue.batch.is_due(pace) {
-            if queue.is_closed {
+        let (mut since, mut first_request) = (Instant::now(), None);
+        while !timeout.is_zero() && !queue.is_closed && !queue.batch.is_due(*pace) {
+            let now = Instant::now();
+            let (wakes, until) = if queue.batch.requests() > 0 {
+                let first_request = *first_request.get_or_insert(now);
+                (Wakes::Due(*pace), first_request + GATHER_TIME)
+            } else if !queue.batch.is_empty() {
+                let first = Pace {
+                    requests: 1,
+                    ..*pace
+                };
+                (Wakes::Due(first), since + END_TIME)
+            } else {
+                (Wakes::Any, since + timeout)
+            };
+            if now >= until {
                 break;
             }
-            let waited = since.elapsed();
-            let (wakes, limit) = if pace.requests > 1 && waited < GATHER_TIME {
-                (Wakes::Due(pace), GATHER_TIME)
-            } else if queue.batch.requests() > 0 {
-                break;
-            } else if !queue.batch.completes.is_empty() {
-                // The other clients send nothing now, so the next request waits for no other.
-                pace.requests = 1;
-                (Wakes::Due(pace), END_TIME)
-            } else {
-                pace.requests = 1;
-                (Wakes::Any, timeout)
-            };
-            let Some(rest) = limit.checked_sub(waited) else {
-                break;
-            };
             queue.wakes = Some(wakes);
-            let waited = self.shared.arrived.wait_timeout(queue, rest);
+            let waited = self.shared.arrived.wait_timeout(queue, until - now);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             queue.wakes = None;
             if matches!(wakes, Wakes::Any) && !queue.batch.is_empty() {
+                if since.elapsed() > END_TIME {
+                    pace.requests = 1;
+                }
                 since = Instant::now();
             }
         }

@@ -26,7 +26,7 @@ use crate::runtime::Runtime;
 ///
 /// Each accepted event runs at least once. An attempt runs more than once only in these cases:
 ///
-/// - The process crashed or was killed after the handler ran and before the result was on disk. The inbox writes a result within about 2 ms
+/// - The process crashed or was killed after the handler ran and before the result was on disk. The inbox writes a result within about 5 ms
 ///   plus the time of a commit. A [`drain`](Handle::drain) before the process exits prevents this.
 /// - The route was renamed while the event was waiting for a retry.
 /// - The runtime dropped the attempt while the handler was running. This process or the next one repeats the attempt

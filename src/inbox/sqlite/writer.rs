@@ -47,6 +47,8 @@ pub(super) struct Writer {
     outbox: Outbox,
     /// The number of requests that the last turn answered.
     answered: usize,
+    /// The number of requests that the last turn expected.
+    expected: usize,
     /// The due time for which a timer wakes the writer, and a channel that is closed once the timer has woken the writer or
     /// the runtime has shut down.
     timer: Option<(u64, oneshot::Sender<()>)>,
@@ -97,6 +99,7 @@ impl Writer {
             loader,
             outbox: Outbox::new(Weak::clone(inbox)),
             answered: 0,
+            expected: 1,
             timer: None,
             ids_restored: false,
             more: false,
@@ -115,12 +118,13 @@ impl Writer {
     /// Runs until the inbox and all its handles are dropped.
     pub(super) fn run(mut self, commands: &CommandReceiver) {
         loop {
-            let (timeout, pace) = (self.timeout(), self.pace(commands));
+            let (timeout, mut pace) = (self.timeout(), self.pace(commands));
             let answers_due = self.outbox.check();
             let wait = answers_due.map_or(timeout, |due| due.min(timeout));
-            let Some(batch) = commands.receive(wait, pace) else {
+            let Some(batch) = commands.receive(wait, &mut pace) else {
                 break;
             };
+            self.expected = pace.requests;
             // After the shorter wait, the writer has only answers to send.
             if wait == timeout || !batch.is_empty() {
                 self.turn(batch);
@@ -130,7 +134,8 @@ impl Writer {
         self.database.close();
     }
 
-    /// Returns the commands for which the next turn waits. After an answer, a busy client sends its next request.
+    /// Returns the commands for which the next turn waits. After an answer, a busy client sends its next request. Some requests are
+    /// still on their way, so the expectation falls slowly.
     fn pace(&self, commands: &CommandReceiver) -> Pace {
         let nothing_waits = !self.draining
             && self.batch_writer.unwritten.is_empty()
@@ -138,7 +143,9 @@ impl Writer {
         // If too many ends wait, the window starts no event.
         let max_ends = self.settings.max_in_memory.events / 4;
         Pace {
-            requests: (self.answered + commands.requests()).max(1),
+            requests: (self.answered + commands.requests())
+                .max(self.expected - self.expected.div_ceil(4))
+                .max(1),
             ends: if nothing_waits {
                 usize::try_from(max_ends).unwrap_or(usize::MAX)
             } else {
