@@ -1,5 +1,5 @@
-//! Serves the latest state of each stream to an overlay. Older events change nothing, in any order of arrival.
-//! `INBOX` is the path of the file.
+//! Serves the latest state of each stream to an overlay. An older event never replaces a newer state, in any order of arrival.
+//! The environment variable `INBOX` sets the path of the inbox's file.
 //!
 //! ```text
 //! cargo run --example overlay
@@ -43,7 +43,7 @@ pub(crate) struct Status {
     title: String,
 }
 
-/// The latest state by account.
+/// The latest state of each account's stream.
 #[derive(Clone, Default)]
 pub(crate) struct Overlay {
     streams: Arc<Mutex<BTreeMap<String, Status>>>,
@@ -102,7 +102,7 @@ pub(crate) fn router(overlay: &Overlay) -> EventRouter {
     EventRouter::new()
         .on_prefix("connection.stream.started", update.clone())
         .named("started")
-        // After an outage, the state of yesterday doesn't matter.
+        // After an outage, yesterday's state doesn't matter.
         .fresh_within(DAY)
         .on_prefix("connection.stream.ended", update)
         .named("ended")

@@ -456,7 +456,7 @@ impl DeadLetterRate {
         }
     }
 
-    /// Adds the current count. Returns when the count began to grow too fast, or `None` if it doesn't.
+    /// Adds the current count. Returns when the count began to grow too fast, or `None` if the growth is below the limit.
     fn update(&mut self, now: Instant, dead: u64, limits: HealthLimits) -> Option<Instant> {
         let growth = limits.dead_letters;
         let age = |at: Instant| now.saturating_duration_since(at);

@@ -97,7 +97,7 @@ impl AttemptState {
         Self { clock, ..self }
     }
 
-    /// Sets what the routes with limits need.
+    /// Sets the state that the routes with limits need.
     pub(crate) fn with_limits(self, limited: LimitedAttempt) -> Self {
         let limited = Some(Box::new(Mutex::new(limited)));
         Self { limited, ..self }

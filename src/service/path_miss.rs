@@ -1,8 +1,8 @@
 use crate::telemetry::PathMiss;
 
-/// Returns how the path of a request differs from the layer's path, if a proxy or a typing error probably changed it.
+/// Returns how the path of a request differs from the layer's path, if a proxy or a typo probably changed it.
 pub(super) fn path_miss(own: &str, request: &str) -> Option<PathMiss> {
-    // Every path starts with `/`, and many paths end with it, so a match with `/` shows no mistake.
+    // Every path starts with `/`, and many paths end with `/`. So a match with the path `/` doesn't indicate a mistake.
     if own == "/" || request == "/" {
         return None;
     }

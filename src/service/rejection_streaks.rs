@@ -8,7 +8,7 @@ use crate::inbox::{Findings, HealthProblemKind, HealthSource};
 /// The rejections of a receiver since its last accepted event, in three groups.
 #[derive(Debug, Default)]
 pub(super) struct RejectionStreaks {
-    /// The number of streaks. An accepted event takes no lock while there are none.
+    /// The number of streaks. While this number is 0, an accepted event takes no lock.
     len: AtomicUsize,
     streaks: Mutex<[Option<Streak>; 3]>,
 }

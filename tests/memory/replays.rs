@@ -35,7 +35,7 @@ async fn against_the_model(steps: &[Step], rules: Rules, limits: (u64, u64)) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A replay runs each of its routes once an attempt, and no other route. Events of a key run one after another and in order,
+    /// A replay runs each of its routes once per attempt, and no other route. Events of a key run one after another and in order,
     /// and a dead letter blocks its key.
     #[test]
     fn replays_run_their_routes_once_and_keep_the_order_of_each_key(

@@ -93,7 +93,7 @@ async fn a_worker_that_lost_its_lease_records_nothing_and_the_event_runs_elsewhe
     gate.add_permits(1);
     let stats = wait_idle(&zombie.handle()).await;
     assert_eq!((stats.handled, stats.published), (0, 1));
-    // The process goes on as a new worker.
+    // The process continues as a new worker.
     accept(&zombie, event("2")).await;
     gate.add_permits(1);
     until(|| zombie_log.len() + log.len() == 3).await;

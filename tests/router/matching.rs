@@ -637,7 +637,7 @@ async fn a_panic_anywhere_in_a_handler_is_the_outcome_of_its_route() {
             "{report}"
         );
     }
-    // Dropping the router would drop its bombs, which panic.
+    // Dropping the router would drop `Bomb("drop")`, which panics.
     #[allow(clippy::mem_forget)]
     std::mem::forget(router);
 }

@@ -16,7 +16,7 @@ pub(super) struct Spot<'t> {
     /// The fields or variants that the type declares here.
     names: Names,
     expected: Option<String>,
-    /// The declared name that equals the last string directly in this spot, for example a key.
+    /// The name in `names` that equals the last string decoded in this spot, for example the current key.
     name: Cell<Option<&'static str>>,
     /// The number of elements read.
     count: Cell<usize>,

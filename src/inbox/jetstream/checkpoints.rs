@@ -18,7 +18,7 @@ use crate::error::Error;
 /// The minimum time between two records. A busy worker writes ten records a second.
 const SPACING: Duration = Duration::from_millis(100);
 
-/// The maximum size of a stored range, in bytes: two numbers with 20 digits, and four signs.
+/// The maximum size of a stored range, in bytes: two numbers with 20 digits, and four punctuation characters.
 const RANGE_BYTES: usize = 44;
 
 /// The finished events of a group, stored in a separate stream. If a consumer is deleted, the server loses the consumer's position.
@@ -164,8 +164,8 @@ impl Checkpoints {
         is_finished
     }
 
-    /// Returns whether this worker knows that an event is finished. Unlike [`is_finished`](Self::is_finished), it isn't for events
-    /// that the server delivers again.
+    /// Returns whether this worker knows that an event is finished. For an event that the server delivers
+    /// again, call [`is_finished`](Self::is_finished) instead.
     pub(super) fn has_finished(&self, consumer: &str, (sequence, published): (u64, u64)) -> bool {
         let state = self.state();
         let position = state.positions.get(consumer);
@@ -181,8 +181,8 @@ impl Checkpoints {
         }
     }
 
-    /// Reads the records of the other workers, and returns the sequences of the records. If that fails, the worker warns and
-    /// continues.
+    /// Reads the records of the other workers, and returns the sequences of the records. If reading fails, the worker logs a
+    /// warning and continues.
     pub(super) async fn load(&self) -> Vec<u64> {
         self.state().loaded = Some(self.connection.runtime.now());
         self.read().await.unwrap_or_else(|error| {
@@ -220,8 +220,8 @@ impl Checkpoints {
         });
     }
 
-    /// Stores this worker's record, even without a change, and returns the record's size. An operator may have deleted the previous
-    /// record. If that fails, the worker warns and continues.
+    /// Stores this worker's record, even without a change, because an operator may have deleted the previous record. Returns the
+    /// record's size. If storing fails, the worker logs a warning and continues.
     pub(super) async fn store(&self) -> Option<usize> {
         let _guard = self.writing.lock().await;
         let record = serde_json::to_vec(&self.record()).expect("names and numbers are JSON");
@@ -257,7 +257,7 @@ impl Checkpoints {
     }
 }
 
-/// Returns the first sequence that a consumer delivers, or `None` if the consumer's configuration doesn't say so.
+/// Returns the first sequence that a consumer delivers, or `None` if the consumer's configuration doesn't contain the sequence.
 pub(super) fn begin(config: &consumer::Config) -> Option<u64> {
     match config.deliver_policy {
         DeliverPolicy::All => Some(1),

@@ -56,7 +56,7 @@ impl JetStreamWorkerBuilder {
     /// events wait in the stream, for any worker.
     ///
     /// Ordering keys and [`EventRouter::once_per`] aren't supported: [`start`](Self::start) returns an error if the settings or the
-    /// router have one.
+    /// router use them.
     pub fn delivery(mut self, settings: DeliverySettings) -> Self {
         self.delivery = settings;
         self
@@ -73,7 +73,7 @@ impl JetStreamWorkerBuilder {
         self
     }
 
-    /// Sets [`max_ack_pending`](Self::max_ack_pending) for the route of this name.
+    /// Sets [`max_ack_pending`](Self::max_ack_pending) for the route with this name.
     pub fn route_max_ack_pending(mut self, route: impl Into<String>, events: u32) -> Self {
         let max_ack_pending = &mut self.options.route_max_ack_pending;
         max_ack_pending.insert(route.into(), events.max(1));

@@ -76,8 +76,8 @@ impl MemoryInbox {
         MemoryInboxBuilder::new()
     }
 
-    /// Changes the settings of an inbox that nothing shares yet and that hasn't accepted an event. Returns whether the inbox is
-    /// such an inbox.
+    /// Changes the settings, and returns true. If the inbox already has a clone or a handle, or has accepted an event, changes
+    /// nothing and returns false.
     pub(crate) fn configure(
         &mut self,
         configure: impl FnOnce(MemoryInboxBuilder) -> MemoryInboxBuilder,

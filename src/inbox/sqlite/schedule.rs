@@ -7,7 +7,7 @@ use crate::delivery::OrderKey;
 
 /// The order in which events are loaded. The schedule holds ids, not events.
 ///
-/// The schedule sees events in the order of acceptance, up to a cursor; events beyond the cursor take no memory. An
+/// The schedule sees events in the order of acceptance, up to a cursor. Events beyond the cursor take no memory. An
 /// event whose ordering key is busy waits in that key's queue. An event whose attempt isn't due waits until the attempt
 /// is due. All other events may run.
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Schedule {
         queue.or_insert_with(|| VecDeque::from([0]));
     }
 
-    /// Returns the id after which to continue reading, if no event may run and the disk has more.
+    /// Returns the id after which to continue reading, if no loaded id may run and the disk has further events.
     pub(super) fn unseen(&self) -> Option<u64> {
         (self.next.is_empty() && self.cursor < self.last).then_some(self.cursor)
     }
@@ -137,7 +137,7 @@ impl Schedule {
     /// Keeps an event that waits for the limits of a route.
     pub(super) fn park(&mut self, id: u64, park: Park) {
         self.end_poison_candidate(id);
-        // The limits may have called the event before it got here.
+        // The limits may have called the event before this method ran.
         if park.is_called() {
             return self.requeue_parked(id, park);
         }

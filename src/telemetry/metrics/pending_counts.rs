@@ -83,7 +83,7 @@ impl<'a> PendingCounts<'a> {
         }
     }
 
-    /// Counts unfinished events that a durable inbox found.
+    /// Counts unfinished events that a durable inbox found when it was opened.
     #[inline]
     pub(crate) fn recovered(&mut self, events: u64) {
         #[cfg(feature = "metrics")]

@@ -45,7 +45,7 @@ fn ended_state(text: &str) -> Result<State, String> {
 
 /// Replays events that have ended: the next start runs them
 ///
-/// A replay runs the routes that haven't handled the event. The service must not run: its inspector replays events while it runs.
+/// A replay runs the routes that haven't handled the event. Stop the service first. While the service runs, use its inspector.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,7 +56,7 @@ Examples:
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Run all matching routes again, also those that handled the event
+    /// Run all matching routes again, including routes that handled the event
     #[arg(long, conflicts_with = "only_route")]
     all_routes: bool,
     /// Run only this route
@@ -66,7 +66,7 @@ pub(crate) struct ReplayArgs {
 
 /// Deletes events that have ended
 ///
-/// The inbox still remembers the message ids. The service must not run: its inspector deletes events while it runs.
+/// The inbox still remembers the message ids. Stop the service first. While the service runs, use its inspector.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -79,7 +79,7 @@ pub(crate) struct DeleteArgs {
 
 /// Deletes dead letters, handled and unhandled events that ended long ago
 ///
-/// The service must not run. It prunes by itself: see `keep_dead_letters_for` and `keep_handled`.
+/// Stop the service first. While the service runs, it prunes automatically: see `keep_dead_letters_for` and `keep_handled`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

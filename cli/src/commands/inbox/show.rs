@@ -94,7 +94,7 @@ fn results(results: &[RouteResult]) -> String {
     table(&[], &results.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Returns the body over several lines if it is JSON.
+/// Returns the body, indented over several lines if the body is JSON.
 fn body(body: &str) -> String {
     let json: Option<Value> = serde_json::from_str(body).ok();
     let pretty = json.and_then(|json| serde_json::to_string_pretty(&json).ok());

@@ -16,7 +16,7 @@ use scenario::{BUILT_IN, Reaction, Scenario, Time};
 
 /// Plays the sender over days of virtual time against a real endpoint.
 ///
-/// The sender retries 3xx, 4xx and 5xx, drops an event that gets no quick answer, and disables an endpoint that fails for days.
+/// The sender retries after 3xx, 4xx and 5xx, drops events that time out, and disables an endpoint that fails for days.
 /// Waits are virtual, so a week takes seconds. Handlers that look at the age of an event see the virtual age.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Time of the scenario's start, as RFC 3339. By default, the timestamps show each event's virtual age
     #[arg(long, value_name = "TIME", value_parser = super::send::timestamp)]
     start: Option<i64>,
-    /// Reaction of the sender to an answer that isn't quick [default: drop, as the specification reads]
+    /// Reaction of the sender to an answer that isn't quick [default: drop, as the specification says]
     #[arg(long, value_name = "REACTION")]
     timeouts: Option<Reaction>,
     /// Reaction of the sender to a connection that fails [default: drop]

@@ -12,8 +12,8 @@ use crate::http::host;
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// A connection that stays open for this time shows that the server lives. A process that ends may still accept connections,
-/// and closes them at once.
+/// A connection that stays open for this time shows that the server is running. A process that is shutting down may still
+/// accept connections, but it closes them at once.
 const STAYS_OPEN: Duration = Duration::from_millis(100);
 
 async fn listens(address: &str) -> bool {
@@ -37,7 +37,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Connects before the restart is announced, so that the end of the process isn't missed.
+    /// Connects before the restart is announced, so that the watch can't miss the end of the process.
     pub(super) async fn start(uri: &Uri) -> Self {
         let address = host(uri);
         let idle = TcpStream::connect(&address).await.ok();

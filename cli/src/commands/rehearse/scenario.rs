@@ -21,7 +21,7 @@ pub(super) const BUILT_IN: [(&str, &str); 5] = [
 /// The maximum number of events of a scenario.
 const MAX_EVENTS: u64 = 100_000;
 
-/// The maximum of every time. Sums of longer times could be too large.
+/// The maximum of every time. Sums of longer times could overflow.
 const MAX_TIME: Duration = Duration::from_secs(3650 * 86400);
 
 /// A duration such as `1d 2h`.
@@ -56,7 +56,7 @@ pub(super) struct Scenario {
     pub(super) description: String,
     /// The time in which events happen. Retries may take longer.
     pub(super) lasts: Time,
-    /// The number of requests at once.
+    /// The maximum number of concurrent requests.
     #[serde(default = "one")]
     pub(super) concurrency: usize,
     #[serde(default)]
@@ -85,12 +85,12 @@ pub(super) struct Sender {
     pub(super) timeout: Reaction,
     /// The specification doesn't mention connections that fail. Without a quick 2xx, the event isn't sent again.
     pub(super) unreachable: Reaction,
-    /// The delay of the first retry after 3xx, 4xx or 5xx. An assumption, as the next three are.
+    /// The delay of the first retry after 3xx, 4xx or 5xx. This value and the next three are assumptions.
     pub(super) first_retry: Time,
     /// Each further delay is longer by this factor.
     pub(super) factor: f64,
     pub(super) max_retry: Time,
-    /// The age at which the sender stops to retry an event.
+    /// The age at which the sender stops retrying an event.
     pub(super) retry_for: Time,
     /// The time without a success after which the sender sends an e-mail. The specification: "multiple days".
     pub(super) email_after: Time,
@@ -185,12 +185,12 @@ pub(super) struct Rule {
     pub(super) copies: usize,
     #[serde(default)]
     pub(super) copy_delay: Time,
-    /// The event types that are sent together with the event. Each has a message id of its own and the same data.
+    /// The event types that are sent together with the event. Each of these events has its own message id and the same data.
     #[serde(default)]
     pub(super) siblings: Vec<String>,
     #[serde(default)]
     pub(super) sibling_delay: Time,
-    /// Members that replace the members of the sample. `{n}` is the number of the event.
+    /// Members that the rule sets in the sample's data. Members with other names stay. `{n}` is the number of the event.
     #[serde(default)]
     pub(super) data: Map<String, Value>,
 }

@@ -46,9 +46,9 @@ pub(super) struct Lessee {
 /// The events that a statement changed.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// The recorded results.
+    /// The ids of the events whose result the statement recorded.
     pub(super) ended: Vec<u64>,
-    /// The next events of the keys of ended events, which the worker has leased.
+    /// For each key of an ended event: the next event of the key, if the worker has leased this event.
     pub(super) unblocked: Vec<i64>,
     /// The new events.
     pub(super) new: Vec<NewEvent>,
@@ -67,7 +67,7 @@ pub(super) struct NewEvent {
 pub(super) struct Heartbeat {
     /// Whether the worker still has its events.
     pub(super) is_alive: bool,
-    /// The number of events that workers lost that died.
+    /// The number of events that the heartbeat released from workers that died.
     pub(super) released: u64,
     /// Whether an event without an owner is due.
     pub(super) is_ready: bool,
@@ -275,7 +275,7 @@ impl Store {
         )
     }
 
-    /// Schedules the next attempts of events. `retries` has the delay from now of each event, and whether the worker releases the event.
+    /// Schedules the next attempts of events. `retries` contains each event's delay from now, and whether the worker releases the event.
     pub(super) async fn retry(
         &self,
         connection: &mut Connection,
@@ -385,7 +385,7 @@ impl Store {
         self.events(connection, from, &params).await
     }
 
-    /// Returns the events that the worker has leased, except `known`: an answer that was lost leased them.
+    /// Returns the events that the worker has leased, except `known`. A statement whose answer was lost has leased these events.
     pub(super) async fn adopt(
         &self,
         connection: &mut Connection,
@@ -443,7 +443,7 @@ impl Store {
         read_one(&rows, |row| row.try_get(0))
     }
 
-    /// Returns the event that was received first, and its age in seconds.
+    /// Returns when the first stored event that hasn't ended was received, or `None` if there is no such event.
     pub(super) async fn oldest(
         &self,
         connection: &mut Connection,
