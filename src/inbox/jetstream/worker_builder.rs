@@ -114,7 +114,8 @@ impl JetStreamWorkerBuilder {
     ///
     /// - [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the server doesn't answer, if a stream is missing or doesn't fit, or if an
     ///   existing consumer differs from the settings. The error message names each difference, and the consumer stays unchanged.
-    /// - [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the settings of delivery have an ordering key.
+    /// - [`ErrorKind::Inbox`](crate::ErrorKind::Inbox) if the name of the group isn't valid, if the settings of delivery have an
+    ///   ordering key, or if a route has [`once_per`](EventRouter::once_per).
     /// - [`ErrorKind::Route`](crate::ErrorKind::Route) if a setting names a route that the router doesn't have.
     ///
     /// # Panics
