@@ -18,7 +18,7 @@ use crate::support::server::{Client, Server, body};
 
 const SENDERS: usize = 6;
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|number| number.parse().unwrap())
 }
 
@@ -85,7 +85,7 @@ fn no_event_is_lost_when_receivers_are_killed_and_the_server_restarts() {
     );
 }
 
-fn start(deployment: &Deployment, count: usize) -> Vec<Server> {
+pub(crate) fn start(deployment: &Deployment, count: usize) -> Vec<Server> {
     let starting: Vec<_> = (0..count).map(|_| deployment.start()).collect();
     starting.into_iter().map(|one| one.listening()).collect()
 }

@@ -74,9 +74,14 @@ pub(crate) struct Deployment {
 impl Deployment {
     /// Creates a deployment in the database `postgres` of a server.
     pub(crate) fn new(server: &PostgresServer, lease: Duration) -> Self {
+        Self::through(server.port(), server, lease)
+    }
+
+    /// Creates a deployment that connects to the server through another port.
+    pub(crate) fn through(port: u16, server: &PostgresServer, lease: Duration) -> Self {
         server.sql("CREATE TABLE effects (event text NOT NULL)");
         Self {
-            url: server.url("postgres"),
+            url: format!("postgresql://postgres@127.0.0.1:{port}/postgres"),
             lease,
             folder: tempfile::tempdir().unwrap(),
             log: Arc::default(),

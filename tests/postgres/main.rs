@@ -12,6 +12,8 @@ mod exactly_once;
 #[cfg(target_os = "linux")]
 mod faults;
 mod kit;
+#[cfg(all(target_os = "linux", feature = "signal"))]
+mod lost_answers;
 mod opening;
 mod ordering_key;
 #[cfg(target_os = "linux")]
