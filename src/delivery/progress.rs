@@ -200,7 +200,9 @@ impl Progress {
             retries.add(each.name(), each.options().cloned(), number, requested);
         }
         let has_run = !report.routes().is_empty() || postponed.is_empty();
-        for each in postponed {
+        // A layer may call the router twice at once. The second call then waited for the first.
+        let postponed = postponed.into_iter();
+        for each in postponed.filter(|each| report.get(&each.route).is_none()) {
             let known = earlier.iter().find(|known| known.route == each.route);
             routes.waiting.push(Waiting {
                 route: Arc::clone(&each.route),
@@ -311,10 +313,10 @@ impl Progress {
         routes.is_some_and(|routes| !routes.tickets.is_empty())
     }
 
-    /// Returns whether the limits of a route let it run now.
-    pub(crate) fn is_called(&self) -> bool {
-        let mut tickets = self.routes.iter().flat_map(|routes| &routes.tickets);
-        tickets.any(|(_, ticket)| ticket.is_called())
+    /// Lets the limits of the routes call the event from now on. Returns whether a route may run now.
+    pub(crate) fn park(&self) -> bool {
+        let tickets = self.routes.iter().flat_map(|routes| &routes.tickets);
+        tickets.fold(false, |called, (_, ticket)| ticket.park() || called)
     }
 
     /// Continues an event that has waited for the limits of a route. Subtracts the time from the delays of the routes that are
@@ -331,9 +333,8 @@ impl Progress {
 
     /// Returns the tickets to an event that an inbox has loaded again.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn with_tickets(mut self, tickets: Vec<(Arc<str>, Ticket)>) -> Self {
+    pub(crate) fn set_tickets(&mut self, tickets: Vec<(Arc<str>, Ticket)>) {
         self.routes.get_or_insert_default().tickets = tickets;
-        self
     }
 
     /// Returns how long the event has waited for limits since its last attempt that counts.

@@ -170,8 +170,9 @@ impl AttemptState {
 
     /// Takes the routes that wait for their limits, and that no later call of the router has run.
     pub(crate) fn take_postponed(&self) -> Vec<Postponed> {
-        let limited = self.limited();
-        limited.map_or_else(Vec::new, |mut limited| limited.take_postponed())
+        let taken = self.limited().map(|mut limited| limited.take_postponed());
+        // Dropping a ticket may wake another event, so the lock is free by now.
+        taken.map_or_else(Vec::new, |(postponed, _)| postponed)
     }
 
     /// Takes the keys that the attempt used.

@@ -130,6 +130,40 @@ async fn if_the_first_fails_the_next_runs() {
     assert_eq!(ran(&started), ["0", "1", "2"]);
 }
 
+#[tokio::test]
+async fn if_the_first_fails_an_event_whose_other_route_runs_does_not_hold_the_key() {
+    let (started, gate) = (Ran::default(), Arc::new(Semaphore::new(0)));
+    let (encoding, encoded) = (Ran::default(), Arc::new(Semaphore::new(0)));
+    let end = |id: &str| match id {
+        "0" => Err(HandlerError::permanent("no")),
+        _ => Ok(()),
+    };
+    let encode = gated(&encoding, &encoded, |_| Ok(()));
+    let router = EventRouter::new()
+        .on("a", gated(&started, &gate, end))
+        .named("announce")
+        .once_per(HOUR, key)
+        .on("a", move |event: Event| async move {
+            match event.id() {
+                "1" => encode(event).await,
+                _ => Ok(()),
+            }
+        })
+        .named("encode");
+    let inbox = MemoryInbox::new(router);
+    for id in ["0", "1", "2"] {
+        inbox.accept(keyed(id, "stream")).await.unwrap();
+    }
+    run_ready_tasks().await;
+    gate.add_permits(2);
+    run_ready_tasks().await;
+    assert_eq!(ran(&started), ["0", "2"]);
+    encoded.add_permits(1);
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.dead, stats.handled, stats.skipped), (1, 2, 1));
+    assert_eq!(ran(&started), ["0", "2"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_is_skipped_once_a_sibling_was_handled() {
     let fails = |event: Event| {

@@ -3,18 +3,20 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    DeliverySettings, Event, EventFilter, EventRouter, EventState, HandlerError, HandlerResult,
-    Inbox, MemoryInbox, RetryPolicy,
+    Attempt, DeliverySettings, Event, EventFilter, EventRouter, EventState, HandlerError, HandlerResult,
+    Inbox, MemoryInbox, RetryPolicy, Runtime, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder};
 
 use crate::support::route_concurrency::{Case, Model, case};
+use crate::support::runtime::TestRuntime;
 use crate::support::{event, key, keyed, letters, run_ready_tasks, typed, wait_idle};
 
 fn seconds(seconds: u64) -> Duration {
@@ -110,7 +112,7 @@ async fn a_wait_is_no_attempt() {
     let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
     let write = Arc::clone(&attempts);
     let delivery =
-        DeliverySettings::new().on_attempt(move |attempt: &botisimo_webhooks::Attempt| {
+        DeliverySettings::new().on_attempt(move |attempt: &Attempt| {
             write.lock().unwrap().push(attempt.event().attempt());
         });
     let router = EventRouter::new().on("a", gate.handler()).concurrency(1);
@@ -307,6 +309,148 @@ async fn a_drain_waits_for_the_events_that_wait_for_a_route() {
     let stats = wait_idle(&inbox.handle()).await;
     assert_eq!(stats.dead, 3);
     assert_eq!(gate.started(), ids(0..3));
+}
+
+#[tokio::test]
+async fn a_kept_attempt_of_a_stale_event_does_not_occupy_the_route() {
+    let gate = Gate::new();
+    let real = SystemTime::now();
+    let (time, kept) = (Arc::new(Mutex::new(real)), Arc::default());
+    let (shown, keep) = (Arc::clone(&time), Arc::<Mutex<Vec<Event>>>::clone(&kept));
+    let router = EventRouter::new()
+        .on("a", gate.handler())
+        .concurrency(1)
+        .fresh_within(seconds(60));
+    let delivery = DeliverySettings::new().on_attempt(move |attempt: &Attempt| {
+        keep.lock().unwrap().push(attempt.event().clone());
+    });
+    let runtime = TestRuntime::tokio().on_system_time(move || *shown.lock().unwrap());
+    let inbox = MemoryInbox::builder()
+        .delivery(delivery)
+        .build_with(runtime, router);
+    let sent_now = |id: &str| {
+        let sent = real.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let request = MockRequest::event("a").message_id(id);
+        request.member("timestamp", sent.as_millis() as u64).to_event()
+    };
+    inbox.accept(sent_now("0")).await.unwrap();
+    inbox.accept(sent_now("1")).await.unwrap();
+    run_ready_tasks().await;
+    *time.lock().unwrap() = real + seconds(120);
+    gate.next().await;
+    assert_eq!(inbox.handle().stats().skipped, 1);
+    *time.lock().unwrap() = real;
+    inbox.accept(sent_now("2")).await.unwrap();
+    gate.next().await;
+    wait_idle(&inbox.handle()).await;
+    assert_eq!(gate.started(), ["0", "2"]);
+    assert_eq!(kept.lock().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_other_route_runs_does_not_occupy_the_route() {
+    let (gate, other) = (Gate::new(), Gate::new());
+    let (failed, retried) = (Arc::new(AtomicUsize::new(0)), other.handler());
+    let router = EventRouter::new()
+        .on("a", gate.handler())
+        .named("limited")
+        .concurrency(1)
+        .timeout(seconds(1000))
+        .on("a", move |event: Event| async move {
+            match (event.id(), failed.fetch_add(1, Ordering::Relaxed)) {
+                ("1", _) => retried(event).await,
+                // The first run of the last event fails.
+                ("3", 3) => return Err(HandlerError::retry_after(seconds(5), "not yet")),
+                ("3", _) => retried(event).await,
+                _ => {}
+            }
+            Ok(())
+        })
+        .named("other")
+        .timeout(seconds(1000));
+    let inbox = MemoryInbox::new(router);
+    for id in ids(0..4) {
+        inbox.accept(event(id)).await.unwrap();
+        run_ready_tasks().await;
+    }
+    sleep(seconds(10)).await;
+    assert_eq!(gate.started(), ["0"]);
+    // The other route runs for events 1 and 3.
+    assert_eq!(other.started(), ["1", "3"]);
+    gate.next().await;
+    assert_eq!(gate.started(), ["0", "2"]);
+    gate.next().await;
+    assert_eq!(gate.started(), ["0", "2"]);
+    other.open.add_permits(2);
+    run_ready_tasks().await;
+    assert_eq!(gate.started(), ["0", "2", "1"]);
+    gate.next().await;
+    gate.next().await;
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.handled, stats.retried), (4, 1));
+    assert_eq!(gate.started(), ["0", "2", "1", "3"]);
+}
+
+#[tokio::test]
+async fn without_a_timer_the_retry_of_another_route_is_due_at_once() {
+    let (gate, runs) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&runs);
+    let router = EventRouter::new()
+        .on("a", gate.handler())
+        .named("slow")
+        .concurrency(1)
+        .on("a", move |event: Event| {
+            let run = count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(match (event.id(), run) {
+                ("1", 1) => Err(HandlerError::retry_after(seconds(3600), "not yet")),
+                _ => Ok(()),
+            })
+        })
+        .named("other");
+    let retry = RetryPolicy::new().max_delay(seconds(3600));
+    let delivery = DeliverySettings::new().retry(retry);
+    let runtime = TestRuntime::tokio().on_sleep(|duration| {
+        assert!(duration < seconds(3600), "the runtime has no long timers");
+        TokioRuntime::new().sleep(duration)
+    });
+    let builder = MemoryInbox::builder().delivery(delivery);
+    let inbox = builder.build_with(runtime, router);
+    inbox.accept(event("0")).await.unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    run_ready_tasks().await;
+    assert_eq!(runs.load(Ordering::Relaxed), 3);
+    let stats = inbox.handle().stats();
+    assert_eq!((stats.waiting, stats.retrying), (1, 0));
+    gate.open.add_permits(2);
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.handled, stats.retried), (2, 1));
+}
+
+#[tokio::test]
+async fn a_layer_that_calls_the_router_twice_at_once_makes_one_attempt() {
+    let (gate, attempts) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let router = EventRouter::new().on("a", gate.handler()).concurrency(1);
+    let service = tower::service_fn(move |event: Event| {
+        let (mut one, mut two) = (router.clone(), router.clone());
+        async move {
+            let (one, two) = (one.call(event.clone()), two.call(event));
+            futures_util::future::join(one, two).await.0
+        }
+    });
+    let count = Arc::clone(&attempts);
+    let delivery = DeliverySettings::new().on_attempt(move |_: &Attempt| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let inbox = MemoryInbox::builder().delivery(delivery).build(service);
+    for id in ids(0..2) {
+        inbox.accept(event(id)).await.unwrap();
+    }
+    run_ready_tasks().await;
+    gate.open.add_permits(2);
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.handled, stats.retried), (2, 0));
+    assert_eq!(gate.started(), ["0", "1"]);
+    assert_eq!(attempts.load(Ordering::Relaxed), 2);
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! `once_per` of a route on disk: a key survives a restart, and expires.
 
 use std::cell::RefCell;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox};
 use proptest::prelude::*;
 
 use crate::support::once_per::{Model, Step, steps};
-use crate::support::runtime::Process;
+use crate::support::runtime::{ManualClock, Process};
 use crate::support::sqlite::{InboxFile, LONG};
-use crate::support::{key, keyed, wait_idle};
+use crate::support::{key, keyed, until, wait_idle};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -71,6 +71,32 @@ async fn an_expired_key_is_deleted_from_the_file() {
     // An idle turn of the writer deletes what expired.
     drop(place.inbox().open(router(&ran, window)).await.unwrap());
     assert_eq!(place.count("SELECT count(*) FROM once_keys"), 0);
+}
+
+#[tokio::test]
+async fn a_key_survives_if_the_runtime_drops_the_attempt_that_used_it() {
+    let (place, ran, clock) = (InboxFile::new(), Ran::default(), ManualClock::new());
+    let open = async |process: &Process| {
+        let router = router(&ran, HOUR).on("a", |event: Event| async move {
+            if event.id() == "0" {
+                pending::<()>().await;
+            }
+        });
+        let builder = place.inbox();
+        builder.open_with(process.clone(), router).await.unwrap()
+    };
+    let process = Process::new(&clock);
+    let inbox = open(&process).await;
+    inbox.accept(keyed("0", "stream")).await.unwrap();
+    until(|| ran.lock().unwrap().len() == 1).await;
+    drop(inbox);
+    process.end();
+    let process = Process::new(&clock);
+    let inbox = open(&process).await;
+    inbox.accept(keyed("1", "stream")).await.unwrap();
+    let handle = inbox.handle();
+    until(|| handle.stats().skipped == 1).await;
+    assert_eq!(*ran.lock().unwrap(), ["0"]);
 }
 
 async fn check(steps: Vec<Step>) {

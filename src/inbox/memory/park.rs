@@ -21,7 +21,7 @@ impl MemoryInner {
                 let inner = Arc::downgrade(self);
                 move |number| {
                     if let Some(inner) = inner.upgrade() {
-                        inner.unpark(number);
+                        inner.unpark(number, false);
                     }
                 }
             });
@@ -40,25 +40,28 @@ impl MemoryInner {
         let (Some(delay), Some(draining)) = (retry, draining) else {
             return;
         };
-        let unparked = UnparkOnDrop {
+        let mut unparked = UnparkOnDrop {
             inner: Arc::clone(self),
             number,
+            is_due: false,
         };
         let wait = async move {
-            // If the runtime has no timer, the next attempt is due at once.
-            if let Ok(sleep) = catch_panic(|| unparked.inner.executor.runtime.sleep(delay)) {
+            match catch_panic(|| unparked.inner.executor.runtime.sleep(delay)) {
                 // A drain ends the delay early.
-                drop(select(CatchPanic::new(sleep), draining).await);
+                Ok(sleep) => drop(select(CatchPanic::new(sleep), draining).await),
+                // If the runtime has no timer, the next attempt is due at once.
+                Err(_) => unparked.is_due = true,
             }
             drop(unparked);
         };
         let _ = catch_panic(|| self.executor.runtime.spawn(Box::pin(wait)));
     }
 
-    /// Returns a job whose route may run to the queue. Ignores an event that isn't parked.
-    pub(super) fn unpark(self: &Arc<Self>, number: u64) {
+    /// Returns a job whose route may run to the queue. If `is_due` is true, no route of the job waits for a retry any longer. Ignores
+    /// an event that isn't parked.
+    fn unpark(self: &Arc<Self>, number: u64, is_due: bool) {
         let now = self.executor.now();
-        self.change_and_spawn(|queue| queue.unpark(number, now));
+        self.change_and_spawn(|queue| queue.unpark(number, now, is_due));
     }
 }
 
@@ -66,10 +69,12 @@ impl MemoryInner {
 struct UnparkOnDrop {
     inner: Arc<MemoryInner>,
     number: u64,
+    /// Whether the delay is over, whatever the clock shows.
+    is_due: bool,
 }
 
 impl Drop for UnparkOnDrop {
     fn drop(&mut self) {
-        self.inner.unpark(self.number);
+        self.inner.unpark(self.number, self.is_due);
     }
 }

@@ -28,16 +28,16 @@ impl Parked {
         self.jobs.insert(parked.job.number, parked);
     }
 
-    /// Removes a job, and counts the time that it has waited. During a drain, a job has waited long enough.
+    /// Removes a job, and counts the time that it has waited. If `is_due` is true, the job has waited long enough.
     pub(super) fn take(
         &mut self,
         number: u64,
         now: Instant,
-        is_draining: bool,
+        is_due: bool,
     ) -> Option<Box<Job>> {
         let mut parked = self.jobs.remove(&number)?;
         self.retrying -= usize::from(parked.is_retrying);
-        let waited = match is_draining {
+        let waited = match is_due {
             true => Duration::MAX,
             false => now.saturating_duration_since(parked.since),
         };

@@ -282,8 +282,8 @@ impl Queue {
         if is_draining {
             job.progress.elapse(Duration::MAX);
         }
-        // The limits may have called the job before it got here.
-        if job.progress.is_called() || (is_draining && retry.is_some()) {
+        // The limits may have a permit for the job by now.
+        if job.progress.park() || (is_draining && retry.is_some()) {
             self.log.requeue(job.number);
             self.jobs.push_first(job);
             return None;
@@ -293,9 +293,10 @@ impl Queue {
     }
 
     /// Returns a parked job to the queue.
-    pub(super) fn unpark(&mut self, number: u64, now: Instant) {
-        let is_draining = self.draining_since.is_some();
-        if let Some(job) = self.parked.take(number, now, is_draining) {
+    pub(super) fn unpark(&mut self, number: u64, now: Instant, is_due: bool) {
+        // During a drain, each retry is due.
+        let is_due = is_due || self.draining_since.is_some();
+        if let Some(job) = self.parked.take(number, now, is_due) {
             self.log.requeue(number);
             self.jobs.push_first(job);
         }

@@ -87,28 +87,29 @@ impl Loader {
                 self.schedule.next.push_front(id);
                 break;
             }
-            let park = self.schedule.take_park(id);
             match database.store.event(id) {
                 Ok(Some(stored)) => {
                     let (crashed, size) = (stored.crashes > 0, stored.body.len() as u64);
                     let key = stored.key.clone();
                     match stored.into_job(self.max_crashes, clock.system_time()) {
                         // The event waits for another poison candidate.
-                        Ok(_) if crashed && !self.schedule.try_poison_candidate(id) => continue,
-                        Ok(mut job) => {
-                            if let Some(park) = park {
-                                job.progress = park.resume(job.progress, clock.now());
-                            }
-                            loaded.jobs.push(job);
+                        Ok(_) if crashed && !self.schedule.try_poison_candidate(id) => {
+                            // Until then, the routes run for other events.
+                            drop(self.schedule.take_park(id));
+                            continue;
                         }
-                        Err(letter) => loaded.ended.push(Complete {
-                            number: id,
-                            key,
-                            size,
-                            step: Step::DeadLetter(letter, None),
-                            park: None,
-                            used_keys: Vec::new(),
-                        }),
+                        Ok(job) => loaded.jobs.push(job),
+                        Err(letter) => {
+                            drop(self.schedule.take_park(id));
+                            loaded.ended.push(Complete {
+                                number: id,
+                                key,
+                                size,
+                                step: Step::DeadLetter(letter, None),
+                                park: None,
+                                used_keys: Vec::new(),
+                            });
+                        }
                     }
                     free.remove(size);
                 }
@@ -130,6 +131,12 @@ impl Loader {
             }
         }
         self.mark_running(database, &mut loaded.jobs);
+        let now = clock.now();
+        for job in &mut loaded.jobs {
+            if let Some(park) = self.schedule.take_park(job.number) {
+                park.resume(&mut job.progress, now);
+            }
+        }
         loaded
     }
 

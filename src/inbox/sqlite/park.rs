@@ -27,16 +27,16 @@ impl Park {
         }
     }
 
-    /// Returns whether the event waits no longer.
-    pub(super) fn is_called(&self) -> bool {
-        self.tickets.iter().any(|(_, ticket)| ticket.is_called())
+    /// Lets the limits of the routes call the event from now on. Returns whether a route may run now.
+    pub(super) fn park(&self) -> bool {
+        let tickets = self.tickets.iter();
+        tickets.fold(false, |called, (_, ticket)| ticket.park() || called)
     }
 
-    /// Returns the progress of the event, which was loaded again.
-    pub(super) fn resume(self, progress: Progress, now: u64) -> Progress {
+    /// Continues the event, which was loaded again with this progress.
+    pub(super) fn resume(self, progress: &mut Progress, now: u64) {
         let waited = now.saturating_sub(self.since).saturating_sub(1);
-        let mut progress = progress.with_tickets(self.tickets);
+        progress.set_tickets(self.tickets);
         progress.elapse(std::time::Duration::from_millis(waited));
-        progress
     }
 }

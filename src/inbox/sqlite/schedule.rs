@@ -137,8 +137,8 @@ impl Schedule {
     /// Keeps an event that waits for the limits of a route.
     pub(super) fn park(&mut self, id: u64, park: Park) {
         self.end_poison_candidate(id);
-        // The limits may have called the event before this method ran.
-        if park.is_called() {
+        // The limits may have a permit for the event by now.
+        if park.park() {
             return self.requeue_parked(id, park);
         }
         self.retrying.extend(park.due_at.map(|due| (due, id)));
@@ -175,6 +175,7 @@ impl Schedule {
 
     /// Skips an event that can't be read or that another process deleted.
     pub(super) fn skip(&mut self, id: u64) {
+        drop(self.take_park(id));
         let mut queues = self.queues.iter();
         let queue = queues.find(|(_, queue)| queue.front() == Some(&id));
         let key = queue.map(|(key, _)| OrderKey::clone(key));

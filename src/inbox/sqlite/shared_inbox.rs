@@ -243,6 +243,8 @@ impl JobSource for SharedInbox {
     ) {
         let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         job.progress.interrupt(&report);
+        job.progress.add_used_keys(attempt_state.take_used());
+        drop(attempt_state.take_postponed());
         // The event didn't cause the drop, so this process or the next one repeats the attempt.
         let attempt = AttemptResult { report, duration };
         let number = job.progress.attempts();

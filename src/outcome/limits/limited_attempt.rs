@@ -95,9 +95,11 @@ impl LimitedAttempt {
         self.used.extend(permit.succeed(now));
     }
 
-    /// Takes the routes that wait.
-    pub(crate) fn take_postponed(&mut self) -> Vec<Postponed> {
-        std::mem::take(&mut self.postponed)
+    /// Takes the routes that wait, and the tickets of the routes that didn't ask again. The caller drops these tickets: a user may
+    /// keep the attempt's event, and a kept ticket would occupy its route.
+    pub(crate) fn take_postponed(&mut self) -> (Vec<Postponed>, Vec<(Arc<str>, Ticket)>) {
+        let (postponed, tickets) = (&mut self.postponed, &mut self.tickets);
+        (std::mem::take(postponed), std::mem::take(tickets))
     }
 
     /// Takes the keys that the attempt used.

@@ -83,7 +83,7 @@ impl RouteLimit {
         ticket: Option<Ticket>,
     ) -> Answer {
         let mut permit = match ticket {
-            Some(ticket) if !ticket.is_called() => return Answer::Wait(ticket),
+            Some(ticket) if ticket.waiter.stay() => return Answer::Wait(ticket),
             Some(ticket) => ticket.redeem(),
             None => self.permit(),
         };
@@ -152,13 +152,22 @@ impl RouteLimit {
             Entry::Vacant(_) => None,
             Entry::Occupied(mut running) => {
                 let next = running.get_mut().release();
-                if next.is_none() {
+                if running.get().is_unused() {
                     running.remove();
                 }
                 next
             }
         };
         next.into_iter().for_each(|event| self.wake.wake(event));
+    }
+
+    /// Forgets a key that an event has stopped to wait for, if no other event has the key or waits for it.
+    fn stop_waiting(&self, key: &Arc<[u8]>) {
+        if let Entry::Occupied(running) = self.lock().keys.entry(Arc::clone(key))
+            && running.get().is_unused()
+        {
+            running.remove();
+        }
     }
 }
 
@@ -173,12 +182,14 @@ impl RunPermit {
             let is_early = |run: &RunKey| run.accepted_at.saturating_add(run.window) >= now;
             let forgot_early = forgotten.as_ref().is_some_and(is_early)
                 && !std::mem::replace(&mut state.forgot_early, true);
-            (forgotten, forgot_early, state.keys.remove(&run.key))
+            let waiting = state.keys.remove(&run.key);
+            let waiting = waiting.into_iter().flat_map(Semaphore::dismiss);
+            (forgotten, forgot_early, waiting.collect::<Vec<_>>())
         };
         if forgot_early {
             telemetry::route_keys_forgotten_early(&self.limit.route, MAX_KEYS);
         }
-        let waiting = waiting.into_iter().flat_map(Semaphore::dismiss);
+        let waiting = waiting.into_iter();
         waiting.for_each(|event| self.limit.wake.wake(event));
         Some(UsedKey {
             route: Arc::clone(&self.limit.route),
@@ -205,8 +216,18 @@ impl Drop for RunPermit {
 }
 
 impl Ticket {
-    /// Returns whether the event no longer waits and should ask again.
-    pub(crate) fn is_called(&self) -> bool {
+    /// Lets the limit call the event from now on, because no other route of the event runs. Returns whether the event no longer
+    /// waits.
+    pub(crate) fn park(&self) -> bool {
+        let mut state = self.limit.lock();
+        let semaphore = match &self.key {
+            Some(run) => state.keys.get_mut(&run.key),
+            None => state.permits.as_mut(),
+        };
+        match semaphore {
+            Some(semaphore) => semaphore.park(&self.waiter),
+            None => drop(self.waiter.dismiss()),
+        }
         self.waiter.is_called()
     }
 
@@ -229,6 +250,8 @@ impl Drop for Ticket {
                 has_permit: self.key.is_none(),
                 key: self.key.take(),
             });
+        } else if let Some(run) = &self.key {
+            self.limit.stop_waiting(&run.key);
         }
     }
 }
