@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::testing::MockRequest;
 use botisimo_webhooks::{
-    Attempt, DeliverySettings, Event, EventFilter, EventRouter, EventState, HandlerError, HandlerResult,
-    Inbox, MemoryInbox, RetryPolicy, Runtime, TokioRuntime,
+    Attempt, DeliverySettings, Event, EventFilter, EventRouter, EventState, HandlerError,
+    HandlerResult, Inbox, MemoryInbox, RetryPolicy, Runtime, TokioRuntime,
 };
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
@@ -111,10 +111,9 @@ async fn a_wait_is_no_attempt() {
     let gate = Gate::new();
     let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
     let write = Arc::clone(&attempts);
-    let delivery =
-        DeliverySettings::new().on_attempt(move |attempt: &Attempt| {
-            write.lock().unwrap().push(attempt.event().attempt());
-        });
+    let delivery = DeliverySettings::new().on_attempt(move |attempt: &Attempt| {
+        write.lock().unwrap().push(attempt.event().attempt());
+    });
     let router = EventRouter::new().on("a", gate.handler()).concurrency(1);
     let inbox = MemoryInbox::builder().delivery(delivery).build(router);
     for id in ids(0..3) {
@@ -331,7 +330,9 @@ async fn a_kept_attempt_of_a_stale_event_does_not_occupy_the_route() {
     let sent_now = |id: &str| {
         let sent = real.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let request = MockRequest::event("a").message_id(id);
-        request.member("timestamp", sent.as_millis() as u64).to_event()
+        request
+            .member("timestamp", sent.as_millis() as u64)
+            .to_event()
     };
     inbox.accept(sent_now("0")).await.unwrap();
     inbox.accept(sent_now("1")).await.unwrap();

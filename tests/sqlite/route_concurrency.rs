@@ -1,14 +1,17 @@
 //! `concurrency` of a route on disk: waiting events leave the memory, and run after a restart.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use botisimo_webhooks::{DeliverySettings, Event, EventRouter, Inbox};
 use proptest::prelude::*;
+use tokio::sync::Semaphore;
 
 use crate::support::route_concurrency::{Case, Model, case};
 use crate::support::runtime::Process;
 use crate::support::sqlite::{InboxFile, LONG};
-use crate::support::{event, until, wait_idle};
+use crate::support::{event, typed, until, wait_idle};
 
 async fn check(case: Case) {
     let (place, model) = (InboxFile::new(), Model::new(&case));
@@ -41,12 +44,8 @@ proptest! {
 #[tokio::test]
 async fn events_that_wait_for_a_route_leave_room_in_memory_for_other_events() {
     let place = InboxFile::new();
-    let (open, fast) = (
-        tokio::sync::Semaphore::new(0),
-        tokio::sync::Semaphore::new(0),
-    );
-    let (open, fast) = (std::sync::Arc::new(open), std::sync::Arc::new(fast));
-    let (gate, ran) = (std::sync::Arc::clone(&open), std::sync::Arc::clone(&fast));
+    let (open, fast) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (gate, ran) = (Arc::clone(&open), Arc::clone(&fast));
     let router = EventRouter::new()
         .on("a", |_: Event| async move {
             gate.acquire().await.unwrap().forget();
@@ -72,4 +71,43 @@ async fn events_that_wait_for_a_route_leave_room_in_memory_for_other_events() {
     open.add_permits(50);
     let stats = wait_idle(&inbox.handle()).await;
     assert_eq!((stats.handled, fast.available_permits()), (50, 50));
+}
+
+#[tokio::test]
+async fn an_event_whose_route_may_run_overtakes_the_events_that_have_not_started() {
+    let place = InboxFile::new();
+    let (slow, other) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (started, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gate, count) = (Arc::clone(&slow), Arc::clone(&started));
+    let (other_gate, other_count) = (Arc::clone(&other), Arc::clone(&done));
+    let router = EventRouter::new()
+        .on("a", |_: Event| async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            gate.acquire().await.unwrap().forget();
+        })
+        .concurrency(1)
+        .on("b", |_: Event| async move {
+            other_gate.acquire().await.unwrap().forget();
+            other_count.fetch_add(1, Ordering::Relaxed);
+        });
+    let delivery = DeliverySettings::new().concurrency(2);
+    let builder = place.inbox().delivery(delivery).max_events_in_memory(4);
+    let inbox = builder.open(router).await.unwrap();
+    let handle = inbox.handle();
+    inbox.accept(event("0")).await.unwrap();
+    inbox.accept(event("1")).await.unwrap();
+    until(|| handle.stats().waiting == 1 && started.load(Ordering::Relaxed) == 1).await;
+    for _ in 0..50 {
+        inbox.accept(typed("b")).await.unwrap();
+    }
+    slow.add_permits(1);
+    // The events in memory run first, but not the events on disk.
+    for run in 1..=10 {
+        other.add_permits(1);
+        until(|| done.load(Ordering::Relaxed) == run).await;
+    }
+    until(|| started.load(Ordering::Relaxed) == 2).await;
+    slow.add_permits(1);
+    other.add_permits(50);
+    assert_eq!(wait_idle(&handle).await.handled, 52);
 }

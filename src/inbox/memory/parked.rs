@@ -29,12 +29,7 @@ impl Parked {
     }
 
     /// Removes a job, and counts the time that it has waited. If `is_due` is true, the job has waited long enough.
-    pub(super) fn take(
-        &mut self,
-        number: u64,
-        now: Instant,
-        is_due: bool,
-    ) -> Option<Box<Job>> {
+    pub(super) fn take(&mut self, number: u64, now: Instant, is_due: bool) -> Option<Box<Job>> {
         let mut parked = self.jobs.remove(&number)?;
         self.retrying -= usize::from(parked.is_retrying);
         let waited = match is_due {

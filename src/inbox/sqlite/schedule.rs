@@ -157,7 +157,8 @@ impl Schedule {
     }
 
     fn requeue_parked(&mut self, id: u64, park: Park) {
-        self.next.push_back(id);
+        // The event may occupy a route, so it runs before the events that have never started.
+        self.next.push_front(id);
         self.unparked.insert(id, park);
     }
 

@@ -171,7 +171,9 @@ impl Writer {
         let (draining, ready) = self.write(batch);
         self.draining = draining;
         if !unparked.is_empty() {
-            self.update(|_, schedule, _| unparked.into_iter().for_each(|id| schedule.unpark(id)));
+            // Each event goes to the front of the schedule.
+            let unparked = unparked.into_iter().rev();
+            self.update(|_, schedule, _| unparked.for_each(|id| schedule.unpark(id)));
         }
         if draining {
             self.unload();

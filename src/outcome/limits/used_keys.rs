@@ -64,7 +64,10 @@ impl UsedKeys {
     pub(super) fn insert(&mut self, run: RunKey, used_at: u64, max: usize) -> Option<RunKey> {
         let used = self.keys.entry(Arc::clone(&run.key)).or_default();
         // A replayed event uses its key again.
-        used.retain(|used| used.event != run.event);
+        if used.iter().any(|used| used.event == run.event) {
+            used.retain(|used| used.event != run.event);
+            self.order.retain(|(_, used)| used.event != run.event);
+        }
         used.push(run.clone());
         self.order.push_back((used_at, run));
         if self.order.len() > max {
@@ -139,6 +142,17 @@ mod tests {
         keys.expire(2_101);
         assert_eq!(used(&keys, &key("a", 2, 1_000)), None);
         assert!(keys.keys.is_empty() && keys.order.is_empty());
+    }
+
+    #[test]
+    fn a_replayed_event_keeps_its_key_when_the_oldest_key_is_forgotten() {
+        let mut keys = UsedKeys::default();
+        keys.insert(key("a", 1, 1_000), 1_000, 2);
+        keys.insert(key("b", 2, 1_000), 1_001, 2);
+        assert!(keys.insert(key("a", 1, 1_000), 1_002, 2).is_none());
+        let forgotten = keys.insert(key("c", 3, 1_000), 1_003, 2);
+        assert_eq!(forgotten.map(|run| run.event), Some(2));
+        assert_eq!(used(&keys, &key("a", 4, 1_000)).as_deref(), Some("m1"));
     }
 
     #[test]
