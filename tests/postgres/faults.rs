@@ -42,7 +42,11 @@ impl Open {
     }
 
     async fn with(pool: Pool) -> Self {
-        let runs = Arc::<Mutex<Vec<String>>>::default();
+        Self::with_runs(pool, Arc::default()).await
+    }
+
+    /// Opens an inbox that records its events beside the events of another inbox.
+    async fn with_runs(pool: Pool, runs: Arc<Mutex<Vec<String>>>) -> Self {
         let noted = Arc::clone(&runs);
         let router = EventRouter::new().on_any(move |event: Event| async move {
             noted.lock().unwrap().push(event.id().to_owned());
@@ -276,8 +280,9 @@ async fn a_schema_that_is_dropped_under_an_inbox_is_503_until_it_is_created_agai
     server.sql("DROP SCHEMA botisimo CASCADE");
     open.until_it_refuses().await;
     open.until_unhealthy("schema of the inbox is missing");
-    // A process that starts creates the schema.
-    let other = Open::with(pool(&server.url_of("app", "postgres"), 4)).await;
+    // A process that starts creates the schema. Either process runs the events.
+    let pool = pool(&server.url_of("app", "postgres"), 4);
+    let other = Open::with_runs(pool, Arc::clone(&open.runs)).await;
     open.recovers().await;
     other.recovers().await;
 }
