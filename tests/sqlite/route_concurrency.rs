@@ -100,9 +100,12 @@ async fn an_event_whose_route_may_run_overtakes_the_events_that_have_not_started
     for _ in 0..50 {
         inbox.accept(typed("b")).await.unwrap();
     }
-    slow.add_permits(1);
-    // The events in memory run first, but not the events on disk.
-    for run in 1..=10 {
+    for run in 1..=20 {
+        if run == 10 {
+            // By now, the inbox has scheduled all events on disk.
+            slow.add_permits(1);
+            until(|| handle.stats().handled >= 10).await;
+        }
         other.add_permits(1);
         until(|| done.load(Ordering::Relaxed) == run).await;
     }
