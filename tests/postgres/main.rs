@@ -16,6 +16,7 @@ mod kit;
 mod lost_answers;
 mod opening;
 mod ordering_key;
+mod route_concurrency;
 #[cfg(target_os = "linux")]
 mod server;
 mod sharing;

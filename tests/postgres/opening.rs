@@ -74,9 +74,12 @@ async fn wrong_settings_are_refused_with_what_to_do() {
     assert!(error.contains("use at least 3"), "{error}");
     let limited = EventRouter::new()
         .on("a", |_: botisimo_webhooks::Event| async {})
-        .concurrency(1);
+        .once_per(
+            std::time::Duration::from_secs(60),
+            |_: &botisimo_webhooks::Event| Some("k"),
+        );
     let error = refused(builder(&database).open(limited)).await;
-    assert!(error.contains("`concurrency`"), "{error}");
+    assert!(error.contains("`once_per`"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,8 +173,7 @@ impl PostgresInboxBuilder {
     /// - The encoding of the database isn't UTF8.
     /// - A newer version of this crate created the schema.
     ///
-    /// Returns the same kind if a route has [`once_per`](EventRouter::once_per) or [`concurrency`](EventRouter::concurrency), because this
-    /// inbox doesn't support these options.
+    /// Returns the same kind if a route has [`once_per`](EventRouter::once_per), because this inbox doesn't support the option.
     ///
     /// # Cancel safety
     ///
@@ -255,13 +254,9 @@ impl PostgresInboxBuilder {
 
 /// Returns an error if a route has an option that the inbox doesn't support.
 fn check_routes(executor: &JobExecutor) -> Result<(), Error> {
-    for route in executor.router().into_iter().flat_map(EventRouter::routes) {
-        let option = match route {
-            route if route.is_once_per_key() => "once_per",
-            route if route.concurrency().is_some() => "concurrency",
-            _ => continue,
-        };
-        return Err(error::route_option(route.name(), option));
+    let mut routes = executor.router().into_iter().flat_map(EventRouter::routes);
+    if let Some(route) = routes.find(|route| route.is_once_per_key()) {
+        return Err(error::route_option(route.name(), "once_per"));
     }
     Ok(())
 }

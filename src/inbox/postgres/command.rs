@@ -19,6 +19,8 @@ const MAX_ATTEMPT_TEXT: usize = 4096;
 pub(super) enum Command {
     Accept(Accept),
     Complete(Complete),
+    /// Lets an event run that waits for the limits of a route.
+    Unpark(u64),
     /// Checks for work: events without an owner, due attempts, or a drain.
     Wake,
 }
@@ -90,11 +92,24 @@ pub(super) enum Step {
         attempt: AttemptRecord,
         /// Whether the worker releases the event until then.
         releases: bool,
+        /// Present if the event also waits for the limits of a route.
+        park: Option<Park>,
     },
+    /// The event waits for the limits of a route, and the attempt doesn't count.
+    Wait(Box<Job>, Park),
     /// Every route has handled the event, or none matches.
     End(EventOutcome, Option<Box<Kept>>),
     /// The event becomes a dead letter. If an attempt ended the event, the record describes this attempt.
     DeadLetter(Box<DeadLetter>, Option<AttemptRecord>),
+}
+
+/// How an event waits for the limits of a route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Park {
+    /// When the wait began.
+    pub(super) since: Instant,
+    /// When another route of the event is retried, if one is.
+    pub(super) due: Option<Instant>,
 }
 
 /// A handled or unhandled event that the inbox keeps.
@@ -122,20 +137,29 @@ impl Complete {
         };
         let after = |delay| now.checked_add(delay).unwrap_or(now + FAR);
         let step = match next {
-            // `open` refuses routes with limits, unless layers hide the router.
-            Next::Wait(wait) => Step::Retry {
-                attempt: record(),
-                job,
-                // If the event is claimed again, the routes that have called `complete` don't run.
-                releases: may_be_complete,
-                due: after(wait.retry.unwrap_or(WAIT)),
-            },
+            Next::Wait(wait) => {
+                let park = Park {
+                    since: now,
+                    due: wait.retry.map(after),
+                };
+                match wait.has_run {
+                    false => Step::Wait(job, park),
+                    true => Step::Retry {
+                        attempt: record(),
+                        job,
+                        releases: may_be_complete,
+                        due: park.due.unwrap_or_else(|| after(WAIT)),
+                        park: Some(park),
+                    },
+                }
+            }
             Next::Retry(delay) => Step::Retry {
                 attempt: record(),
                 job,
                 // If the event is claimed again, the routes that have called `complete` don't run.
                 releases: may_be_complete,
                 due: after(delay),
+                park: None,
             },
             Next::End(EventOutcome::Dead) => {
                 let at = clock.system_time();
@@ -166,8 +190,8 @@ impl Complete {
     }
 }
 
-/// How long an event waits for the limits of a route.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long a released event waits for the limits of a route.
+pub(super) const WAIT: Duration = Duration::from_secs(1);
 
 /// A delay for times that the platform can't represent.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -107,7 +107,7 @@ impl EventStore for SharedInbox {
 }
 
 /// The number of events that one query reads. A body may have 1 MiB, so the number is small.
-const PAGE: usize = 100;
+const PAGE: usize = 32;
 
 /// The ended events that match a filter, oldest first. Skips the events that end after the start, so an event that fails again isn't
 /// replayed forever.

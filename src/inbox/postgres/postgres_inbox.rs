@@ -83,9 +83,9 @@ use crate::runtime::Runtime;
 ///
 /// # Limits
 ///
-/// [`EventRouter::once_per`](crate::EventRouter::once_per) and [`EventRouter::concurrency`](crate::EventRouter::concurrency) aren't
-/// supported: [`open`](PostgresInbox::open) returns an error. The inbox needs tokio, and a database with the
-/// encoding UTF8. The tests run with PostgreSQL 15.
+/// [`EventRouter::once_per`](crate::EventRouter::once_per) isn't supported: [`open`](PostgresInbox::open) returns an error.
+/// [`EventRouter::concurrency`](crate::EventRouter::concurrency) limits the route in each process. The inbox needs tokio, and a database
+/// with the encoding UTF8. The tests run with PostgreSQL 15.
 ///
 /// # Examples
 ///

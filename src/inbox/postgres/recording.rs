@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::command::{Complete, Step};
+use super::command::{Complete, Step, WAIT};
 use super::error::Failure;
 use super::shared_inbox::SharedInbox;
 use super::state::Ended;
@@ -38,6 +38,47 @@ impl Writer {
             }
         });
         discard(lost);
+    }
+
+    /// Keeps the events that wait for the limits of a route. Releases the events for a second if there are too many.
+    pub(super) async fn park(&mut self, inbox: &Arc<SharedInbox>) -> Result<(), Failure> {
+        let waits = self.take_completes(|step| matches!(step, Step::Wait(..)));
+        if waits.is_empty() {
+            return Ok(());
+        }
+        let takes = self.lessee(&inbox.state.lock()).takes;
+        let excess = inbox.state.update(|state, _| {
+            let mut excess = Vec::new();
+            for complete in waits {
+                match complete.step {
+                    Step::Wait(job, park) if takes && state.keeps_retries() => {
+                        state.written(1);
+                        state.park(job, park);
+                    }
+                    step => excess.push(Complete { step, ..complete }),
+                }
+            }
+            excess
+        });
+        if excess.is_empty() {
+            return Ok(());
+        }
+        let worker = self.worker.load(Ordering::Relaxed);
+        let ids: Vec<_> = excess.iter().map(|one| stored(one.number)).collect();
+        let postponed = self
+            .store
+            .postpone(&mut self.connection, worker, &ids, WAIT)
+            .await;
+        match postponed {
+            Ok(()) => {
+                count(inbox, excess, Vec::new());
+                Ok(())
+            }
+            Err(failure) => {
+                self.unwritten.extend(excess);
+                Err(failure)
+            }
+        }
     }
 
     /// Records dead letters, retries, and events that the inbox keeps.
@@ -187,16 +228,29 @@ fn count(inbox: &Arc<SharedInbox>, ended: Vec<Complete>, lost: Vec<Complete>) {
         for complete in ended {
             let outcome = match complete.step {
                 Step::Retry {
-                    job, due, releases, ..
+                    job,
+                    due,
+                    releases,
+                    park,
+                    ..
                 } => {
-                    state.stats.retried += 1;
-                    counts.retried();
+                    if park.is_none_or(|park| park.due.is_some()) {
+                        state.stats.retried += 1;
+                        counts.retried();
+                    }
                     if releases {
                         state.end(complete.number, Ended::Published, counts);
                         jobs.push(job);
+                    } else if let Some(park) = park {
+                        state.park(job, park);
                     } else {
                         state.retry(job, due);
                     }
+                    continue;
+                }
+                Step::Wait(job, _) => {
+                    state.end(complete.number, Ended::Published, counts);
+                    jobs.push(job);
                     continue;
                 }
                 Step::End(outcome, ..) => outcome,

@@ -126,6 +126,20 @@ impl SharedInbox {
         drop(self.commands.send(Command::Complete(complete)));
     }
 
+    /// Sets how the limits of routes wake events.
+    fn wake_waiting_events(self: &Arc<Self>) {
+        if let Some(limits) = self.executor.limits() {
+            limits.wake_with(|| {
+                let inbox = Arc::downgrade(self);
+                move |number| {
+                    if let Some(inbox) = inbox.upgrade() {
+                        drop(inbox.commands.send(Command::Unpark(number)));
+                    }
+                }
+            });
+        }
+    }
+
     /// Wakes the writer.
     pub(super) fn wake(&self) {
         drop(self.commands.send(Command::Wake));
@@ -177,7 +191,10 @@ impl JobSource for SharedInbox {
         // If another attempt follows, `Progress` has already counted it.
         let is_counted = match next {
             Next::Retry(_) => true,
-            Next::Wait(wait) => wait.has_run,
+            Next::Wait(wait) => {
+                self.wake_waiting_events();
+                wait.has_run
+            }
             Next::End(_) => false,
         };
         let number = job.progress.attempts() - u32::from(is_counted);

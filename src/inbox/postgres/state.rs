@@ -1,9 +1,10 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use futures_channel::oneshot;
 
+use super::command::Park;
 use super::health::Health;
 use super::settings::Settings;
 use super::store::Measured;
@@ -40,6 +41,10 @@ pub(super) struct State {
     pub(super) ready: VecDeque<Box<Job>>,
     /// The leased events whose next attempt isn't due.
     retrying: BTreeMap<(Instant, u64), Box<Job>>,
+    /// The leased events that wait for the limits of a route.
+    parked: HashMap<u64, (Box<Job>, Park)>,
+    /// The parked events of which another route is retried.
+    parked_due: BTreeSet<(Instant, u64)>,
     /// All leased events, and the events that are running although their lease is lost.
     held: HashMap<u64, Held>,
     held_bytes: u64,
@@ -105,6 +110,8 @@ impl SharedState {
                 leased_until: executor.runtime.now(),
                 ready: VecDeque::new(),
                 retrying: BTreeMap::new(),
+                parked: HashMap::new(),
+                parked_due: BTreeSet::new(),
                 held: HashMap::new(),
                 held_bytes: 0,
                 worker_pool: WorkerPool::new(concurrency),
@@ -246,16 +253,55 @@ impl State {
         }
     }
 
+    /// Keeps an event until the limits of a route let it run, or until another route is retried.
+    pub(super) fn park(&mut self, job: Box<Job>, park: Park) {
+        let Some(held) = self.held.get_mut(&job.number) else {
+            return;
+        };
+        held.is_running = false;
+        held.is_candidate = false;
+        // The limits may have called the event before it got here.
+        if job.progress.is_called() {
+            return self.resume(job, park, park.since);
+        }
+        self.parked_due
+            .extend(park.due.map(|due| (due, job.number)));
+        self.parked.insert(job.number, (job, park));
+    }
+
+    /// Lets a parked event run. Ignores an event that isn't parked.
+    pub(super) fn unpark(&mut self, id: u64, now: Instant) {
+        if let Some((job, park)) = self.parked.remove(&id) {
+            if let Some(due) = park.due {
+                self.parked_due.remove(&(due, id));
+            }
+            self.resume(job, park, now);
+        }
+    }
+
+    fn resume(&mut self, mut job: Box<Job>, park: Park, now: Instant) {
+        let waited = now.saturating_duration_since(park.since);
+        job.progress.elapse(waited);
+        self.ready.push_back(job);
+    }
+
     /// Moves the due events to the events that are ready. Returns when the next event is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(first) = self.retrying.first_entry() {
-            if first.key().0 > now {
-                return Some(first.key().0);
-            }
+        while let Some(&(due, id)) = self.parked_due.first()
+            && due <= now
+        {
+            self.parked_due.pop_first();
+            self.unpark(id, now);
+        }
+        while let Some(first) = self.retrying.first_entry()
+            && first.key().0 <= now
+        {
             let job = first.remove();
             self.ready.push_back(job);
         }
-        None
+        let retrying = self.retrying.first_key_value().map(|(key, _)| key.0);
+        let parked = self.parked_due.first().map(|(due, _)| *due);
+        retrying.into_iter().chain(parked).min()
     }
 
     /// Removes an event that ended, or that another worker runs.
@@ -290,8 +336,9 @@ impl State {
 
     /// Returns the ids of the leased events that aren't running.
     pub(super) fn idle_ids(&self) -> Vec<i64> {
-        let retrying = self.retrying.values();
-        let jobs = self.ready.iter().chain(retrying);
+        let parked = self.parked.values().map(|(job, _)| job);
+        let jobs = self.ready.iter().chain(self.retrying.values());
+        let jobs = jobs.chain(parked);
         jobs.map(|job| stored(job.number)).collect()
     }
 
@@ -299,7 +346,10 @@ impl State {
     #[allow(clippy::vec_box)] // the jobs are boxed already
     pub(super) fn take_idle(&mut self, counts: &mut PendingCounts<'_>) -> Vec<Box<Job>> {
         let retrying = std::mem::take(&mut self.retrying).into_values();
-        let jobs: Vec<_> = self.ready.drain(..).chain(retrying).collect();
+        let parked = std::mem::take(&mut self.parked).into_values();
+        self.parked_due.clear();
+        let jobs = self.ready.drain(..).chain(retrying);
+        let jobs: Vec<_> = jobs.chain(parked.map(|(job, _)| job)).collect();
         for job in &jobs {
             self.end(job.number, Ended::Published, counts);
         }
@@ -334,7 +384,7 @@ impl State {
 
     /// Returns whether this process may keep another event that waits for its retry.
     pub(super) fn keeps_retries(&self) -> bool {
-        (self.retrying.len() as u64) < self.max_in_memory.events / 2
+        ((self.retrying.len() + self.parked.len()) as u64) < self.max_in_memory.events / 2
     }
 
     /// Returns the number of events in the database, as far as this process knows, and the events that wait for their commit.
@@ -401,7 +451,8 @@ impl State {
     pub(super) fn stats(&self) -> Stats {
         let in_flight = self.in_flight();
         let running = in_flight.min(self.running() as u64);
-        let retrying = (self.retrying.len() as u64).min(in_flight - running);
+        let retrying = (self.retrying.len() + self.parked_due.len()) as u64;
+        let retrying = retrying.min(in_flight - running);
         Stats {
             waiting: in_flight - running - retrying,
             running,

@@ -89,7 +89,7 @@ impl Writer {
     /// Takes commands and writes them in turns, until the inbox is dropped. Then releases the worker's events.
     pub(super) async fn run(mut self) {
         let mut wait = Duration::ZERO;
-        let mut commands = Vec::new();
+        let (mut commands, mut unparked) = (Vec::new(), Vec::new());
         loop {
             let sleep = self.runtime.sleep(wait);
             let receive = Box::pin(self.commands.recv_many(&mut commands, MAX_BATCH));
@@ -100,13 +100,14 @@ impl Writer {
                 match command {
                     Command::Accept(accept) => self.accepts.push(accept),
                     Command::Complete(complete) => self.unwritten.push(complete),
+                    Command::Unpark(id) => unparked.push(id),
                     Command::Wake => {}
                 }
             }
             let Some(inbox) = self.inbox.upgrade() else {
                 break;
             };
-            wait = self.turn(&inbox).await;
+            wait = self.turn(&inbox, &mut unparked).await;
             discard([inbox]);
         }
         let worker = self.worker.load(Ordering::Relaxed);
@@ -115,7 +116,7 @@ impl Writer {
     }
 
     /// Writes the commands. Returns how long the writer may wait for further commands.
-    async fn turn(&mut self, inbox: &Arc<SharedInbox>) -> Duration {
+    async fn turn(&mut self, inbox: &Arc<SharedInbox>, unparked: &mut Vec<u64>) -> Duration {
         let now = self.runtime.now();
         let failing = inbox.state.lock().failing;
         if failing && self.next_try.is_some_and(|next| next > now) {
@@ -128,7 +129,12 @@ impl Writer {
             }
         }
         let now = self.runtime.now();
-        let next_due = inbox.state.update(|state, _| state.take_due(now));
+        let next_due = inbox.state.update(|state, _| {
+            for id in unparked.drain(..) {
+                state.unpark(id, now);
+            }
+            state.take_due(now)
+        });
         spawn_workers(inbox);
         let next_poll = self.next_poll(inbox, now);
         let next = [next_due, self.next_try, next_poll];
@@ -196,6 +202,7 @@ impl Writer {
         self.answer_copies(inbox).await?;
         self.write(inbox).await?;
         self.record(inbox).await?;
+        self.park(inbox).await?;
         if self.must_adopt {
             self.adopt(inbox).await?;
         }

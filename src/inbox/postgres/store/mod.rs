@@ -425,6 +425,23 @@ impl Store {
         connection.query(&self.sql(sql), &params).await.map(drop)
     }
 
+    /// Releases events that the worker has leased. They are due after `delay`.
+    pub(super) async fn postpone(
+        &self,
+        connection: &mut Connection,
+        worker: i64,
+        ids: &[i64],
+        delay: Duration,
+    ) -> Result<(), Failure> {
+        let sql = "UPDATE botisimo.events SET owner = 0, due_at = now() + $3 * interval '1 millisecond' WHERE id = ANY ($2) AND owner + 0 = $1";
+        let params: [Param<'_>; 3] = [
+            (&worker, Type::INT8),
+            (&ids, Type::INT8_ARRAY),
+            (&signed(delay), Type::INT8),
+        ];
+        connection.query(&self.sql(sql), &params).await.map(drop)
+    }
+
     /// Releases all events that the worker has leased, and removes the worker.
     pub(super) async fn leave(
         &self,
