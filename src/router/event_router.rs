@@ -354,7 +354,7 @@ impl EventRouter {
     ///
     /// The limit of the inbox, [`DeliverySettings::concurrency`](crate::DeliverySettings::concurrency), counts events and
     /// applies too. By default, only the limit of the inbox applies. On JetStream, the limit replaces the worker's
-    /// concurrency for this route, and each worker has its own limit. If a route has a limit, opening a `PostgresInbox` fails.
+    /// concurrency for this route, and each worker has its own limit.
     ///
     /// A router that is called without an inbox doesn't apply the limit.
     ///

@@ -80,7 +80,9 @@ async fn a_worker_that_lost_its_lease_can_not_commit() {
             })
             .named("points")
     };
-    let zombie = open(&database, router(1)).await;
+    // Its only place is busy, so the process can't take the event back.
+    let zombie = builder(&database).delivery(delivery().concurrency(1));
+    let zombie = zombie.open(router(1)).await.unwrap();
     accept(&zombie, event("1")).await;
     until(|| begun.load(Ordering::Relaxed) == 1).await;
     database.sql("DELETE FROM botisimo.workers");
@@ -107,7 +109,9 @@ async fn an_event_whose_process_died_after_the_commit_does_not_run_again() {
             Ok::<_, HandlerError>(())
         })
         .named("points");
-    let dying = open(&database, first).await;
+    // Its only place is busy, so the process can't take the event back.
+    let dying = builder(&database).delivery(delivery().concurrency(1));
+    let dying = dying.open(first).await.unwrap();
     accept(&dying, event("1")).await;
     until(|| committed.load(Ordering::Relaxed) == 1).await;
     database.sql("DELETE FROM botisimo.workers");

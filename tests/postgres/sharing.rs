@@ -81,7 +81,9 @@ async fn a_drain_returns_the_events_that_have_not_begun_at_once() {
 async fn a_worker_that_lost_its_lease_records_nothing_and_the_event_runs_elsewhere() {
     let (database, gate) = (database(), Arc::new(Semaphore::new(0)));
     let (zombie_log, log) = (Log::default(), Log::default());
-    let zombie = open(&database, zombie_log.gated(&gate)).await;
+    // Its only place is busy, so the process can't take the event back.
+    let zombie = builder(&database).delivery(delivery().concurrency(1));
+    let zombie = zombie.open(zombie_log.gated(&gate)).await.unwrap();
     accept(&zombie, event("1")).await;
     until(|| zombie_log.len() == 1).await;
     // As if the process had been frozen for longer than its lease.
@@ -98,6 +100,22 @@ async fn a_worker_that_lost_its_lease_records_nothing_and_the_event_runs_elsewhe
     gate.add_permits(1);
     until(|| zombie_log.len() + log.len() == 3).await;
     wait_idle(&zombie.handle()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_its_running_event_back_runs_it_once() {
+    let (database, gate) = (database(), Arc::new(Semaphore::new(0)));
+    let log = Log::default();
+    let inbox = open(&database, log.gated(&gate)).await;
+    accept(&inbox, event("1")).await;
+    until(|| log.len() == 1).await;
+    database.sql("DELETE FROM botisimo.workers");
+    let retaken =
+        "SELECT count(*) FROM botisimo.events JOIN botisimo.workers ON workers.id = owner";
+    until(|| database.sql(retaken).trim() == "1").await;
+    gate.add_permits(1);
+    let stats = wait_idle(&inbox.handle()).await;
+    assert_eq!((stats.handled, log.len()), (1, 1), "{stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,8 +77,6 @@ impl Reply {
 /// The result of an attempt, or of an event that can't run.
 pub(super) struct Complete {
     pub(super) number: u64,
-    /// The worker that had leased the event.
-    pub(super) worker: i64,
     pub(super) has_key: bool,
     pub(super) step: Step,
 }
@@ -125,7 +123,7 @@ impl Complete {
         job: Box<Job>,
         next: Next,
         (attempt_number, attempt): (u32, &AttemptResult),
-        (worker, may_be_complete): (i64, bool),
+        may_be_complete: bool,
         keeps_handled: bool,
         (clock, now): (&Clock, Instant),
     ) -> Self {
@@ -183,7 +181,6 @@ impl Complete {
         };
         Self {
             number,
-            worker,
             has_key,
             step,
         }

@@ -149,7 +149,6 @@ impl Writer {
             return;
         }
         let (max_crashes, now) = (self.settings.max_crashes, inbox.state.clock.system_time());
-        let worker = self.worker.load(Ordering::Relaxed);
         let events: Vec<_> = events
             .into_iter()
             .map(|event| {
@@ -166,7 +165,7 @@ impl Writer {
         let dead = inbox.state.update(|state, counts| {
             let mut dead = Vec::new();
             for (id, is_candidate, size, has_key, job) in events {
-                if state.holds(id) {
+                if state.retake(id) {
                     continue;
                 }
                 state.recover(counts);
@@ -179,7 +178,6 @@ impl Writer {
                         state.hold_ended(id, size);
                         dead.push(Complete {
                             number: id,
-                            worker,
                             has_key,
                             step: Step::DeadLetter(letter, None),
                         });

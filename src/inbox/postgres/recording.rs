@@ -19,24 +19,21 @@ const LOCKED: Duration = Duration::from_millis(250);
 impl Writer {
     /// Drops the results of events that another worker has, because this worker lost its lease.
     pub(super) fn drop_lost(&mut self, inbox: &SharedInbox) {
-        let worker = self.worker.load(Ordering::Relaxed);
-        if self
-            .unwritten
-            .iter()
-            .all(|complete| complete.worker == worker)
-        {
+        if self.unwritten.is_empty() {
             return;
         }
-        let (lost, current): (Vec<_>, Vec<_>) = take(&mut self.unwritten)
-            .into_iter()
-            .partition(|complete| complete.worker != worker);
-        self.unwritten = current;
-        inbox.state.update(|state, counts| {
+        let unwritten = take(&mut self.unwritten);
+        let (lost, current) = inbox.state.update(|state, counts| {
+            let (lost, current): (Vec<_>, Vec<_>) = unwritten
+                .into_iter()
+                .partition(|complete| state.is_lost(complete.number));
             for complete in &lost {
                 state.written(1);
                 state.end(complete.number, Ended::Published, counts);
             }
+            (lost, current)
         });
+        self.unwritten = current;
         discard(lost);
     }
 

@@ -114,12 +114,12 @@ impl SharedInbox {
     /// Sends the result of the attempt with this number to the writer.
     fn complete(&self, job: Box<Job>, next: Next, attempt: &AttemptResult, number: u32) {
         let now = self.executor.now();
-        let held = self.state.lock().finish(job.number);
+        let may_be_complete = self.state.lock().finish(job.number);
         let complete = Complete::attempt(
             job,
             next,
             (number, attempt),
-            held,
+            may_be_complete,
             self.settings.keeps_handled(),
             (&self.state.clock, now),
         );

@@ -182,15 +182,12 @@ impl State {
         Some(job)
     }
 
-    /// Counts an event whose attempt has ended. Returns the worker that had leased it, and whether a handler may have called `complete`.
-    pub(super) fn finish(&mut self, id: u64) -> (i64, bool) {
+    /// Counts an event whose attempt has ended. Returns whether a handler may have called `complete`.
+    pub(super) fn finish(&mut self, id: u64) -> bool {
         self.worker_pool.done();
         self.unwritten += 1;
-        let held = self.held.get_mut(&id);
-        held.map_or((self.worker, false), |held| {
-            let lease = held.lease.take();
-            (held.worker, lease.is_some_and(|lease| lease.is_used()))
-        })
+        let lease = self.held.get_mut(&id).and_then(|held| held.lease.take());
+        lease.is_some_and(|lease| lease.is_used())
     }
 
     /// Returns the lease of an attempt that begins.
@@ -354,6 +351,20 @@ impl State {
             self.end(job.number, Ended::Published, counts);
         }
         jobs
+    }
+
+    /// Continues an event that runs here although its lease was lost, because the worker has leased the event again. Returns whether
+    /// the event runs here.
+    pub(super) fn retake(&mut self, id: u64) -> bool {
+        let worker = self.worker;
+        let held = self.held.get_mut(&id);
+        held.map(|held| held.worker = worker).is_some()
+    }
+
+    /// Returns whether another worker may have the event.
+    pub(super) fn is_lost(&self, id: u64) -> bool {
+        let held = self.held.get(&id);
+        held.is_none_or(|held| held.worker != self.worker)
     }
 
     /// Returns whether this process has leased the event.
