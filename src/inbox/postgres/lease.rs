@@ -48,7 +48,8 @@ impl LeaseKeeper {
             store: inbox.store.clone(),
             settings: inbox.settings.clone(),
             worker,
-            measured_at: None,
+            // `open` has just counted the rows.
+            measured_at: Some(inbox.executor.runtime.now()),
             pruned_at: None,
         }
     }
