@@ -257,8 +257,8 @@ impl State {
         };
         held.is_running = false;
         held.is_candidate = false;
-        // The limits may have called the event before it got here.
-        if job.progress.is_called() {
+        // The limits may have a permit for the event by now.
+        if job.progress.park() {
             return self.resume(job, park, park.since);
         }
         self.parked_due
