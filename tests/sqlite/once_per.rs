@@ -3,16 +3,17 @@
 use std::cell::RefCell;
 use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use botisimo_webhooks::{Event, EventRouter, HandlerError, Inbox};
 use proptest::prelude::*;
 
 use crate::support::once_per::{Model, Step, steps};
-use crate::support::runtime::{ManualClock, Process};
+use crate::support::runtime::{ManualClock, Process, TestRuntime};
 use crate::support::sqlite::{InboxFile, LONG};
 use crate::support::{key, keyed, until, wait_idle};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 type Ran = Arc<Mutex<Vec<String>>>;
@@ -62,15 +63,21 @@ async fn a_key_survives_a_restart() {
 #[tokio::test]
 async fn an_expired_key_is_deleted_from_the_file() {
     let (place, ran) = (InboxFile::new(), Ran::default());
-    let window = Duration::from_millis(20);
-    accept(&place, &ran, window, &["0"]).await;
-    tokio::time::sleep(window * 2).await;
-    accept(&place, &ran, window, &["1"]).await;
+    let count = || place.count("SELECT count(*) FROM once_keys");
+    accept(&place, &ran, HOUR, &["0"]).await;
+    for (passed, keys) in [(HOUR, 1), (HOUR + 2 * MINUTE, 0)] {
+        let tasks = tokio::runtime::Handle::current();
+        let runtime = TestRuntime::tokio()
+            .on_spawn(move |task| drop(tasks.spawn(task)))
+            .on_system_time(move || SystemTime::now() + passed);
+        // An idle turn of the writer deletes the expired keys.
+        let inbox = place.inbox().open_with(runtime, router(&ran, HOUR)).await;
+        drop(inbox.unwrap());
+        place.free().await;
+        assert_eq!(count(), keys, "after {passed:?}");
+    }
+    accept(&place, &ran, HOUR, &["1"]).await;
     assert_eq!(*ran.lock().unwrap(), ["0", "1"]);
-    tokio::time::sleep(window * 2).await;
-    // An idle turn of the writer deletes what expired.
-    drop(place.inbox().open(router(&ran, window)).await.unwrap());
-    assert_eq!(place.count("SELECT count(*) FROM once_keys"), 0);
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     fails: u32,
     /// How long a run takes, in seconds.
     takes: u64,
+    /// How long the other route of the event takes, in seconds.
+    archive_takes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -51,13 +53,14 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(None),
     ];
     let fails = prop_oneof![3 => Just(0), 1 => 1..=ATTEMPTS];
-    let takes = prop_oneof![2 => Just(0), 1 => 1..20_u64];
-    let plan = (key, any::<bool>(), fails, takes);
-    let plan = plan.prop_map(|(key, is_suffixed, fails, takes)| Plan {
+    let takes = prop_oneof![2 => Just(0_u64), 1 => 1..20_u64].boxed();
+    let plan = (key, any::<bool>(), fails, takes.clone(), takes);
+    let plan = plan.prop_map(|(key, is_suffixed, fails, takes, archive_takes)| Plan {
         key,
         is_suffixed,
         fails,
         takes,
+        archive_takes,
     });
     let by = prop_oneof![Just(1), Just(WINDOW), Just(WINDOW + 1), 0..WINDOW * 2,];
     let step = prop_oneof![
@@ -114,14 +117,20 @@ impl Model {
 
     /// Returns a router with a route that runs once per key, and a route that runs for every event.
     pub(crate) fn router(&self) -> EventRouter {
+        let clock = self.clock.clone();
         EventRouter::new()
             .on_prefix("started", self.announce())
             .named("announce")
             .once_per(Duration::from_millis(WINDOW), |event| {
-                let (key, _, _): (Option<u8>, u32, u64) = event.decode().ok()?;
+                let (key, _, _, _): (Option<u8>, u32, u64, u64) = event.decode().ok()?;
                 Some([key?])
             })
-            .on_any(|_: Event| async {})
+            .on_any(async move |event: Event<(Option<u8>, u32, u64, u64)>| {
+                let takes = event.data().3;
+                if takes > 0 {
+                    clock.sleep(Duration::from_secs(takes)).await;
+                }
+            })
             .named("archive")
     }
 
@@ -131,7 +140,7 @@ impl Model {
         let (clock, runs) = (self.clock.clone(), Arc::clone(&self.runs));
         let (running, overlaps) = (Arc::clone(&self.running), Arc::clone(&self.overlaps));
         move |event: Event| {
-            let (key, fails, takes): (Option<u8>, u32, u64) = event.decode().unwrap();
+            let (key, fails, takes, _): (Option<u8>, u32, u64, u64) = event.decode().unwrap();
             let run = {
                 let mut runs = runs.lock().unwrap();
                 let (run, _) = runs.entry(event.id().to_owned()).or_default();
@@ -165,7 +174,7 @@ impl Model {
             "started"
         };
         let request = MockRequest::event(event_type).message_id(id.to_string());
-        let request = request.data((plan.key, plan.fails, plan.takes));
+        let request = request.data((plan.key, plan.fails, plan.takes, plan.archive_takes));
         let endpoint = Endpoint::new(inbox.clone());
         let answer = endpoint
             .oneshot(request.build::<Full<Bytes>>())

@@ -4,6 +4,10 @@ use std::sync::Arc;
 /// The maximum number of keys that a route remembers.
 pub(super) const MAX_KEYS: usize = 100_000;
 
+/// How long a key is kept after its window, in milliseconds. An event that the inbox accepted at the end of the window may not
+/// count as unfinished yet.
+const MARGIN: u64 = 60_000;
+
 /// The key of an event for a route that runs once per key.
 #[derive(Clone, Debug)]
 pub(crate) struct RunKey {
@@ -37,7 +41,7 @@ pub(super) struct UsedKeys {
 }
 
 impl UsedKey {
-    /// Returns when the key expires: once the window has passed since the route handled the event.
+    /// Returns when the key expires: a minute after the window has passed since the route handled the event.
     pub(crate) fn expires_at(&self) -> u64 {
         self.run.expires_at(self.used_at)
     }
@@ -45,7 +49,8 @@ impl UsedKey {
 
 impl RunKey {
     fn expires_at(&self, used_at: u64) -> u64 {
-        used_at.max(self.accepted_at).saturating_add(self.window)
+        let from = used_at.max(self.accepted_at);
+        from.saturating_add(self.window).saturating_add(MARGIN)
     }
 }
 
@@ -139,7 +144,7 @@ mod tests {
         keys.insert(key("a", 1, 1_000), 1_000, 10);
         assert_eq!(used(&keys, &key("a", 1, 1_000)), None);
         keys.insert(key("a", 1, 1_000), 2_000, 10);
-        keys.expire(2_101);
+        keys.expire(2_101 + MARGIN);
         assert_eq!(used(&keys, &key("a", 2, 1_000)), None);
         assert!(keys.keys.is_empty() && keys.order.is_empty());
     }
@@ -159,9 +164,9 @@ mod tests {
     fn a_key_expires_once_no_unfinished_event_can_share_it() {
         let mut keys = UsedKeys::default();
         keys.insert(key("a", 1, 1_000), 5_000, 10);
-        keys.expire(5_100);
+        keys.expire(5_100 + MARGIN);
         assert_eq!(used(&keys, &key("a", 2, 1_000)).as_deref(), Some("m1"));
-        keys.expire(5_101);
+        keys.expire(5_101 + MARGIN);
         assert!(keys.keys.is_empty() && keys.order.is_empty());
     }
 
