@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{EventOutcome, Replay, RouteResult};
 use crate::event::Event;
 use crate::outcome::{
-    AttemptState, Outcome, Postponed, Report, RetryPolicy, RouteOptions, RouteReport, SERVICE,
-    SkipReason, Ticket, UsedKey,
+    AttemptEnd, AttemptState, Outcome, Postponed, Report, RetryPolicy, RouteOptions, RouteReport,
+    SERVICE, SkipReason, Ticket, UsedKey,
 };
 use crate::runtime::SystemClock;
 
@@ -280,14 +280,30 @@ impl Progress {
         self.event_outcome(report)
     }
 
-    /// Adds the handled routes of an attempt that will be repeated.
-    pub(crate) fn interrupt(&mut self, report: &Report) {
+    /// Ends an attempt that the runtime dropped and that will be repeated. Adds its handled routes and the keys that it used, and
+    /// gives up the places in the queues of routes.
+    pub(crate) fn interrupt(&mut self, attempt_state: &AttemptState) -> Report {
+        let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
         let handled = report.routes().iter();
         let handled = handled.filter(|each| each.outcome().is_handled());
         let routes = self.routes.get_or_insert_default();
         routes
             .results
             .extend(handled.map(|each| RouteResult::done(each.name())));
+        self.add_used_keys(attempt_state.take_used());
+        drop(attempt_state.take_postponed());
+        report
+    }
+
+    /// Returns the number of the attempt that `next` follows.
+    pub(crate) fn last_attempt(&self, next: Next) -> u32 {
+        // If another attempt follows, this progress has already counted it.
+        let is_counted = match next {
+            Next::Retry(_) => true,
+            Next::Wait(wait) => wait.has_run,
+            Next::End(_) => false,
+        };
+        self.attempts() - u32::from(is_counted)
     }
 
     /// Ends the event and drops the routes that are waiting for the next attempt.

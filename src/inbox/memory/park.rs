@@ -17,14 +17,7 @@ impl MemoryInner {
         attempt: Option<AttemptRecord>,
     ) {
         if let Some(limits) = self.executor.limits() {
-            limits.wake_with(|| {
-                let inner = Arc::downgrade(self);
-                move |number| {
-                    if let Some(inner) = inner.upgrade() {
-                        inner.unpark(number, false);
-                    }
-                }
-            });
+            limits.wake_through(self, |inner, number| inner.unpark(number, false));
         }
         let (number, now) = (job.number, self.executor.now());
         let is_retried = retry.is_some() && attempt.is_some();

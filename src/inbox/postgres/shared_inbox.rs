@@ -21,7 +21,7 @@ use crate::inbox::{
     AcceptError, AcceptErrorKind, Accepted, DeadLetterStore, Drained, EventStore, InboxControl,
     InboxInfo, Monitor, Monitored,
 };
-use crate::outcome::{AttemptEnd, AttemptState, Lease, Outcome};
+use crate::outcome::{AttemptState, Lease};
 use crate::router::EventRouter;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::telemetry::Counted;
@@ -129,13 +129,8 @@ impl SharedInbox {
     /// Sets how the limits of routes wake events.
     fn wake_waiting_events(self: &Arc<Self>) {
         if let Some(limits) = self.executor.limits() {
-            limits.wake_with(|| {
-                let inbox = Arc::downgrade(self);
-                move |number| {
-                    if let Some(inbox) = inbox.upgrade() {
-                        drop(inbox.commands.send(Command::Unpark(number)));
-                    }
-                }
+            limits.wake_through(self, |inbox, number| {
+                drop(inbox.commands.send(Command::Unpark(number)));
             });
         }
     }
@@ -188,16 +183,10 @@ impl JobSource for SharedInbox {
     }
 
     fn attempt_ended(self: Arc<Self>, job: Box<Job>, next: Next, attempt: AttemptResult) {
-        // If another attempt follows, `Progress` has already counted it.
-        let is_counted = match next {
-            Next::Retry(_) => true,
-            Next::Wait(wait) => {
-                self.wake_waiting_events();
-                wait.has_run
-            }
-            Next::End(_) => false,
-        };
-        let number = job.progress.attempts() - u32::from(is_counted);
+        if matches!(next, Next::Wait(_)) {
+            self.wake_waiting_events();
+        }
+        let number = job.progress.last_attempt(next);
         self.complete(job, next, &attempt, number);
     }
 
@@ -207,8 +196,7 @@ impl JobSource for SharedInbox {
         attempt_state: &Arc<AttemptState>,
         duration: Duration,
     ) {
-        let report = attempt_state.close(&AttemptEnd::Lost(Outcome::Dropped));
-        job.progress.interrupt(&report);
+        let report = job.progress.interrupt(attempt_state);
         // The event didn't cause the drop, so this process or another one repeats the attempt.
         let attempt = AttemptResult { report, duration };
         let number = job.progress.attempts();

@@ -37,11 +37,27 @@ impl RouteLimits {
     ///
     /// The woken event asks again. The call may come from any thread, even while a handler is dropped. The inbox ignores a call
     /// for an event that isn't waiting.
-    pub(crate) fn wake_with<W>(&self, wake: impl FnOnce() -> W)
+    fn wake_with<W>(&self, wake: impl FnOnce() -> W)
     where
         W: Fn(u64) + Send + Sync + 'static,
     {
         self.wake.wake.get_or_init(|| Box::new(wake()));
+    }
+
+    /// Wakes waiting events through `inbox` by this function, unless that is set. The limits don't keep the inbox alive.
+    pub(crate) fn wake_through<I: Send + Sync + 'static>(
+        &self,
+        inbox: &Arc<I>,
+        wake: fn(&Arc<I>, u64),
+    ) {
+        self.wake_with(|| {
+            let inbox = Arc::downgrade(inbox);
+            move |number| {
+                if let Some(inbox) = inbox.upgrade() {
+                    wake(&inbox, number);
+                }
+            }
+        });
     }
 
     /// Decides whether a route may run for an event now. `concurrency` is the route's limit.
