@@ -2,7 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::DeadLetter;
+use super::{EventFilter, EventStore};
+use crate::delivery::{DeadLetter, EventState, Replay};
 use crate::error::Error;
 use crate::router::Pattern;
 use crate::runtime::BoxFuture;
@@ -52,6 +53,60 @@ pub(crate) trait DeadLetterStore: Send + Sync + 'static {
     fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>>;
 
     fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>>;
+}
+
+/// An inbox whose dead letters are the dead events of its log.
+pub(crate) trait DeadEvents: EventStore {
+    /// See [`DeadLetters::list`].
+    fn list_dead(
+        self: Arc<Self>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<DeadLetter>, Error>>;
+}
+
+impl<T: DeadEvents> DeadLetterStore for T {
+    fn list(
+        self: Arc<Self>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<DeadLetter>, Error>> {
+        self.list_dead(after, limit)
+    }
+
+    fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
+        Box::pin(async move {
+            let record = EventStore::get(self, id).await?;
+            Ok(record.filter(|record| record.state() == EventState::Dead))
+        })
+    }
+
+    fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move {
+            match DeadLetterStore::get(Arc::clone(&self), id).await? {
+                Some(_) => EventStore::replay(self, id, Replay::Remaining).await,
+                None => Ok(false),
+            }
+        })
+    }
+
+    fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
+        let filter = EventFilter::dead().event_type(pattern);
+        EventStore::replay_matching(self, filter, Replay::Remaining)
+    }
+
+    fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
+        Box::pin(async move {
+            match DeadLetterStore::get(Arc::clone(&self), id).await? {
+                Some(_) => EventStore::delete(self, id).await,
+                None => Ok(false),
+            }
+        })
+    }
+
+    fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
+        EventStore::prune(self, older_than)
+    }
 }
 
 impl DeadLetters {

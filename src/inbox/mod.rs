@@ -28,6 +28,8 @@ mod volume;
 
 pub use self::accept_error::{AcceptError, AcceptErrorKind};
 pub use self::accepted::Accepted;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::dead_letters::DeadEvents;
 pub(crate) use self::dead_letters::DeadLetterStore;
 pub use self::dead_letters::DeadLetters;
 pub use self::event_filter::EventFilter;

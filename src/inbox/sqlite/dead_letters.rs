@@ -1,18 +1,15 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::query_failed;
 use super::shared_inbox::SharedInbox;
 use super::store::{Cursor, Select};
-use crate::delivery::{DeadLetter, EventState, Replay};
+use crate::delivery::DeadLetter;
 use crate::error::Error;
-use crate::inbox::{DeadLetterStore, EventFilter, EventStore};
-use crate::router::Pattern;
+use crate::inbox::DeadEvents;
 use crate::runtime::BoxFuture;
 
-/// The dead letters are the dead events of the log.
-impl DeadLetterStore for SharedInbox {
-    fn list(
+impl DeadEvents for SharedInbox {
+    fn list_dead(
         self: Arc<Self>,
         after: Option<u64>,
         limit: usize,
@@ -48,39 +45,5 @@ impl DeadLetterStore for SharedInbox {
             }
             Ok(listed)
         })
-    }
-
-    fn get(self: Arc<Self>, id: u64) -> BoxFuture<Result<Option<DeadLetter>, Error>> {
-        Box::pin(async move {
-            let record = EventStore::get(self, id).await?;
-            Ok(record.filter(|record| record.state() == EventState::Dead))
-        })
-    }
-
-    fn replay(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        Box::pin(async move {
-            match DeadLetterStore::get(Arc::clone(&self), id).await? {
-                Some(_) => EventStore::replay(self, id, Replay::Remaining).await,
-                None => Ok(false),
-            }
-        })
-    }
-
-    fn replay_matching(self: Arc<Self>, pattern: Pattern) -> BoxFuture<Result<u64, Error>> {
-        let filter = EventFilter::dead().event_type(pattern);
-        EventStore::replay_matching(self, filter, Replay::Remaining)
-    }
-
-    fn delete(self: Arc<Self>, id: u64) -> BoxFuture<Result<bool, Error>> {
-        Box::pin(async move {
-            match DeadLetterStore::get(Arc::clone(&self), id).await? {
-                Some(_) => EventStore::delete(self, id).await,
-                None => Ok(false),
-            }
-        })
-    }
-
-    fn prune(self: Arc<Self>, older_than: Duration) -> BoxFuture<Result<u64, Error>> {
-        EventStore::prune(self, older_than)
     }
 }
